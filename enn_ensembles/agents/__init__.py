@@ -1,0 +1,113 @@
+"""The agents: one file each, readable alone; found by their file names.
+
+An agent file defines `make_agent(config) -> Agent`, where config is a frozen
+dataclass annotated in that signature. A file of one's own, outside the package,
+may do without a config: `make_agent() -> Agent`.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import pkgutil
+import sys
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+import typing
+
+
+class AgentModule(NamedTuple):
+  """An agent file.
+
+  Attributes:
+    name: its file name without the ending.
+    config_class: dataclass of its settings; None if it has none.
+    make_agent: config -> Agent, or () -> Agent without a config_class.
+  """
+  name: str
+  config_class: Optional[type]
+  make_agent: Callable[..., Any]
+
+
+def agent_names() -> list[str]:
+  """The names of all agents of the package, sorted."""
+  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_agent(name_or_path: str) -> AgentModule:
+  """Loads an agent by its name, or from a Python file.
+
+  Args:
+    name_or_path: one of `agent_names()`, or a path that ends in .py.
+
+  Raises:
+    ValueError: there is no such agent or file, it cannot be imported, or it
+      does not define make_agent as it must.
+  """
+  if name_or_path.endswith('.py'):
+    return _load_file(pathlib.Path(name_or_path))
+  if name_or_path not in agent_names():
+    raise ValueError(f'agent must be one of {", ".join(agent_names())}; got '
+                     f'{name_or_path!r}.')
+  module = importlib.import_module(f'{__name__}.{name_or_path}')
+  return _inspect_module(name_or_path, module)
+
+
+def _load_file(path: pathlib.Path) -> AgentModule:
+  if not path.is_file():
+    raise ValueError(f'agent_module must be a Python file, got {str(path)!r}, '
+                     'which does not exist.')
+  if path.stem in agent_names():
+    raise ValueError(f'agent_module {str(path)!r} has the name of an agent of '
+                     'the package; rename the file.')
+  module_name = f'enn_ensembles_agent_{path.stem}'
+  spec = importlib.util.spec_from_file_location(module_name, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[module_name] = module
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # Whatever somebody's file may raise.
+    raise ValueError(f'agent_module {str(path)!r} cannot be imported: '
+                     f'{type(error).__name__}: {error}') from error
+  return _inspect_module(path.stem, module)
+
+
+def _inspect_module(name: str, module: Any) -> AgentModule:
+  """Reads the config class off make_agent's signature."""
+  make_agent = getattr(module, 'make_agent', None)
+  if not callable(make_agent):
+    raise ValueError(f'agent {name!r} must define make_agent(config), got none.')
+  parameters = list(inspect.signature(make_agent).parameters)
+  if not parameters:
+    return AgentModule(name, None, make_agent)
+  config_class = typing.get_type_hints(make_agent).get(parameters[0])
+  if not dataclasses.is_dataclass(config_class):
+    raise ValueError(f'make_agent of agent {name!r} must annotate its argument '
+                     f'with a dataclass, got {config_class!r}.')
+  return AgentModule(name, config_class, make_agent)
+
+
+def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
+  """The agent's config from some of its settings; the others are defaults.
+
+  Raises:
+    ValueError: a setting is unknown, or its value is not allowed.
+  """
+  fields = ([] if agent.config_class is None
+            else [f.name for f in dataclasses.fields(agent.config_class)])
+  for name in settings:
+    if name not in fields:
+      raise ValueError(
+          f'agent {agent.name!r} has no setting {name!r}; allowed are '
+          f'{", ".join(fields) or "none"}.')
+  if agent.config_class is None:
+    return None
+  try:
+    return agent.config_class(**settings)
+  except ValueError as error:
+    raise ValueError(f'agent {agent.name!r}: {error}') from error
+
+
+def make_agent(agent: AgentModule, config: Any) -> Any:
+  """The agent itself, an `enn_ensembles.base.Agent`."""
+  return agent.make_agent() if config is None else agent.make_agent(config)

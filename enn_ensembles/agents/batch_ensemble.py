@@ -1,0 +1,154 @@
+"""BatchEnsemble: one set of weights, K rank-one masks.
+
+Each layer has shared weights W and, for each member, two fast-weight vectors:
+member z uses W o (r_z s_z^T) and a bias of its own,
+
+  layer(h, z) = r_z o (W (s_z o h)) + b_z,
+
+so K members cost one batched product. The index z picks the member; prior and
+target noise as in a deep ensemble:
+
+  f(x, z) = g(x; W, r_z, s_z, b_z) + prior_scale * (same, untrained)
+  loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
+
+Wen, Tran & Ba 2020, "BatchEnsemble: an alternative approach to efficient
+ensemble and lifelong learning" (arXiv 2002.06715).
+"""
+
+import dataclasses
+from typing import Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from enn_ensembles import base
+from enn_ensembles import config_checks as checks
+from enn_ensembles import losses
+from enn_ensembles import networks
+from enn_ensembles import training
+
+FAST_INITS = ('sign', 'normal')
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchEnsembleConfig:
+  """Settings of a BatchEnsemble.
+
+  Attributes:
+    num_ensemble: K, members.
+    fast_init: initial fast weights: random 'sign's, or 'normal' N(1, fast_std^2)
+      truncated at two standard deviations.
+    fast_std: std of the 'normal' fast weights; 0 makes all members start equal.
+    prior_scale: weight of the untrained BatchEnsemble on the same index.
+    noise_scale: std of the target noise, in units of the problem's noise_std.
+    hidden_sizes: units of each hidden layer.
+    first_bias_std: std of the first layer's initial bias.
+    learning_rate: of Adam.
+    num_batches: SGD steps.
+    batch_size: data points per step, drawn with replacement.
+  """
+  num_ensemble: int = 10
+  fast_init: str = 'sign'
+  fast_std: float = 0.5
+  prior_scale: float = 1.
+  noise_scale: float = 1.
+  hidden_sizes: tuple[int, ...] = (50, 50)
+  first_bias_std: float = 1.
+  learning_rate: float = 1e-3
+  num_batches: int = 1000
+  batch_size: int = 100
+
+  def __post_init__(self):
+    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_choice('fast_init', self.fast_init, FAST_INITS)
+    checks.check_scale('fast_std', self.fast_std)
+    checks.check_scale('prior_scale', self.prior_scale)
+    checks.check_scale('noise_scale', self.noise_scale)
+    checks.check_scale('first_bias_std', self.first_bias_std)
+    checks.check_training(self)
+
+
+class BatchEnsembleMLP(hk.Module):
+  """Shared weights and fast weights of every layer.
+
+  Layers are (w [out, in], r [out, K], s [in, K], b [out, K]): the members lie
+  between the features and the batch, [features, K, B], so that the shared
+  product of all members is one matrix product.
+  """
+
+  def __init__(self, config: BatchEnsembleConfig,
+               name: str = 'batch_ensemble_mlp'):
+    super().__init__(name=name)
+    self._config = config
+
+  def __call__(self, input_dim: int, dtype: jnp.dtype) -> list[tuple]:
+    config = self._config
+    specs = {}
+    for layer, ((out, size), w_std, b_std) in enumerate(networks.mlp_shapes(
+        input_dim, (*config.hidden_sizes, 1), config.first_bias_std)):
+      specs[f'w_{layer}'] = ((out, size), w_std)
+      specs[f'r_{layer}'] = ((out, config.num_ensemble), 1.)
+      specs[f's_{layer}'] = ((size, config.num_ensemble), 1.)
+      specs[f'b_{layer}'] = ((out, config.num_ensemble), b_std)
+    drawn = networks.draw_parameters(specs, dtype, {
+        name: self._init_fast for name in specs if name[0] in 'rs'})
+    return [tuple(drawn[f'{part}_{layer}'] for part in 'wrsb')
+            for layer in range(len(config.hidden_sizes) + 1)]
+
+  def _init_fast(self, draw: base.Array) -> base.Array:
+    """Fast weights from truncated standard normals."""
+    if self._config.fast_init == 'sign':
+      return jnp.where(draw < 0, -1., 1.).astype(draw.dtype)
+    return 1. + self._config.fast_std * draw
+
+
+def forward_members(layers: Sequence[tuple], x: base.Array) -> base.Array:
+  """All members in the layers' order: x [B, D] -> [K, B, 1]."""
+  h = x.T[:, None]  # [in, 1, B], then [features, K, B].
+  for layer, (w, r, s, b) in enumerate(layers):
+    h = s[:, :, None] * h
+    num_members, batch_size = h.shape[1:]
+    h = (w @ h.reshape(w.shape[1], -1)).reshape(-1, num_members, batch_size)
+    h = r[:, :, None] * h + b[:, :, None]
+    h = jax.nn.relu(h) if layer < len(layers) - 1 else h
+  return h.transpose(1, 2, 0)
+
+
+def make_network(config: BatchEnsembleConfig) -> base.EpistemicNetwork:
+  """The BatchEnsemble's network; z is an int32 member."""
+
+  transformed = hk.transform_with_state(
+      lambda x: BatchEnsembleMLP(config)(x.shape[-1], x.dtype))
+
+  def pick(layers: Sequence[tuple], indices: base.Index) -> list[tuple]:
+    return [(w, r[:, indices], s[:, indices], b[:, indices])
+            for w, r, s, b in layers]
+
+  def apply(params, state, x, z):
+    layers, state = transformed.apply(params, state, None, x)
+    return forward_members(pick(layers, jnp.asarray(z)[None]), x)[0], state
+
+  def apply_indices(params, state, x, indices):
+    layers, state = transformed.apply(params, state, None, x)
+    layers = layers if indices is None else pick(layers, indices)
+    return forward_members(layers, x), state
+
+  network = base.EpistemicNetwork(
+      apply=apply, init=lambda key, x, z: transformed.init(key, x),
+      indexer=networks.EnsembleIndexer(config.num_ensemble),
+      apply_indices=apply_indices)
+  return networks.with_additive_prior(network, network, config.prior_scale)
+
+
+def make_agent(config: BatchEnsembleConfig) -> base.Agent:
+  """A BatchEnsemble trained on all its members at every step."""
+
+  def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
+    return losses.make_regression_loss(noise_std)
+
+  return training.NetworkAgent(
+      make_network=lambda prior: make_network(config), make_loss=make_loss,
+      learning_rate=config.learning_rate, num_batches=config.num_batches,
+      batch_size=config.batch_size)

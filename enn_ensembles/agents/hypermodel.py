@@ -1,0 +1,209 @@
+"""Linear hypermodel: the weights of one network, linear in the index.
+
+With z ~ N(0, I/d) in R^d, all weights and biases of the base network are
+A z + c, and the additive prior is a network whose layers read parts of z of
+their own:
+
+  f(x, z) = g(x; A z + c) + prior_scale * p(x, z)
+  loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_t . z)^2
+
+with a fixed n_t ~ N(0, I) for every data point. In the prior, layer l has the
+weights w_l z_l / sqrt(inputs) and the biases b_l z_l, where z_l is its part of
+the index and every row of w_l, b_l has norm 1.
+
+Because the weights are linear in z, the first layer needs no weights per index:
+the d + 1 images of x under the columns of A and c are mixed by each index.
+Deeper layers do need them: their inputs differ.
+
+Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
+"""
+
+import dataclasses
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import config_checks as checks
+from enn_ensembles import losses
+from enn_ensembles import networks
+from enn_ensembles import training
+
+
+@dataclasses.dataclass(frozen=True)
+class HypermodelConfig:
+  """Settings of a linear hypermodel; the defaults are the testbed paper's.
+
+  Attributes:
+    index_dim: d.
+    prior_scale: weight of the untrained hypermodel on the same index.
+    noise_scale: std of the target noise, in units of the problem's noise_std.
+    samples_per_dim: indices drawn per step, per index dimension.
+    init_scale: std of the initial columns of A, in units of 1/sqrt(d); 0 starts
+      with one network for all indices.
+    hidden_sizes: units of each hidden layer.
+    learning_rate: of Adam.
+    num_batches: SGD steps.
+    batch_size: data points per step, drawn with replacement.
+  """
+  index_dim: int = 20
+  prior_scale: float = 5.
+  noise_scale: float = 1.
+  samples_per_dim: int = 20
+  init_scale: float = 1.
+  hidden_sizes: tuple[int, ...] = (50, 50)
+  learning_rate: float = 1e-3
+  num_batches: int = 1000
+  batch_size: int = 100
+
+  def __post_init__(self):
+    checks.check_count('index_dim', self.index_dim)
+    checks.check_scale('prior_scale', self.prior_scale)
+    checks.check_scale('noise_scale', self.noise_scale)
+    checks.check_count('samples_per_dim', self.samples_per_dim)
+    checks.check_scale('init_scale', self.init_scale)
+    checks.check_training(self)
+
+
+class HyperMLP(hk.Module):
+  """A and c of every layer: [(w [d, out, in], b [d, out], w_0, b_0)]."""
+
+  def __init__(self, output_sizes: tuple[int, ...], index_dim: int,
+               init_scale: float, name: str = 'hyper_mlp'):
+    super().__init__(name=name)
+    self._output_sizes = output_sizes
+    self._index_dim = index_dim
+    self._init_std = init_scale * index_dim ** -0.5
+
+  def __call__(self, input_dim: int, dtype: jnp.dtype) -> list[tuple]:
+    d, std = self._index_dim, self._init_std
+    specs = {}
+    for layer, ((out, size), _, _) in enumerate(networks.mlp_shapes(
+        input_dim, self._output_sizes, first_bias_std=0.)):
+      specs[f'w_{layer}'] = ((d, out, size), std)
+      specs[f'b_{layer}'] = ((d, out), std)
+      specs[f'w0_{layer}'] = ((out, size), 0.)
+      specs[f'b0_{layer}'] = ((out,), 0.)
+    drawn = networks.draw_parameters(specs, dtype)
+    return [tuple(drawn[f'{part}_{layer}'] for part in ('w', 'b', 'w0', 'b0'))
+            for layer in range(len(self._output_sizes))]
+
+
+class IndependentLayersPrior(hk.Module):
+  """w_l, b_l of the prior: [(w [d_l, out, in], b [d_l, out])].
+
+  The index is cut into one part per layer, the first parts one longer where it
+  does not divide; an index shorter than the layers goes whole to each.
+  """
+
+  def __init__(self, output_sizes: tuple[int, ...], index_dim: int,
+               name: str = 'independent_layers_prior'):
+    super().__init__(name=name)
+    self._output_sizes = output_sizes
+    self._parts = index_parts(index_dim, len(output_sizes))
+
+  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
+    specs = {}
+    shapes = networks.mlp_shapes(input_dim, self._output_sizes, 0.)
+    for layer, ((out, size), _, _) in enumerate(shapes):
+      d = len(self._parts[layer])
+      specs[f'w_{layer}'] = ((d, out, size), 1.)
+      specs[f'b_{layer}'] = ((d, out), 1.)
+    drawn = networks.draw_parameters(specs, dtype)
+    unit = lambda a: a / jnp.linalg.norm(a, axis=0, keepdims=True)
+    return [(scale * unit(drawn[f'w_{layer}']), unit(drawn[f'b_{layer}']))
+            for layer, (_, scale, _) in enumerate(shapes)]
+
+
+def index_parts(index_dim: int, num_layers: int) -> list[np.ndarray]:
+  """The entries of z that each layer of the prior reads."""
+  if index_dim < num_layers:
+    return [np.arange(index_dim)] * num_layers
+  return np.array_split(np.arange(index_dim), num_layers)
+
+
+def mix_weights(z: base.Array, w: base.Array) -> base.Array:
+  """sum_k z[j, k] w[k, ...]: z [J, d], w [d, ...] -> [J, ...]."""
+  return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
+
+
+def hyper_forward(layers: list[tuple], x: base.Array,
+                  parts: list[base.Array]) -> base.Array:
+  """An MLP whose weights are linear in the index, for many indices.
+
+  Args:
+    layers: [(w [d_l, out, in], b [d_l, out])].
+    x: inputs [B, D].
+    parts: what each layer reads of the indices, [J, d_l].
+
+  Returns:
+    [J, B, out].
+  """
+  (w, b), rest = layers[0], layers[1:]
+  images = (w.reshape(-1, w.shape[-1]) @ x.T).reshape(*w.shape[:2], -1)
+  # [d, out, B]: the layer's output for each column, mixed by each index.
+  h = mix_weights(parts[0], images + b[:, :, None])
+  for (w, b), z in zip(rest, parts[1:]):
+    h = jax.nn.relu(h)
+    h = mix_weights(z, w) @ h + mix_weights(z, b)[:, :, None]
+  return jnp.swapaxes(h, 1, 2)
+
+
+def _network_from_indices(transformed, apply_indices, index_dim):
+  """An EpistemicNetwork whose single-index forward is the one-row case."""
+  def apply(params, state, x, z):
+    out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
+    return out[0], state
+
+  return base.EpistemicNetwork(
+      apply=apply, init=lambda key, x, z: transformed.init(key, x),
+      indexer=networks.GaussianIndexer(index_dim, std=index_dim ** -0.5),
+      apply_indices=apply_indices)
+
+
+def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
+  """The hypermodel's network; z ~ N(0, I/d) [d]."""
+  output_sizes = (*config.hidden_sizes, 1)
+  hyper = hk.transform_with_state(
+      lambda x: HyperMLP(output_sizes, config.index_dim, config.init_scale)(
+          x.shape[-1], x.dtype))
+  prior = hk.transform_with_state(
+      lambda x: IndependentLayersPrior(output_sizes, config.index_dim)(
+          x.shape[-1], x.dtype))
+
+  def apply_hyper(params, state, x, indices):
+    layers, state = hyper.apply(params, state, None, x)
+    # c is the column of an extra index entry that is always 1.
+    columns = [(jnp.concatenate([w, w0[None]]), jnp.concatenate([b, b0[None]]))
+               for w, b, w0, b0 in layers]
+    z = jnp.asarray(indices, x.dtype)
+    z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
+    return hyper_forward(columns, x, [z] * len(columns)), state
+
+  def apply_prior(params, state, x, indices):
+    layers, state = prior.apply(params, state, None, x)
+    z = jnp.asarray(indices, x.dtype)
+    parts = [z[:, part] for part in index_parts(config.index_dim, len(layers))]
+    return hyper_forward(layers, x, parts), state
+
+  return networks.with_additive_prior(
+      _network_from_indices(hyper, apply_hyper, config.index_dim),
+      _network_from_indices(prior, apply_prior, config.index_dim),
+      config.prior_scale)
+
+
+def make_agent(config: HypermodelConfig) -> base.Agent:
+  """A linear hypermodel trained on fresh indices at every step."""
+
+  def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
+    return losses.make_regression_loss(
+        noise_std,
+        num_index_samples=config.samples_per_dim * config.index_dim)
+
+  return training.NetworkAgent(
+      make_network=lambda prior: make_network(config), make_loss=make_loss,
+      learning_rate=config.learning_rate, num_batches=config.num_batches,
+      batch_size=config.batch_size)

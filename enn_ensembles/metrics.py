@@ -1,0 +1,79 @@
+"""Pure formulas for scores: no random numbers, no jit, no files.
+
+Every function works elementwise on numpy and on jax arrays, in the dtype that
+it is given; scores of the testbed are computed in float64. `p` is the exact
+posterior (the NNGP) and `q` the agent where the two differ.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+Array = Any
+
+
+def _module(*arrays: Array):
+  """numpy, or jax.numpy as soon as one argument is a jax array."""
+  return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def gaussian_kl(mean_p: Array, std_p: Array, mean_q: Array,
+                std_q: Array) -> Array:
+  """KL(N(mean_p, std_p^2) || N(mean_q, std_q^2)), elementwise, in nats.
+
+  Args:
+    mean_p: means of the first Gaussian, any shape.
+    std_p: its standard deviations, > 0.
+    mean_q: means of the second Gaussian.
+    std_q: its standard deviations, > 0.
+
+  Returns:
+    log(std_q / std_p) + (std_p^2 + (mean_p - mean_q)^2) / (2 std_q^2) - 1/2,
+    written so that it is exactly 0 for equal Gaussians and keeps its digits
+    where they are nearly equal.
+  """
+  xp = _module(mean_p, std_p, mean_q, std_q)
+  ratio = std_p / std_q
+  excess = (ratio - 1.) * (ratio + 1.)  # ratio^2 - 1
+  # log1p keeps the digits near 0 and loses them near -1, where log has them.
+  log_ratio_squared = xp.where(xp.abs(excess) < 0.5,
+                               xp.log1p(xp.maximum(excess, -0.5)),
+                               2. * xp.log(ratio))
+  shift = (mean_p - mean_q) / std_q
+  return 0.5 * (shift ** 2 + (excess - log_ratio_squared))
+
+
+def finite_sample_floor(num_samples: int) -> float:
+  """What exact posterior draws score: E[KL(p || q)] of the plug-in Gaussian.
+
+  q has the mean and the std (ddof=0) of S independent draws from p, so the
+  agent is perfect and only the number of its samples costs it:
+  1/2 [digamma((S-1)/2) + log(2/S)] + (S+1) / (2 (S-3)) - 1/2, infinite for
+  S <= 3. (From E[log chi2_k] and E[1/chi2_k] with k = S - 1.)
+
+  Args:
+    num_samples: S, the number of samples behind the agent's mean and std.
+
+  Returns:
+    The expected KL in nats; 0.0105 for S = 100, inf for S <= 3.
+  """
+  if num_samples <= 3:
+    return float('inf')
+  s = float(num_samples)
+  log_term = special.digamma((s - 1.) / 2.) + np.log(2. / s)
+  return float(0.5 * log_term + (s + 1.) / (2. * (s - 3.)) - 0.5)
+
+
+def relative_error(truth: Array, estimate: Array) -> Array:
+  """mean |(truth - estimate) / truth|, the ENN testbed's relative error."""
+  xp = _module(truth, estimate)
+  return xp.mean(xp.abs((truth - estimate) / truth))
+
+
+def root_mean_square_error(truth: Array, estimate: Array) -> Array:
+  """sqrt(mean (truth - estimate)^2)."""
+  xp = _module(truth, estimate)
+  return xp.sqrt(xp.mean((truth - estimate) ** 2))

@@ -1,0 +1,577 @@
+"""Problems and their ground truth: the only place where a seed becomes keys.
+
+A problem is regression on data from a function f drawn from the NNGP, y = f +
+noise_std n, with the exact posterior of f at 1000 test and 1000 validation
+points (Osband et al. 2021, arXiv 2107.08924). x, f and n are shared by all
+noise levels of one (input_dim, data_ratio, seed): comparisons across noise
+levels are paired, and one kernel serves them all. Everything else is drawn
+independently.
+
+Draws must be the same on every machine and with every version and flag of jax,
+since results of months are compared. So a problem's seed becomes a key by
+`jax.random.fold_in`, which no flag changes; the key seeds numpy's Philox
+generator, whose raw bits are a published standard; and the bits become normals
+by the inverse of the normal distribution function. (`jax.random.normal` depends
+on jax_threefry_partitionable, its last digits on the device, and it compiles
+for a second per shape.)
+
+The expensive parts, f and the posteriors, can be kept in a cache folder. A
+cache file carries what it is of, a checksum of the draws it was made from and
+one of its contents; whatever does not fit is made again.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from absl import logging
+import chex
+import jax
+import numpy as np
+import scipy.special
+
+from enn_ensembles import base
+from enn_ensembles import config_checks as checks
+from enn_ensembles import results
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
+
+PathLike = Union[str, os.PathLike]
+
+# The dense solver's limit: T = 10,000 takes 2 GB and half a minute.
+MAX_DENSE_TRAIN = 10_000
+
+# What a seed's keys are folded with: one constant per use, never reused.
+_X_TRAIN_KEY = 1
+_X_TEST_KEY = 2
+_X_VAL_KEY = 3
+_FUNCTION_KEY = 4
+_NOISE_KEY = 5
+_AGENT_KEY = 6
+_EVALUATION_KEY = 7
+
+# Seeds are 32-bit: the same key with and without x64.
+_MAX_SEED = 2**32 - 1
+
+# Of cache files and of what is in them; a change of any draw or formula here
+# or in `nngp` raises it.
+CACHE_FORMAT_VERSION = 1
+_CACHE_MAGIC = b'enn_ensembles ground truth\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemConfig:
+  """Names one problem.
+
+  Attributes:
+    input_dim: D_x.
+    data_ratio: lambda; there are T = D_x lambda training points.
+    noise_std: epsilon, the std of the noise in y.
+    seed: which draw of the problem.
+    reference: the noise variance of the ground truth: 'bayes', the true one, or
+      'enn2021', that of published numbers (`posterior.noise_variance`).
+    kernel: the prior that f is drawn from.
+    num_test: test points.
+    num_val: validation points.
+  """
+  input_dim: int
+  data_ratio: float
+  noise_std: float
+  seed: int
+  reference: str = 'bayes'
+  kernel: kernels.KernelConfig = kernels.KernelConfig()
+  num_test: int = 1000
+  num_val: int = 1000
+
+  def __post_init__(self):
+    checks.check_count('input_dim', self.input_dim)
+    checks.check_positive('data_ratio', self.data_ratio)
+    checks.check_positive('noise_std', self.noise_std)
+    checks.check_count('seed', self.seed, minimum=0)
+    if self.seed > _MAX_SEED:
+      raise ValueError(f'seed must be at most 2**32 - 1, got {self.seed}.')
+    checks.check_choice('reference', self.reference, posterior.REFERENCES)
+    if not isinstance(self.kernel, kernels.KernelConfig):
+      raise ValueError(f'kernel must be a KernelConfig, got {self.kernel!r}.')
+    checks.check_count('num_test', self.num_test)
+    checks.check_count('num_val', self.num_val)
+    if self.num_train < 1:
+      raise ValueError(
+          'input_dim * data_ratio must be at least one training point, got '
+          f'{self.input_dim} * {self.data_ratio:g}.')
+
+  @property
+  def num_train(self) -> int:
+    """T, the whole part of input_dim * data_ratio."""
+    # Rounded first: 100 * 0.29 is 28.999999999999996.
+    return int(round(self.input_dim * self.data_ratio, 9))
+
+  @property
+  def problem_id(self) -> str:
+    """Readable and unique, e.g. 'D10_l1_e0.01_s0_bayes'.
+
+    A kernel or sizes other than the default add a hash of them.
+    """
+    name = (f'D{self.input_dim}_l{_number(self.data_ratio)}'
+            f'_e{_number(self.noise_std)}_s{self.seed}_{self.reference}')
+    rest = {key: getattr(self, key)
+            for key in ('kernel', 'num_test', 'num_val')}
+    if rest == {key: getattr(ProblemConfig, key) for key in rest}:
+      return name
+    return f'{name}_{base.config_hash(rest)}'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+  """Data, and the exact posterior to compare an agent with.
+
+  All arrays are float64 numpy, and read-only: problems that differ in their
+  noise level only share x_train, x_test and x_val.
+
+  Attributes:
+    config: None for data that somebody brought.
+    x_train: [T, D].
+    y_train: [T, 1].
+    x_test: [num_test, D].
+    x_val: [num_val, D].
+    test_mean: posterior mean of the noise-free function at x_test, [num_test].
+    test_std: its std, sqrt(variance + 1e-6), [num_test].
+    val_mean: the same at x_val, [num_val].
+    val_std: [num_val].
+    noise_std: epsilon.
+    reference: whose noise variance the posterior assumes.
+    kernel: the prior of the posterior.
+  """
+  config: Optional[ProblemConfig]
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray
+  x_val: np.ndarray
+  test_mean: np.ndarray
+  test_std: np.ndarray
+  val_mean: np.ndarray
+  val_std: np.ndarray
+  noise_std: float
+  reference: str
+  kernel: kernels.KernelConfig
+
+  @property
+  def data(self) -> base.Data:
+    """What an agent learns from."""
+    return base.Data(x=self.x_train, y=self.y_train)
+
+  @property
+  def prior(self) -> base.PriorKnowledge:
+    """What an agent is told besides."""
+    return base.PriorKnowledge(
+        input_dim=self.x_train.shape[1], num_train=len(self.x_train),
+        noise_std=self.noise_std, kernel=self.kernel)
+
+  @functools.cached_property
+  def problem_id(self) -> str:
+    """That of the config; for brought data 'data_' and a hash of it."""
+    if self.config is not None:
+      return self.config.problem_id
+    digest = _digest(self.x_train, self.y_train, self.x_test, self.x_val)
+    return 'data_' + base.config_hash(
+        [digest, self.noise_std, self.reference, self.kernel])
+
+
+def agent_key(seed: int) -> chex.PRNGKey:
+  """The key of what an agent draws on the problems of a seed, [2] uint32."""
+  return jax.random.key_data(_fold(seed, _AGENT_KEY))
+
+
+def evaluation_key(seed: int) -> chex.PRNGKey:
+  """The key of what evaluation draws on the problems of a seed, [2] uint32."""
+  return jax.random.key_data(_fold(seed, _EVALUATION_KEY))
+
+
+def check_num_train(num_train: int) -> None:
+  """Raises ValueError where the dense solver would need too much memory."""
+  if num_train > MAX_DENSE_TRAIN:
+    raise ValueError(
+        'num_train = input_dim * data_ratio must be at most '
+        f'{MAX_DENSE_TRAIN}, got {num_train}: the posterior is computed from '
+        'the dense kernel matrix (2 GB and half a minute at 10000).')
+
+
+def make_problem(config: ProblemConfig,
+                 cache_dir: Optional[PathLike] = None) -> Problem:
+  """One problem. Several are cheaper together: `make_problems`.
+
+  Args:
+    config: which.
+    cache_dir: a folder for what is expensive, made if missing; None computes
+      everything.
+
+  Raises:
+    ValueError: T is above MAX_DENSE_TRAIN, cache_dir cannot be written to, or
+      jax runs without x64.
+  """
+  return make_problems([config], cache_dir)[0]
+
+
+def make_problems(configs: Sequence[ProblemConfig],
+                  cache_dir: Optional[PathLike] = None) -> list[Problem]:
+  """Problems in the order of their configs, each exactly as if made alone.
+
+  What configs share that differ in noise_std only is computed once: x, f, the
+  kernel.
+
+  Raises:
+    ValueError: as for `make_problem`, before any work starts.
+  """
+  kernels.require_x64()
+  for config in configs:
+    check_num_train(config.num_train)
+  if cache_dir is not None:
+    cache_dir = results.make_folder(cache_dir, 'cache_dir')
+  groups: dict[ProblemConfig, list[ProblemConfig]] = {}
+  for config in configs:
+    groups.setdefault(dataclasses.replace(config, noise_std=1.), []).append(
+        config)
+  made: dict[ProblemConfig, Problem] = {}
+  for group in groups.values():
+    for problem in _Group(group[0], cache_dir).make(list(dict.fromkeys(group))):
+      made[problem.config] = problem
+  return [made[config] for config in configs]
+
+
+def make_problem_group(input_dim: int, data_ratio: float,
+                       noise_stds: Sequence[float], seed: int,
+                       reference: str = 'bayes',
+                       cache_dir: Optional[PathLike] = None,
+                       **settings: Any) -> list[Problem]:
+  """The problems of one (input_dim, data_ratio, seed), per noise level.
+
+  Args:
+    input_dim: see `ProblemConfig`, as for all that follow.
+    data_ratio: lambda.
+    noise_stds: the noise levels, at least one.
+    seed: which draw.
+    reference: 'bayes' or 'enn2021'.
+    cache_dir: see `make_problem`.
+    **settings: other fields of `ProblemConfig`.
+
+  Returns:
+    Problems in the order of noise_stds, sharing x_train, x_test and x_val.
+
+  Raises:
+    ValueError: as for `ProblemConfig` and `make_problem`; no noise level.
+  """
+  if not len(noise_stds):
+    raise ValueError('noise_stds must hold at least one noise level, got '
+                     f'{noise_stds!r}.')
+  return make_problems(
+      [ProblemConfig(input_dim, data_ratio, noise_std, seed, reference,
+                     **settings) for noise_std in noise_stds], cache_dir)
+
+
+def problem_from_data(
+    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
+    x_val: np.ndarray, noise_std: float, reference: str = 'bayes',
+    kernel: kernels.KernelConfig = kernels.KernelConfig()) -> Problem:
+  """A problem from data that somebody brings, with its exact posterior.
+
+  The posterior is that of the NNGP prior `kernel` with noise of std noise_std,
+  whatever really made the data.
+
+  Args:
+    x_train: [T, D] finite numbers, converted to float64 like the others.
+    y_train: [T] or [T, 1].
+    x_test: [any, D].
+    x_val: [any, D].
+    noise_std: std of the noise in y_train.
+    reference: see `ProblemConfig`.
+    kernel: the prior.
+
+  Raises:
+    ValueError: a shape does not fit, a number is not finite, T is above
+      MAX_DENSE_TRAIN, or jax runs without x64.
+  """
+  kernels.require_x64()
+  checks.check_positive('noise_std', noise_std)
+  checks.check_choice('reference', reference, posterior.REFERENCES)
+  x_train = _check_points('x_train', x_train)
+  check_num_train(len(x_train))
+  y_train = _check_finite('y_train', y_train)
+  if y_train.shape not in ((len(x_train),), (len(x_train), 1)):
+    raise ValueError(f'y_train must have shape [{len(x_train)}] or '
+                     f'[{len(x_train)}, 1] like x_train, got '
+                     f'{list(y_train.shape)}.')
+  x_test = _check_points('x_test', x_test, x_train.shape[1])
+  x_val = _check_points('x_val', x_val, x_train.shape[1])
+  solver = _Solver(kernel, x_train)
+  moments = solver.moments(x_test, x_val, [y_train.reshape(-1)],
+                           [float(noise_std)], reference)
+  return _make_problem(None, x_train, y_train.reshape(-1, 1), x_test, x_val,
+                       moments[0], float(noise_std), reference, kernel)
+
+
+def _check_finite(name: str, values: Any) -> np.ndarray:
+  """Brought numbers as a float64 array of their own."""
+  try:
+    values = np.asarray(values)
+    if values.dtype.kind not in 'fiub':
+      raise TypeError(f'they are {values.dtype}')
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+        f'{name} must be an array of real numbers: {error}.') from error
+  values = values.astype(np.float64)  # Always a copy: it becomes read-only.
+  bad = values.size - np.count_nonzero(np.isfinite(values))
+  if bad:
+    raise ValueError(f'{name} must be finite, got {bad} NaN or infinite of '
+                     f'{values.size} values.')
+  return values
+
+
+def _check_points(name: str, x: Any,
+                  input_dim: Optional[int] = None) -> np.ndarray:
+  x = _check_finite(name, x)
+  if x.ndim != 2 or 0 in x.shape or input_dim not in (None, x.shape[-1]):
+    columns = 'D >= 1' if input_dim is None else f'D = {input_dim}, as x_train'
+    raise ValueError(f'{name} must have shape [n, D] with n >= 1 and {columns},'
+                     f' got {list(x.shape)}.')
+  return x
+
+
+def _number(value: float) -> str:
+  """A number in a name: 1.0 as '1', others as Python writes them."""
+  return base.canonical_json(value)
+
+
+def _fold(seed: int, constant: int, *counts: int) -> jax.Array:
+  """The key of one use of a seed."""
+  # The generator is named: jax's default can be changed by a flag.
+  key = jax.random.key(np.uint32(seed), impl='threefry2x32')
+  for data in (constant, *counts):
+    key = jax.random.fold_in(key, data)
+  return key
+
+
+def _draw_normals(config: ProblemConfig, constant: int,
+                  shape: tuple[int, ...]) -> np.ndarray:
+  """Standard normals of one use, float64; a longer draw starts the same."""
+  # Folding the sizes in makes (input_dim, data_ratio) cells independent.
+  key = _fold(config.seed, constant, config.input_dim, config.num_train)
+  high, low = (int(word) for word in jax.random.key_data(key))
+  bits = np.random.Philox(key=high << 32 | low).random_raw(int(np.prod(shape)))
+  # 52 bits and a half: both tails end at 2^-53, and no rounding happens.
+  uniforms = ((bits >> np.uint64(12)) + 0.5) * 2.**-52
+  return scipy.special.ndtri(uniforms, out=uniforms).reshape(shape)
+
+
+def _digest(*arrays: np.ndarray) -> str:
+  """SHA-256 of the numbers in float64 arrays, and of their shapes."""
+  sha = hashlib.sha256()
+  for array in arrays:
+    sha.update(repr(array.shape).encode())
+    sha.update(np.ascontiguousarray(array, dtype='<f8'))
+  return sha.hexdigest()
+
+
+def _make_problem(config: Optional[ProblemConfig], x_train: np.ndarray,
+                  y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
+                  moments: posterior.Moments, noise_std: float, reference: str,
+                  kernel: kernels.KernelConfig) -> Problem:
+  """Takes moments at x_test and x_val together apart; locks the arrays."""
+  num_test = len(x_test)
+  arrays = dict(
+      x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val,
+      test_mean=moments.mean[:num_test], test_std=moments.std[:num_test],
+      val_mean=moments.mean[num_test:], val_std=moments.std[num_test:])
+  for array in arrays.values():
+    array.flags.writeable = False
+  return Problem(config=config, noise_std=noise_std, reference=reference,
+                 kernel=kernel, **arrays)
+
+
+class _Solver:
+  """The dense kernel matrix of some x_train, made when first needed."""
+
+  def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray):
+    self._kernel = kernel
+    self._x_train = x_train
+
+  @functools.cached_property
+  def _matrix(self) -> np.ndarray:
+    return kernels.nngp(self._kernel, self._x_train)
+
+  @functools.cached_property
+  def _work(self) -> np.ndarray:
+    """Where all factorisations take place."""
+    return np.empty_like(self._matrix, order='F')
+
+  def draw_function(self, normals: np.ndarray) -> np.ndarray:
+    """f at x_train, [T], from T standard normals."""
+    return posterior.sample_prior(self._matrix, normals, work=self._work)
+
+  def moments(self, x_test: np.ndarray, x_val: np.ndarray,
+              targets: Sequence[np.ndarray], noise_stds: Sequence[float],
+              reference: str) -> list[posterior.Moments]:
+    """Moments at x_test and x_val, one after the other, per noise level."""
+    # One product of kernel and factor serves both, without copying T rows.
+    x = np.concatenate([x_test, x_val])
+    diagonal = np.diagonal(self._matrix)
+    return posterior.posterior_moments(
+        self._matrix, kernels.nngp(self._kernel, x, self._x_train),
+        kernels.nngp_diag(self._kernel, x), targets,
+        [posterior.noise_variance(noise_std, diagonal, reference)
+         for noise_std in noise_stds], work=self._work)
+
+
+class _Group:
+  """Problems that differ in noise_std only: draws, cache and solver."""
+
+  def __init__(self, config: ProblemConfig, cache_dir: Optional[pathlib.Path]):
+    self._config = config
+    self._cache_dir = cache_dir
+    shape = (config.num_train, config.input_dim)
+    self._x_train = _draw_normals(config, _X_TRAIN_KEY, shape)
+    self._x_test = _draw_normals(config, _X_TEST_KEY,
+                                 (config.num_test, config.input_dim))
+    self._x_val = _draw_normals(config, _X_VAL_KEY,
+                                (config.num_val, config.input_dim))
+    self._normals = _draw_normals(config, _FUNCTION_KEY, shape[:1])
+    self._noise = _draw_normals(config, _NOISE_KEY, shape[:1])
+    self._solver = _Solver(config.kernel, self._x_train)
+
+  def make(self, configs: Sequence[ProblemConfig]) -> list[Problem]:
+    """The problems of configs that differ in noise_std only."""
+    function = self._make_function()
+    targets = {config: function + config.noise_std * self._noise
+               for config in configs}
+    moments = self._make_moments(targets)
+    return [_make_problem(config, self._x_train, targets[config][:, None],
+                          self._x_test, self._x_val, moments[config],
+                          float(config.noise_std), config.reference,
+                          config.kernel) for config in configs]
+
+  def _make_function(self) -> np.ndarray:
+    """f at x_train, [T]; from the cache where it can be."""
+    if self._cache_dir is None:
+      return self._solver.draw_function(self._normals)
+    config = self._config
+    identity = {
+        'kind': 'function', 'input_dim': config.input_dim,
+        'data_ratio': config.data_ratio, 'seed': config.seed,
+        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER}
+    entry = _CacheEntry(
+        self._cache_dir, f'D{config.input_dim}_l{_number(config.data_ratio)}'
+        f'_s{config.seed}_function', identity,
+        _digest(self._x_train, self._normals))
+    arrays = entry.read({'function': self._normals.shape})
+    if arrays is None:
+      arrays = {'function': self._solver.draw_function(self._normals)}
+      entry.write(arrays)
+    return arrays['function']
+
+  def _make_moments(self, targets: Mapping[ProblemConfig, np.ndarray]
+                    ) -> dict[ProblemConfig, posterior.Moments]:
+    """Moments at x_test and x_val; computed for what is not in the cache."""
+    shape = (self._config.num_test + self._config.num_val,)
+    entries, found = {}, {}
+    if self._cache_dir is not None:
+      x_digest = _digest(self._x_train, self._x_test, self._x_val)
+      for config, target in targets.items():
+        identity = {'kind': 'posterior', 'config': config,
+                    'kernel_ridge': posterior.KERNEL_RIDGE}
+        entries[config] = _CacheEntry(self._cache_dir, config.problem_id,
+                                      identity, x_digest + _digest(target))
+        arrays = entries[config].read({'mean': shape, 'std': shape})
+        if arrays is not None:
+          found[config] = posterior.Moments(**arrays)
+    missing = [config for config in targets if config not in found]
+    if missing:
+      computed = self._solver.moments(
+          self._x_test, self._x_val, [targets[config] for config in missing],
+          [config.noise_std for config in missing], self._config.reference)
+      for config, moments in zip(missing, computed, strict=True):
+        found[config] = moments
+        if config in entries:
+          entries[config].write({'mean': moments.mean, 'std': moments.std})
+    return found
+
+
+class _CacheEntry:
+  """One cache file: magic line, header line of JSON, arrays as npz.
+
+  Args:
+    cache_dir: the folder, which exists.
+    name: the readable part of the file's name.
+    identity: what the arrays are of, any canonical config.
+    inputs: a checksum of the draws that they were made from.
+  """
+
+  def __init__(self, cache_dir: pathlib.Path, name: str,
+               identity: Mapping[str, Any], inputs: str):
+    identity = {**identity, 'format_version': CACHE_FORMAT_VERSION}
+    self._path = cache_dir / f'{name}_{base.config_hash(identity)}.cache'
+    self._header = {'identity': base.canonical_json(identity), 'inputs': inputs}
+
+  def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the file at once or not at all; whoever comes last wins."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    payload = stream.getvalue()
+    header = {**self._header, 'sha256': hashlib.sha256(payload).hexdigest()}
+    results.write_atomically(
+        self._path,
+        _CACHE_MAGIC + json.dumps(header).encode() + b'\n' + payload)
+
+  def read(self, shapes: Mapping[str, tuple[int, ...]]
+           ) -> Optional[dict[str, np.ndarray]]:
+    """The arrays of these names and shapes; None if they must be made (again).
+
+    Says in one warning why a file that exists is not used.
+    """
+    try:
+      content = self._path.read_bytes()
+    except FileNotFoundError:
+      return None
+    except OSError as error:
+      raise ValueError(f'cache_dir holds {self._path}, which cannot be read: '
+                       f'{error.strerror}.') from error
+    try:
+      return self._parse(content, shapes)
+    except _StaleError as error:
+      logging.warning('%s is made again: %s.', self._path, error)
+      return None
+
+  def _parse(self, content: bytes, shapes: Mapping[str, tuple[int, ...]]
+             ) -> dict[str, np.ndarray]:
+    if not content.startswith(_CACHE_MAGIC):
+      raise _StaleError('it is not a ground-truth file')
+    line, _, payload = content[len(_CACHE_MAGIC):].partition(b'\n')
+    try:
+      header = json.loads(line)
+    except ValueError as error:
+      raise _StaleError('its header is damaged') from error
+    if not isinstance(header, dict):
+      raise _StaleError('its header is damaged')
+    if header.get('identity') != self._header['identity']:
+      raise _StaleError('it is of another problem or format version')
+    if header.get('inputs') != self._header['inputs']:
+      raise _StaleError('it was made from other draws')
+    if header.get('sha256') != hashlib.sha256(payload).hexdigest():
+      raise _StaleError('its contents do not match their checksum')
+    try:
+      with np.load(io.BytesIO(payload), allow_pickle=False) as file:
+        arrays = dict(file)
+    except (ValueError, zipfile.BadZipFile) as error:
+      raise _StaleError('its contents are not arrays') from error
+    if ({name: array.shape for name, array in arrays.items()} != dict(shapes)
+        or any(array.dtype != np.float64 for array in arrays.values())):
+      raise _StaleError('its arrays are not those expected')
+    return arrays
+
+
+class _StaleError(Exception):
+  """Why a cache file is not used."""

@@ -1,0 +1,401 @@
+"""Tests of ranking.py against slow loops over scipy densities.
+
+tests/data/ranking_path_K5.csv is the greedy path that another implementation
+found on the 125 members of a layer ensemble [5, 5, 5]; ranking_val_K5.npz has
+their predictions at x_val, rounded to float32, and the posterior there.
+"""
+
+import csv
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from enn_ensembles import ranking
+
+DATA = pathlib.Path(__file__).parent / 'data'
+REFERENCE = pathlib.Path(__file__).parents[2] / 'shared' / 'reference'
+RIDGE = 1e-3
+
+
+def cross_entropy(mean_p, std_p, mean_q, std_q):
+  """E_p[-log q] by Gauss-Hermite quadrature, exact for a quadratic log q."""
+  nodes, weights = np.polynomial.hermite_e.hermegauss(4)
+  points = mean_p + std_p * nodes[:, None]
+  density = stats.norm.logpdf(points, mean_q, std_q)
+  return -(weights @ density) / weights.sum()
+
+
+def kl_of(mean_p, std_p, mean_q, std_q):
+  return np.mean(cross_entropy(mean_p, std_p, mean_q, std_q)
+                 - cross_entropy(mean_p, std_p, mean_p, std_p))
+
+
+def oracle_score(mean, std):
+  return lambda chosen: kl_of(
+      mean, std + RIDGE, chosen.mean(0), chosen.std(0) + RIDGE)
+
+
+def reverse_score(mean, std):
+  return lambda chosen: kl_of(
+      chosen.mean(0), chosen.std(0) + RIDGE, mean, std + RIDGE)
+
+
+def nll_score(labels, noise_std):
+  return lambda chosen: -np.mean(stats.norm.logpdf(
+      labels, chosen.mean(0),
+      np.sqrt((chosen.std(0) + RIDGE) ** 2 + noise_std ** 2)))
+
+
+def slow_path(predictions, score_of):
+  """Greedy by two loops; a later candidate wins only if strictly better."""
+  order, scores = [], []
+  while len(order) < len(predictions):
+    best, best_score = None, np.inf
+    for j in range(len(predictions)):
+      if j not in order:
+        score = score_of(predictions[order + [j]])
+        if best is None or score < best_score:
+          best, best_score = j, score
+    order.append(best)
+    scores.append(best_score)
+  return np.array(order), np.array(scores)
+
+
+def make_case(seed, num_samples=9, num_x=30):
+  rng = np.random.RandomState(seed)
+  mean = rng.randn(num_x)
+  std = 0.3 * np.exp(0.5 * rng.randn(num_x))
+  bias = 0.2 * rng.randn(num_x)
+  predictions = mean + bias + 0.4 * rng.randn(num_samples, num_x)
+  labels = mean + 0.1 * rng.randn(num_x)
+  return predictions, mean, std, labels
+
+
+def load_stored_path():
+  """The stored order as rows of the predictions, kl_val and kl_test.
+
+  The rows are in lexicographic order of the options ([0, 0, 0], [0, 0, 1]...).
+  """
+  with open(DATA / 'ranking_path_K5.csv', newline='') as f:
+    rows = list(csv.DictReader(f))
+  options = np.array([json.loads(row['added_combination']) for row in rows])
+  order = np.ravel_multi_index(tuple(options.T), (5, 5, 5))
+  return (order, np.array([float(row['kl_val']) for row in rows]),
+          np.array([float(row['kl_test']) for row in rows]))
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('dtype,rtol', [('float64', 1e-10), ('float32', 1e-4)])
+def test_oracle_equals_slow_loops(seed, dtype, rtol):
+  predictions, mean, std, _ = make_case(seed)
+  order, score = slow_path(predictions, oracle_score(mean, std))
+  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  assert path.order.dtype == np.int32
+  assert path.score.dtype == dtype
+  np.testing.assert_array_equal(path.order, order)
+  np.testing.assert_allclose(path.score, score, rtol=rtol)
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('noise_std', [0.01, 1.])
+@pytest.mark.parametrize('dtype,tol', [('float64', 1e-10), ('float32', 2e-4)])
+def test_val_nll_equals_slow_loops(seed, noise_std, dtype, tol):
+  predictions, _, _, labels = make_case(seed)
+  order, score = slow_path(predictions, nll_score(labels, noise_std))
+  path = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
+                              noise_std=noise_std, dtype=dtype)
+  np.testing.assert_array_equal(path.order, order)
+  np.testing.assert_allclose(path.score, score, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_duplicates_go_to_the_lowest_index(dtype):
+  predictions, mean, std, labels = make_case(1, num_samples=5)
+  predictions = predictions[[3, 0, 3, 1, 0, 2, 4, 3]]
+  order, _ = slow_path(predictions, oracle_score(mean, std))
+  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  np.testing.assert_array_equal(path.order, order)
+  position = np.argsort(path.order)
+  assert position[0] < position[2] < position[7]
+  assert position[1] < position[4]
+  order, _ = slow_path(predictions, nll_score(labels, 0.1))
+  path = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
+                              noise_std=0.1, dtype=dtype)
+  np.testing.assert_array_equal(path.order, order)
+
+
+@pytest.mark.parametrize('num_samples', [3, 16, 37])
+def test_identical_members_keep_their_order(num_samples):
+  predictions, mean, std, _ = make_case(0, num_samples=1)
+  path = ranking.rank_samples(
+      np.repeat(predictions, num_samples, axis=0), mean, std)
+  np.testing.assert_array_equal(path.order, np.arange(num_samples))
+
+
+def test_single_member():
+  predictions, mean, std, _ = make_case(0, num_samples=1)
+  path = ranking.rank_samples(predictions, mean, std)
+  assert path.order.tolist() == [0]
+  np.testing.assert_allclose(
+      path.score, [oracle_score(mean, std)(predictions)], rtol=1e-12)
+
+
+def test_is_deterministic_and_compiled_once():
+  predictions, mean, std, labels = make_case(2, num_samples=8, num_x=21)
+  first = ranking.rank_samples(predictions, mean, std)
+  compiled = ranking._rank._cache_size()
+  second = ranking.rank_samples(predictions, mean, std)
+  np.testing.assert_array_equal(first.order, second.order)
+  np.testing.assert_array_equal(first.score, second.score)
+  ranking.rank_samples(predictions, selection='val_nll', labels=labels,
+                       noise_std=0.3)
+  assert ranking._rank._cache_size() == compiled
+
+
+def test_shorter_path_is_the_beginning_of_the_full_one():
+  predictions, mean, std, _ = make_case(3)
+  full = ranking.rank_samples(predictions, mean, std)
+  short = ranking.rank_samples(predictions, mean, std, num_ranked=4)
+  np.testing.assert_array_equal(short.order, full.order[:4])
+  np.testing.assert_allclose(short.score, full.score[:4], rtol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_large_offset_loses_no_digits(dtype):
+  # A common shift of predictions and posterior changes nothing.
+  predictions, mean, std, _ = make_case(4)
+  shift = 2. ** 20
+  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  shifted = ranking.rank_samples(
+      predictions + shift, mean + shift, std, dtype=dtype)
+  np.testing.assert_array_equal(shifted.order, path.order)
+  np.testing.assert_allclose(shifted.score, path.score, rtol=1e-5)
+
+
+def test_overflow_ranks_last_and_shows():
+  predictions, mean, std, _ = make_case(5, num_samples=6)
+  expected = ranking.rank_samples(predictions[1:], mean, std)
+  predictions[0] = 1e300
+  path = ranking.rank_samples(predictions, mean, std)
+  np.testing.assert_array_equal(path.order, [*(expected.order + 1), 0])
+  np.testing.assert_allclose(path.score[:-1], expected.score, rtol=1e-12)
+  assert not np.isfinite(path.score[-1])
+
+
+def test_no_member_comes_twice_when_every_score_is_infinite():
+  path = ranking.rank_samples(np.full((3, 5), 1e153), np.zeros(5), np.ones(5))
+  assert path.order.tolist() == [0, 1, 2]
+  assert np.isinf(path.score).all()
+
+
+def test_float32_is_the_default_without_x64():
+  predictions, mean, std, _ = make_case(0)
+  with jax.enable_x64(False):
+    path = ranking.rank_samples(predictions, mean, std)
+    assert path.score.dtype == np.float32
+    with pytest.raises(ValueError, match='dtype must be float32'):
+      ranking.rank_samples(predictions, mean, std, dtype='float64')
+
+
+@pytest.mark.parametrize('selection', ranking.SELECTIONS)
+def test_batch_equals_one_by_one(selection):
+  cases = [make_case(seed) for seed in range(4)]
+  predictions, mean, std, labels = (np.stack(part) for part in zip(*cases))
+  noise_std = np.array([0.01, 0.1, 1., 0.3])
+  batch = ranking.rank_samples_batch(
+      predictions, mean, std, selection=selection, labels=labels,
+      noise_std=noise_std, num_ranked=7)
+  assert batch.order.shape == batch.score.shape == (4, 7)
+  for i in range(4):
+    path = ranking.rank_samples(
+        predictions[i], mean[i], std[i], selection=selection, labels=labels[i],
+        noise_std=noise_std[i], num_ranked=7)
+    np.testing.assert_array_equal(batch.order[i], path.order)
+    np.testing.assert_allclose(batch.score[i], path.score, rtol=1e-12)
+
+
+def test_batch_takes_one_noise_std_for_all():
+  cases = [make_case(seed) for seed in range(3)]
+  predictions, _, _, labels = (np.stack(part) for part in zip(*cases))
+  one, many = (
+      ranking.rank_samples_batch(predictions, selection='val_nll',
+                                 labels=labels, noise_std=noise_std)
+      for noise_std in (0.2, np.full(3, 0.2)))
+  np.testing.assert_array_equal(one.order, many.order)
+  np.testing.assert_array_equal(one.score, many.score)
+
+
+def test_evaluate_path_equals_slow_scores():
+  predictions, mean, std, _ = make_case(6)
+  order = np.array([4, 0, 8, 2, 1])
+  scores = ranking.evaluate_path(predictions, order, mean, std)
+  for p in range(1, len(order) + 1):
+    chosen = predictions[order[:p]]
+    np.testing.assert_allclose(
+        scores.kl_estimate[p - 1], oracle_score(mean, std)(chosen), rtol=1e-10)
+    np.testing.assert_allclose(
+        scores.kl_reverse[p - 1], reverse_score(mean, std)(chosen), rtol=1e-10)
+
+
+def test_ranking_beats_random_orders_where_it_was_not_chosen():
+  # Half of the members are biased: the ranking leaves them for the end, but
+  # for one or two that give the first few some spread.
+  rng = np.random.RandomState(0)
+  mean, std = rng.randn(2, 400), np.full((2, 400), 0.3)
+  predictions = mean[:, None] + 0.3 * rng.randn(2, 40, 400)
+  predictions[:, 20:] += 1.
+  path = ranking.rank_samples(predictions[0], mean[0], std[0])
+  assert np.sum(path.order[:15] >= 20) <= 2
+  ranked = ranking.evaluate_path(predictions[1], path.order, mean[1], std[1])
+  for seed in range(5):
+    order = np.random.RandomState(seed).permutation(40)
+    other = ranking.evaluate_path(predictions[1], order, mean[1], std[1])
+    assert ranked.kl_estimate[14] < other.kl_estimate[14]
+
+
+def test_stored_path_on_rounded_predictions():
+  order, kl_val, _ = load_stored_path()
+  with np.load(DATA / 'ranking_val_K5.npz') as stored:
+    path = ranking.rank_samples(
+        stored['predictions'], stored['mean'], stored['std'])
+  np.testing.assert_array_equal(path.order, order)
+  np.testing.assert_allclose(path.score, kl_val, rtol=2e-6)
+
+
+def test_stored_path_in_full():
+  files = (REFERENCE / 'ranking_member_predictions_K5.npz',
+           REFERENCE / 'problems' / 'D10_l10_e0.1_s0.npz')
+  if not all(file.exists() for file in files):
+    pytest.skip(f'needs the reference predictions in {REFERENCE}.')
+  order, kl_val, kl_test = load_stored_path()
+  with np.load(files[0]) as members, np.load(files[1]) as problem:
+    path = ranking.rank_samples(
+        members['val'], problem['val_mean'], problem['val_std'])
+    scores = ranking.evaluate_path(
+        members['test'], path.order, problem['test_mean'], problem['test_std'])
+  np.testing.assert_array_equal(path.order, order)
+  np.testing.assert_allclose(path.score, kl_val, rtol=1e-11)
+  np.testing.assert_allclose(scores.kl_estimate, kl_test, rtol=1e-11)
+
+
+def test_full_path_of_125_takes_under_a_second():
+  predictions, mean, std, _ = make_case(0, num_samples=125, num_x=1000)
+  ranking.rank_samples(predictions, mean, std)
+  start = time.perf_counter()
+  ranking.rank_samples(predictions, mean, std)
+  assert time.perf_counter() - start < 1.
+
+
+def ranking_kwargs(**changes):
+  predictions, mean, std, labels = make_case(0, num_samples=4, num_x=6)
+  return dict(dict(predictions=predictions, mean=mean, std=std, labels=labels,
+                   noise_std=0.1), **changes)
+
+
+@pytest.mark.parametrize('changes,message', [
+    (dict(selection='none'), "selection must be one of .* got 'none'"),
+    (dict(predictions=np.zeros(6)), r'predictions must have 2 axes, got .*6'),
+    (dict(predictions=np.zeros((0, 6))), r'at least one member .*\(0, 6\)'),
+    (dict(predictions=np.zeros((4, 0))), r'at least one member .*\(4, 0\)'),
+    (dict(predictions=np.full((4, 6), np.nan)), 'predictions .*finite.* 24'),
+    (dict(mean=np.zeros(5)), r'mean must have shape \(6,\), got \(5,\)'),
+    (dict(mean=np.full(6, np.inf)), 'mean must be finite'),
+    (dict(mean=None), 'mean must be given'),
+    (dict(std=None), 'std must be given'),
+    (dict(std=np.zeros((6, 1))), r'std must have shape \(6,\), got \(6, 1\)'),
+    (dict(std=np.full(6, -1.)), 'std must be >= 0, got -1'),
+    (dict(std_ridge=0.), 'std_ridge must be finite and > 0, got 0'),
+    (dict(std_ridge=np.nan), 'std_ridge must be finite and > 0, got nan'),
+    (dict(num_ranked=0), r'num_ranked must be an integer in 1\.\.4, got 0'),
+    (dict(num_ranked=5), r'num_ranked must be an integer in 1\.\.4, got 5'),
+    (dict(num_ranked=1.5), r'num_ranked must be an integer in 1\.\.4, got 1.5'),
+    (dict(dtype='float16'), 'dtype must be float32'),
+    (dict(selection='val_nll', labels=None), 'labels must be given'),
+    (dict(selection='val_nll', labels=np.zeros((6, 1))), 'labels must have'),
+    (dict(selection='val_nll', noise_std=None), 'noise_std must be given'),
+    (dict(selection='val_nll', noise_std=0.), 'noise_std must be > 0, got 0'),
+    (dict(selection='val_nll', noise_std=np.nan), 'noise_std must be finite'),
+    (dict(selection='val_nll', noise_std=[.1, .2]), 'noise_std must be a sca'),
+])
+def test_rank_samples_errors(changes, message):
+  with pytest.raises(ValueError, match=message):
+    ranking.rank_samples(**ranking_kwargs(**changes))
+
+
+@pytest.mark.parametrize('changes,message', [
+    (dict(), 'predictions must have 3 axes'),
+    (dict(predictions=np.zeros((2, 4, 6))), r'mean must have shape \(2, 6\)'),
+    (dict(predictions=np.zeros((2, 4, 6)), labels=np.zeros((2, 6)),
+          selection='val_nll', noise_std=np.ones(3)), r'shape \(2,\), got'),
+])
+def test_rank_samples_batch_errors(changes, message):
+  with pytest.raises(ValueError, match=message):
+    ranking.rank_samples_batch(**ranking_kwargs(**changes))
+
+
+@pytest.mark.parametrize('changes,message', [
+    (dict(order=[]), 'order must be a non-empty'),
+    (dict(order=[0.5]), 'order must be a non-empty list of integers'),
+    (dict(order=[[0]]), 'order must be a non-empty'),
+    (dict(order=[0, 4]), r'order must lie in 0\.\.3, got 0\.\.4'),
+    (dict(order=[-1]), r'order must lie in 0\.\.3, got -1'),
+    (dict(order=[1, 2, 1]), 'must not repeat a member, got 1 repeats'),
+    (dict(predictions=np.zeros((0, 6))), 'at least one member'),
+    (dict(predictions=np.zeros((4, 7))), r'mean must have shape \(7,\)'),
+    (dict(std=np.full(6, -1.)), 'std must be >= 0'),
+    (dict(std_ridge=0.), 'std_ridge must be'),
+])
+def test_evaluate_path_errors(changes, message):
+  predictions, mean, std, _ = make_case(0, num_samples=4, num_x=6)
+  kwargs = dict(predictions=predictions, order=[0, 1], mean=mean, std=std)
+  with pytest.raises(ValueError, match=message):
+    ranking.evaluate_path(**dict(kwargs, **changes))
+
+
+def test_choose_num_samples():
+  choose = ranking.choose_num_samples
+  assert choose(125, budget_samples=36) == 36
+  assert choose(125, budget_samples=36.9) == 36
+  assert choose(125, budget_samples=1) == 1
+  assert choose(125, budget_samples=1000) == 125
+  assert choose(125, budget_samples=np.inf) == 125
+  assert choose(10, budget_ms=0.35, ms_per_input=lambda p: 0.1 * p) == 3
+  assert choose(4, budget_ms=2., ms_per_input=[1., 2., 3., 4.]) == 2
+  # The full set may be cheaper than most of it.
+  assert choose(4, budget_ms=2., ms_per_input=[1., 2., 3., 1.5]) == 4
+
+
+def test_choose_num_samples_by_score():
+  choose = ranking.choose_num_samples
+  score = [9., 2., 3., 2., 1., np.nan]
+  assert choose(6, budget_samples=4, score=score) == 2
+  assert choose(6, budget_samples=6, score=score) == 5
+  assert choose(6, budget_samples=1, score=score) == 1
+  cost = [1., 5., 2., 3., 4., 9.]
+  assert choose(6, budget_ms=3., ms_per_input=cost, score=score) == 4
+
+
+@pytest.mark.parametrize('num_available,kwargs,message', [
+    (0, dict(budget_samples=1), 'num_available must be >= 1, got 0'),
+    (5, dict(), 'give one of budget_samples and budget_ms'),
+    (5, dict(budget_samples=1, budget_ms=1.), 'give one of'),
+    (5, dict(budget_samples=0.9), 'budget_samples must be >= 1, got 0.9'),
+    (5, dict(budget_samples=np.nan), 'budget_samples must be >= 1, got nan'),
+    (2, dict(budget_samples=1, ms_per_input=[1., 2.]), 'goes with budget_ms'),
+    (5, dict(budget_ms=1.), 'budget_ms=1.0 needs ms_per_input'),
+    (2, dict(budget_ms=1., ms_per_input=[1.]), 'ms_per_input must have shape'),
+    (2, dict(budget_ms=1., ms_per_input=[0., 1.]), 'ms_per_input must be > 0'),
+    (2, dict(budget_ms=1., ms_per_input=[np.nan, 1.]), 'must be finite'),
+    (2, dict(budget_ms=.4, ms_per_input=[.5, 1.]),
+     'budget_ms must be >= 0.5, .* got 0.4'),
+    (2, dict(budget_ms=np.nan, ms_per_input=[.5, 1.]), 'budget_ms must be >='),
+    (2, dict(budget_samples=1, score=[1.]), r'score must have shape \(2,\)'),
+])
+def test_choose_num_samples_errors(num_available, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    ranking.choose_num_samples(num_available, **kwargs)

@@ -1,0 +1,517 @@
+"""The store gives back what was written, or says which file is not that."""
+
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from enn_ensembles import results
+import example_rows
+
+make_row = example_rows.make_row
+make_entry = example_rows.make_entry
+
+
+def make_unit(**fields):
+  """A run_id and three rows, one of them diverged, one failed."""
+  rows = [make_row(0.1 + 0.2, seed=0, **fields),
+          make_row(math.inf, seed=1, kl_reverse=math.nan, status='diverged',
+                   message='kl_estimate is inf', **fields),
+          make_row(None, seed=2, **fields)]
+  return rows[0]['run_id'], rows
+
+
+@pytest.fixture(name='store')
+def fixture_store(tmp_path):
+  return results.open_store(tmp_path / 'results', create=True)
+
+
+# Rows.
+
+
+def test_schema_has_the_fields_that_the_groups_name():
+  groups = (results.SCORE_FIELDS + results.TIMING_FIELDS
+            + results.PROBLEM_FIELDS + results.PROTOCOL_FIELDS)
+  assert set(groups) <= set(results.ROW_SCHEMA)
+  assert all(field.meaning for field in results.ROW_SCHEMA.values())
+
+
+@pytest.mark.parametrize('fields, message', [
+    ({'seed': '0'}, "seed must be of type int, got '0' (str)"),
+    ({'seed': True}, 'seed must be of type int, got True (bool)'),
+    ({'seed': 0.}, 'seed must be of type int, got 0.0 (float)'),
+    ({'seed': None}, 'seed must be of type int, got None'),
+    ({'noise_std': 'NaN'}, "noise_std must be of type float, got 'NaN' (str)"),
+    ({'noise_std': False}, 'noise_std must be of type float, got False (bool)'),
+    ({'agent': 3}, 'agent must be of type str, got 3 (int)'),
+    ({'enumerate_indices': 1},
+     'enumerate_indices must be of type bool, got 1 (int)'),
+    ({'agent_config': [1]},
+     'agent_config must be of type dict, got [1] (list)'),
+    ({'agent_config': {'a': math.nan}}, 'agent_config cannot be stored'),
+    ({'agent_config': {'a': np.zeros(2)}}, 'agent_config cannot be stored'),
+    ({'reference': 'exact'},
+     "reference must be one of ['bayes', 'enn2021'], got 'exact'"),
+    ({'status': 'fine'},
+     "status must be one of ['ok', 'diverged', 'failed'], got 'fine'"),
+    ({'schema_version': 2}, 'schema_version must be 1, got 2'),
+    ({'kl': 1.}, "unknown fields ['kl']"),
+    ({'kl_estimate': math.inf},
+     'kl_estimate must be finite where status is ok, got inf'),
+    ({'kl_reverse': None},
+     'kl_reverse must be None if and only if status is failed, got None'),
+    ({'status': 'failed'},
+     'kl_estimate must be None if and only if status is failed, got 0.5'),
+    ({'kl_floor': None}, 'kl_floor must not be None where status is ok'),
+])
+def test_bad_row_is_refused_and_named(fields, message):
+  with pytest.raises(results.StoreError, match=re.escape(message)):
+    results.check_row({**make_row(), **fields}, 'row 3')
+  with pytest.raises(results.StoreError, match='^row 3: '):
+    results.check_row({**make_row(), **fields}, 'row 3')
+
+
+def test_missing_field_is_refused():
+  row = make_row()
+  del row['kl_floor']
+  with pytest.raises(results.StoreError, match=r"missing fields \['kl_floor'"):
+    results.check_row(row)
+
+
+def test_numpy_scalars_become_python_numbers():
+  row = results.check_row(make_row(
+      kl=np.float32(0.1), seed=np.int64(3), enumerate_indices=np.bool_(True),
+      agent_config={'sizes': (1, 2)}))
+  assert type(row['kl_estimate']) is float
+  assert row['kl_estimate'] == float(np.float32(0.1))
+  assert type(row['seed']) is int
+  assert row['enumerate_indices'] is True
+  assert row['agent_config'] == {'sizes': [1, 2]}
+
+
+# Folders.
+
+
+def test_created_store_opens_again(tmp_path):
+  folder = tmp_path / 'a' / 'b'
+  results.open_store(folder, create=True)
+  assert json.loads((folder / 'STORE.json').read_text()) == {
+      'project': 'enn_ensembles', 'schema_version': results.SCHEMA_VERSION}
+  assert results.open_store(folder, create=True).read_rows() == []
+  assert results.open_store(folder).read_rows() == []
+
+
+def test_reading_makes_nothing(tmp_path):
+  with pytest.raises(results.StoreError, match=r"'.*missing' does not exist"):
+    results.open_store(tmp_path / 'missing')
+  assert not list(tmp_path.iterdir())
+
+
+def test_empty_folder_is_no_store_to_read_but_one_to_create(tmp_path):
+  with pytest.raises(results.StoreError, match='has no STORE.json'):
+    results.open_store(tmp_path)
+  results.open_store(tmp_path, create=True)
+
+
+def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('x')
+  with pytest.raises(results.StoreError,
+                     match=r'is not empty .*thesis\.tex'):
+    results.open_store(tmp_path, create=True)
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize('create', [False, True])
+@pytest.mark.parametrize('text, message', [
+    ('{"project": "enn_ensembles", "schema_version": 7}',
+     'has schema_version 7, this program reads and writes 1'),
+    ('{"project": "other", "schema_version": 1}', "is a store of 'other'"),
+    ('{"schema_version": 1}', 'STORE.json is damaged'),
+    ('{"project": ', 'STORE.json is damaged'),
+    ('[]', 'STORE.json is damaged'),
+])
+def test_foreign_store_is_refused(store, create, text, message):
+  (store.results_dir / 'STORE.json').write_text(text)
+  with pytest.raises(results.StoreError, match=message):
+    results.open_store(store.results_dir, create=create)
+
+
+def test_file_in_place_of_the_folder_is_refused(tmp_path):
+  path = tmp_path / 'file'
+  path.write_text('x')
+  for folder in (path, path / 'below'):
+    with pytest.raises(results.StoreError, match='can be written to'):
+      results.open_store(folder, create=True)
+  with pytest.raises(results.StoreError, match='is no folder'):
+    results.open_store(path)
+
+
+@pytest.fixture(name='closed_folder')
+def fixture_closed_folder():
+  """A store that this process may read and not write, even if it is root."""
+  folder = pathlib.Path(tempfile.mkdtemp())
+  store = results.open_store(folder / 'results', create=True)
+  run_id, rows = make_unit()
+  store.write_unit(run_id, rows)
+  folder.chmod(0o755)
+  for path in [store.results_dir, *store.results_dir.rglob('*')]:
+    path.chmod(0o555 if path.is_dir() else 0o444)
+  user = os.geteuid()
+  if user == 0:
+    os.seteuid(65534)
+  yield store.results_dir
+  os.seteuid(user)
+  for path in [store.results_dir, *store.results_dir.rglob('*')]:
+    path.chmod(0o755)
+  shutil.rmtree(folder)
+
+
+def test_unwritable_folder_is_refused_before_work_but_read(closed_folder):
+  with pytest.raises(results.StoreError,
+                     match='can be written to: Permission denied'):
+    results.open_store(closed_folder, create=True)
+  store = results.open_store(closed_folder)
+  assert len(store.read_rows()) == 3
+  with pytest.raises(results.StoreError, match='cannot write .*denied'):
+    store.write_unit('other', [make_row(run_id='other')])
+
+
+# Units.
+
+
+def test_unit_comes_back_as_it_was_written(store):
+  run_id, rows = make_unit()
+  path = store.write_unit(run_id, rows)
+  assert path == store.results_dir / 'units' / f'{run_id}.json'
+  [unit] = store.read_units()
+  assert (unit.path, unit.run_id) == (path, run_id)
+  # repr tells nan, inf and every last digit; == would not know nan.
+  assert repr(unit.rows) == repr([results.check_row(row) for row in rows])
+  assert unit.rows[0]['kl_estimate'] == 0.1 + 0.2
+  assert [row['status'] for row in unit.rows] == ['ok', 'diverged', 'failed']
+
+
+def test_unit_is_strict_json(store):
+  path = store.write_unit(*make_unit())
+  def refuse(constant):
+    raise AssertionError(constant)
+  document = json.loads(path.read_text(), parse_constant=refuse)
+  assert document['rows'][1]['kl_estimate'] == 'Infinity'
+  assert document['rows'][1]['kl_reverse'] == 'NaN'
+
+
+def test_text_that_looks_like_a_number_stays_text(store):
+  run_id, rows = make_unit(device='Infinity')
+  store.write_unit(run_id, rows)
+  assert {row['device'] for row in store.read_rows()} == {'Infinity'}
+
+
+def test_extreme_floats_come_back(store):
+  values = [5e-324, 1.7976931348623157e308, -0.0, 0.1, -math.inf]
+  rows = [make_row(0.5, seed=i, train_seconds=value)
+          for i, value in enumerate(values)]
+  store.write_unit(rows[0]['run_id'], rows)
+  assert [repr(row['train_seconds']) for row in store.read_rows()] == [
+      repr(value) for value in values]
+
+
+@pytest.mark.parametrize('run_id', ['', '../x', 'a/b', '.x', 'a b', 'x' * 201])
+def test_run_id_that_is_no_file_name_is_refused(store, run_id):
+  with pytest.raises(results.StoreError, match='run_id must be'):
+    store.write_unit(run_id, [make_row(run_id=run_id)])
+
+
+def test_bad_units_are_refused_and_nothing_is_written(store):
+  run_id, rows = make_unit()
+  for bad, message in (
+      ([], 'rows must not be empty'),
+      ([make_row(run_id='other')], "has run_id 'other'"),
+      ([rows[0], rows[0]], 'is there 2 times'),
+      ([rows[0], make_row(seed='1')], 'row 1: seed must be')):
+    with pytest.raises(results.StoreError, match=message):
+      store.write_unit(run_id, bad)
+  assert not list((store.results_dir / 'units').iterdir())
+
+
+def test_writing_again_replaces_but_never_loses_rows(store):
+  run_id, rows = make_unit()
+  store.write_unit(run_id, rows)
+  again = rows[:2] + [make_row(0.7, seed=2)]
+  store.write_unit(run_id, again)
+  assert store.read_rows()[2]['kl_estimate'] == 0.7
+  with pytest.raises(results.StoreError, match='already holds 1 rows'):
+    store.write_unit(run_id, rows[:2])
+  assert len(store.read_rows()) == 3
+
+
+def _edit(path, change):
+  document = json.loads(path.read_text())
+  change(document)
+  path.write_text(json.dumps(document))
+
+
+def _set_score(document):
+  document['rows'][0]['kl_estimate'] = 0.29
+
+
+@pytest.mark.parametrize('damage', [
+    lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    lambda path: path.write_bytes(b''),
+    lambda path: path.write_bytes(b'\xff\xfe'),
+    lambda path: path.write_text('[]'),
+    lambda path: path.write_text('{}'),
+    lambda path: path.write_text(
+        path.read_text().replace('"Infinity"', 'Infinity')),
+    lambda path: _edit(path, _set_score),
+    lambda path: _edit(path, lambda d: d['rows'].pop()),
+    lambda path: _edit(path, lambda d: d.pop('sha256')),
+    lambda path: _edit(path, lambda d: d.pop('rows')),
+    lambda path: _edit(path, lambda d: d.update(note=1)),
+    lambda path: _edit(path, lambda d: d.update(run_id='other')),
+    lambda path: path.rename(path.with_name('renamed.json')),
+], ids=['truncated', 'empty', 'binary', 'list', 'no_fields', 'loose_json',
+        'edited_score', 'lost_row', 'no_checksum', 'no_rows', 'extra_field',
+        'edited_id', 'renamed'])
+@pytest.mark.parametrize('read', ['read_units', 'read_rows', 'done_row_ids'])
+def test_damaged_unit_is_named_with_what_to_do(store, damage, read):
+  store.write_unit(*make_unit())
+  damage(next((store.results_dir / 'units').iterdir()))
+  path = next((store.results_dir / 'units').iterdir())
+  with pytest.raises(results.StoreError) as error:
+    getattr(store, read)()
+  assert str(path) in str(error.value)
+  assert 'Delete it and run the sweep again' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_hand_made_row_with_its_checksum_is_still_checked(store):
+  path = store.write_unit(*make_unit())
+  def change(document):
+    document['rows'][0]['status'] = 'fine'
+    document['sha256'] = results._sha256(document['rows'])
+  _edit(path, change)
+  with pytest.raises(results.StoreError, match='damaged .*status must be one'):
+    store.read_rows()
+
+
+def test_unit_of_another_version_is_not_called_damaged(store):
+  path = store.write_unit(*make_unit())
+  _edit(path, lambda document: document.update(schema_version=2))
+  with pytest.raises(results.StoreError,
+                     match=r'\.json has schema_version 2, this program reads'):
+    store.read_rows()
+
+
+def test_reformatted_unit_is_still_good(store):
+  path = store.write_unit(*make_unit())
+  before = repr(store.read_rows())
+  path.write_text(json.dumps(json.loads(path.read_text()), indent=7,
+                             sort_keys=True))
+  assert repr(store.read_rows()) == before
+
+
+def test_stale_temporary_and_foreign_files_are_ignored(store):
+  run_id, rows = make_unit()
+  store.write_unit(run_id, rows)
+  units = store.results_dir / 'units'
+  (units / f'.{run_id}.json.123.abcd.tmp').write_text('{"half')
+  (units / f'._{run_id}.json').write_text('resource fork')
+  (units / 'notes.txt').write_text('x')
+  assert len(store.read_rows()) == 3
+  assert len(store.done_row_ids()) == 3
+
+
+def test_done_rows(store):
+  run_id, rows = make_unit()
+  store.write_unit(run_id, rows)
+  ids = [row['row_id'] for row in rows]
+  assert store.done_row_ids() == dict(zip(ids, ('ok', 'diverged', 'failed')))
+  assert store.done_row_ids(retry_failed=True) == dict(
+      zip(ids[:2], ('ok', 'diverged')))
+
+
+# Many units.
+
+
+def test_rows_are_sorted_whatever_the_files(tmp_path):
+  rows = [make_row(0.5, agent_id=agent_id, seed=seed, input_dim=dim)
+          for agent_id in ('map', 'bbb') for dim in (100, 10)
+          for seed in (10, 9)]
+  read = []
+  for name in ('a', 'b'):
+    store = results.open_store(tmp_path / name, create=True)
+    for i, row in enumerate(rows if name == 'a' else rows[::-1]):
+      store.write_unit(f'unit{i}', [{**row, 'run_id': f'unit{i}'}])
+    read.append([row['row_id'] for row in store.read_rows()])
+  assert read[0] == read[1]
+  assert [(r['agent_id'], r['input_dim'], r['seed'])
+          for r in store.read_rows()] == [
+              (a, d, s) for a in ('bbb', 'map') for d in (10, 100)
+              for s in (9, 10)]
+
+
+def test_same_row_in_two_files_is_one_row(store):
+  row = make_row(math.nan, status='diverged')
+  store.write_unit('a', [{**row, 'run_id': 'a'}])
+  store.write_unit('b', [{**row, 'run_id': 'b', 'train_seconds': 99.,
+                          'device': 'gpu', 'created': 'later'}])
+  [read] = store.read_rows()
+  assert read['run_id'] == 'a'
+  assert read['train_seconds'] == 0.5
+
+
+def test_contradicting_files_are_both_named_with_their_values(store):
+  a = store.write_unit('a', [make_row(0.5, run_id='a')])
+  b = store.write_unit('b', [make_row(0.5000001, run_id='b')])
+  with pytest.raises(results.StoreError) as error:
+    store.read_rows()
+  for part in (str(a), str(b), 'kl_estimate', '0.5 ', '0.5000001'):
+    assert part in str(error.value)
+
+
+@pytest.mark.parametrize('order', [('a', 'b'), ('b', 'a')])
+def test_failed_row_gives_way_to_a_score(store, order):
+  store.write_unit(order[0], [make_row(None, run_id=order[0])])
+  store.write_unit(order[1], [make_row(0.5, run_id=order[1])])
+  [row] = store.read_rows()
+  assert (row['status'], row['kl_estimate']) == ('ok', 0.5)
+  assert list(store.done_row_ids(retry_failed=True).values()) == ['ok']
+
+
+def test_units_of_two_folders_merge(tmp_path):
+  stores = [results.open_store(tmp_path / name, create=True) for name in 'ab']
+  for seed, store in enumerate(stores):
+    store.write_unit('unit', [make_row(seed=seed, run_id='unit')])
+  rows = results.merge_units(
+      unit for store in stores for unit in store.read_units())
+  assert [row['seed'] for row in rows] == [0, 1]
+
+
+def _write_many(folder, start):
+  store = results.open_store(folder, create=True)
+  start.wait()
+  for _ in range(20):
+    store.write_unit(*make_unit())
+    store.write_manifest([make_entry()])
+
+
+def test_processes_that_write_the_same_unit_do_not_disturb_each_other(tmp_path):
+  # Spawned, not forked: the tests' process has jax and its threads.
+  context = multiprocessing.get_context('spawn')
+  start = context.Event()
+  writers = [context.Process(target=_write_many, args=(tmp_path, start))
+             for _ in range(3)]
+  for writer in writers:
+    writer.start()
+  start.set()
+  while any(writer.is_alive() for writer in writers):
+    if (tmp_path / 'STORE.json').exists():
+      assert len(results.open_store(tmp_path).read_rows()) in (0, 3)
+    time.sleep(0.002)
+  assert [writer.exitcode for writer in writers] == [0, 0, 0]
+  assert len(results.open_store(tmp_path).read_rows()) == 3
+  assert len(list((tmp_path / 'units').iterdir())) == 1
+
+
+def test_writer_killed_before_the_rename_leaves_the_old_file(store):
+  run_id, rows = make_unit()
+  store.write_unit(run_id, rows)
+  code = f"""
+import os, signal
+from enn_ensembles import results
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+results.write_atomically({str(store.unit_path(run_id))!r}, b'new')
+"""
+  root = pathlib.Path(results.__file__).parents[1]
+  done = subprocess.run([sys.executable, '-c', code], cwd=root, check=False)
+  assert done.returncode == -signal.SIGKILL
+  assert len(list((store.results_dir / 'units').iterdir())) == 2
+  assert len(store.read_rows()) == 3
+
+
+def test_failing_disk_is_one_line_and_leaves_nothing(store, monkeypatch):
+  def full(_):
+    raise OSError(28, 'No space left on device')
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(results.StoreError,
+                     match='cannot write .*: No space left on device'):
+    store.write_unit(*make_unit())
+  assert not list((store.results_dir / 'units').iterdir())
+
+
+# Manifests.
+
+
+def test_manifests_give_the_union_of_what_is_expected(store):
+  store.write_manifest([make_entry(seeds=(0, 1)), make_entry('map', seeds=[0])])
+  store.write_manifest([make_entry(seeds=(1, 2), noise_stds=(0.1, 1.))])
+  expected = store.read_manifests()
+  assert [(row['agent_id'], row['noise_std'], row['seed'])
+          for row in expected] == [
+              ('ensemble-K10', 0.1, 0), ('ensemble-K10', 0.1, 1),
+              ('ensemble-K10', 0.1, 2), ('ensemble-K10', 1., 1),
+              ('ensemble-K10', 1., 2), ('map', 0.1, 0)]
+  assert expected[0]['agent_config'] == make_row()['agent_config']
+  assert expected[0]['reference'] == 'bayes'
+
+
+def test_same_manifest_is_one_file_whatever_the_order(store):
+  entries = [make_entry(seeds=(0, 1)), make_entry('map')]
+  path = store.write_manifest(entries)
+  assert store.write_manifest(
+      [entries[1], make_entry(seeds=(1, 0))]) == path
+  assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize('fields, message', [
+    ({'seeds': []}, r'seeds must be a list of at least one, got \[\]'),
+    ({'seeds': [0.5]}, 'seeds must be of type int, got 0.5'),
+    ({'noise_stds': 0.1}, 'noise_stds must be a list'),
+    ({'noise_std': 0.1}, 'fields must be'),
+    ({'reference': 'x'}, 'reference must be one of'),
+])
+def test_bad_manifest_entry_is_refused(store, fields, message):
+  entry = {**make_entry(), **fields}
+  with pytest.raises(results.StoreError, match=message):
+    store.write_manifest([entry])
+
+
+def test_empty_manifest_is_refused(store):
+  with pytest.raises(results.StoreError, match='at least one entry'):
+    store.write_manifest([])
+
+
+@pytest.mark.parametrize('damage', [
+    lambda path: path.write_text(path.read_text()[:-10]),
+    lambda path: _edit(path, lambda d: d['entries'][0]['seeds'].append(9)),
+    lambda path: _edit(path, lambda d: d.pop('entries')),
+], ids=['truncated', 'edited', 'no_entries'])
+def test_damaged_manifest_is_named_with_what_to_do(store, damage):
+  path = store.write_manifest([make_entry()])
+  damage(path)
+  with pytest.raises(results.StoreError) as error:
+    store.read_manifests()
+  assert str(path) in str(error.value)
+  assert 'Delete it and run the sweep again' in str(error.value)
+
+
+def test_store_and_leaderboard_do_not_import_jax():
+  code = ('import sys, enn_ensembles.leaderboard, experiments.cli; '
+          'print(*sorted(m for m in sys.modules if m.split(".")[0] in ("jax", '
+          '"jaxlib", "haiku") or m.startswith("enn_ensembles.")))')
+  root = pathlib.Path(results.__file__).parents[1]
+  done = subprocess.run([sys.executable, '-c', code], cwd=root, check=True,
+                        capture_output=True, text=True)
+  assert done.stdout.split() == ['enn_ensembles.leaderboard',
+                                 'enn_ensembles.results']
