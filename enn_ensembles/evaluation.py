@@ -118,7 +118,8 @@ def predict(agent: training.NetworkAgent, trained: training.Trained,
     return params, state, jnp.asarray(x[seed], trained.dtype), keys[seed]
 
   start = time.perf_counter()
-  compiled = _predict_seed.lower(agent, *arguments(0), num_draws).compile()
+  lowered = _predict_seed.lower(agent, *arguments(0), num_draws)
+  compiled = training.compile_program(lowered, jax.default_backend())
   compile_seconds = time.perf_counter() - start
   start = time.perf_counter()
   predictions = np.stack([np.asarray(compiled(*arguments(seed)))

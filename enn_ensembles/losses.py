@@ -18,6 +18,10 @@ from enn_ensembles import base
 
 Context = Any  # What `prepare` hands to `evaluate`.
 
+# Drawn indices that are forwarded at once: few enough for their activations to
+# stay in a core's cache, enough to make up for the start of each block.
+_INDEX_BLOCK = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
@@ -37,6 +41,48 @@ def sample_indices(network: base.EpistemicNetwork, key: chex.PRNGKey,
   """`num` independent indices, stacked on a first axis."""
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num))
   return jax.vmap(network.indexer)(keys)
+
+
+def mean_over_blocks(block_loss: Callable[..., base.Array],
+                     params: base.Params, shared: Any,
+                     blocks: Any) -> base.Array:
+  """mean over i of block_loss(params, shared, blocks[i]), block by block.
+
+  The gradient of each block is taken with its value, so that no block's
+  activations outlive it: the memory of one block, and nothing computed twice.
+
+  Args:
+    block_loss: (params, shared, block) -> scalar.
+    params: what the loss is differentiated by.
+    shared: arrays that all blocks read; no gradient reaches them.
+    blocks: a pytree of arrays [num_blocks, ...]; no gradient reaches it.
+  """
+  num_blocks = jax.tree.leaves(blocks)[0].shape[0]
+  block_grad = jax.value_and_grad(block_loss)
+
+  @jax.custom_vjp
+  def mean_loss(params, shared, blocks):
+    return jnp.mean(
+        jax.lax.map(lambda block: block_loss(params, shared, block), blocks))
+
+  def forward(params, shared, blocks):
+    first, rest = (jax.tree.map(lambda b: b[0], blocks),
+                   jax.tree.map(lambda b: b[1:], blocks))
+
+    def add_block(total, block):
+      part = block_grad(params, shared, block)
+      return jax.tree.map(jnp.add, total, part), None
+
+    (value, grads), _ = jax.lax.scan(
+        add_block, block_grad(params, shared, first), rest)
+    return value / num_blocks, grads
+
+  def backward(grads, cotangent):
+    scale = cotangent / num_blocks
+    return jax.tree.map(lambda g: scale * g, grads), None, None
+
+  mean_loss.defvjp(forward, backward)
+  return mean_loss(params, shared, blocks)
 
 
 def make_regression_loss(noise_std: Any = 0., *,
@@ -94,20 +140,29 @@ def make_regression_loss(noise_std: Any = 0., *,
     rows = batch.data_index
     if support is None:
       indices = sample_indices(network, key, num_index_samples)
-      out, state = base.apply_indices(network, params, state, batch.x, indices)
-      targets = jnp.broadcast_to(batch.y, (len(rows), num_index_samples))
-      if with_noise:
-        targets += target_noise(network.indexer, context[rows], indices)
-      error = base.get_predictions(out)[..., 0] - targets.T
-    else:
-      targets, indices = context[rows], None
-      if num_index_samples is not None:
-        num_support = jax.tree.leaves(support)[0].shape[0]
-        chosen = jax.random.bits(key, [num_index_samples]) % num_support
-        indices = jax.tree.map(lambda s: jnp.asarray(s)[chosen], support)
-        targets = targets[:, chosen]
-      out, state = base.apply_indices(network, params, state, batch.x, indices)
-      error = base.split_output(out)[0][..., 0] - targets.T
+      shared = (batch.x, batch.y, context[rows] if with_noise else ())
+
+      def block_loss(params, shared, block):
+        x, targets, features = shared
+        out, _ = base.apply_indices(network, params, state, x, block)
+        if with_noise:
+          targets = targets + target_noise(network.indexer, features, block)
+        error = base.get_predictions(out)[..., 0] - targets.T
+        return jnp.mean(jnp.square(error))
+
+      block_size = max(n for n in range(1, _INDEX_BLOCK + 1)
+                       if num_index_samples % n == 0)
+      blocks = jax.tree.map(
+          lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
+      return mean_over_blocks(block_loss, params, shared, blocks), (state, {})
+    targets, indices = context[rows], None
+    if num_index_samples is not None:
+      num_support = jax.tree.leaves(support)[0].shape[0]
+      chosen = jax.random.bits(key, [num_index_samples]) % num_support
+      indices = jax.tree.map(lambda s: jnp.asarray(s)[chosen], support)
+      targets = targets[:, chosen]
+    out, state = base.apply_indices(network, params, state, batch.x, indices)
+    error = base.split_output(out)[0][..., 0] - targets.T
     chex.assert_rank(error, 2)
     return jnp.mean(jnp.square(error)), (state, {})
 

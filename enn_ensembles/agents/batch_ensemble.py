@@ -5,7 +5,7 @@ member z uses W o (r_z s_z^T) and a bias of its own,
 
   layer(h, z) = r_z o (W (s_z o h)) + b_z,
 
-so K members cost one batched product. The index z picks the member; prior and
+so K members are one batched product. The index z picks the member; prior and
 target noise as in a deep ensemble:
 
   f(x, z) = g(x; W, r_z, s_z, b_z) + prior_scale * (same, untrained)
@@ -16,10 +16,9 @@ ensemble and lifelong learning" (arXiv 2002.06715).
 """
 
 import dataclasses
-from typing import Sequence
+from typing import Optional, Sequence
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
@@ -72,9 +71,7 @@ class BatchEnsembleConfig:
 class BatchEnsembleMLP(hk.Module):
   """Shared weights and fast weights of every layer.
 
-  Layers are (w [out, in], r [out, K], s [in, K], b [out, K]): the members lie
-  between the features and the batch, [features, K, B], so that the shared
-  product of all members is one matrix product.
+  Layers are (w [out, in], r [K, out], s [K, in], b [K, out, 1]).
   """
 
   def __init__(self, config: BatchEnsembleConfig,
@@ -84,15 +81,15 @@ class BatchEnsembleMLP(hk.Module):
 
   def __call__(self, input_dim: int, dtype: jnp.dtype) -> list[tuple]:
     config = self._config
+    num = config.num_ensemble
     specs = {}
-    for layer, ((out, size), w_std, b_std) in enumerate(networks.mlp_shapes(
+    for layer, shape in enumerate(networks.mlp_shapes(
         input_dim, (*config.hidden_sizes, 1), config.first_bias_std)):
-      specs[f'w_{layer}'] = ((out, size), w_std)
-      specs[f'r_{layer}'] = ((out, config.num_ensemble), 1.)
-      specs[f's_{layer}'] = ((size, config.num_ensemble), 1.)
-      specs[f'b_{layer}'] = ((out, config.num_ensemble), b_std)
-    drawn = networks.draw_parameters(specs, dtype, {
-        name: self._init_fast for name in specs if name[0] in 'rs'})
+      specs[f'w_{layer}'] = ((shape.out, shape.size), shape.weight_std)
+      specs[f'r_{layer}'] = ((num, shape.out), self._init_fast)
+      specs[f's_{layer}'] = ((num, shape.size), self._init_fast)
+      specs[f'b_{layer}'] = ((num, shape.out, 1), shape.bias_std)
+    drawn = networks.draw_parameters(specs, dtype)
     return [tuple(drawn[f'{part}_{layer}'] for part in 'wrsb')
             for layer in range(len(config.hidden_sizes) + 1)]
 
@@ -103,16 +100,17 @@ class BatchEnsembleMLP(hk.Module):
     return 1. + self._config.fast_std * draw
 
 
-def forward_members(layers: Sequence[tuple], x: base.Array) -> base.Array:
-  """All members in the layers' order: x [B, D] -> [K, B, 1]."""
-  h = x.T[:, None]  # [in, 1, B], then [features, K, B].
-  for layer, (w, r, s, b) in enumerate(layers):
-    h = s[:, :, None] * h
-    num_members, batch_size = h.shape[1:]
-    h = (w @ h.reshape(w.shape[1], -1)).reshape(-1, num_members, batch_size)
-    h = r[:, :, None] * h + b[:, :, None]
-    h = jax.nn.relu(h) if layer < len(layers) - 1 else h
-  return h.transpose(1, 2, 0)
+def member_layers(layers: Sequence[tuple],
+                  indices: Optional[base.Index]) -> networks.Layers:
+  """The layers of members, all (None) or some: [J, out, in + 1] each.
+
+  W o (r s^T) is made once per step: it has fewer entries than the activations
+  that the fast weights would otherwise scale, so its gradient is cheaper too.
+  """
+  if indices is not None:
+    layers = [(w, r[indices], s[indices], b[indices]) for w, r, s, b in layers]
+  return [jnp.concatenate([w * (r[:, :, None] * s[:, None, :]), b], axis=-1)
+          for w, r, s, b in layers]
 
 
 def make_network(config: BatchEnsembleConfig) -> base.EpistemicNetwork:
@@ -121,23 +119,13 @@ def make_network(config: BatchEnsembleConfig) -> base.EpistemicNetwork:
   transformed = hk.transform_with_state(
       lambda x: BatchEnsembleMLP(config)(x.shape[-1], x.dtype))
 
-  def pick(layers: Sequence[tuple], indices: base.Index) -> list[tuple]:
-    return [(w, r[:, indices], s[:, indices], b[:, indices])
-            for w, r, s, b in layers]
-
-  def apply(params, state, x, z):
-    layers, state = transformed.apply(params, state, None, x)
-    return forward_members(pick(layers, jnp.asarray(z)[None]), x)[0], state
-
   def apply_indices(params, state, x, indices):
     layers, state = transformed.apply(params, state, None, x)
-    layers = layers if indices is None else pick(layers, indices)
-    return forward_members(layers, x), state
+    return networks.stacked_forward(member_layers(layers, indices), x), state
 
-  network = base.EpistemicNetwork(
-      apply=apply, init=lambda key, x, z: transformed.init(key, x),
-      indexer=networks.EnsembleIndexer(config.num_ensemble),
-      apply_indices=apply_indices)
+  network = networks.network_from_indices(
+      init=transformed.init, apply_indices=apply_indices,
+      indexer=networks.EnsembleIndexer(config.num_ensemble))
   return networks.with_additive_prior(network, network, config.prior_scale)
 
 

@@ -62,16 +62,6 @@ class BbbConfig:
     checks.check_training(self)
 
 
-def weight_shapes(input_dim: int, hidden_sizes: tuple[int, ...]
-                  ) -> list[tuple[tuple[int, ...], float]]:
-  """(shape, scale) of every weight and bias, in the order of the index."""
-  shapes = []
-  for (out, size), scale, _ in networks.mlp_shapes(
-      input_dim, (*hidden_sizes, 1), first_bias_std=0.):
-    shapes += [((out, size), scale), ((out,), 1.)]
-  return shapes
-
-
 class GaussianWeights(hk.Module):
   """(mu, rho) of all weights, flat [num_weights] each."""
 
@@ -89,8 +79,9 @@ class GaussianWeights(hk.Module):
 
 def make_network(config: BbbConfig, input_dim: int) -> base.EpistemicNetwork:
   """The BBB network; z ~ N(0, I) [num_weights]."""
-  shapes = weight_shapes(input_dim, config.hidden_sizes)
-  ends = np.cumsum([int(np.prod(shape)) for shape, _ in shapes])
+  shapes = networks.mlp_shapes(input_dim, (*config.hidden_sizes, 1),
+                               first_bias_std=1.)
+  ends = np.cumsum([shape.out * (shape.size + 1) for shape in shapes])
   num_weights = int(ends[-1])
   index_scale = config.sigma_0
   if config.index_scale == 'enn2021':
@@ -103,20 +94,15 @@ def make_network(config: BbbConfig, input_dim: int) -> base.EpistemicNetwork:
     (mu, rho), state = transformed.apply(params, state, None, x)
     z = jnp.asarray(indices, x.dtype) * index_scale
     flat = mu + jax.nn.softplus(rho) * z  # [J, num_weights]
-    weights = [
-        scale * part.reshape(-1, *shape) for part, (shape, scale)
-        in zip(jnp.split(flat, ends[:-1], axis=1), shapes)]
-    layers = list(zip(weights[::2], weights[1::2]))
+    layers = [
+        networks.column_scales(shape)
+        * part.reshape(-1, shape.out, shape.size + 1)
+        for part, shape in zip(jnp.split(flat, ends[:-1], axis=1), shapes)]
     return networks.stacked_forward(layers, x), state
 
-  def apply(params, state, x, z):
-    out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
-    return out[0], state
-
-  return base.EpistemicNetwork(
-      apply=apply, init=lambda key, x, z: transformed.init(key, x),
-      indexer=networks.GaussianIndexer(num_weights),
-      apply_indices=apply_indices)
+  return networks.network_from_indices(
+      init=transformed.init, apply_indices=apply_indices,
+      indexer=networks.GaussianIndexer(num_weights))
 
 
 def weight_divergence(params: base.Params, sigma_0: float) -> base.Array:

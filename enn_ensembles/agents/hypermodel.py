@@ -12,8 +12,8 @@ weights w_l z_l / sqrt(inputs) and the biases b_l z_l, where z_l is its part of
 the index and every row of w_l, b_l has norm 1.
 
 Because the weights are linear in z, the first layer needs no weights per index:
-the d + 1 images of x under the columns of A and c are mixed by each index.
-Deeper layers do need them: their inputs differ.
+each index mixes the d + 1 images of x under the columns of A and c. That is the
+cheaper way for many inputs. Deeper layers need weights: their inputs differ.
 
 Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
 """
@@ -68,7 +68,7 @@ class HypermodelConfig:
 
 
 class HyperMLP(hk.Module):
-  """A and c of every layer: [(w [d, out, in], b [d, out], w_0, b_0)]."""
+  """A and c of every layer: [d + 1, out, in + 1], c last, biases last."""
 
   def __init__(self, output_sizes: tuple[int, ...], index_dim: int,
                init_scale: float, name: str = 'hyper_mlp'):
@@ -77,22 +77,17 @@ class HyperMLP(hk.Module):
     self._index_dim = index_dim
     self._init_std = init_scale * index_dim ** -0.5
 
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> list[tuple]:
-    d, std = self._index_dim, self._init_std
-    specs = {}
-    for layer, ((out, size), _, _) in enumerate(networks.mlp_shapes(
-        input_dim, self._output_sizes, first_bias_std=0.)):
-      specs[f'w_{layer}'] = ((d, out, size), std)
-      specs[f'b_{layer}'] = ((d, out), std)
-      specs[f'w0_{layer}'] = ((out, size), 0.)
-      specs[f'b0_{layer}'] = ((out,), 0.)
-    drawn = networks.draw_parameters(specs, dtype)
-    return [tuple(drawn[f'{part}_{layer}'] for part in ('w', 'b', 'w0', 'b0'))
-            for layer in range(len(self._output_sizes))]
+  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
+    d = self._index_dim
+    stds = np.array([self._init_std] * d + [0.])[:, None, None]
+    shapes = networks.mlp_shapes(input_dim, self._output_sizes)
+    return list(networks.draw_parameters(
+        {f'w_{layer}': ((d + 1, shape.out, shape.size + 1), stds)
+         for layer, shape in enumerate(shapes)}, dtype).values())
 
 
 class IndependentLayersPrior(hk.Module):
-  """w_l, b_l of the prior: [(w [d_l, out, in], b [d_l, out])].
+  """w_l, b_l of the prior: [d_l, out, in + 1], biases last.
 
   The index is cut into one part per layer, the first parts one longer where it
   does not divide; an index shorter than the layers goes whole to each.
@@ -105,16 +100,16 @@ class IndependentLayersPrior(hk.Module):
     self._parts = index_parts(index_dim, len(output_sizes))
 
   def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    specs = {}
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes, 0.)
-    for layer, ((out, size), _, _) in enumerate(shapes):
-      d = len(self._parts[layer])
-      specs[f'w_{layer}'] = ((d, out, size), 1.)
-      specs[f'b_{layer}'] = ((d, out), 1.)
-    drawn = networks.draw_parameters(specs, dtype)
-    unit = lambda a: a / jnp.linalg.norm(a, axis=0, keepdims=True)
-    return [(scale * unit(drawn[f'w_{layer}']), unit(drawn[f'b_{layer}']))
-            for layer, (_, scale, _) in enumerate(shapes)]
+    shapes = networks.mlp_shapes(input_dim, self._output_sizes,
+                                 first_bias_std=1.)
+    drawn = networks.draw_parameters(
+        {f'w_{layer}': ((len(part), shape.out, shape.size + 1), 1.)
+         for layer, (part, shape) in enumerate(zip(self._parts, shapes))},
+        dtype)
+    scales = [np.array([s.weight_std] * s.size + [1.], np.float32)
+              for s in shapes]
+    return [scale * w / jnp.linalg.norm(w, axis=0, keepdims=True)
+            for scale, w in zip(scales, drawn.values())]
 
 
 def index_parts(index_dim: int, num_layers: int) -> list[np.ndarray]:
@@ -124,43 +119,35 @@ def index_parts(index_dim: int, num_layers: int) -> list[np.ndarray]:
   return np.array_split(np.arange(index_dim), num_layers)
 
 
-def mix_weights(z: base.Array, w: base.Array) -> base.Array:
+def mix_columns(z: base.Array, w: base.Array) -> base.Array:
   """sum_k z[j, k] w[k, ...]: z [J, d], w [d, ...] -> [J, ...]."""
   return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
 
 
-def hyper_forward(layers: list[tuple], x: base.Array,
+def hyper_forward(layers: networks.Layers, x: base.Array,
                   parts: list[base.Array]) -> base.Array:
   """An MLP whose weights are linear in the index, for many indices.
 
   Args:
-    layers: [(w [d_l, out, in], b [d_l, out])].
+    layers: [d_l, out, in + 1] each.
     x: inputs [B, D].
     parts: what each layer reads of the indices, [J, d_l].
 
   Returns:
     [J, B, out].
   """
-  (w, b), rest = layers[0], layers[1:]
-  images = (w.reshape(-1, w.shape[-1]) @ x.T).reshape(*w.shape[:2], -1)
-  # [d, out, B]: the layer's output for each column, mixed by each index.
-  h = mix_weights(parts[0], images + b[:, :, None])
-  for (w, b), z in zip(rest, parts[1:]):
-    h = jax.nn.relu(h)
-    h = mix_weights(z, w) @ h + mix_weights(z, b)[:, :, None]
+  first, *rest = layers
+  d, out, columns = first.shape
+  # Multiply-adds per index and unit, by its own weights or by mixed images.
+  if columns * (d + len(x)) < d * len(x):
+    w = mix_columns(parts[0], first)
+    h = networks.affine(w.reshape(-1, columns), x.T).reshape(-1, out, len(x))
+  else:
+    images = networks.affine(first.reshape(-1, columns), x.T)
+    h = mix_columns(parts[0], images.reshape(d, out, len(x)))
+  for w, z in zip(rest, parts[1:]):
+    h = networks.affine(mix_columns(z, w), jax.nn.relu(h))
   return jnp.swapaxes(h, 1, 2)
-
-
-def _network_from_indices(transformed, apply_indices, index_dim):
-  """An EpistemicNetwork whose single-index forward is the one-row case."""
-  def apply(params, state, x, z):
-    out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
-    return out[0], state
-
-  return base.EpistemicNetwork(
-      apply=apply, init=lambda key, x, z: transformed.init(key, x),
-      indexer=networks.GaussianIndexer(index_dim, std=index_dim ** -0.5),
-      apply_indices=apply_indices)
 
 
 def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
@@ -176,11 +163,9 @@ def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
   def apply_hyper(params, state, x, indices):
     layers, state = hyper.apply(params, state, None, x)
     # c is the column of an extra index entry that is always 1.
-    columns = [(jnp.concatenate([w, w0[None]]), jnp.concatenate([b, b0[None]]))
-               for w, b, w0, b0 in layers]
     z = jnp.asarray(indices, x.dtype)
     z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
-    return hyper_forward(columns, x, [z] * len(columns)), state
+    return hyper_forward(layers, x, [z] * len(layers)), state
 
   def apply_prior(params, state, x, indices):
     layers, state = prior.apply(params, state, None, x)
@@ -188,9 +173,11 @@ def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
     parts = [z[:, part] for part in index_parts(config.index_dim, len(layers))]
     return hyper_forward(layers, x, parts), state
 
+  indexer = networks.GaussianIndexer(config.index_dim,
+                                     std=config.index_dim ** -0.5)
   return networks.with_additive_prior(
-      _network_from_indices(hyper, apply_hyper, config.index_dim),
-      _network_from_indices(prior, apply_prior, config.index_dim),
+      networks.network_from_indices(hyper.init, apply_hyper, indexer),
+      networks.network_from_indices(prior.init, apply_prior, indexer),
       config.prior_scale)
 
 

@@ -121,11 +121,11 @@ class LayerEnsembleIndexer:
 
 
 class LayerStack(hk.Module):
-  """The options of every layer: [(w [out, K, in], b [out, K])].
+  """The options of every layer, [out, K, in + 1] each, the bias last.
 
   The options lie between out and in, so that the product of all options with
-  all paths so far, [out * K, in] by [in, paths * B], is one matrix product
-  whose result is already in the order that the next layer reads.
+  all paths so far, [out * K, in + 1] by [in + 1, paths * B], is one matrix
+  product whose result is already in the order that the next layer reads.
   """
 
   def __init__(self, output_sizes: Sequence[int], num_options: Sequence[int],
@@ -136,37 +136,33 @@ class LayerStack(hk.Module):
     self._first_bias_std = first_bias_std
 
   def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    specs = {}
-    for layer, ((out, size), w_std, b_std) in enumerate(networks.mlp_shapes(
-        input_dim, self._output_sizes, self._first_bias_std)):
-      options = self._num_options[layer]
-      specs[f'w_{layer}'] = ((out, options, size), w_std)
-      specs[f'b_{layer}'] = ((out, options), b_std)
-    drawn = networks.draw_parameters(specs, dtype)
-    return [(drawn[f'w_{layer}'], drawn[f'b_{layer}'])
-            for layer in range(len(self._output_sizes))]
+    shapes = networks.mlp_shapes(input_dim, self._output_sizes,
+                                 self._first_bias_std)
+    return list(networks.draw_parameters(
+        {f'w_{layer}': ((shape.out, options, shape.size + 1),
+                        networks.column_scales(shape))
+         for layer, (shape, options) in enumerate(zip(
+             shapes, self._num_options))}, dtype).values())
 
 
 def forward_one(layers: networks.Layers, x: base.Array,
                 z: base.Index) -> base.Array:
   """One path: x [B, D], z int32 [N] -> [B, out]."""
   h = x.T
-  for layer, (w, b) in enumerate(layers):
-    h = w[:, z[layer]] @ h + b[:, z[layer], None]
+  for layer, w in enumerate(layers):
+    h = networks.affine(w[:, z[layer]], h)
     h = jax.nn.relu(h) if layer < len(layers) - 1 else h
   return h.T
 
 
 def forward_all(layers: networks.Layers, x: base.Array) -> base.Array:
   """All paths, in the indexer's order: x [B, D] -> [K_1 ... K_N, B, out]."""
-  h = x.T  # [in, paths * B]; the paths of the newest layer lie first.
-  for layer, (w, b) in enumerate(layers):
-    out, options, size = w.shape
-    h = (w.reshape(out * options, size) @ h).reshape(out, options, -1)
-    h = h + b[:, :, None]
+  h = x.T  # [in, paths * B]; the options of the newest layer lie first.
+  for layer, w in enumerate(layers):
+    out, options, columns = w.shape
+    h = networks.affine(w.reshape(out * options, columns), h).reshape(out, -1)
     h = jax.nn.relu(h) if layer < len(layers) - 1 else h
-    h = h.reshape(out, -1)
-  num_options = [w.shape[1] for w, _ in layers]
+  num_options = [w.shape[1] for w in layers]
   h = h.reshape(-1, *reversed(num_options), len(x))
   # [out, K_N, ..., K_1, B] -> [K_1, ..., K_N, B, out]
   order = [*range(len(layers), 0, -1), len(layers) + 1, 0]
@@ -188,15 +184,17 @@ def forward_subset(layers: networks.Layers, x: base.Array,
   """
   h = x.T[None]  # [paths, in, B], one empty path.
   path = np.zeros(len(indices), np.int64)  # Each index's row of h.
-  for layer, (w, b) in enumerate(layers):
+  for layer, w in enumerate(layers):
     prefixes, path = np.unique(
         np.stack([path, indices[:, layer]], 1), axis=0, return_inverse=True)
     path = path.reshape(-1)
     outputs, order = [], []
     for option in np.unique(prefixes[:, 1]):
       rows = np.flatnonzero(prefixes[:, 1] == option)
-      parents = h if len(h) == 1 else h[prefixes[rows, 0]]
-      outputs.append(w[:, option] @ parents + b[:, option, None])
+      parents = h[prefixes[rows, 0]]
+      weights = jnp.broadcast_to(w[:, option],
+                                 (len(rows), w.shape[0], w.shape[2]))
+      outputs.append(networks.affine(weights, parents))
       order.append(rows)
     h = jnp.concatenate(outputs)[np.argsort(np.concatenate(order))]
     h = jax.nn.relu(h) if layer < len(layers) - 1 else h

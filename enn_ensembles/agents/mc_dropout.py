@@ -82,13 +82,13 @@ def make_network(config: McDropoutConfig) -> base.EpistemicNetwork:
 
   def apply(params, state, x, z):
     layers, state = transformed.apply(params, state, None, x)
-    sizes = [w.shape[-1] for w, _ in layers]
+    sizes = [w.shape[-1] - 1 for w in layers]
     if not config.dropout_input:
       sizes = sizes[1:]
     masks = draw_masks(z, sizes, config.dropout_rate, x.dtype)
     h = x * masks.pop(0) if config.dropout_input else x
-    for layer, (w, b) in enumerate(layers):
-      h = h @ w[0].T + b[0]
+    for layer, w in enumerate(layers):
+      h = h @ w[0, :, :-1].T + w[0, :, -1]
       if layer < len(layers) - 1:
         h = jax.nn.relu(h) * masks[layer]
     return h, state

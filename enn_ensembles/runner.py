@@ -1,0 +1,539 @@
+"""Runs work units: problems -> agent -> training -> evaluation -> rows.
+
+`run_unit` is one unit; `run` is many, in this process or in worker processes
+that are each pinned to their share of the cores. XLA's CPU loops keep one core
+busy whatever it has, so workers are what uses a machine; a worker that dies
+takes one unit with it and is replaced.
+
+Only the agent's own mistakes become rows. A problem that cannot be made or a
+row that cannot be written stops the sweep: the next unit would fare no better.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import importlib.util
+import multiprocessing
+from multiprocessing import connection as connection_lib
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import evaluation
+from enn_ensembles import problems as problems_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles import training
+
+_PACKAGES = ('enn_ensembles', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
+_LONGEST_MESSAGE = 500
+
+# A worker keeps to its cores: more threads than cores only wait for each other.
+_THREAD_VARIABLES = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS',
+                     'MKL_NUM_THREADS')
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+  """How to run; nothing here changes a score.
+
+  Attributes:
+    results_dir: the results folder, which exists.
+    agent_module: file of an agent of one's own.
+    cache_dir: folder of the ground-truth cache; None for none.
+    compilation_cache_dir: folder of compiled programs; None for none.
+    memory_budget_mb: memory that training may take per device; see
+      `training.train`.
+  """
+  results_dir: str
+  agent_module: Optional[str] = None
+  cache_dir: Optional[str] = None
+  compilation_cache_dir: Optional[str] = None
+  memory_budget_mb: Optional[float] = None
+
+
+class Outcome(NamedTuple):
+  """What became of a unit.
+
+  Attributes:
+    unit: the unit.
+    num_ok: rows with this status, and so on.
+    num_diverged: scored, but not finite.
+    num_failed: the agent raised.
+    num_missing: rows that were not written, since the worker died.
+    seconds: wall time.
+    message: what went wrong, one line; empty if nothing.
+    details: the traceback of the first failed row; empty if there is none.
+  """
+  unit: sweeps.WorkUnit
+  num_ok: int
+  num_diverged: int
+  num_failed: int
+  num_missing: int
+  seconds: float
+  message: str = ''
+  details: str = ''
+
+  @property
+  def succeeded(self) -> bool:
+    """Whether every row was computed; a diverged one was."""
+    return not self.num_failed and not self.num_missing
+
+
+class _Result(NamedTuple):
+  """One agent on one problem: the fields of a row that are not known before."""
+  status: str
+  message: str = ''
+  scores: Optional[Mapping[str, float]] = None
+  num_samples: Optional[int] = None
+  depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
+  num_params: Optional[int] = None
+  train_seconds: Optional[float] = None
+  evaluate_seconds: Optional[float] = None
+  compile_seconds: Optional[float] = None
+  details: str = ''
+
+
+def check_units(units: Sequence[sweeps.WorkUnit]) -> None:
+  """Checks, before any work, that the problems of all units can be made.
+
+  Raises:
+    ValueError: a problem is not allowed, or a cell has too many training
+      points; the message says how to leave it out.
+  """
+  for unit in units:
+    for noise_std in unit.noise_stds:
+      for seed in unit.seeds:
+        unit.problem_config(noise_std, seed)
+  limit = problems_lib.MAX_DENSE_TRAIN
+  cells = sorted({(unit.input_dim, unit.data_ratio, unit.num_train)
+                  for unit in units if unit.num_train > limit})
+  if cells:
+    named = ', '.join(f'input_dim {d} with data_ratio {ratio:g} (T = {t})'
+                      for d, ratio, t in cells)
+    raise ValueError(
+        f'num_train = input_dim * data_ratio must be at most {limit} for the '
+        f'exact posterior, got {named}; --max_num_train={limit} leaves such '
+        'cells out.')
+
+
+def run_unit(unit: sweeps.WorkUnit,
+             options: RunOptions) -> tuple[list[results.Row], str]:
+  """Computes all rows of a unit; writes nothing but the caches.
+
+  Args:
+    unit: the unit.
+    options: how.
+
+  Returns:
+    Rows in the order of seeds, then noise levels; and the traceback of the
+    first that failed, empty if none did.
+
+  Raises:
+    ValueError: a problem cannot be made.
+  """
+  start = time.perf_counter()
+  groups = [
+      problems_lib.make_problem_group(
+          unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
+          reference=unit.reference, cache_dir=options.cache_dir)
+      for seed in unit.seeds]
+  problem_seconds = (time.perf_counter() - start) / unit.num_problems
+
+  try:
+    agent = _make_agent(unit, options)
+    if isinstance(agent, training.NetworkAgent):
+      found = _run_network(agent, unit, groups, options)
+    else:
+      found = [[_run_plain(agent, unit, problem, seed) for problem in group]
+               for group, seed in zip(groups, unit.seeds)]
+  except Exception as error:  # pylint: disable=broad-except
+    # Any method in any framework is an agent, and may raise anything. Its
+    # failure is a result of the sweep, told in its rows.
+    found = [[_failure(error)] * len(unit.noise_stds)] * len(unit.seeds)
+
+  shared = {
+      'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
+      'agent': unit.agent, 'agent_id': unit.agent_id,
+      'agent_config': unit.agent_config, 'input_dim': unit.input_dim,
+      'data_ratio': unit.data_ratio, 'reference': unit.reference,
+      'num_train': unit.num_train, 'enumerate_indices': unit.enumerate_indices,
+      'selection': unit.selection, 'dtype': unit.dtype,
+      'problem_seconds': problem_seconds, 'versions': _versions(),
+      'device': _device(),
+      'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
+          timespec='seconds')}
+  rows = []
+  for seed, group, group_found in zip(unit.seeds, groups, found):
+    for noise_std, problem, result in zip(unit.noise_stds, group, group_found):
+      scores = result.scores or dict.fromkeys(
+          (*results.SCORE_FIELDS, 'kl_floor'))
+      rows.append({
+          **shared, **scores,
+          'row_id': sweeps.row_id(unit, noise_std, seed),
+          'problem_id': problem.problem_id, 'noise_std': noise_std,
+          'seed': seed,
+          'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
+                              else None),
+          'num_samples_used': result.num_samples, 'status': result.status,
+          'message': result.message, 'num_params': result.num_params,
+          'train_seconds': result.train_seconds,
+          'evaluate_seconds': result.evaluate_seconds,
+          'compile_seconds': result.compile_seconds})
+  details = [r.details for group_found in found for r in group_found
+             if r.details]
+  return rows, details[0] if details else ''
+
+
+def _make_agent(unit: sweeps.WorkUnit, options: RunOptions) -> Any:
+  """The agent of a unit."""
+  module = sweeps.load_agent(unit.agent, options.agent_module)
+  settings = {name: value for name, value in unit.agent_config.items()
+              if name != sweeps.SOURCE_FILE}
+  return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
+
+
+def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
+                 groups: Sequence[Sequence[problems_lib.Problem]],
+                 options: RunOptions) -> list[list[_Result]]:
+  """Trains and scores all problems of a unit together, [S][E]."""
+  trained = training.train(
+      agent,
+      np.stack([group[0].x_train for group in groups]),
+      np.stack([[problem.y_train for problem in group] for group in groups]),
+      np.asarray(unit.noise_stds),
+      jnp.stack([problems_lib.agent_key(seed) for seed in unit.seeds]),
+      dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb)
+  moments = evaluation.predict_moments(
+      agent, trained, np.stack([group[0].x_test for group in groups]),
+      jnp.stack([problems_lib.evaluation_key(seed) for seed in unit.seeds]),
+      num_enn_samples=unit.num_enn_samples,
+      enumerate_indices=unit.enumerate_indices)
+  num_draws = evaluation.num_index_draws(
+      agent, unit.input_dim, unit.num_enn_samples, unit.enumerate_indices)
+  finite = np.logical_and.reduce([
+      np.isfinite(np.asarray(leaf)).all(axis=tuple(range(2, leaf.ndim)))
+      for leaf in jax.tree.leaves(trained.params)])  # [S, E]
+
+  def result(s: int, e: int) -> _Result:
+    return _scored(
+        moments.mean[s, e], moments.std[s, e], groups[s][e],
+        moments.num_samples, finite_params=bool(finite[s, e]),
+        depends_on_draws=num_draws is not None, num_params=trained.num_params,
+        train_seconds=trained.train_seconds / unit.num_problems,
+        evaluate_seconds=moments.evaluate_seconds / unit.num_problems,
+        compile_seconds=trained.compile_seconds + moments.compile_seconds)
+
+  return [[result(s, e) for e in range(len(unit.noise_stds))]
+          for s in range(len(unit.seeds))]
+
+
+def _run_plain(agent: Any, unit: sweeps.WorkUnit,
+               problem: problems_lib.Problem, seed: int) -> _Result:
+  """Runs any agent on one problem, whose failure is that problem's alone."""
+  try:
+    start = time.perf_counter()
+    sampler = agent(problem.data, problem.prior, problems_lib.agent_key(seed))
+    train_seconds = time.perf_counter() - start
+    moments = evaluation.sampler_moments(
+        sampler, problem.x_test, problems_lib.evaluation_key(seed),
+        num_enn_samples=unit.num_enn_samples)
+    return _scored(
+        moments.mean, moments.std, problem, moments.num_samples,
+        depends_on_draws=moments.num_samples is not None,
+        train_seconds=train_seconds, evaluate_seconds=moments.evaluate_seconds)
+  except Exception as error:  # pylint: disable=broad-except
+    return _failure(error)  # As in `run_unit`.
+
+
+def _scored(mean: np.ndarray, std: np.ndarray, problem: problems_lib.Problem,
+            num_samples: Optional[int], finite_params: bool = True,
+            **fields: Any) -> _Result:
+  """Scores of one problem, raw; diverged if anything is not finite."""
+  scores = evaluation.score(mean, std, problem.test_mean, problem.test_std,
+                            num_samples=num_samples)
+  bad = [] if finite_params else ['parameters']
+  if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+    bad.append('predictions')
+  bad += [name for name in results.SCORE_FIELDS
+          if not np.isfinite(scores[name])]
+  return _Result(
+      status='diverged' if bad else 'ok', scores=scores,
+      message=f'not finite: {", ".join(bad)}' if bad else '',
+      num_samples=num_samples, **fields)
+
+
+def _failure(error: Exception) -> _Result:
+  text = ' '.join(f'{type(error).__name__}: {error}'.split())
+  return _Result('failed', text[:_LONGEST_MESSAGE],
+                 details=''.join(traceback.format_exception(error)))
+
+
+def _versions() -> dict[str, str]:
+  """Versions of what the scores depend on."""
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'  # Run from its folder.
+  return found
+
+
+def _device() -> str:
+  """The kind of device, and of CPU where that is the device."""
+  devices = jax.local_devices()
+  name = f'{devices[0].platform} {devices[0].device_kind}'
+  if devices[0].platform == 'cpu':
+    name = f'cpu {_cpu_info().get("model name", platform.machine())}'
+  return name if len(devices) == 1 else f'{len(devices)} x {name}'
+
+
+def _cpu_info() -> dict[str, str]:
+  """What Linux says of the first core; empty on other systems."""
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return {}
+  pairs = (line.split(':', 1) for line in text.split('\n\n')[0].splitlines()
+           if ':' in line)
+  return {key.strip(): value.strip() for key, value in pairs}
+
+
+def configure_jax(options: RunOptions) -> None:
+  """What every process that runs units tells jax, before anything else.
+
+  float64 for the ground truth (training states its own dtype), and compiled
+  programs kept on the disk, also those that compile fast: a sweep has many.
+  """
+  jax.config.update('jax_enable_x64', True)
+  if options.compilation_cache_dir is not None:
+    # XLA may load a program made for a CPU with other instructions and crash:
+    # every kind of CPU has its own folder, since homes are often shared.
+    info = _cpu_info()
+    kind = f'{platform.machine()} {info.get("model name")} {info.get("flags")}'
+    folder = hashlib.sha256(kind.encode()).hexdigest()[:10]
+    jax.config.update('jax_compilation_cache_dir',
+                      os.path.join(options.compilation_cache_dir, folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def available_cores() -> list[int]:
+  """The cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
+
+
+def default_num_workers() -> int:
+  """A worker per core on a CPU; one where jax would use an accelerator.
+
+  JAX_PLATFORMS decides where it is set. Otherwise jax itself is asked, in a
+  process of its own (it would take the accelerator), but only where a plugin
+  for one is installed: that costs seconds.
+  """
+  platforms = os.environ.get('JAX_PLATFORMS', '')
+  if platforms:
+    on_cpu = platforms.split(',')[0].strip() == 'cpu'
+  elif any(importlib.util.find_spec(name)
+           for name in ('jax_plugins', 'libtpu')):
+    asked = subprocess.run(
+        [sys.executable, '-c', 'import jax; print(jax.default_backend())'],
+        capture_output=True, text=True, check=False)
+    on_cpu = asked.stdout.split()[-1:] == ['cpu']
+  else:
+    on_cpu = True
+  return len(available_cores()) if on_cpu else 1
+
+
+def run(units: Sequence[sweeps.WorkUnit], options: RunOptions,
+        num_workers: int) -> Iterator[Outcome]:
+  """Runs units and writes their rows, the longest first.
+
+  Args:
+    units: what to run; none may be done (`sweeps.narrow`).
+    options: how.
+    num_workers: processes; 1 runs in this one, which must not have used jax
+      before and keeps what `configure_jax` sets.
+
+  Yields:
+    The outcome of each unit when it is done, in the order of that.
+
+  Raises:
+    ValueError: num_workers < 1, a problem cannot be made or a row cannot be
+      written.
+    RuntimeError: a worker met a bug; the message has its traceback.
+  """
+  if num_workers < 1:
+    raise ValueError(f'num_workers must be >= 1, got {num_workers}.')
+  units = sweeps.longest_first(units)
+  num_workers = min(num_workers, len(units))
+  if num_workers > 1:
+    yield from _run_in_workers(units, options, num_workers)
+  elif units:
+    configure_jax(options)
+    for unit in units:
+      yield _run_and_write(unit, options)
+
+
+def _run_and_write(unit: sweeps.WorkUnit, options: RunOptions) -> Outcome:
+  """Runs a unit and writes its rows."""
+  start = time.perf_counter()
+  rows, details = run_unit(unit, options)
+  results.ResultsStore(options.results_dir).write_unit(unit.run_id, rows)
+  statuses = [row['status'] for row in rows]
+  messages = [row['message'] for row in rows if row['message']]
+  return Outcome(
+      unit, statuses.count('ok'), statuses.count('diverged'),
+      statuses.count('failed'), num_missing=0,
+      seconds=time.perf_counter() - start,
+      message=messages[0] if messages else '', details=details)
+
+
+class _Worker(NamedTuple):
+  """A worker process, as its parent sees it."""
+  process: Any
+  connection: connection_lib.Connection
+  cores: Sequence[int]
+
+
+class _Job(NamedTuple):
+  """A unit that a worker has in hand."""
+  unit: sweeps.WorkUnit
+  start: float
+
+
+def _run_in_workers(units: Sequence[sweeps.WorkUnit], options: RunOptions,
+                    num_workers: int) -> Iterator[Outcome]:
+  """Hands units out to workers, one at a time, each to the first that is free.
+
+  A unit is tried once: whatever kills workers, this ends.
+  """
+  waiting = list(reversed(units))
+  cores = available_cores()
+  busy: dict[connection_lib.Connection, tuple[_Worker, _Job]] = {}
+
+  def give(worker: _Worker) -> None:
+    unit = waiting.pop()
+    busy[worker.connection] = (worker, _Job(unit, time.perf_counter()))
+    try:
+      worker.connection.send(unit)
+    except BrokenPipeError:
+      pass  # It is dead, which reading from it will tell.
+
+  try:
+    for i in range(num_workers):
+      # Neighbours share caches; with more workers than cores they share cores.
+      share = cores[i * len(cores) // num_workers:
+                    (i + 1) * len(cores) // num_workers]
+      give(_start_worker(share or [cores[i % len(cores)]], options))
+    while busy:
+      for ready in connection_lib.wait(list(busy)):
+        worker, job = busy.pop(ready)
+        try:
+          answer = ready.recv()
+        except (EOFError, ConnectionResetError):
+          answer = _dead_worker_outcome(worker, job)
+          if waiting:
+            worker = _start_worker(worker.cores, options)
+        if isinstance(answer, BaseException):
+          raise answer
+        if waiting:
+          give(worker)
+        else:
+          worker.connection.close()  # Which ends it.
+        yield answer
+  finally:
+    for worker, _ in busy.values():
+      worker.process.terminate()
+
+
+def _start_worker(cores: Sequence[int], options: RunOptions) -> _Worker:
+  """Starts a worker on its cores."""
+  context = multiprocessing.get_context('spawn')
+  ours, theirs = context.Pipe()
+  # A daemon: it ends with its parent, whatever ends that.
+  process = context.Process(target=_work, args=(theirs, options), daemon=True)
+  with _inherited_settings(cores):
+    process.start()
+  theirs.close()  # The worker alone holds it: its death closes the pipe.
+  return _Worker(process, ours, cores)
+
+
+@contextlib.contextmanager
+def _inherited_settings(cores: Sequence[int]) -> Iterator[None]:
+  """Cores and environment for processes that are started inside.
+
+  Numpy and jax count cores when they are loaded, before a worker could say
+  anything: it must be born on its cores.
+  """
+  settings = dict.fromkeys(_THREAD_VARIABLES, str(len(cores)))
+  info = _cpu_info()
+  if info.get('vendor_id') == 'AuthenticAMD' and (
+      'avx512f' in info.get('flags', '').split()):
+    # OpenBLAS takes AMD processors that it does not know for Haswell, which is
+    # half as fast.
+    settings['OPENBLAS_CORETYPE'] = 'SkylakeX'
+  settings = {name: value for name, value in settings.items()
+              if name not in os.environ}
+  affinity = (os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity')
+              else None)
+  os.environ.update(settings)
+  try:
+    if affinity is not None:
+      os.sched_setaffinity(0, cores)
+    yield
+  finally:
+    if affinity is not None:
+      os.sched_setaffinity(0, affinity)
+    for name in settings:
+      del os.environ[name]
+
+
+def _work(connection: connection_lib.Connection, options: RunOptions) -> None:
+  """The main function of a worker: runs what comes until the pipe is closed."""
+  # Ctrl-C reaches the whole process group; the parent ends its workers.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  configure_jax(options)
+  while True:
+    try:
+      unit = connection.recv()
+    except EOFError:
+      return
+    try:
+      answer = _run_and_write(unit, options)
+    except ValueError as error:
+      answer = ValueError(str(error))  # A mistake of the user's, as it is.
+    except Exception:  # pylint: disable=broad-except
+      # A bug: the parent raises it, with the traceback of where it happened.
+      answer = RuntimeError(f'a worker failed:\n{traceback.format_exc()}')
+    connection.send(answer)
+
+
+def _dead_worker_outcome(worker: _Worker, job: _Job) -> Outcome:
+  """What is said of the unit that a dead worker had in hand."""
+  worker.process.join()
+  code = worker.process.exitcode
+  if code == -signal.SIGKILL:
+    why = ('was killed by SIGKILL, as when memory runs out: try fewer '
+           '--num_workers')
+  else:
+    why = (f'was killed by signal {-code}' if code < 0
+           else f'ended with exit code {code}')
+  return Outcome(job.unit, 0, 0, 0, num_missing=job.unit.num_problems,
+                 seconds=time.perf_counter() - job.start,
+                 message=f'the worker {why}; this unit has no rows.')

@@ -1,0 +1,534 @@
+"""Sweeps: from a config file to an ordered list of work units with names.
+
+A config is a Python file of plain data, constants only:
+
+  INPUT_DIM = [10, 100]          # D_x
+  DATA_RATIO = [1, 10]           # lambda
+  NOISE_STD = [0.01, 0.1, 1.0]   # epsilon
+  SEED = [0, 1, 2]
+  AGENTS = [
+      {'agent': 'ensemble', 'num_ensemble': [1, 3, 10], 'prior_scale': [0, 1]},
+      {'agent': 'mc_dropout', 'hidden_sizes': (100, 100)},
+  ]
+  # May be left out; these are the defaults:
+  REFERENCE = 'bayes'
+  NUM_ENN_SAMPLES = 1000
+  ENUMERATE_INDICES = True
+  DTYPE = 'float32'
+
+A list of values is swept, all combinations of an entry's lists; a setting that
+is itself a sequence is a tuple. Settings that several entries of AGENTS name
+are computed once.
+
+A work unit is one agent setting on one (input_dim, data_ratio), all its noise
+levels and seeds: what is compiled once. Names are hashes of full configs, so
+that equal names are equal computations, whatever file asked for them.
+
+Everything here is pure: nothing is computed, and nothing written.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import pathlib
+import re
+import runpy
+from typing import Any, Callable, Collection, Mapping, Optional, Sequence, Union
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles import config_checks as checks
+from enn_ensembles import problems
+from enn_ensembles import results
+
+# Names of a config file that are lists of numbers, with the check of each.
+_GRIDS: Mapping[str, Callable[[str, Any], None]] = {
+    'INPUT_DIM': checks.check_count,
+    'DATA_RATIO': checks.check_positive,
+    'NOISE_STD': checks.check_positive,
+    'SEED': lambda name, value: checks.check_count(name, value, minimum=0),
+}
+_REQUIRED = (*_GRIDS, 'AGENTS')
+_DTYPES = ('float32', 'float64')
+
+# The key under which a file of one's own adds a hash of its text to the
+# agent's settings. No dataclass field can have this name.
+SOURCE_FILE = 'source-file'
+
+_LONGEST_SLUG = 120
+_PLAIN_TEXT = re.compile(r'[A-Za-z][A-Za-z0-9_.-]*')
+_RESERVED_TEXT = ('none', 'true', 'false')
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+  """What to compute: a grid of problems times the settings of some agents.
+
+  Attributes:
+    name: where it comes from, for messages.
+    input_dim: values of D_x.
+    data_ratio: values of lambda.
+    noise_std: values of epsilon.
+    seed: seeds.
+    agents: dicts with the key 'agent' and settings; lists are swept.
+    reference: noise variance of the exact posterior, 'bayes' or 'enn2021'.
+    num_enn_samples: draws of agents that are not enumerated.
+    enumerate_indices: whether finite index sets are scored on all members.
+    dtype: precision of training.
+    max_num_train: cells with more training points are left out; None keeps all.
+  """
+  name: str
+  input_dim: tuple[int, ...]
+  data_ratio: tuple[float, ...]
+  noise_std: tuple[float, ...]
+  seed: tuple[int, ...]
+  agents: tuple[Mapping[str, Any], ...]
+  reference: str = 'bayes'
+  num_enn_samples: int = 1000
+  enumerate_indices: bool = True
+  dtype: str = 'float32'
+  max_num_train: Optional[int] = None
+
+  def __post_init__(self):
+    try:
+      self._check()
+    except ValueError as error:
+      raise ValueError(f'config {self.name}: {error}') from error
+
+  def _check(self):
+    for name, check in _GRIDS.items():
+      _check_values(name, getattr(self, name.lower()), check)
+    _check_values('AGENTS', self.agents, _check_agent_entry)
+    checks.check_choice('REFERENCE', self.reference,
+                        results.ROW_SCHEMA['reference'].choices)
+    checks.check_count('NUM_ENN_SAMPLES', self.num_enn_samples)
+    checks.check_flag('ENUMERATE_INDICES', self.enumerate_indices)
+    checks.check_choice('DTYPE', self.dtype, _DTYPES)
+    if self.max_num_train is not None:
+      checks.check_count('max_num_train', self.max_num_train)
+
+  def cells(self) -> list[tuple[int, float]]:
+    """(input_dim, data_ratio) pairs that are kept, in the order of the grid."""
+    return [cell for cell in self._all_cells() if self._keeps(cell)]
+
+  def left_out(self) -> list[tuple[int, float]]:
+    """(input_dim, data_ratio) pairs that max_num_train leaves out."""
+    return [cell for cell in self._all_cells() if not self._keeps(cell)]
+
+  def _all_cells(self) -> list[tuple[int, float]]:
+    return list(itertools.product(self.input_dim, self.data_ratio))
+
+  def _keeps(self, cell: tuple[int, float]) -> bool:
+    return self.max_num_train is None or (
+        num_train(*cell) <= self.max_num_train)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkUnit:
+  """One agent setting on one (input_dim, data_ratio).
+
+  Attributes:
+    agent: name of the agent.
+    agent_id: readable name of the agent setting, unique.
+    agent_config: every field of the agent's config.
+    input_dim: D_x.
+    data_ratio: lambda.
+    noise_stds: values of epsilon, ascending.
+    seeds: seeds, ascending.
+    reference: as in `SweepConfig`, like all that follow.
+    num_enn_samples: draws that are asked for.
+    enumerate_indices: whether finite index sets are enumerated.
+    dtype: precision of training.
+    selection: how members are selected.
+  """
+  agent: str
+  agent_id: str
+  agent_config: Mapping[str, Any]
+  input_dim: int
+  data_ratio: float
+  noise_stds: tuple[float, ...]
+  seeds: tuple[int, ...]
+  reference: str = 'bayes'
+  num_enn_samples: int = 1000
+  enumerate_indices: bool = True
+  dtype: str = 'float32'
+  selection: str = 'none'
+
+  @property
+  def run_id(self) -> str:
+    """A name that is safe for files: readable, and a hash of everything."""
+    config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+              if f.name != 'agent_id'}
+    ratio = base.canonical_json(self.data_ratio)
+    return (f'{self.agent_id}-D{self.input_dim}_l{ratio}_{self.reference}-'
+            f'{base.config_hash(config)}')
+
+  @property
+  def num_train(self) -> int:
+    """T."""
+    return num_train(self.input_dim, self.data_ratio)
+
+  @property
+  def num_problems(self) -> int:
+    """Rows of this unit."""
+    return len(self.noise_stds) * len(self.seeds)
+
+  def problem_config(self, noise_std: float,
+                     seed: int) -> problems.ProblemConfig:
+    """One of its problems."""
+    return problems.ProblemConfig(self.input_dim, self.data_ratio, noise_std,
+                                  seed, self.reference)
+
+  def manifest_entry(self) -> dict[str, Any]:
+    """What it is expected to compute, as `ResultsStore.write_manifest` says."""
+    names = ('agent', 'agent_id', 'agent_config', 'input_dim', 'data_ratio',
+             'noise_stds', 'seeds', 'reference', 'num_enn_samples',
+             'enumerate_indices', 'selection')
+    return {name: getattr(self, name) for name in names}
+
+
+def num_train(input_dim: int, data_ratio: float) -> int:
+  """T of a cell; the noise level and the seed do not matter."""
+  return problems.ProblemConfig(input_dim, data_ratio, 1., 0).num_train
+
+
+def row_id(unit: WorkUnit, noise_std: float, seed: int) -> str:
+  """The name of one computation: equal in whatever unit or sweep it is done.
+
+  A hash of the agent, its settings, the problem, the evaluation that is asked
+  for and the precision. 64 bits: a clash would pass for finished work.
+  """
+  config = {
+      'agent': unit.agent, 'agent_config': unit.agent_config,
+      'input_dim': unit.input_dim, 'data_ratio': unit.data_ratio,
+      'noise_std': noise_std, 'seed': seed, 'reference': unit.reference,
+      'num_enn_samples': unit.num_enn_samples,
+      'enumerate_indices': unit.enumerate_indices,
+      'selection': unit.selection, 'dtype': unit.dtype}
+  text = base.canonical_json(config)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(path: Union[str, pathlib.Path]) -> SweepConfig:
+  """Reads and checks a config file, as the module's docstring describes it.
+
+  Raises:
+    ValueError: the file does not exist or cannot be run, lacks a name, has an
+      unknown one (in capitals), or a value that is not allowed.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'config must be a Python file, got {str(path)!r}, which '
+                     'does not exist.')
+  try:
+    names = runpy.run_path(str(path))
+  except Exception as error:  # Whatever somebody's file may raise.
+    raise ValueError(f'config {path} cannot be read: '
+                     f'{type(error).__name__}: {error}') from error
+  names = {name: value for name, value in names.items()
+           if name.isupper() and not name.startswith('_')}
+  missing = [name for name in _REQUIRED if name not in names]
+  if missing:
+    raise ValueError(f'config {path} must define {", ".join(_REQUIRED)}; '
+                     f'{", ".join(missing)} is missing.')
+  allowed = [f.name.upper() for f in dataclasses.fields(SweepConfig)
+             if f.name not in ('name', 'max_num_train')]
+  unknown = [name for name in names if name not in allowed]
+  if unknown:
+    raise ValueError(f'config {path} has the unknown name {unknown[0]}; '
+                     f'allowed are {", ".join(allowed)}.')
+  return SweepConfig(name=str(path), **{
+      name.lower(): tuple(value) if isinstance(value, list) else value
+      for name, value in names.items()})
+
+
+def _check_values(name: str, values: Any,
+                  check: Callable[[str, Any], None]) -> None:
+  """A list with at least one value, each allowed and there once."""
+  if not isinstance(values, (list, tuple)) or not values:
+    raise ValueError(f'{name} must be a list of at least one value, got '
+                     f'{values!r}.')
+  for i, value in enumerate(values):
+    check(f'every value of {name}', value)
+    if value in values[:i]:
+      raise ValueError(f'{name} must name every value once, got {value!r} '
+                       'twice.')
+
+
+def _check_agent_entry(name: str, entry: Any) -> None:
+  """A dict with the agent's name and its settings."""
+  if not isinstance(entry, Mapping) or not isinstance(entry.get('agent'), str):
+    raise ValueError(f"{name} must be a dict with the key 'agent', got "
+                     f'{entry!r}.')
+  for key, value in entry.items():
+    if isinstance(value, list):
+      _check_values(f"{key} of agent {entry['agent']!r}", value,
+                    lambda name, value: None)
+
+
+def override(config: SweepConfig, *, agents: Optional[Sequence[str]] = None,
+             agent_module: Optional[str] = None,
+             **values: Any) -> SweepConfig:
+  """The config with some of its values replaced.
+
+  Args:
+    config: what to start from.
+    agents: only these agents, with the settings of the config where it has
+      them, else with their defaults.
+    agent_module: file of an agent of one's own, which `agents` may then name;
+      without `agents` it is the only one.
+    **values: other fields of `SweepConfig`; None keeps the config's value.
+
+  Raises:
+    ValueError: a value is not allowed, or an agent is named twice.
+  """
+  values = {name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items() if value is not None}
+  if agents is None and agent_module is not None:
+    agents = [pathlib.Path(agent_module).stem]
+  if agents is not None:
+    _check_values('agents', agents, lambda name, value: None)
+    entries = []
+    for name in agents:
+      entries += ([entry for entry in config.agents if entry['agent'] == name]
+                  or [{'agent': name}])
+    values['agents'] = tuple(entries)
+  return dataclasses.replace(config, **values)
+
+
+def load_agent(name: str,
+               agent_module: Optional[str] = None) -> agents_lib.AgentModule:
+  """An agent by its name: of the file `agent_module`, or of the package.
+
+  Raises:
+    ValueError: there is none, or the file is no agent.
+  """
+  if agent_module is not None:
+    if not agent_module.endswith('.py'):
+      raise ValueError('agent_module must be a Python file, got '
+                       f'{agent_module!r}.')
+    if pathlib.Path(agent_module).stem == name:
+      return agents_lib.load_agent(agent_module)
+    # A path in a config must not run a file that no flag named.
+  if name not in agents_lib.agent_names():
+    own = ([] if agent_module is None else [pathlib.Path(agent_module).stem])
+    raise ValueError(
+        f'agent must be one of {", ".join(agents_lib.agent_names() + own)}; '
+        f'got {name!r}.')
+  return agents_lib.load_agent(name)
+
+
+def expand(config: SweepConfig,
+           agent_module: Optional[str] = None) -> tuple[WorkUnit, ...]:
+  """All work units of a config: agent settings, times the cells that are kept.
+
+  Args:
+    config: the config.
+    agent_module: file of an agent of one's own that the config may name.
+
+  Returns:
+    Units in the order of the config, agents first; none twice.
+
+  Raises:
+    ValueError: an agent or a setting is unknown, a setting is not allowed, or
+      no cell is left.
+  """
+  cells = config.cells()
+  if not cells:
+    raise ValueError(f'config {config.name}: no cell has at most '
+                     f'max_num_train = {config.max_num_train} training points.')
+  units = {}
+  for name, agent_id, settings in _agent_settings(config, agent_module):
+    for input_dim, data_ratio in cells:
+      unit = WorkUnit(
+          agent=name, agent_id=agent_id, agent_config=settings,
+          input_dim=input_dim, data_ratio=float(data_ratio),
+          noise_stds=tuple(sorted(map(float, config.noise_std))),
+          seeds=tuple(sorted(config.seed)), reference=config.reference,
+          num_enn_samples=config.num_enn_samples,
+          enumerate_indices=config.enumerate_indices, dtype=config.dtype)
+      units.setdefault(unit.run_id, unit)
+  return tuple(units.values())
+
+
+def _agent_settings(config: SweepConfig, agent_module: Optional[str]
+                    ) -> list[tuple[str, str, dict[str, Any]]]:
+  """(agent, agent_id, all its settings) of every combination in AGENTS."""
+  found = []
+  for entry in config.agents:
+    agent = load_agent(entry['agent'], agent_module)
+    names = [name for name in entry if name != 'agent']
+    grids = [value if isinstance(value, list) else [value]
+             for value in (entry[name] for name in names)]
+    for values in itertools.product(*grids):
+      settings = _all_settings(agent, dict(zip(names, values)))
+      identity = dict(settings)
+      if agent.name not in agents_lib.agent_names():
+        # A changed file is another agent: its old rows are not its results.
+        source = pathlib.Path(agent_module).read_bytes()
+        digest = hashlib.sha256(source).hexdigest()[:10]
+        identity[SOURCE_FILE] = f'sha256-{digest}'
+      found.append((agent.name, _agent_id(agent, identity), identity))
+  return found
+
+
+def _all_settings(agent: agents_lib.AgentModule,
+                  settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Every field of the agent's config, given or default."""
+  made = agents_lib.make_config(agent, settings)
+  if made is None:
+    return {}
+  return {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+
+
+def _agent_id(agent: agents_lib.AgentModule, settings: Mapping[str, Any]) -> str:
+  """The agent's name and the settings that are not its defaults.
+
+  A hash of all settings is added where the text alone would not tell two
+  settings apart, or is cut because it is long.
+  """
+  defaults = {f.name: f.default
+              for f in dataclasses.fields(agent.config_class)
+              } if agent.config_class else {}
+  parts, exact = [agent.name], True
+  for name, value in settings.items():
+    if name in defaults and defaults[name] == value:
+      continue
+    text = _setting_text(value)
+    exact = exact and text is not None
+    parts.append(f'{name}={text}' if text is not None else name)
+  slug = re.sub(r'[^A-Za-z0-9._,=+-]', '_', ','.join(parts))
+  if exact and len(slug) <= _LONGEST_SLUG and slug == ','.join(parts):
+    return slug
+  return f'{slug[:_LONGEST_SLUG]}-{base.config_hash(settings)}'
+
+
+def _setting_text(value: Any) -> Optional[str]:
+  """A setting in a name, other for other settings; None if it has no such."""
+  if value is None or isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, (int, float)):
+    return base.canonical_json(value)
+  if isinstance(value, str):
+    plain = _PLAIN_TEXT.fullmatch(value) and value not in _RESERVED_TEXT
+    return value if plain else None
+  if isinstance(value, tuple) and value and all(
+      isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+    # One number in a tuple is not that number.
+    return 'x'.join(map(base.canonical_json, value)) + 'x' * (len(value) == 1)
+  return None
+
+
+def narrow(unit: WorkUnit, done: Collection[str]) -> tuple[WorkUnit, ...]:
+  """What is left of a unit when some of its rows are done.
+
+  Units are full grids of noise levels and seeds. Seeds that lack the same noise
+  levels make one unit together: nothing is computed again, and all seeds are
+  one unit still where whole seeds, or whole noise levels, are missing.
+
+  Args:
+    unit: the unit.
+    done: row ids.
+
+  Returns:
+    Units that hold exactly the missing rows; none if there are none.
+  """
+  groups: dict[tuple[float, ...], list[int]] = {}
+  for seed in unit.seeds:
+    missing = tuple(noise_std for noise_std in unit.noise_stds
+                    if row_id(unit, noise_std, seed) not in done)
+    if missing:
+      groups.setdefault(missing, []).append(seed)
+  return tuple(
+      dataclasses.replace(unit, noise_stds=noise_stds, seeds=tuple(seeds))
+      for noise_stds, seeds in groups.items())
+
+
+def select(units: Sequence[WorkUnit], task_index: int,
+           num_tasks: int) -> tuple[WorkUnit, ...]:
+  """The share of one task out of several, about equal in estimated cost.
+
+  The longest unit goes to the task with the least work so far, and so on: the
+  division depends on the units alone, not on what is done or on their order.
+
+  Args:
+    units: the whole sweep.
+    task_index: which task, from 0.
+    num_tasks: how many tasks there are.
+
+  Returns:
+    Its units, in the order of `units`; none if there are more tasks than units.
+
+  Raises:
+    ValueError: num_tasks < 1, or task_index is outside num_tasks.
+  """
+  checks.check_count('num_tasks', num_tasks)
+  checks.check_count('task_index', task_index, minimum=0)
+  if task_index >= num_tasks:
+    raise ValueError(f'task_index must be below num_tasks = {num_tasks}, got '
+                     f'{task_index}.')
+  loads, chosen = [0.] * num_tasks, set()
+  for unit in longest_first(units):
+    task = min(range(num_tasks), key=lambda i: (loads[i], i))
+    loads[task] += estimate_seconds(unit)
+    if task == task_index:
+      chosen.add(unit.run_id)
+  return tuple(unit for unit in units if unit.run_id in chosen)
+
+
+def longest_first(units: Sequence[WorkUnit]) -> list[WorkUnit]:
+  """Units by estimated cost, so that no long one is left for the end."""
+  return sorted(units, key=lambda u: (-estimate_seconds(u), u.run_id))
+
+
+# The cost model. It only has to rank units and to balance shares: the numbers
+# are those of one core of a 2024 server, and a factor of 2 does no harm.
+_FLOPS = 3e10  # Floating-point operations per second of training.
+_SOLVER_FLOPS = 8e10  # The same of dense linear algebra in float64.
+_START_SECONDS = 3.  # Tracing, compiling, reading the cache: per unit.
+_NUM_POINTS = 1000  # Test points; as many validation points.
+
+
+def estimate_seconds(unit: WorkUnit) -> float:
+  """Estimated seconds of a unit on one core.
+
+  Ground truth: per seed a kernel matrix and a Cholesky factor for the draw,
+  and per noise level a factor and the solves of 2000 points, T^3 / 3 and
+  2000 T^2 operations. Training: 6 operations per weight, copy of it, data point
+  and step; evaluation 2. An agent without the usual settings (hidden_sizes,
+  num_batches, batch_size) counts as ground truth alone.
+  """
+  num_seeds, num_noise = len(unit.seeds), len(unit.noise_stds)
+  t = unit.num_train
+  solver_flops = num_seeds * (
+      2. * t**2 * unit.input_dim
+      + (1 + num_noise) * t**3 / 3. + num_noise * 2 * _NUM_POINTS * t**2)
+  seconds = _START_SECONDS + solver_flops / _SOLVER_FLOPS
+  settings = unit.agent_config
+  if all(name in settings
+         for name in ('hidden_sizes', 'num_batches', 'batch_size')):
+    sizes = (unit.input_dim, *settings['hidden_sizes'], 1)
+    weights = [m * n for m, n in zip(sizes[:-1], sizes[1:])]
+    trained = sum(w * c for w, c in
+                  zip(weights, _num_copies(settings, len(weights))))
+    data_points = settings['num_batches'] * settings['batch_size']
+    seconds += unit.num_problems / _FLOPS * (
+        6. * trained * data_points
+        + 2. * sum(weights) * _NUM_POINTS * unit.num_enn_samples)
+  return seconds
+
+
+def _num_copies(settings: Mapping[str, Any], num_layers: int) -> list[int]:
+  """How often each layer is computed in one training step."""
+  if 'num_options' in settings:  # Shared prefixes: K, K^2, ... evaluations.
+    options = settings['num_options']
+    options = (options if isinstance(options, tuple)
+               else (options,) * num_layers)
+    return [math.prod(options[:i + 1]) for i in range(num_layers)]
+  if 'index_dim' in settings:  # A hypermodel.
+    copies = settings['index_dim'] * settings.get('samples_per_dim', 1)
+  else:
+    copies = (settings.get('num_ensemble') or settings.get('num_index_samples')
+              or 1)
+  return [copies] * num_layers

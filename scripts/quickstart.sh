@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# From a fresh clone to a leaderboard: installs into .venv, runs the quickstart
+# sweep, builds its leaderboard and prints it. What is done is not done again.
+#
+#   PYTHON=python3.12 ./scripts/quickstart.sh   another interpreter for .venv
+#   VENV=DIR                                    another place for it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+. scripts/setup_venv.sh
+setup_venv .
+
+"$VENV/bin/python" -m experiments.run_sweep \
+  --config=testbed_configs/quickstart.py --results_dir=results/quickstart
+"$VENV/bin/python" -m experiments.build_leaderboard \
+  --results_dir=results/quickstart --output_dir=output/quickstart

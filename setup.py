@@ -1,0 +1,34 @@
+"""Package metadata. The ranges of the dependencies were tested at both ends."""
+
+import setuptools
+
+setuptools.setup(
+    name='enn_ensembles',
+    version='0.1.0',
+    description='Ensembles as epistemic neural networks, scored against exact '
+                'posteriors',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    packages=setuptools.find_namespace_packages(
+        include=['enn_ensembles*', 'experiments', 'testbed_configs']),
+    python_requires='>=3.11',
+    install_requires=[
+        'absl-py>=2.1',
+        'chex>=0.1.89',
+        'dm-haiku>=0.0.14',
+        'jax>=0.6',
+        'jaxlib>=0.6',
+        'matplotlib>=3.8',
+        'numpy>=1.26',
+        'optax>=0.2.4',
+        'pandas>=2.2',
+        'scipy>=1.13',
+        'tqdm>=4.66',
+    ],
+    extras_require={
+        'test': ['pytest>=8', 'pytest-xdist>=3.6'],
+        # A second opinion on the kernel, for tests. It asks for TensorFlow and
+        # an old jax; tests need neither: pip install --no-deps with these two.
+        'neural_tangents': ['neural-tangents==0.6.5', 'frozendict'],
+    },
+)

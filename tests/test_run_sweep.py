@@ -1,0 +1,229 @@
+"""The command run_sweep: flags, exit codes, what is skipped, what is said."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from enn_ensembles import results
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+CONFIG = '''
+INPUT_DIM = [3]
+DATA_RATIO = [1, 2]
+NOISE_STD = [0.1, 1.0]
+SEED = [0, 1]
+AGENTS = [{'agent': 'my_agent', 'level': [0., 1.]},
+          {'agent': 'prior_only'}]
+'''
+
+# A file next to it makes it fail.
+MY_AGENT = '''
+import dataclasses
+import pathlib
+import numpy as np
+
+@dataclasses.dataclass(frozen=True)
+class MyConfig:
+  level: float = 0.
+
+def make_agent(config: MyConfig):
+  def agent(data, prior, key):
+    if (prior.noise_std > 0.5 and config.level > 0.5
+        and pathlib.Path(__file__).with_name('broken').exists()):
+      raise ArithmeticError('too noisy')
+    return lambda x, key: np.full([len(x), 1], config.level)
+  return agent
+'''
+
+# Imports once and forks for every command: starting jax takes a second.
+DRIVER = '''
+import json, os, sys, tempfile
+from enn_ensembles.agents import prior_only
+from experiments import cli, run_sweep
+answers = []
+for argv in json.load(sys.stdin):
+  files = [tempfile.TemporaryFile() for _ in range(2)]
+  child = os.fork()
+  if not child:
+    os.dup2(files[0].fileno(), 1)
+    os.dup2(files[1].fileno(), 2)
+    sys.argv = ['run_sweep', *argv]
+    try:
+      cli.run_main(run_sweep.main)
+    except SystemExit as end:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(end.code or 0)  # Clearing up takes half a second.
+  _, status = os.waitpid(child, 0)
+  for file in files:
+    file.seek(0)
+  answers.append([os.waitstatus_to_exitcode(status),
+                  *[file.read().decode() for file in files]])
+json.dump(answers, sys.stdout)
+'''
+
+
+@pytest.fixture(name='folder')
+def make_folder(tmp_path):
+  (tmp_path / 'config.py').write_text(CONFIG)
+  (tmp_path / 'my_agent.py').write_text(MY_AGENT)
+  return tmp_path
+
+
+def make_flags(folder, **changes):
+  """Flags of a whole sweep in this folder; a change to None drops one."""
+  values = {
+      'config': folder / 'config.py', 'results_dir': folder / 'results',
+      'agent_module': folder / 'my_agent.py', 'agents': 'my_agent,prior_only',
+      'num_workers': 1, 'num_enn_samples': 4, 'cache_dir': folder / 'cache',
+      'compilation_cache_dir': '', **changes}
+  return [f'--{name}={value}' for name, value in values.items()
+          if value is not None]
+
+
+def run_commands(*commands):
+  """(exit code, stdout, stderr) of each, one after the other."""
+  done = subprocess.run([sys.executable, '-c', DRIVER], cwd=ROOT, check=True,
+                        input=json.dumps(commands), capture_output=True,
+                        text=True)
+  return json.loads(done.stdout)
+
+
+def snapshot(folder):
+  """Every file below a folder, with its content and time."""
+  return {str(path): (path.read_bytes(), path.stat().st_mtime_ns)
+          for path in folder.rglob('*') if path.is_file()}
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(folder):
+  (folder / 'foreign').mkdir()
+  (folder / 'foreign' / 'thesis.txt').write_text('mine')
+  old = results.open_store(folder / 'old', create=True).results_dir
+  (old / 'STORE.json').write_text(
+      '{"project": "enn_ensembles", "schema_version": 99}')
+  (folder / 'broken_agent.py').write_text('make_agent = None')
+  (folder / 'empty.py').write_text('')
+  damaged = results.open_store(folder / 'damaged', create=True).results_dir
+  (damaged / 'units' / 'a.json').write_text('{"rows": [')
+  before = snapshot(folder)
+
+  cases = [
+      ({'config': 'nowhere.py'}, "'nowhere.py', which does not exist"),
+      ({'config': folder / 'empty.py'}, 'must define INPUT_DIM'),
+      ({'agents': 'esemble'}, "got 'esemble'"),
+      ({'agents': ''}, 'agents must be a list of at least one value'),
+      ({'agent_module': folder / 'none.py', 'agents': None}, 'does not exist'),
+      ({'agent_module': folder / 'broken_agent.py', 'agents': None},
+       'must define make_agent'),
+      ({'input_dim': '3,ten'}, "--input_dim must be integers with commas "
+       "between, got '3,ten'"),
+      ({'input_dim': '-3'}, 'INPUT_DIM must be an integer >= 1, got -3'),
+      ({'data_ratio': '0'}, 'DATA_RATIO must be a finite number > 0, got 0.0'),
+      ({'data_ratio': '0.1'}, 'at least one training point'),
+      ({'noise_std': '0.1,0'}, 'NOISE_STD must be a finite number > 0'),
+      ({'noise_std': 'nan'}, 'NOISE_STD must be a finite number > 0, got nan'),
+      ({'seed': '1,1'}, 'SEED must name every value once, got 1 twice'),
+      ({'reference': 'bays'}, "got 'bays'"),
+      ({'num_enn_samples': 0}, 'NUM_ENN_SAMPLES must be an integer >= 1'),
+      ({'dtype': 'int8'}, "got 'int8'"),
+      ({'task_index': 2, 'num_tasks': 2}, 'below num_tasks = 2, got 2'),
+      ({'num_tasks': 0}, 'num_tasks must be an integer >= 1, got 0'),
+      ({'num_workers': 0}, 'num_workers must be >= 1, got 0'),
+      ({'memory_budget_mb': 0}, 'memory_budget_mb must be > 0, got 0'),
+      ({'data_ratio': '1,10000'}, 'at most 10000 for the exact posterior, got '
+       'input_dim 3 with data_ratio 10000 (T = 30000); --max_num_train=10000'),
+      ({'max_num_train': 2}, 'no cell has at most max_num_train = 2'),
+      ({'results_dir': None}, '--results_dir must be given'),
+      ({'results_dir': folder / 'config.py'}, 'not a folder that can be writ'),
+      ({'results_dir': '/proc/results'}, 'not a folder that can be written to'),
+      ({'results_dir': folder / 'foreign'}, 'is not empty and no results stor'),
+      ({'results_dir': folder / 'old'}, 'has schema_version 99'),
+      ({'results_dir': folder / 'damaged'}, 'a.json is damaged'),
+      ({'cache_dir': folder / 'config.py',
+        'results_dir': folder / 'old'}, 'schema_version 99'),
+  ]
+  answers = run_commands(*[make_flags(folder, **changes)
+                           for changes, _ in cases])
+  for (changes, message), (code, out, err) in zip(cases, answers, strict=True):
+    assert code == 2, (changes, code, out, err)
+    assert message in err and err.startswith('error: '), (changes, err)
+    assert err.count('\n') == 1, (changes, err)
+  # Nothing half-written: not even the folders that were named.
+  after = snapshot(folder)
+  assert {path: content for path, (content, _) in after.items()} == {
+      path: content for path, (content, _) in before.items()}
+
+  (code, _, err), = run_commands([*make_flags(folder), '--sede=1'])
+  assert code != 0 and "Unknown command line flag 'sede'" in err
+  assert 'Traceback' not in err and not (folder / 'results').exists()
+
+
+def test_a_sweep_from_the_first_row_to_a_retry(folder):
+  (folder / 'broken').touch()
+  dry, share, rest, again, more = run_commands(
+      make_flags(folder, dry_run=True, results_dir=None),
+      make_flags(folder, num_tasks=2, task_index=0),
+      make_flags(folder),
+      make_flags(folder),
+      make_flags(folder, seed='0,1,2'))
+
+  assert dry[0] == 0
+  lines = dry[1].splitlines()
+  assert len(lines) == 3 * 2 + 1 and lines[-1].startswith(
+      '6 work units, 24 problems (of 6 and 24 in the sweep)')
+  assert lines[0].split()[:2] == ['4', 'problems']
+  assert lines[0].split()[2].startswith('my_agent,source-file=sha256-')
+
+  # A share does its part; the whole does the rest, and fails where it fails.
+  assert '12 problems in 3 work units to run, 0 done before' in share[1]
+  assert '12 problems in 3 work units to run, 12 done before' in rest[1]
+  for code, out, err in (share, rest):
+    failed = out.count('2 ok, 2 failed')
+    assert code == (1 if failed else 0)
+    assert err.count('ArithmeticError: too noisy') == failed
+  assert (share[1] + rest[1]).count('2 ok, 2 failed') == 2
+  assert 'ArithmeticError: too noisy' in share[1] + rest[1]
+  # Plain timed lines, which count problems.
+  assert '] 12/12 problems; ' in rest[1]
+
+  assert again[0] == 1 and '0 problems in 0 work units to run' in again[1]
+  assert '4 of those done before failed; --retry_failed' in again[1]
+  # One more seed: that seed alone.
+  assert '12 problems in 6 work units to run, 24 done before' in more[1]
+
+  (folder / 'broken').unlink()
+  before = snapshot(folder / 'results' / 'units')
+  retry, last = run_commands(
+      make_flags(folder, seed='0,1,2', retry_failed=True),
+      make_flags(folder, seed='0,1,2'))
+  assert retry[0] == 0 and '6 problems in ' in retry[1]
+  assert last[0] == 0 and '0 problems in 0 work units to run' in last[1]
+  after = snapshot(folder / 'results' / 'units')
+  # What was finished was not touched.
+  assert all(after[path] == old for path, old in before.items()
+             if b'"failed"' not in old[0])
+
+  store = results.ResultsStore(folder / 'results')
+  rows = store.read_rows()
+  assert len(rows) == 36 and {row['status'] for row in rows} == {'ok'}
+  # The manifest is that of the sweep, whatever the share.
+  expected = store.read_manifests()
+  key = ('agent_id', 'data_ratio', 'noise_std', 'seed')
+  assert {tuple(row[k] for k in key) for row in expected} == {
+      tuple(row[k] for k in key) for row in rows}
+
+
+def test_the_command_with_workers(folder):
+  command = [sys.executable, '-m', 'experiments.run_sweep',
+             *make_flags(folder, num_workers=2, seed='0', max_num_train=3)]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                        check=False)
+  assert done.returncode == 0, done.stderr
+  assert 'left out by --max_num_train=3: (input_dim, data_ratio) = (3, 2)' in (
+      done.stdout)
+  assert '] 6/6 problems; ' in done.stdout and done.stderr == ''
+  assert len(results.ResultsStore(folder / 'results').read_rows()) == 6

@@ -1,0 +1,301 @@
+"""Sweeps: configs, names, and the division of work."""
+
+import dataclasses
+import hashlib
+import itertools
+import pathlib
+import re
+
+import pytest
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+
+CONFIGS = pathlib.Path(__file__).parents[1] / 'testbed_configs'
+
+GOOD = {
+    'INPUT_DIM': [10, 100], 'DATA_RATIO': [1, 10], 'NOISE_STD': [1., 0.1],
+    'SEED': [1, 0],
+    'AGENTS': [{'agent': 'ensemble', 'num_ensemble': [1, 3],
+                'prior_scale': [0., 1.]},
+               {'agent': 'mc_dropout', 'hidden_sizes': (5,)}]}
+
+
+def write_config(folder, **changes):
+  """A config file; a change to None leaves the name out."""
+  path = folder / 'config.py'
+  path.write_text(''.join(f'{name} = {value!r}\n'
+                          for name, value in {**GOOD, **changes}.items()
+                          if value is not None))
+  return path
+
+
+def make_config(folder, **changes):
+  return sweeps.load_config(write_config(folder, **changes))
+
+
+def test_expands_products_of_lists_agents_first(tmp_path):
+  units = sweeps.expand(make_config(tmp_path))
+  assert [u.agent_id for u in units[::4]] == [
+      'ensemble,num_ensemble=1,prior_scale=0', 'ensemble,num_ensemble=1',
+      'ensemble,num_ensemble=3,prior_scale=0', 'ensemble,num_ensemble=3',
+      'mc_dropout,hidden_sizes=5x']
+  assert [(u.input_dim, u.data_ratio) for u in units] == list(
+      itertools.product([10, 100], [1., 10.])) * 5
+  assert all(u.noise_stds == (0.1, 1.) and u.seeds == (0, 1) for u in units)
+  assert sum(u.num_problems for u in units) == 5 * 4 * 2 * 2
+  # Every field is there, given or not.
+  assert units[0].agent_config['batch_size'] == 100
+  assert set(units[0].agent_config) == {
+      f.name for f in dataclasses.fields(
+          agents_lib.load_agent('ensemble').config_class)}
+
+
+def test_a_setting_named_twice_is_one_unit(tmp_path):
+  config = make_config(tmp_path, AGENTS=[
+      {'agent': 'ensemble', 'num_ensemble': [3, 10]},
+      {'agent': 'ensemble', 'prior_scale': [0, 1]}])  # 10 and 1 are defaults.
+  assert [u.agent_id for u in sweeps.expand(config)[::4]] == [
+      'ensemble,num_ensemble=3', 'ensemble', 'ensemble,prior_scale=0']
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'SEED': None}, 'must define .* SEED is missing'),
+    ({'AGENTS': None}, 'AGENTS is missing'),
+    ({'NOISE_STDS': [1.]}, 'unknown name NOISE_STDS; allowed are .*NOISE_STD'),
+    ({'INPUT_DIM': []}, r'INPUT_DIM must be a list of at least one .*\(\)'),
+    ({'INPUT_DIM': 10}, 'INPUT_DIM must be a list .* got 10'),
+    ({'INPUT_DIM': [-1]}, 'INPUT_DIM must be an integer >= 1, got -1'),
+    ({'INPUT_DIM': [10.]}, 'INPUT_DIM must be an integer >= 1, got 10.0'),
+    ({'DATA_RATIO': [0]}, 'DATA_RATIO must be a finite number > 0, got 0'),
+    ({'NOISE_STD': [0.1, 0.]}, 'NOISE_STD must be a finite number > 0, got 0'),
+    ({'NOISE_STD': [True]}, 'NOISE_STD must be a finite number > 0, got True'),
+    ({'SEED': [-1]}, 'SEED must be an integer >= 0, got -1'),
+    ({'SEED': [1, 1]}, 'SEED must name every value once, got 1 twice'),
+    ({'AGENTS': ['map']}, "must be a dict with the key 'agent', got 'map'"),
+    ({'AGENTS': [{'agent': 'map', 'batch_size': []}]}, 'batch_size of agent'),
+    ({'AGENTS': [{'agent': 'map', 'batch_size': [5, 5]}]}, 'got 5 twice'),
+    ({'REFERENCE': 'exact'}, "REFERENCE must be one of 'bayes', 'enn2021'"),
+    ({'NUM_ENN_SAMPLES': 0}, 'NUM_ENN_SAMPLES must be an integer >= 1, got 0'),
+    ({'ENUMERATE_INDICES': 1}, 'ENUMERATE_INDICES must be True or False'),
+    ({'DTYPE': 'float16'}, "DTYPE must be one of 'float32', 'float64'"),
+])
+def test_a_bad_config_is_named(tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    make_config(tmp_path, **changes)
+  assert str(tmp_path / 'config.py') in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_config_files_that_cannot_be_read(tmp_path):
+  with pytest.raises(ValueError, match='nowhere.py.* does not exist'):
+    sweeps.load_config(tmp_path / 'nowhere.py')
+  broken = tmp_path / 'broken.py'
+  broken.write_text('SEED = [0')
+  with pytest.raises(ValueError, match='broken.py cannot be read: SyntaxError'):
+    sweeps.load_config(broken)
+
+
+@pytest.mark.parametrize('entry, message', [
+    ({'agent': 'esemble'}, 'agent must be one of .*ensemble.*got .esemble'),
+    ({'agent': 'ensemble', 'num_ensembles': 3}, 'no setting .num_ensembles'),
+    ({'agent': 'ensemble', 'num_ensemble': [3, 0]},
+     "'ensemble': num_ensemble must be an integer >= 1, got 0"),
+    ({'agent': 'ensemble', 'hidden_sizes': [[50, 50]]}, 'must be a tuple'),
+    ({'agent': 'some/where.py'}, 'agent must be one of'),
+])
+def test_bad_agents_are_named(tmp_path, entry, message):
+  with pytest.raises(ValueError, match=message):
+    sweeps.expand(make_config(tmp_path, AGENTS=[entry]))
+
+
+def test_override(tmp_path):
+  config = make_config(tmp_path)
+  changed = sweeps.override(config, seed=[7], reference='enn2021',
+                            agents=['map', 'mc_dropout'])
+  assert changed.seed == (7,) and changed.reference == 'enn2021'
+  assert changed.input_dim == config.input_dim
+  # An agent of the config keeps its settings, another has its defaults.
+  assert changed.agents == ({'agent': 'map'}, GOOD['AGENTS'][1])
+  assert sweeps.override(config, seed=None) == config
+  with pytest.raises(ValueError, match='SEED must name every value once'):
+    sweeps.override(config, seed=[7, 7])
+  with pytest.raises(ValueError, match="agents must name .* got 'map' twice"):
+    sweeps.override(config, agents=['map', 'map'])
+
+
+def test_max_num_train_leaves_cells_out_and_says_which(tmp_path):
+  config = sweeps.override(make_config(tmp_path), max_num_train=100)
+  assert config.cells() == [(10, 1), (10, 10), (100, 1)]
+  assert config.left_out() == [(100, 10)]
+  assert len(sweeps.expand(config)) == 5 * 3
+  with pytest.raises(ValueError, match='no cell has at most max_num_train = 9'):
+    sweeps.expand(sweeps.override(config, max_num_train=9))
+
+
+def test_an_agent_of_ones_own(tmp_path):
+  path = tmp_path / 'my_agent.py'
+  path.write_text('def make_agent():\n  return None\n')
+  config = sweeps.override(make_config(tmp_path), agent_module=str(path))
+  before = sweeps.expand(config, str(path))
+  assert {u.agent for u in before} == {'my_agent'}
+  both = sweeps.override(config, agents=['my_agent', 'map'],
+                         agent_module=str(path))
+  assert {u.agent for u in sweeps.expand(both, str(path))} == {'my_agent', 'map'}
+  # A changed file is another agent: what it did before is not done.
+  path.write_text('def make_agent():\n  return 1\n')
+  after = sweeps.expand(config, str(path))
+  assert not {u.run_id for u in before} & {u.run_id for u in after}
+  assert not {u.agent_id for u in before} & {u.agent_id for u in after}
+  with pytest.raises(ValueError, match='must be a Python file, got .my_agent'):
+    sweeps.expand(config, 'my_agent')
+
+
+def test_agent_ids_tell_all_settings_apart(tmp_path):
+  settings = [
+      {}, {'num_options': 2}, {'num_options': (2, 2, 2)},
+      {'num_options': (2,), 'hidden_sizes': ()},
+      {'num_options': 2, 'hidden_sizes': ()},
+      {'num_options': 22, 'hidden_sizes': ()}, {'learning_rate': 1e-4},
+      {'hidden_sizes': (50,), 'num_options': 2}, {'hidden_sizes': (50,)},
+      {'hidden_sizes': (5, 0 + 1)}, {'hidden_sizes': (51,)},
+      {'num_index_samples': 5}, {'noise_by': 'first_option'},
+      {'hidden_sizes': tuple(range(1, 60)), 'num_options': 1},
+      {'hidden_sizes': (*range(1, 59), 60), 'num_options': 1}]
+  units = sweeps.expand(make_config(tmp_path, AGENTS=[
+      {'agent': 'layer_ensemble', **s} for s in settings]))
+  assert len({u.agent_id for u in units}) == len(settings)
+  assert len({u.run_id for u in units}) == 4 * len(settings)
+  for unit in units:  # Names are those of files that the store takes.
+    assert re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}', unit.run_id)
+  assert units[0].agent_id == 'layer_ensemble'
+  assert units[4].agent_id == 'layer_ensemble,num_options=2'
+  # Strange texts are not lost on the way to a name.
+  strange = [sweeps._agent_id(agents_lib.load_agent('map'), {'text': text})
+             for text in ('a b', 'a_b', 'a/b', 'none', None, '', 'true', True)]
+  assert len(set(strange)) == len(strange)
+
+
+def test_run_id_and_row_id_say_what_is_computed(tmp_path):
+  unit = sweeps.expand(make_config(tmp_path))[0]
+  others = [dataclasses.replace(unit, **change) for change in (
+      {'input_dim': 11}, {'data_ratio': 1.5}, {'reference': 'enn2021'},
+      {'num_enn_samples': 10}, {'enumerate_indices': False},
+      {'dtype': 'float64'}, {'selection': 'oracle'}, {'agent': 'map'},
+      {'agent_config': {**unit.agent_config, 'batch_size': 1}})]
+  assert len({u.run_id for u in (unit, *others)}) == 10
+  assert len({sweeps.row_id(u, 0.1, 0) for u in (unit, *others)}) == 10
+  # A run is all of its rows, a row is the same in whatever run.
+  fewer = dataclasses.replace(unit, seeds=(0,))
+  assert fewer.run_id != unit.run_id
+  assert sweeps.row_id(fewer, 0.1, 0) == sweeps.row_id(unit, 0.1, 0)
+  assert len({sweeps.row_id(unit, e, s)
+              for e in (0.1, 1.) for s in (0, 1)}) == 4
+  # Numbers are their values: 1 is 1.0.
+  ints = dataclasses.replace(unit, agent_config={
+      **unit.agent_config, 'noise_scale': 1, 'prior_scale': 0})
+  assert ints.run_id == unit.run_id
+  # Names stay: finished work would otherwise be done again.
+  text = ('{"agent":"a","agent_config":{"k":1},"data_ratio":1,"dtype":"float32"'
+          ',"enumerate_indices":true,"input_dim":10,"noise_std":0.1,'
+          '"num_enn_samples":1000,"reference":"bayes","seed":0,'
+          '"selection":"none"}')
+  known = sweeps.WorkUnit('a', 'a', {'k': 1}, 10, 1., (0.1,), (0,))
+  assert sweeps.row_id(known, 0.1, 0) == hashlib.sha256(
+      text.encode()).hexdigest()[:16]
+
+
+def test_narrow_leaves_exactly_what_is_missing():
+  unit = sweeps.WorkUnit('a', 'a', {}, 10, 1., (0.01, 0.1, 1.), (0, 1, 2, 3))
+  rows = list(itertools.product(unit.noise_stds, unit.seeds))
+
+  def missing(done):
+    parts = sweeps.narrow(unit, {sweeps.row_id(unit, *row) for row in done})
+    left = [row for part in parts
+            for row in itertools.product(part.noise_stds, part.seeds)]
+    assert sorted(left) == sorted(set(rows) - set(done))  # Each row once.
+    return parts
+
+  assert missing([]) == (unit,)
+  assert missing(rows) == ()
+  assert missing([r for r in rows if r[1] < 2]) == (
+      dataclasses.replace(unit, seeds=(2, 3)),)
+  assert missing([r for r in rows if r[0] == 0.1]) == (
+      dataclasses.replace(unit, noise_stds=(0.01, 1.)),)
+  # Not a grid: seeds that lack the same noise levels stay together.
+  assert missing([(0.1, 0), (0.1, 2), (1., 3)]) == (
+      dataclasses.replace(unit, noise_stds=(0.01, 1.), seeds=(0, 2)),
+      dataclasses.replace(unit, seeds=(1,)),
+      dataclasses.replace(unit, noise_stds=(0.01, 0.1), seeds=(3,)))
+
+
+@pytest.mark.parametrize('num_tasks', [1, 2, 7, 50])
+def test_tasks_share_the_work_once_and_by_cost(num_tasks):
+  units = sweeps.expand(sweeps.override(
+      sweeps.load_config(CONFIGS / 'paper.py'), max_num_train=10_000))
+  shares = [sweeps.select(units, i, num_tasks) for i in range(num_tasks)]
+  assert sorted(u.run_id for share in shares for u in share) == sorted(
+      u.run_id for u in units)
+  loads = [sum(map(sweeps.estimate_seconds, share)) for share in shares]
+  # List scheduling: no load is above another by more than one unit.
+  assert max(loads) - min(loads) <= max(map(sweeps.estimate_seconds, units))
+  # The same whatever the order of the units.
+  assert {u.run_id for u in sweeps.select(units[::-1], 0, num_tasks)} == {
+      u.run_id for u in shares[0]}
+
+
+def test_bad_tasks():
+  unit = sweeps.WorkUnit('a', 'a', {}, 10, 1., (0.1,), (0,))
+  assert sweeps.select([unit], 1, 2) == ()
+  with pytest.raises(ValueError, match='below num_tasks = 2, got 2'):
+    sweeps.select([unit], 2, 2)
+  with pytest.raises(ValueError, match='task_index must be .* >= 0, got -1'):
+    sweeps.select([unit], -1, 2)
+  with pytest.raises(ValueError, match='num_tasks must be .* >= 1, got 0'):
+    sweeps.select([unit], 0, 0)
+
+
+def test_estimated_costs_are_in_the_right_order(tmp_path):
+  def cost(input_dim=10, data_ratio=10., agent='ensemble', **settings):
+    config = sweeps.override(
+        make_config(tmp_path, AGENTS=[{'agent': agent, **settings}]),
+        input_dim=[input_dim], data_ratio=[data_ratio])
+    return sweeps.estimate_seconds(sweeps.expand(config)[0])
+
+  assert cost(1000, 10.) > 10 * cost(10, 10.)
+  assert cost(num_ensemble=30) > cost(num_ensemble=3) > cost(agent='map')
+  assert cost(agent='layer_ensemble', num_options=10) > cost(
+      agent='layer_ensemble', num_options=3)
+  assert cost(agent='hypermodel') > cost()
+  assert cost(agent='exact_posterior') < cost()
+  # Reference: 27 s of one core at T = 10,000, one seed with three noise levels,
+  # measured; two seeds and two noise levels here.
+  solver = cost(1000, 10., agent='exact_posterior')
+  assert 20 < solver < 80
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')),
+                         ids=lambda path: path.stem)
+def test_the_configs_of_the_repository(path):
+  config = sweeps.load_config(path)
+  units = sweeps.expand(config)
+  assert set(agents_lib.agent_names()) <= {u.agent for u in units}
+  assert {u.reference for u in units} == {'bayes'}
+  by_id = {}
+  for unit in units:
+    assert by_id.setdefault(unit.agent_id,
+                            unit.agent_config) == unit.agent_config
+  if path.stem == 'quickstart':
+    assert len(config.cells()) * 3 * 3 == 18
+  else:
+    # All 27 cells of the paper, 10 seeds each.
+    assert len(config.cells()) * len(config.noise_std) == 27
+    assert config.seed == tuple(range(10))
+
+
+def test_manifest_entries_are_those_of_the_store(tmp_path):
+  store = results.open_store(tmp_path / 'store', create=True)
+  units = sweeps.expand(make_config(tmp_path))
+  store.write_manifest([unit.manifest_entry() for unit in units])
+  assert len(store.read_manifests()) == sum(u.num_problems for u in units)
