@@ -8,7 +8,7 @@ VENV="${VENV:-.venv}"
 # repository there, editable, unless that was done with this very setup.py.
 setup_venv() {
   local requirement="$1" stamp
-  if [[ ! -x "$VENV/bin/python" ]]; then
+  if [[ ! -x "$VENV/bin/pip" ]]; then  # What venv installs last.
     if ! command -v "$PYTHON" > /dev/null; then
       echo "error: there is no $PYTHON; name one with PYTHON=..." >&2
       exit 2

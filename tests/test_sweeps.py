@@ -245,6 +245,17 @@ def test_tasks_share_the_work_once_and_by_cost(num_tasks):
       u.run_id for u in shares[0]}
 
 
+def test_tasks_are_filled_from_the_longest_unit_on(monkeypatch):
+  # By hand: 7 | 5, then 4 to the second, 3 to the first, 3 to the second (9 <
+  # 10), 2 to the first: 12 and 12. In turns it would be 14 and 10.
+  monkeypatch.setattr(sweeps, 'estimate_seconds', lambda unit: unit.data_ratio)
+  units = [sweeps.WorkUnit('a', 'a', {}, 10, ratio, (0.1,), (seed,))
+           for seed, ratio in enumerate((3., 7., 2., 4., 5., 3.))]
+  shares = [sorted(u.data_ratio for u in sweeps.select(units, i, 2))
+            for i in range(2)]
+  assert shares == [[2., 3., 7.], [3., 4., 5.]]
+
+
 def test_bad_tasks():
   unit = sweeps.WorkUnit('a', 'a', {}, 10, 1., (0.1,), (0,))
   assert sweeps.select([unit], 1, 2) == ()

@@ -79,8 +79,9 @@ class GaussianWeights(hk.Module):
 
 def make_network(config: BbbConfig, input_dim: int) -> base.EpistemicNetwork:
   """The BBB network; z ~ N(0, I) [num_weights]."""
-  shapes = networks.mlp_shapes(input_dim, (*config.hidden_sizes, 1),
-                               first_bias_std=1.)
+  # Only weights are scaled: the biases of all layers are u itself.
+  shapes = [shape._replace(bias_std=1.) for shape in networks.mlp_shapes(
+      input_dim, (*config.hidden_sizes, 1))]
   ends = np.cumsum([shape.out * (shape.size + 1) for shape in shapes])
   num_weights = int(ends[-1])
   index_scale = config.sigma_0

@@ -1,0 +1,127 @@
+"""Scores agents on the published code's own problems, beside its own scores.
+
+The problems are .npz files with x_train, y_train, x_test, x_val, test_mean and
+test_std, named D{D_x}_l{lambda}_e{epsilon}_s{seed}.npz; the scores a CSV with
+the columns agent, input_dim, data_ratio, noise_std, seed and kl_estimate. Our
+agents are trained on those data and scored in the protocol of 2021: against
+that code's posterior, on 100 draws of the index with replacement.
+"""
+
+import pathlib
+import re
+
+from absl import flags
+import jax
+import numpy as np
+import pandas as pd
+
+from enn_ensembles import agents
+from enn_ensembles import evaluation
+from enn_ensembles import problems
+from enn_ensembles import training
+from experiments import cli
+
+_PROBLEMS_DIR = flags.DEFINE_string(
+    'problems_dir', None, 'folder of the .npz files', required=True)
+_PUBLISHED_CSV = flags.DEFINE_string(
+    'published_csv', None, 'CSV of the published scores', required=True)
+_AGENTS = flags.DEFINE_list(
+    'agents', [], 'names in the CSV to compare (default: all known here)')
+_SEEDS = flags.DEFINE_integer(
+    'num_agent_seeds', 3, 'trainings per problem; their KLs are averaged '
+    'geometrically', lower_bound=1)
+
+# Names in the published CSV -> our agent and its settings.
+PUBLISHED_AGENTS = {
+    'ensemble_1': ('ensemble', {'num_ensemble': 1}),
+    'ensemble_3': ('ensemble', {'num_ensemble': 3}),
+    'ensemble_10': ('ensemble', {'num_ensemble': 10}),
+    'ensemble_30': ('ensemble', {'num_ensemble': 30}),
+    'ensemble_10_prior0': ('ensemble', {'num_ensemble': 10,
+                                        'prior_scale': 0.}),
+    'mc_dropout': ('mc_dropout', {}),
+    'bbb': ('bbb', {}),
+    # That code ties the target noise to the first layer's option.
+    'layer_ensemble_2': ('layer_ensemble', {'num_options': 2,
+                                            'noise_by': 'first_option'}),
+    'layer_ensemble_3': ('layer_ensemble', {'num_options': 3,
+                                            'noise_by': 'first_option'}),
+    'layer_ensemble_5': ('layer_ensemble', {'num_options': 5,
+                                            'noise_by': 'first_option'}),
+    'hypermodel': ('hypermodel', {}),
+}
+
+NUM_DRAWS = 100
+
+
+def read_problems(folder: pathlib.Path) -> pd.DataFrame:
+  """One row per .npz file: its cell and path.
+
+  Raises:
+    ValueError: there is no such file.
+  """
+  rows = []
+  for path in sorted(folder.glob('*.npz')):
+    match = re.fullmatch(r'D(\d+)_l([\d.]+)_e([\d.]+)_s(\d+)', path.stem)
+    if match:
+      rows.append({'input_dim': int(match[1]), 'data_ratio': float(match[2]),
+                   'noise_std': float(match[3]), 'seed': int(match[4]),
+                   'path': path})
+  if not rows:
+    raise ValueError(f'problems_dir must hold D*_l*_e*_s*.npz files, got '
+                     f'{str(folder)!r}, which holds none.')
+  return pd.DataFrame(rows)
+
+
+def score_agent(name: str, settings: dict, path: pathlib.Path,
+                noise_std: float, num_agent_seeds: int) -> np.ndarray:
+  """kl_estimate of several trainings of an agent on one stored problem."""
+  agent_module = agents.load_agent(name)
+  agent = agents.make_agent(
+      agent_module, agents.make_config(agent_module, settings))
+  stored = np.load(path)
+  repeat = lambda a: np.broadcast_to(a, (num_agent_seeds, *a.shape))
+  seeds = range(num_agent_seeds)
+  trained = training.train(
+      agent, repeat(stored['x_train']),
+      repeat(stored['y_train'].reshape(1, -1, 1)), np.array([noise_std]),
+      np.stack([problems.agent_key(seed) for seed in seeds]))
+  moments = evaluation.predict_moments(
+      agent, trained, repeat(stored['x_test']),
+      np.stack([problems.evaluation_key(seed) for seed in seeds]),
+      num_enn_samples=NUM_DRAWS, enumerate_indices=False)
+  return np.array([
+      evaluation.score(moments.mean[seed, 0], moments.std[seed, 0],
+                       stored['test_mean'].ravel(), stored['test_std'].ravel(),
+                       num_samples=NUM_DRAWS)['kl_estimate']
+      for seed in seeds])
+
+
+def main(_) -> None:
+  jax.config.update('jax_enable_x64', True)
+  stored = read_problems(pathlib.Path(_PROBLEMS_DIR.value))
+  published = pd.read_csv(_PUBLISHED_CSV.value)
+  cell = ['input_dim', 'data_ratio', 'noise_std', 'seed']
+  table = published.merge(stored, on=cell)
+  wanted = _AGENTS.value or [name for name in PUBLISHED_AGENTS
+                             if name in set(table['agent'])]
+  for name in wanted:
+    if name not in PUBLISHED_AGENTS:
+      raise ValueError(f'agents must be among {", ".join(PUBLISHED_AGENTS)}; '
+                       f'got {name!r}.')
+  for name in wanted:
+    agent_name, settings = PUBLISHED_AGENTS[name]
+    log_ratios, text = [], []
+    for row in table[table['agent'] == name].itertuples():
+      ours = score_agent(agent_name, settings, row.path, row.noise_std,
+                         _SEEDS.value)
+      kl = np.exp(np.mean(np.log(ours)))
+      log_ratios.append(np.log(kl / row.kl_estimate))
+      text.append(f'{kl:.3g}/{row.kl_estimate:.3g}')
+    ratio = np.exp(np.mean(log_ratios))
+    print(f'{name:20s} ours/published {ratio:6.3f} over {len(log_ratios)} '
+          f'problems: {"  ".join(text)}', flush=True)
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
