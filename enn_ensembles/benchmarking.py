@@ -51,7 +51,7 @@ from enn_ensembles import training
 from enn_ensembles.agents import bbb
 
 # Rough speed of one core, only to choose how much can be timed.
-_FLOPS = 3e10  # Per second, ours.
+_FLOPS = 4e10  # Per second, ours.
 _PLAIN_FLOPS = 1e10  # The plain way.
 _STEP_SECONDS = 5e-5  # A step costs that much however small it is.
 _OURS_SHARE, _PLAIN_SHARE = 0.6, 0.4  # Of a case's seconds.
@@ -423,7 +423,7 @@ def count_flops(jaxpr: Any) -> float:
       left = equation.invars[0].aval.shape
       depth = np.prod([left[axis] for axis in contracted])
       total += 2. * depth * np.prod(equation.outvars[0].aval.shape)
-    inner = [count_flops(j) for j in jax.core.jaxprs_in_params(params)]
+    inner = [count_flops(j) for j in core.jaxprs_in_params(params)]
     if inner:
       total += (max(inner) if name == 'cond'
                 else params.get('length', 1) * sum(inner))
@@ -537,7 +537,9 @@ class PlainTrainer:
     self._rng = np.random.default_rng(seed)
     self._key, init_key, index_key = jax.random.split(
         problems_lib.agent_key(seed), 3)
-    noise_dim = getattr(network.indexer, 'noise_dim', 0)
+    # BBB's index is as long as its weights; without noise none is drawn.
+    noise_dim = (network.indexer.noise_dim
+                 if unit.agent_config.get('noise_scale') else 0)
     self._noise = self._rng.standard_normal(
         (len(self._x), noise_dim)).astype(dtype)
     optimizer = optax.adam(agent.learning_rate)

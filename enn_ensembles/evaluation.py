@@ -170,13 +170,16 @@ def sampler_moments(sampler: base.EpistemicSampler, x: np.ndarray,
   (`analytic = True`).
 
   Raises:
-    ValueError: the sampler returns something else than [N, 1].
+    ValueError: the sampler returns something else than [N, 1], or its
+      `moments` something else than two [N].
   """
   start = time.perf_counter()
   if getattr(sampler, 'analytic', False):
-    mean, std = sampler.moments(x)
-    return Moments(np.asarray(mean, np.float64), np.asarray(std, np.float64),
-                   None, time.perf_counter() - start, 0.)
+    mean, std = (np.asarray(m, np.float64) for m in sampler.moments(x))
+    if not mean.shape == std.shape == (len(x),):
+      raise ValueError(f'moments must return shape ({len(x)},) for mean and std '
+                       f'at {len(x)} points, got {mean.shape} and {std.shape}.')
+    return Moments(mean, std, None, time.perf_counter() - start, 0.)
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       key, jnp.arange(num_enn_samples))
   if getattr(sampler, 'mappable', False):

@@ -158,7 +158,8 @@ def make_regression_loss(noise_std: Any = 0., *,
     targets, indices = context[rows], None
     if num_index_samples is not None:
       num_support = jax.tree.leaves(support)[0].shape[0]
-      chosen = jax.random.bits(key, [num_index_samples]) % num_support
+      chosen = (jax.random.bits(key, [num_index_samples], jnp.uint32)
+                % jnp.uint32(num_support))
       indices = jax.tree.map(lambda s: jnp.asarray(s)[chosen], support)
       targets = targets[:, chosen]
     out, state = base.apply_indices(network, params, state, batch.x, indices)

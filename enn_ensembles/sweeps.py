@@ -382,7 +382,8 @@ def _all_settings(agent: agents_lib.AgentModule,
   return {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
 
 
-def _agent_id(agent: agents_lib.AgentModule, settings: Mapping[str, Any]) -> str:
+def _agent_id(agent: agents_lib.AgentModule,
+              settings: Mapping[str, Any]) -> str:
   """The agent's name and the settings that are not its defaults.
 
   A hash of all settings is added where the text alone would not tell two

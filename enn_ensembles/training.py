@@ -293,12 +293,16 @@ def seed_bytes(agent: NetworkAgent, data_shape: tuple[int, int],
 
 
 def _sum_bytes(jaxpr) -> float:
-  """Bytes of all arrays made in a jaxpr, inner jaxprs counted once."""
+  """Bytes of all arrays made in a jaxpr, those of inner jaxprs once."""
   total = 0.
   for equation in jaxpr.eqns:
     for variable in equation.outvars:
       aval = variable.aval
+      # Keys have no itemsize in every version of jax; they are small.
       total += np.prod(aval.shape) * getattr(aval.dtype, 'itemsize', 8)
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      total += _sum_bytes(inner)
+    for value in jax.tree.leaves(
+        equation.params, is_leaf=lambda v: hasattr(v, 'eqns')):
+      inner = getattr(value, 'jaxpr', value)  # A closed jaxpr holds one.
+      if hasattr(inner, 'eqns'):
+        total += _sum_bytes(inner)
   return total

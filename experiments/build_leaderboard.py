@@ -6,6 +6,7 @@ python -m experiments.build_leaderboard --results_dir=DIR --output_dir=OUT
 from absl import flags
 
 from enn_ensembles import leaderboard
+from enn_ensembles import report
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -18,7 +19,7 @@ _MARKDOWN = flags.DEFINE_bool(
 
 
 def main(_) -> None:
-  tables, paths = leaderboard.build(_RESULTS_DIR.value, _OUTPUT_DIR.value)
+  tables, paths = report.build(_RESULTS_DIR.value, _OUTPUT_DIR.value)
   print(leaderboard.format_table(
       tables, 'markdown' if _MARKDOWN.value else 'text'))
   print()

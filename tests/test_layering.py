@@ -24,9 +24,11 @@ LEVELS = {
     'enn_ensembles.evaluation': 2,
     'enn_ensembles.ranking': 2,
     'enn_ensembles.leaderboard': 2,
+    'enn_ensembles.report': 3,
     'enn_ensembles.agents': 3,
     'enn_ensembles.sweeps': 4,
     'enn_ensembles.runner': 5,
+    'enn_ensembles.benchmarking': 5,
     'experiments': 6,
 }
 
@@ -109,7 +111,7 @@ def test_sweeps_do_no_computing():
 
 def test_reports_are_made_without_jax():
   # In a process of its own: what they import may import more.
-  code = ('import sys; from enn_ensembles import leaderboard, results; '
+  code = ('import sys; from enn_ensembles import report, results; '
           f'print(sorted({JAX!r} & set(sys.modules)))')
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
                         capture_output=True, text=True)

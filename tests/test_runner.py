@@ -204,7 +204,8 @@ def test_check_units(folder):
 def test_workers_write_the_rows_of_one_process(folder):
   units = [*make_units(folder, data_ratio=(1., 2.)),
            *make_units(folder, 'exact_posterior', seed=(0, 1)),
-           *make_units(folder, what='raises'), *make_units(folder, what='killed'),
+           *make_units(folder, what='raises'),
+           *make_units(folder, what='killed'),
            *make_units(folder, what='exits'), *make_units(folder, what='nan')]
   assert runner.available_cores()
   outcomes = {outcome.unit.agent_config.get('what', 'exact'): outcome

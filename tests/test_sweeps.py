@@ -142,7 +142,8 @@ def test_an_agent_of_ones_own(tmp_path):
   assert {u.agent for u in before} == {'my_agent'}
   both = sweeps.override(config, agents=['my_agent', 'map'],
                          agent_module=str(path))
-  assert {u.agent for u in sweeps.expand(both, str(path))} == {'my_agent', 'map'}
+  assert {u.agent for u in sweeps.expand(both, str(path))} == {
+      'my_agent', 'map'}
   # A changed file is another agent: what it did before is not done.
   path.write_text('def make_agent():\n  return 1\n')
   after = sweeps.expand(config, str(path))

@@ -1,0 +1,237 @@
+"""The benchmark: what it counts, that both ways train alike, a tiny run."""
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from enn_ensembles import agents
+from enn_ensembles import base
+from enn_ensembles import benchmarking
+from enn_ensembles import networks
+from enn_ensembles import problems
+from enn_ensembles import sweeps
+from enn_ensembles import training
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+SMALL = {'hidden_sizes': (4, 3), 'num_batches': 4, 'batch_size': 5}
+
+
+def make_unit(agent, **settings):
+  unit, = sweeps.expand(sweeps.SweepConfig(
+      name='test', agents=({'agent': agent, **settings},), input_dim=(2,),
+      data_ratio=(4.,), noise_std=(0.1, 1.), seed=(0, 1), num_enn_samples=10))
+  return unit
+
+
+def make_agent(unit):
+  module = agents.load_agent(unit.agent)
+  return agents.make_agent(
+      module, agents.make_config(module, unit.agent_config))
+
+
+@pytest.mark.parametrize('agent, settings', [
+    ('layer_ensemble', {'num_options': 2, 'noise_scale': 0.}),
+    ('bbb', {'num_index_samples': 22, 'sigma_0': 3.}),
+    ('mc_dropout', {'dropout_rate': 0.3, 'weight_decay_scale': 2.}),
+])
+def test_both_ways_train_the_same_agent(agent, settings):
+  unit = make_unit(agent, **SMALL, **settings)
+  unit = dataclasses.replace(unit, input_dim=2, data_ratio=0.5)
+  assert unit.num_train == 1  # Every minibatch is the same, whoever draws it.
+  made, key, noise_std = make_agent(unit), problems.agent_key(3), 0.5
+  x, y = np.array([[0.3, -1.2]]), np.array([[0.7]])
+  trained = training.train(made, x[None], y[None, None], np.array([noise_std]),
+                           key[None], dtype=jnp.float64)
+
+  network = made.make_network(base.PriorKnowledge(2, 1, noise_std))
+  fold_in = functools.partial(jax.random.fold_in, key)
+  params, state = network.init(
+      fold_in(training._INIT_KEY), x, network.indexer(fold_in(99)))
+  optimizer = optax.adam(made.learning_rate)
+  step = jax.jit(benchmarking.make_plain_step(
+      benchmarking.make_plain_loss(network, unit, noise_std), optimizer))
+  start, opt_state = params, optimizer.init(params)
+  for i in range(made.num_batches):
+    step_key = jax.random.fold_in(fold_in(training._STEP_KEY), i)
+    params, opt_state = step(params, opt_state, state, np.repeat(x, 5, 0),
+                             np.repeat(y, 5, 0), np.zeros((5, 0)), step_key)
+  moved = 0.
+  for first, ours, plain in zip(*map(
+      jax.tree.leaves, (start, trained.params, params)), strict=True):
+    np.testing.assert_allclose(ours[0, 0], plain, rtol=1e-7, atol=1e-9)
+    moved = max(moved, np.abs(plain - first).max())
+  assert moved > 1e-3  # Four steps of Adam.
+
+
+def test_target_noise_of_the_plain_way_is_fixed_per_point_and_member():
+  unit = make_unit('ensemble', **SMALL, num_ensemble=3, noise_scale=2.)
+  zero = base.EpistemicNetwork(
+      apply=lambda params, state, x, z: (jnp.zeros((len(x), 1)), state),
+      init=None, indexer=networks.EnsembleIndexer(3))
+  loss = benchmarking.make_plain_loss(zero, unit, noise_std=0.1)
+  y, noise = np.array([[1.], [2.]]), np.array([[1., 2., 3.], [4., 5., 6.]])
+  # Member k's target of point t is y_t + 2 * 0.1 * noise[t, k].
+  expected = np.mean((y + 0.2 * noise)**2)
+  found = loss({}, {}, np.zeros((2, 2)), y, noise, problems.agent_key(0))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_flops_are_counted_as_xla_counts_them():
+  def product(a, b):
+    return a @ b
+
+  a, b = np.zeros((3, 5)), np.zeros((5, 7))
+  found = benchmarking.count_flops(jax.make_jaxpr(product)(a, b).jaxpr)
+  theirs = jax.jit(product).lower(a, b).compile().cost_analysis()['flops']
+  assert found == theirs == 2 * 3 * 5 * 7
+
+  def loop(a, b):
+    unused = a @ b @ b.T  # Reaches no output: not counted.
+    del unused
+    return jax.lax.scan(lambda c, _: (c @ (b @ b.T), None), a, length=4)[0]
+
+  # 4 times: [5, 7] by [7, 5], then [3, 5] by [5, 5].
+  found = benchmarking.count_flops(jax.make_jaxpr(loop)(a, b).jaxpr)
+  assert found == 4 * 2 * (5 * 7 * 5 + 3 * 5 * 5)
+
+
+def test_flops_of_a_training_step():
+  unit = make_unit('ensemble', **SMALL, num_ensemble=3)
+  # 2 inputs, 4 and 3 hidden units, biases a column: forward and gradient of
+  # the weights for each layer, gradient of the input from the second on.
+  weights = [4 * 3, 3 * 5, 1 * 4]
+  expected = 2 * 3 * 5 * (2 * sum(weights) + sum(weights[1:]))
+  assert benchmarking.step_flops(make_agent(unit), unit) == expected
+
+
+def test_a_case_is_measured():
+  unit = make_unit('ensemble', **SMALL, num_ensemble=2)
+  made = benchmarking.make_problems(unit)
+  options = benchmarking.BenchmarkOptions(repeats=2, seconds_per_case=1.,
+                                          plain_steps=3)
+  meetings = []
+  found = benchmarking.measure(unit, made, options,
+                               wait=lambda: meetings.append(1))
+  assert len(meetings) == 4  # Ours, plain, ours, plain.
+  assert found.num_problems == 4  # Two seeds by two noise levels.
+  assert found.num_params == 2 * (4 * 3 + 3 * 5 + 4)
+  assert found.train_steps_timed == 4 and found.plain_steps_timed == 3
+  # The plain way computes the prior in every step; and a picked member's
+  # products are as many.
+  assert found.plain_flops > found.flops
+  assert found.program_bytes > 0 and found.compile_seconds > 0
+  row = benchmarking.make_row(unit, [found, found], {'load_before': 1.})
+  assert row['num_workers'] == 2 and row['num_problems'] == 8
+  # Two workers at the same speed halve the machine's seconds per problem.
+  assert row['train_seconds_min'] == pytest.approx(
+      min(found.train_seconds) / 2)
+  assert row['ratio_min'] == pytest.approx(
+      min(found.plain_seconds) / min(found.train_seconds))
+  assert row['problems_per_second'] == pytest.approx(1. / row['total_seconds'])
+
+
+def test_an_agent_without_a_network_is_measured():
+  unit = make_unit('prior_only')
+  found = benchmarking.measure(unit, benchmarking.make_problems(unit),
+                               benchmarking.BenchmarkOptions(repeats=2))
+  row = benchmarking.make_row(unit, [found], {})
+  assert len(found.train_seconds) == 2
+  assert row['num_params'] is row['ratio_min'] is row['program_mb'] is None
+
+
+def test_slow_cases_run_fewer_steps():
+  options = benchmarking.BenchmarkOptions(repeats=3, seconds_per_case=10.)
+  choose = functools.partial(benchmarking._choose_work, num_batches=1000,
+                             num_noise=3, num_seeds=4, options=options)
+  assert choose(1e-6) == (4, 1000)
+  seeds, steps = choose(4e-4)
+  assert 1 <= seeds < 4 and steps == 1000
+  seeds, steps = choose(1e-2)
+  assert seeds == 1 and 20 <= steps < 100
+  assert choose(10.) == (1, 20)
+
+
+def test_machine_seconds_add_up_speeds():
+  # Workers of 1/2 and 1/3 problems per second make 5/6 of one.
+  assert benchmarking.machine_seconds([[2.], [3.]]) == pytest.approx([6. / 5.])
+
+
+# Imports once and forks for every command: starting jax takes a second.
+DRIVER = '''
+import json, os, sys, tempfile
+from experiments import benchmark, cli
+answers = []
+for argv in json.load(sys.stdin):
+  files = [tempfile.TemporaryFile() for _ in range(2)]
+  child = os.fork()
+  if not child:
+    os.dup2(files[0].fileno(), 1)
+    os.dup2(files[1].fileno(), 2)
+    sys.argv = ['benchmark', *argv]
+    try:
+      cli.run_main(benchmark.main)
+    except SystemExit as end:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(end.code or 0)
+  _, status = os.waitpid(child, 0)
+  for file in files:
+    file.seek(0)
+  answers.append([os.waitstatus_to_exitcode(status),
+                  *[file.read().decode() for file in files]])
+json.dump(answers, sys.stdout)
+'''
+
+
+def test_bad_input_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  output = f'--output={tmp_path}/out.csv'
+  cases = [
+      (['--agents=esemble', output], "got 'esemble'"),
+      (['--agents=', output], 'agents must be a list of at least one value'),
+      (['--input_dim=', output], 'INPUT_DIM must be a list of at least one'),
+      (['--input_dim=1.5', output], '--input_dim must be integers'),
+      (['--input_dim=0', output], 'must be an integer >= 1, got 0'),
+      (['--data_ratio=ten', output], 'must be numbers with commas between'),
+      (['--input_dim=1000', '--data_ratio=100', output], 'at most 10000'),
+      (['--num_workers=0', output], 'num_workers must be an integer >= 1'),
+      (['--num_workers=9999', output], 'num_workers must be at most'),
+      (['--num_seeds=0', output], 'num_seeds must be >= 1'),
+      (['--repeats=0', output], 'repeats must be an integer >= 1'),
+      (['--seconds_per_case=0', output], 'seconds_per_case must be'),
+      ([f'--output={tmp_path}'], 'must be a file, got the folder'),
+      ([f'--output={tmp_path}/file/out.csv'], 'not a folder that can be'),
+  ]
+  done = subprocess.run(
+      [sys.executable, '-c', DRIVER], cwd=ROOT, check=True, text=True,
+      input=json.dumps([argv for argv, _ in cases]), capture_output=True)
+  for (argv, message), (code, out, err) in zip(
+      cases, json.loads(done.stdout), strict=True):
+    assert code == 2 and message in err and err.count('\n') == 1, (argv, err)
+    assert err.startswith('error: ') and not out, argv
+  assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_command(tmp_path):
+  done = subprocess.run(
+      [sys.executable, '-m', 'experiments.benchmark', '--agents=prior_only',
+       '--input_dim=3', '--repeats=1', f'--output={tmp_path}/out.csv',
+       '--markdown'], cwd=ROOT, check=True, text=True, capture_output=True)
+  assert '[' in done.stdout and '1/1 prior_only at D_x = 3' in done.stdout
+  assert '| agent' in done.stdout and 'load average' in done.stdout
+  with open(tmp_path / 'out.csv', newline='') as file:
+    row, = csv.DictReader(file)
+  assert row['agent_id'] == 'prior_only' and row['num_train'] == '30'
+  assert float(row['problem_seconds']) > 0 and row['ratio_min'] == ''
+  assert row['jax'] == jax.__version__
