@@ -108,15 +108,27 @@ class EpistemicNetwork:
       a first axis, or None for the whole support of a finite indexer in its
       own order. Left out, it is `apply` mapped over the indices. Networks
       whose indices share work (layer ensembles, hypermodels) override it.
+    images: (params, state, x) -> what all indices need of x, or None. Given
+      to `apply_indices` as a sixth argument by callers that forward the same x
+      for block after block of indices (hypermodels).
   """
   apply: Callable[..., tuple[Output, State]]
   init: Callable[..., tuple[Params, State]]
   indexer: EpistemicIndexer
   apply_indices: Optional[Callable[..., tuple[Output, State]]] = None
+  images: Optional[Callable[[Params, State, Array], Any]] = None
+
+
+def get_images(network: EpistemicNetwork, params: Params, state: State,
+               x: Array) -> Any:
+  """What a network's indices share at x; None where it has no such thing."""
+  images = getattr(network, 'images', None)
+  return None if images is None else images(params, state, x)
 
 
 def apply_indices(network: EpistemicNetwork, params: Params, state: State,
-                  x: Array, indices: Optional[Index]) -> tuple[Output, State]:
+                  x: Array, indices: Optional[Index],
+                  images: Any = None) -> tuple[Output, State]:
   """Forwards any network, ours or DeepMind's, over many indices.
 
   Args:
@@ -126,6 +138,7 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     x: inputs [B, D].
     indices: indices stacked on a first axis of size J, or None for all
       indices of a finite indexer.
+    images: of `get_images` at the same x, if the caller has them.
 
   Returns:
     The output [J, B, out] (an array or an `OutputWithPrior`) and the state.
@@ -134,6 +147,8 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     ValueError: `indices` is None and the indexer has infinitely many.
   """
   structured = getattr(network, 'apply_indices', None)
+  if structured is not None and images is not None:
+    return structured(params, state, x, indices, images)
   if structured is not None:
     return structured(params, state, x, indices)
   if indices is None:

@@ -17,7 +17,7 @@ them; the columns *_steps_timed say how many were run. What happens once per
 training (the initial draw, the table of targets) is then scaled too: our times
 are upper bounds. Floating-point operations are those of the matrix products,
 counted in the traced program of one step (`count_flops`): XLA's own count
-takes a loop's body once and misses what it hands to libraries.
+takes a loop's body once, however often it runs.
 """
 
 import dataclasses
@@ -53,7 +53,8 @@ from enn_ensembles.agents import bbb
 # Rough speed of one core, only to choose how much can be timed.
 _FLOPS = 4e10  # Per second, ours.
 _PLAIN_FLOPS = 1e10  # The plain way.
-_STEP_SECONDS = 5e-5  # A step costs that much however small it is.
+# A step costs that much however small it is.
+_STEP_SECONDS, _PLAIN_STEP_SECONDS = 5e-5, 5e-4
 _OURS_SHARE, _PLAIN_SHARE = 0.6, 0.4  # Of a case's seconds.
 _PLAIN_WARM_UP_STEPS = 2
 _SHORTEST_TRAINING = 20  # Steps.
@@ -78,8 +79,8 @@ class BenchmarkOptions:
   """
   repeats: int = 3
   plain: bool = True
-  seconds_per_case: float = 10.
-  plain_steps: int = 50
+  seconds_per_case: float = 8.
+  plain_steps: int = 500
 
   def __post_init__(self):
     checks.check_count('repeats', self.repeats)
@@ -170,7 +171,7 @@ def run(units: Sequence[sweeps.WorkUnit], options: BenchmarkOptions,
           target=_work, args=(theirs, barrier, shares, options), daemon=True)
       share = cores[i * len(cores) // num_workers:
                     (i + 1) * len(cores) // num_workers]
-      with runner._inherited_settings(share):  # pylint: disable=protected-access
+      with runner.inherited_settings(share):  # pylint: disable=protected-access
         process.start()
       theirs.close()  # The worker alone holds it: its death closes the pipe.
       processes.append(process)
@@ -326,7 +327,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
       program_bytes=program_bytes(timed_agent, *arguments,
                                   dtype=jnp.dtype(unit.dtype)),
       peak_rss_bytes=_peak_rss(),
-      device=runner._device(),  # pylint: disable=protected-access
+      device=runner.device_name(),  # pylint: disable=protected-access
       **({} if plain is None else dict(
           plain_seconds=plain_seconds,
           plain_compile_seconds=plain.compile_seconds,
@@ -355,7 +356,7 @@ def _measure_sampler(agent: base.Agent, problems: Problems,
       num_problems=1, problem_seconds=problems.seconds,
       train_seconds=train_seconds, evaluate_seconds=evaluate_seconds,
       compile_seconds=0., peak_rss_bytes=_peak_rss(),
-      device=runner._device())  # pylint: disable=protected-access
+      device=runner.device_name())  # pylint: disable=protected-access
 
 
 def _choose_work(step_seconds: float, num_batches: int, num_noise: int,
@@ -372,7 +373,8 @@ def _choose_work(step_seconds: float, num_batches: int, num_noise: int,
 
 def _choose_plain_steps(flops: float, options: BenchmarkOptions) -> int:
   seconds = _PLAIN_SHARE * options.seconds_per_case / options.repeats
-  return max(1, min(options.plain_steps, int(seconds * _PLAIN_FLOPS / flops)))
+  step_seconds = _PLAIN_STEP_SECONDS + flops / _PLAIN_FLOPS
+  return max(1, min(options.plain_steps, int(seconds / step_seconds)))
 
 
 def step_flops(agent: training.NetworkAgent, unit: sweeps.WorkUnit) -> float:
@@ -405,29 +407,47 @@ def count_flops(jaxpr: Any) -> float:
   """Operations of the matrix products in a jaxpr, 2 per multiply-add.
 
   A scan counts as often as it runs, a while loop once, a branch as the longest
-  of its kind. What does not reach an output is left out, as XLA does.
+  of its kind. As in what XLA makes of it, what does not reach an output is left
+  out, and what is the same in every round of a scan counts once.
   """
-  total = 0.
+  return float(sum(flops for _, flops in _equation_flops(jaxpr)))
 
-  def variables(atoms):
-    return {v for v in atoms if not isinstance(v, core.Literal)}
 
-  live = variables(jaxpr.outvars)
+def _equation_flops(jaxpr: Any) -> list[tuple[Any, float]]:
+  """(equation, operations) of what reaches an output, in order."""
+  found, live = [], _variables(jaxpr.outvars)
   for equation in reversed(jaxpr.eqns):
     if not live.intersection(equation.outvars):
       continue
-    live |= variables(equation.invars)
+    live |= _variables(equation.invars)
     name, params = equation.primitive.name, equation.params
     if name == 'dot_general':
       (contracted, _), _ = params['dimension_numbers']
       left = equation.invars[0].aval.shape
       depth = np.prod([left[axis] for axis in contracted])
-      total += 2. * depth * np.prod(equation.outvars[0].aval.shape)
-    inner = [count_flops(j) for j in core.jaxprs_in_params(params)]
-    if inner:
-      total += (max(inner) if name == 'cond'
-                else params.get('length', 1) * sum(inner))
-  return float(total)
+      flops = 2. * depth * np.prod(equation.outvars[0].aval.shape)
+    elif name == 'scan':
+      flops = _scan_flops(params)
+    else:
+      inner = [count_flops(j) for j in core.jaxprs_in_params(params)]
+      flops = (max if name == 'cond' else sum)(inner)
+    found.append((equation, flops))
+  return found[::-1]
+
+
+def _scan_flops(params: Mapping[str, Any]) -> float:
+  body, total = params['jaxpr'].jaxpr, 0.
+  varying = _variables(body.invars[params['num_consts']:])
+  for equation, flops in _equation_flops(body):
+    changes = not varying.isdisjoint(_variables(equation.invars))
+    if changes:
+      varying |= set(equation.outvars)
+    total += flops * (params['length'] if changes else 1)
+  return total
+
+
+def _variables(atoms: Sequence[Any]) -> set[Any]:
+  return {v for v in atoms if not isinstance(v, core.Literal)}
 
 
 def program_bytes(agent: training.NetworkAgent, x: np.ndarray, y: np.ndarray,
@@ -441,7 +461,7 @@ def program_bytes(agent: training.NetworkAgent, x: np.ndarray, y: np.ndarray,
   chunk = jax.device_put(
       (np.asarray(x[:1], dtype), np.asarray(y[:1], dtype),
        np.asarray(noise_stds, dtype), keys[:1]), device)
-  lowered = training._train_seeds.lower(agent, *chunk)  # pylint: disable=protected-access
+  lowered = training.train_seeds.lower(agent, *chunk)  # pylint: disable=protected-access
   memory = training.compile_program(lowered, device.platform).memory_analysis()
   return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 

@@ -79,7 +79,9 @@ def mean_over_blocks(block_loss: Callable[..., base.Array],
 
   def backward(grads, cotangent):
     scale = cotangent / num_blocks
-    return jax.tree.map(lambda g: scale * g, grads), None, None
+    # In the dtype of the parameters, also where the loss has a wider one.
+    return (jax.tree.map(lambda g: (scale * g).astype(g.dtype), grads),
+            None, None)
 
   mean_loss.defvjp(forward, backward)
   return mean_loss(params, shared, blocks)
@@ -140,11 +142,15 @@ def make_regression_loss(noise_std: Any = 0., *,
     rows = batch.data_index
     if support is None:
       indices = sample_indices(network, key, num_index_samples)
-      shared = (batch.x, batch.y, context[rows] if with_noise else ())
+      data = (batch.x, batch.y, context[rows] if with_noise else ())
+      # What all blocks need of the network is computed once and differentiated
+      # once: it stands beside the parameters.
+      images = base.get_images(network, params, state, batch.x)
 
-      def block_loss(params, shared, block):
-        x, targets, features = shared
-        out, _ = base.apply_indices(network, params, state, x, block)
+      def block_loss(params_and_images, data, block):
+        params, images = params_and_images
+        x, targets, features = data
+        out, _ = base.apply_indices(network, params, state, x, block, images)
         if with_noise:
           targets = targets + target_noise(network.indexer, features, block)
         error = base.get_predictions(out)[..., 0] - targets.T
@@ -154,7 +160,8 @@ def make_regression_loss(noise_std: Any = 0., *,
                        if num_index_samples % n == 0)
       blocks = jax.tree.map(
           lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
-      return mean_over_blocks(block_loss, params, shared, blocks), (state, {})
+      value = mean_over_blocks(block_loss, (params, images), data, blocks)
+      return value, (state, {})
     targets, indices = context[rows], None
     if num_index_samples is not None:
       num_support = jax.tree.leaves(support)[0].shape[0]

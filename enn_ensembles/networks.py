@@ -12,7 +12,7 @@ second.
 """
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 import chex
 import haiku as hk
@@ -217,13 +217,15 @@ def stacked_forward(layers: Layers, x: base.Array) -> base.Array:
 def network_from_indices(
     init: Callable[[chex.PRNGKey, base.Array], tuple[base.Params, base.State]],
     apply_indices: Callable[..., tuple[base.Array, base.State]],
-    indexer: base.EpistemicIndexer) -> base.EpistemicNetwork:
+    indexer: base.EpistemicIndexer,
+    images: Optional[Callable[..., Any]] = None) -> base.EpistemicNetwork:
   """A network from its forward over many indices; one index is one row of it.
 
   Args:
     init: (key, x) -> (params, state).
     apply_indices: see `base.EpistemicNetwork`; its output is a plain array.
     indexer: key -> z.
+    images: see `base.EpistemicNetwork`.
   """
   def apply(params, state, x, z):
     out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
@@ -231,7 +233,7 @@ def network_from_indices(
 
   return base.EpistemicNetwork(
       apply=apply, init=lambda key, x, z: init(key, x), indexer=indexer,
-      apply_indices=apply_indices)
+      apply_indices=apply_indices, images=images)
 
 
 def make_member_network(output_sizes: Sequence[int], num_members: int,
@@ -299,21 +301,29 @@ def with_additive_prior(network: base.EpistemicNetwork,
     return params, {'network': state, 'prior_params': prior_params,
                     'prior_state': prior_state}
 
-  def forward_with(forward, prior_forward):
-    def forward_both(params, state, x, z):
-      train, network_state = forward(params, state['network'], x, z)
-      prior, _ = prior_forward(state['prior_params'], state['prior_state'],
-                               x, z)
-      out = base.make_output(train, prior_scale * jax.lax.stop_gradient(prior))
-      return out, {**state, 'network': network_state}
-    return forward_both
+  def add(state, train, network_state, prior):
+    out = base.make_output(train, prior_scale * jax.lax.stop_gradient(prior))
+    return out, {**state, 'network': network_state}
 
-  def apply_indices(params, state, x, z):
-    return forward_with(
-        lambda *args: base.apply_indices(network, *args),
-        lambda *args: base.apply_indices(prior_network, *args))(
-            params, state, x, z)
+  def apply(params, state, x, z):
+    train, network_state = network.apply(params, state['network'], x, z)
+    prior, _ = prior_network.apply(state['prior_params'], state['prior_state'],
+                                   x, z)
+    return add(state, train, network_state, prior)
+
+  def images(params, state, x):
+    return (base.get_images(network, params, state['network'], x),
+            base.get_images(prior_network, state['prior_params'],
+                            state['prior_state'], x))
+
+  def apply_indices(params, state, x, indices, images=(None, None)):
+    train, network_state = base.apply_indices(
+        network, params, state['network'], x, indices, images[0])
+    prior, _ = base.apply_indices(
+        prior_network, state['prior_params'], state['prior_state'], x, indices,
+        images[1])
+    return add(state, train, network_state, prior)
 
   return base.EpistemicNetwork(
-      apply=forward_with(network.apply, prior_network.apply),
-      init=init, indexer=network.indexer, apply_indices=apply_indices)
+      apply=apply, init=init, indexer=network.indexer,
+      apply_indices=apply_indices, images=images)

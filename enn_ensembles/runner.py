@@ -173,7 +173,7 @@ def run_unit(unit: sweeps.WorkUnit,
       'num_train': unit.num_train, 'enumerate_indices': unit.enumerate_indices,
       'selection': unit.selection, 'dtype': unit.dtype,
       'problem_seconds': problem_seconds, 'versions': _versions(),
-      'device': _device(),
+      'device': device_name(),
       'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
           timespec='seconds')}
   rows = []
@@ -293,7 +293,7 @@ def _versions() -> dict[str, str]:
   return found
 
 
-def _device() -> str:
+def device_name() -> str:
   """The kind of device, and of CPU where that is the device."""
   devices = jax.local_devices()
   name = f'{devices[0].platform} {devices[0].device_kind}'
@@ -468,14 +468,14 @@ def _start_worker(cores: Sequence[int], options: RunOptions) -> _Worker:
   ours, theirs = context.Pipe()
   # A daemon: it ends with its parent, whatever ends that.
   process = context.Process(target=_work, args=(theirs, options), daemon=True)
-  with _inherited_settings(cores):
+  with inherited_settings(cores):
     process.start()
   theirs.close()  # The worker alone holds it: its death closes the pipe.
   return _Worker(process, ours, cores)
 
 
 @contextlib.contextmanager
-def _inherited_settings(cores: Sequence[int]) -> Iterator[None]:
+def inherited_settings(cores: Sequence[int]) -> Iterator[None]:
   """Cores and environment for processes that are started inside.
 
   Numpy and jax count cores when they are loaded, before a worker could say

@@ -162,7 +162,7 @@ def compile_program(lowered: jax.stages.Lowered,
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _train_seeds(agent, x, y, noise_std, keys):
+def train_seeds(agent, x, y, noise_std, keys):
   """`train_problem` over x [S, T, D], y [S, E, T, 1], noise_std [E], keys [S].
 
   x and the key are not mapped over the noise levels: what depends on them alone
@@ -243,7 +243,7 @@ def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
 
   start = time.perf_counter()
   chunk = load(0)
-  compiled = compile_program(_train_seeds.lower(agent, *chunk),
+  compiled = compile_program(train_seeds.lower(agent, *chunk),
                              devices[0].platform)
   compile_seconds = time.perf_counter() - start
 

@@ -37,7 +37,7 @@ _NUM_SEEDS = flags.DEFINE_integer(
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.')
 _PLAIN = flags.DEFINE_bool('plain', True, 'Measure the plain way too.')
 _SECONDS_PER_CASE = flags.DEFINE_float(
-    'seconds_per_case', 10., 'About how long the timed runs of a case may '
+    'seconds_per_case', 8., 'About how long the timed runs of a case may '
     'take; slower ones run fewer steps.')
 _QUICK = flags.DEFINE_bool(
     'quick', False, 'Only ensemble and layer_ensemble, at D_x = 10.')

@@ -239,6 +239,16 @@ def test_mean_over_blocks_is_the_mean(num_blocks):
       np.testing.assert_allclose(a, b, rtol=1e-11)
 
 
+def test_gradients_of_blocks_have_the_dtype_of_the_parameters():
+  # A network that computes in float64 inside may have float32 parameters.
+  params, blocks = jnp.ones(3, jnp.float32), jnp.ones((2, 3), jnp.float64)
+  gradient = jax.grad(lambda params: losses.mean_over_blocks(
+      lambda params, shared, block: jnp.sum(params * block), params, (),
+      blocks))(params)
+  assert gradient.dtype == jnp.float32
+  np.testing.assert_array_equal(gradient, np.ones(3))
+
+
 def test_what_a_loss_cannot_do_is_said():
   data = zero_data(3)
   network = zero_network(networks.GaussianIndexer(2))

@@ -1,4 +1,4 @@
-"""The training loop, against a plain one, and whatever must not matter to it."""
+"""The training loop, against a plain one, and what must not matter to it."""
 
 import dataclasses
 import logging
@@ -41,7 +41,7 @@ class CompileCounter(logging.Handler):
   def emit(self, record):
     text = record.getMessage()
     self.num_compiles += (text.startswith('Finished XLA compilation')
-                          and '_train_seeds' in text)
+                          and 'train_seeds' in text)
 
   def count_traces(self, agent):
     def make_loss(prior):

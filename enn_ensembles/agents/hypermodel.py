@@ -19,6 +19,7 @@ Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
 """
 
 import dataclasses
+from typing import Any, Callable, Optional
 
 import haiku as hk
 import jax
@@ -124,35 +125,71 @@ def mix_columns(z: base.Array, w: base.Array) -> base.Array:
   return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
 
 
+def first_images(layers: networks.Layers,
+                 x: base.Array) -> Optional[base.Array]:
+  """The first layer's output for each column at x [B, D]: [d, out, B].
+
+  None where it is cheaper to give every index weights of its own.
+  """
+  d, out, columns = layers[0].shape
+  # Multiply-adds per index and unit, by its own weights or by mixed images.
+  if columns * (d + len(x)) < d * len(x):
+    return None
+  return networks.affine(layers[0].reshape(-1, columns),
+                         x.T).reshape(d, out, len(x))
+
+
 def hyper_forward(layers: networks.Layers, x: base.Array,
-                  parts: list[base.Array]) -> base.Array:
+                  parts: list[base.Array],
+                  images: Optional[base.Array]) -> base.Array:
   """An MLP whose weights are linear in the index, for many indices.
 
   Args:
     layers: [d_l, out, in + 1] each.
     x: inputs [B, D].
     parts: what each layer reads of the indices, [J, d_l].
+    images: of `first_images`.
 
   Returns:
     [J, B, out].
   """
   first, *rest = layers
-  d, out, columns = first.shape
-  # Multiply-adds per index and unit, by its own weights or by mixed images.
-  if columns * (d + len(x)) < d * len(x):
+  if images is None:
     w = mix_columns(parts[0], first)
-    h = networks.affine(w.reshape(-1, columns), x.T).reshape(-1, out, len(x))
+    h = networks.affine(w.reshape(-1, w.shape[-1]), x.T)
+    h = h.reshape(*w.shape[:2], len(x))
   else:
-    images = networks.affine(first.reshape(-1, columns), x.T)
-    h = mix_columns(parts[0], images.reshape(d, out, len(x)))
+    h = mix_columns(parts[0], images)
   for w, z in zip(rest, parts[1:]):
     h = networks.affine(mix_columns(z, w), jax.nn.relu(h))
   return jnp.swapaxes(h, 1, 2)
 
 
+def _make_part(transformed: hk.TransformedWithState, indexer: Any,
+               get_parts: Callable[[base.Array, int], list[base.Array]]
+               ) -> base.EpistemicNetwork:
+  """The trained part or the prior: they differ in what a layer reads of z."""
+
+  def images(params, state, x):
+    layers, _ = transformed.apply(params, state, None, x)
+    return first_images(layers, x)
+
+  def apply_indices(params, state, x, indices, images=None):
+    layers, state = transformed.apply(params, state, None, x)
+    if images is None:
+      images = first_images(layers, x)
+    parts = get_parts(jnp.asarray(indices, x.dtype), len(layers))
+    return hyper_forward(layers, x, parts, images), state
+
+  return networks.network_from_indices(transformed.init, apply_indices, indexer,
+                                       images)
+
+
 def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
   """The hypermodel's network; z ~ N(0, I/d) [d]."""
   output_sizes = (*config.hidden_sizes, 1)
+  indexer = networks.GaussianIndexer(config.index_dim,
+                                     std=config.index_dim ** -0.5)
   hyper = hk.transform_with_state(
       lambda x: HyperMLP(output_sizes, config.index_dim, config.init_scale)(
           x.shape[-1], x.dtype))
@@ -160,25 +197,16 @@ def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
       lambda x: IndependentLayersPrior(output_sizes, config.index_dim)(
           x.shape[-1], x.dtype))
 
-  def apply_hyper(params, state, x, indices):
-    layers, state = hyper.apply(params, state, None, x)
+  def whole_index(z, num_layers):
     # c is the column of an extra index entry that is always 1.
-    z = jnp.asarray(indices, x.dtype)
-    z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
-    return hyper_forward(layers, x, [z] * len(layers)), state
+    return [jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)] * num_layers
 
-  def apply_prior(params, state, x, indices):
-    layers, state = prior.apply(params, state, None, x)
-    z = jnp.asarray(indices, x.dtype)
-    parts = [z[:, part] for part in index_parts(config.index_dim, len(layers))]
-    return hyper_forward(layers, x, parts), state
+  def index_part(z, num_layers):
+    return [z[:, part] for part in index_parts(config.index_dim, num_layers)]
 
-  indexer = networks.GaussianIndexer(config.index_dim,
-                                     std=config.index_dim ** -0.5)
   return networks.with_additive_prior(
-      networks.network_from_indices(hyper.init, apply_hyper, indexer),
-      networks.network_from_indices(prior.init, apply_prior, indexer),
-      config.prior_scale)
+      _make_part(hyper, indexer, whole_index),
+      _make_part(prior, indexer, index_part), config.prior_scale)
 
 
 def make_agent(config: HypermodelConfig) -> base.Agent:

@@ -64,7 +64,7 @@ def draw_masks(key: base.Index, sizes: list[int], rate: float,
                dtype: jnp.dtype) -> list[base.Array]:
   """Masks [size] for every layer's input: 0, or 1 / (1 - rate) where kept."""
   uniform = jax.random.uniform(key, [sum(sizes)], jnp.float32)
-  mask = jnp.where(uniform < rate, 0., 1. / (1. - rate)).astype(dtype)
+  mask = (uniform >= rate).astype(dtype) / (1. - rate)
   ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
   return [mask[end - size:end] for size, end in zip(sizes, ends)]
 

@@ -1,0 +1,680 @@
+"""What every agent keeps to, and the limiting cases that tie them together."""
+
+import dataclasses
+import functools
+import itertools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles import training
+from enn_ensembles.agents import batch_ensemble
+from enn_ensembles.agents import bbb
+from enn_ensembles.agents import deep_sub_ensemble
+from enn_ensembles.agents import ensemble
+from enn_ensembles.agents import hypermodel
+from enn_ensembles.agents import layer_ensemble
+from enn_ensembles.agents import map as map_agent
+from enn_ensembles.agents import mc_dropout
+from enn_ensembles.nngp import kernels
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.PRNGKey(0)
+HIDDEN = (4, 3)
+X = jnp.asarray(RNG.standard_normal((5, 2)))
+
+NAMES = agents_lib.agent_names()
+AUDITS = ('exact_posterior', 'prior_only')
+NETWORKS = [name for name in NAMES if name not in AUDITS]
+TINY = {'hidden_sizes': HIDDEN, 'num_batches': 6, 'batch_size': 4}
+FEW = {
+    'bbb': {'num_index_samples': 3},
+    'hypermodel': {'index_dim': 4, 'samples_per_dim': 2},
+    'layer_ensemble': {'num_options': 2},
+    **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
+                    {'num_ensemble': 3})}
+
+
+def make_config(name, **settings):
+  tiny = {} if name in AUDITS else {**TINY, **FEW.get(name, {})}
+  return agents_lib.make_config(agents_lib.load_agent(name),
+                                {**tiny, **settings})
+
+
+def make_agent(name, **settings):
+  module = agents_lib.load_agent(name)
+  return agents_lib.make_agent(module, make_config(name, **settings))
+
+
+def make_network(name, **settings):
+  """The agent's network, float64 parameters, and five of its indices."""
+  network = make_agent(name, **settings).make_network(
+      base.PriorKnowledge(2, 8, 0.1))
+  params, state = network.init(KEY, X[:1], network.indexer(KEY))
+  indices = jax.vmap(network.indexer)(jax.random.split(KEY, 5))
+  return network, params, state, indices
+
+
+# Two seeds by two noise levels, for the batched path; [1, 1] is one problem.
+DATA_X = RNG.standard_normal((2, 8, 2))
+DATA_Y = RNG.standard_normal((2, 2, 8, 1))
+NOISE_STDS = np.array([0.1, 1.])
+KEYS = jnp.stack([jax.random.PRNGKey(seed) for seed in (1, 2)])
+PRIOR = base.PriorKnowledge(2, 8, 1., kernels.KernelConfig())
+DATA = base.Data(DATA_X[1], DATA_Y[1, 1])
+
+
+@functools.lru_cache(None)
+def make_sampler(name):
+  """The plain path: one problem in, a sampler out."""
+  return make_agent(name)(DATA, PRIOR, KEYS[1])
+
+
+# Every agent. ------------------------------------------------------------
+
+
+def test_all_agents_are_found():
+  assert NAMES == ['batch_ensemble', 'bbb', 'deep_sub_ensemble', 'ensemble',
+                   'exact_posterior', 'hypermodel', 'layer_ensemble', 'map',
+                   'mc_dropout', 'prior_only']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_samples_are_functions_of_their_key(name):
+  sampler = make_sampler(name)
+  x = np.asarray(X)
+  draws = [np.asarray(sampler(x, key)) for key in jax.random.split(KEY, 6)]
+  for draw in draws:
+    assert draw.shape == (5, 1) and np.all(np.isfinite(draw))
+  again = np.asarray(sampler(x, jax.random.split(KEY, 6)[3]))
+  np.testing.assert_array_equal(again, draws[3])
+  num_different = len({draw.tobytes() for draw in draws})
+  assert num_different == 1 if name == 'map' else num_different > 1
+  if name != 'prior_only':  # Only its marginals are right.
+    np.testing.assert_allclose(sampler(x[:3], KEY), sampler(x, KEY)[:3],
+                               rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_the_batched_path_trains_what_the_plain_path_trains(name):
+  agent = make_agent(name)
+  trained = training.train(agent, DATA_X, DATA_Y, NOISE_STDS, KEYS)
+  network = agent.make_network(PRIOR)
+  params, state = jax.tree.map(lambda a: a[1, 1],
+                               (trained.params, trained.state))
+  sampler, x = make_sampler(name), X.astype(jnp.float32)
+  for key in jax.random.split(KEY, 4):
+    out, _ = network.apply(params, state, x, network.indexer(key))
+    np.testing.assert_allclose(sampler(X, key), base.get_predictions(out),
+                               rtol=1e-4, atol=1e-4)
+  assert trained.num_params == sum(p.size for p in jax.tree.leaves(params))
+  for leaf in jax.tree.leaves((trained.params, trained.state)):
+    assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf))
+  # Training changed something, and the seeds differ.
+  initial, _ = network.init(
+      jax.random.fold_in(KEYS[1], training._INIT_KEY), x[:1],
+      network.indexer(KEY))
+  changed = [np.any(np.asarray(a) != b) for a, b in zip(
+      jax.tree.leaves(params), jax.tree.leaves(initial))]
+  assert all(changed)
+  assert all(not np.array_equal(p[0, 0], p[1, 0])
+             for p in jax.tree.leaves(trained.params))
+
+
+def walk_equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in jax.tree.leaves(list(equation.params.values()),
+                                 is_leaf=lambda v: hasattr(v, 'eqns')):
+      if hasattr(value, 'eqns'):
+        yield from walk_equations(value)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_steps_in_float32_compute_no_array_in_float64(name):
+  shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+  jaxpr = jax.make_jaxpr(functools.partial(
+      training.train_problem, make_agent(name)))(
+          shape((8, 2)), shape((8, 1)), shape(()), KEY)
+  assert all(v.dtype == jnp.float32 for v in jaxpr.out_avals)
+  steps = [equation.params['jaxpr'] for equation in walk_equations(jaxpr)
+           if equation.primitive.name == 'scan'
+           and equation.params['length'] == TINY['num_batches']]
+  assert len(steps) == 1
+  double = [v.aval for equation in walk_equations(steps[0])
+            for v in equation.outvars
+            if getattr(v.aval, 'dtype', None) == jnp.float64 and v.aval.shape]
+  assert not double
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_one_index_is_a_row_of_many(name):
+  network, params, state, indices = make_network(name)
+  many, _ = base.apply_indices(network, params, state, X, indices)
+  compiled, _ = jax.jit(functools.partial(base.apply_indices, network))(
+      params, state, X, indices)
+  many, compiled = map(base.get_predictions, (many, compiled))
+  assert many.shape == (5, 5, 1)
+  np.testing.assert_allclose(compiled, many, rtol=1e-10, atol=1e-12)
+  for j in range(5):
+    z = jax.tree.map(lambda a, j=j: a[j], indices)
+    one, _ = network.apply(params, state, X, z)
+    np.testing.assert_allclose(base.get_predictions(one), many[j], rtol=1e-9,
+                               atol=1e-11)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_all_indices_come_in_the_order_of_the_support(name):
+  network, params, state, _ = make_network(name)
+  support = base.get_support(network.indexer)
+  if name in ('bbb', 'hypermodel', 'mc_dropout'):
+    assert support is None
+    return
+  everything, _ = base.apply_indices(network, params, state, X, None)
+  listed, _ = base.apply_indices(network, params, state, X, support)
+  np.testing.assert_allclose(*map(base.get_predictions, (everything, listed)),
+                             rtol=1e-10, atol=1e-12)
+
+
+BAD_VALUES = {
+    'num_ensemble': [0, -1, 2.5, True, None, '3'],
+    'num_options': [0, (2, 2), (2, 0, 2), 1.5, [2, 2, 2]],
+    'num_shared_layers': [-1, 3, 'all'],
+    'num_index_samples': [0, 1.5],
+    'samples_per_dim': [0], 'index_dim': [0, None],
+    'prior_scale': [-1., float('nan'), float('inf'), None, '1'],
+    'noise_scale': [-1., float('nan'), '1'],
+    'init_scale': [-0.1], 'first_bias_std': [-1., None], 'fast_std': [-0.5],
+    'fast_init': ['uniform', None], 'index_scale': ['c', None],
+    'noise_by': ['last_option'], 'sigma_0': [0., -1., float('nan')],
+    'dropout_rate': [1., -0.1, float('nan'), None], 'dropout_input': [1, None],
+    'weight_decay_scale': [-1.], 'analytic': [0, 'yes'],
+    'reference': ['posterior'],
+    'hidden_sizes': [50, [50], (0,), (5.,)],
+    'learning_rate': [0., -1e-3, float('nan'), '1e-3'],
+    'num_batches': [0, 1.5], 'batch_size': [0, None],
+}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_bad_settings_are_named_with_their_agent(name):
+  module = agents_lib.load_agent(name)
+  fields = [f.name for f in dataclasses.fields(module.config_class)]
+  assert set(fields) <= set(BAD_VALUES)  # A new setting is tested too.
+  agents_lib.make_config(module, {})
+  for field, value in ((f, v) for f in fields for v in BAD_VALUES[f]):
+    with pytest.raises(ValueError, match=field) as info:
+      agents_lib.make_config(module, {field: value})
+    assert str(info.value).startswith(f"agent '{name}': ")
+    assert 'got' in str(info.value) and '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configs_are_frozen_and_hashable(name):
+  config = make_config(name)
+  assert hash(config) == hash(make_config(name)) and config == make_config(name)
+  field = dataclasses.fields(config)[0].name
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    setattr(config, field, 1)
+
+
+# Loading. ----------------------------------------------------------------
+
+
+def test_unknown_settings_and_agents_are_named_with_what_is_allowed():
+  with pytest.raises(ValueError, match="no setting 'dropout'.*hidden_sizes"):
+    agents_lib.make_config(agents_lib.load_agent('map'), {'dropout': 0.1})
+  with pytest.raises(ValueError, match="one of batch_ensemble,.*'vgg'"):
+    agents_lib.load_agent('vgg')
+
+
+MY_AGENT = '''
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class MyConfig:
+  value: float = 3.
+def make_agent(config: MyConfig):
+  return lambda data, prior, key: lambda x, key: config.value
+'''
+
+
+def test_a_file_is_an_agent(tmp_path):
+  path = tmp_path / 'my_agent.py'
+  path.write_text(MY_AGENT)
+  module = agents_lib.load_agent(str(path))
+  assert module.name == 'my_agent'
+  config = agents_lib.make_config(module, {'value': 5.})
+  assert agents_lib.make_agent(module, config)(None, None, None)(0, 0) == 5.
+  path.write_text('make_agent = lambda: 7')
+  module = agents_lib.load_agent(str(path))
+  assert module.config_class is None
+  assert agents_lib.make_agent(module, agents_lib.make_config(module, {})) == 7
+  with pytest.raises(ValueError, match="no setting 'value'; allowed are none"):
+    agents_lib.make_config(module, {'value': 1})
+
+
+@pytest.mark.parametrize('text, message', [
+    (None, 'does not exist'),
+    ('x = 1', 'must define make_agent'),
+    ('make_agent = 1', 'must define make_agent'),
+    ('def make_agent(config): pass', 'must annotate its argument'),
+    ('def make_agent(config: int): pass', 'must annotate its argument'),
+    ('raise KeyError("gone")', "cannot be imported: KeyError: 'gone'"),
+    ('import no_such_module', 'cannot be imported: ModuleNotFoundError'),
+    ('def make_agent(:', 'cannot be imported: SyntaxError')])
+def test_a_file_that_is_no_agent_is_refused(tmp_path, text, message):
+  path = tmp_path / 'my_agent.py'
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(ValueError, match=message) as info:
+    agents_lib.load_agent(str(path))
+  assert 'my_agent' in str(info.value) and '\n' not in str(info.value)
+
+
+def test_a_file_cannot_take_the_name_of_an_agent(tmp_path):
+  (tmp_path / 'map.py').write_text(MY_AGENT)
+  with pytest.raises(ValueError, match='has the name of an agent'):
+    agents_lib.load_agent(str(tmp_path / 'map.py'))
+
+
+# Limiting cases, with equal parameters. ----------------------------------
+
+
+def random_mlp(num=1):
+  """Layers [num, out, in + 1] of MLPs from 2 inputs over HIDDEN to 1."""
+  sizes = (2, *HIDDEN, 1)
+  return [jnp.asarray(RNG.standard_normal((num, out, size + 1)))
+          for size, out in zip(sizes, sizes[1:])]
+
+
+def haiku_mlp(layers, member=0, x=X):
+  """The same network as Haiku's own MLP: the truth of all limiting cases."""
+  params = {f'mlp/~/linear_{i}': {'w': w[member, :, :-1].T,
+                                  'b': w[member, :, -1]}
+            for i, w in enumerate(layers)}
+  mlp = hk.without_apply_rng(hk.transform(
+      lambda x: hk.nets.MLP((*HIDDEN, 1))(x)))
+  return mlp.apply(params, x)
+
+
+def name_layers(module, layers):
+  return {module: {f'w_{i}': w for i, w in enumerate(layers)}}
+
+
+def check_equal(network, params, state, indices, expected):
+  out, _ = base.apply_indices(network, params, state, X, indices)
+  np.testing.assert_allclose(base.get_predictions(out), expected, rtol=1e-6,
+                             atol=1e-7)
+
+
+def make_stack(num_options, prior_scale=0.):
+  return layer_ensemble.make_network(layer_ensemble.LayerEnsembleConfig(
+      num_options=num_options, hidden_sizes=HIDDEN, prior_scale=prior_scale))
+
+
+def to_stack(layers):
+  """[K, out, in + 1] of members to [out, K, in + 1] of options."""
+  return name_layers('layer_stack', [jnp.swapaxes(w, 0, 1) for w in layers])
+
+
+def test_map_is_an_mlp():
+  layers = random_mlp()
+  network = map_agent.make_network(map_agent.MapConfig(hidden_sizes=HIDDEN))
+  check_equal(network, name_layers('stacked_mlp', layers), {}, None,
+              [haiku_mlp(layers)])
+
+
+def test_layer_ensemble_of_one_option_is_an_mlp():
+  layers = random_mlp()
+  network = make_stack(1)
+  assert network.indexer.support().tolist() == [[0, 0, 0]]
+  check_equal(network, to_stack(layers), {}, None, [haiku_mlp(layers)])
+  prior = random_mlp()
+  check_equal(make_stack(1, prior_scale=2.), to_stack(layers),
+              {'network': {}, 'prior_params': to_stack(prior),
+               'prior_state': {}}, None,
+              [haiku_mlp(layers) + 2. * haiku_mlp(prior)])
+
+
+def make_members(num, num_shared_layers=None, prior_scale=0.):
+  if num_shared_layers is None:
+    return ensemble.make_network(ensemble.EnsembleConfig(
+        num_ensemble=num, hidden_sizes=HIDDEN, prior_scale=prior_scale))
+  return deep_sub_ensemble.make_network(
+      deep_sub_ensemble.DeepSubEnsembleConfig(
+          num_ensemble=num, num_shared_layers=num_shared_layers,
+          hidden_sizes=HIDDEN, prior_scale=prior_scale))
+
+
+def test_ensemble_is_its_mlps_and_a_sub_ensemble_without_trunk_is_one():
+  layers, prior = random_mlp(3), random_mlp(3)
+  state = {'network': {}, 'prior_params': name_layers('stacked_mlp', prior),
+           'prior_state': {}}
+  expected = [haiku_mlp(layers, k) + 1.5 * haiku_mlp(prior, k)
+              for k in range(3)]
+  for network in (make_members(3, prior_scale=1.5),
+                  make_members(3, 0, prior_scale=1.5)):
+    check_equal(network, name_layers('stacked_mlp', layers), state, None,
+                expected)
+
+
+def test_layer_ensemble_on_the_diagonal_is_a_deep_ensemble():
+  layers = random_mlp(3)
+  members = [haiku_mlp(layers, k) for k in range(3)]
+  diagonal = np.arange(3)[:, None].repeat(3, 1)
+  check_equal(make_stack(3), to_stack(layers), {}, diagonal, members)
+  check_equal(make_members(3), name_layers('stacked_mlp', layers), {}, None,
+              members)
+
+
+@pytest.mark.parametrize('num_shared_layers', [1, 2])
+def test_sub_ensemble_is_a_layer_ensemble_with_one_option_in_its_trunk(
+    num_shared_layers):
+  layers = [w[:1] if i < num_shared_layers else w
+            for i, w in enumerate(random_mlp(3))]
+  options = tuple(len(w) for w in layers)
+  tails = np.minimum(np.arange(3)[:, None], np.array(options) - 1)
+  stack, _ = make_stack(options).apply_indices(to_stack(layers), {}, X, tails)
+  check_equal(make_members(3, num_shared_layers),
+              name_layers('stacked_mlp', layers), {}, None, stack)
+  whole = [jnp.broadcast_to(w, (3, *w.shape[1:])) for w in layers]
+  check_equal(make_members(3), name_layers('stacked_mlp', whole), {}, None,
+              stack)
+
+
+def test_batch_ensemble_with_unit_fast_weights_is_an_mlp():
+  layers = random_mlp()
+  config = batch_ensemble.BatchEnsembleConfig(
+      num_ensemble=2, hidden_sizes=HIDDEN, prior_scale=0.)
+  network = batch_ensemble.make_network(config)
+  params, _ = network.init(KEY, X[:1], 0)
+  (module, parts), = params.items()
+  for i, w in enumerate(layers):
+    parts.update({
+        f'w_{i}': w[0, :, :-1], f'r_{i}': jnp.ones_like(parts[f'r_{i}']),
+        f's_{i}': jnp.ones_like(parts[f's_{i}']),
+        f'b_{i}': jnp.stack([w[0, :, -1:]] * 2)})
+  check_equal(network, {module: parts}, {}, None, [haiku_mlp(layers)] * 2)
+  # With a member's own fast weights, that is W o (r s^T).
+  parts['r_1'] = jnp.asarray(RNG.standard_normal(parts['r_1'].shape))
+  parts['s_1'] = jnp.asarray(RNG.standard_normal(parts['s_1'].shape))
+  members = []
+  for k in range(2):
+    mask = np.outer(parts['r_1'][k], parts['s_1'][k])
+    own = layers[1].at[0, :, :-1].multiply(mask)
+    members.append(haiku_mlp([layers[0], own, layers[2]]))
+  check_equal(network, {module: parts}, {}, None, members)
+
+
+def test_fast_weights_start_as_signs_or_around_one():
+  for settings, values in (({'fast_init': 'sign'}, {-1., 1.}),
+                           ({'fast_init': 'normal', 'fast_std': 0.}, {1.})):
+    network = batch_ensemble.make_network(batch_ensemble.BatchEnsembleConfig(
+        hidden_sizes=HIDDEN, **settings))
+    params, _ = network.init(KEY, X[:1], 0)
+    (parts,) = params.values()
+    fast = np.concatenate([np.ravel(v) for k, v in parts.items()
+                           if k[0] in 'rs'])
+    assert set(np.unique(fast)) == values
+
+
+def test_hypermodel_without_columns_is_an_mlp():
+  layers = random_mlp()
+  config = hypermodel.HypermodelConfig(index_dim=3, hidden_sizes=HIDDEN,
+                                       prior_scale=0.)
+  network = hypermodel.make_network(config)
+  # [d + 1, out, in + 1]: A = 0, and c last.
+  params = name_layers('hyper_mlp', [
+      jnp.concatenate([jnp.zeros((3, *w.shape[1:])), w]) for w in layers])
+  indices = jax.vmap(network.indexer)(jax.random.split(KEY, 4))
+  check_equal(network, params, {}, indices, [haiku_mlp(layers)] * 4)
+  # init_scale = 0 starts there: all indices alike.
+  network = hypermodel.make_network(dataclasses.replace(config, init_scale=0.))
+  params, state = network.init(KEY, X[:1], indices[0])
+  out, _ = network.apply_indices(params, state, X, indices)
+  np.testing.assert_array_equal(out, np.broadcast_to(out[:1], out.shape))
+
+
+@pytest.mark.parametrize('num_points', [2, 40])
+def test_hypermodel_is_linear_in_its_index(num_points):
+  # Few and many points: both ways of forwarding the first layer.
+  x = jnp.asarray(RNG.standard_normal((num_points, 2)))
+  network = hypermodel.make_network(hypermodel.HypermodelConfig(
+      index_dim=3, hidden_sizes=HIDDEN, prior_scale=0.))
+  columns = [random_mlp() for _ in range(4)]  # Three of A, then c.
+  params = name_layers('hyper_mlp', [jnp.concatenate(w)
+                                     for w in zip(*columns)])
+  indices = np.asarray(jax.vmap(network.indexer)(jax.random.split(KEY, 5)),
+                       np.float64)
+  out, _ = network.apply_indices(params, {}, x, indices)
+  for z, row in zip(indices, out):
+    layers = [sum(z[k] * columns[k][i] for k in range(3)) + columns[3][i]
+              for i in range(3)]
+    np.testing.assert_allclose(row, haiku_mlp(layers, x=x), rtol=1e-9,
+                               atol=1e-10)
+
+
+def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():
+  config = hypermodel.HypermodelConfig(index_dim=7, hidden_sizes=HIDDEN,
+                                       prior_scale=2.)
+  network = hypermodel.make_network(config)
+  z = np.asarray(network.indexer(KEY), np.float64)
+  params, state = network.init(KEY, X[:1], z)
+  layers, parts = [], (z[:3], z[3:5], z[5:])
+  for w, part in zip(state['prior_params']['independent_layers_prior']
+                     .values(), parts):
+    assert len(w) == len(part)
+    layer = np.zeros((1, *w.shape[1:]))
+    for out, column in np.ndindex(w.shape[1:]):
+      row = np.asarray(w[:, out, column])
+      row = row / np.sqrt(np.sum(row ** 2))
+      if column < w.shape[2] - 1:
+        row = row / np.sqrt(w.shape[2] - 1)
+      layer[0, out, column] = row @ part
+    layers.append(layer)
+  out, _ = network.apply(params, state, X, z)
+  np.testing.assert_allclose(out.prior, 2. * haiku_mlp(layers), rtol=1e-6,
+                             atol=1e-7)
+  assert [list(p) for p in hypermodel.index_parts(2, 3)] == [[0, 1]] * 3
+
+
+def to_bbb(layers, rho):
+  """mu such that the weights are those of the layers."""
+  flat = jnp.concatenate([
+      jnp.ravel(w[0].at[:, :-1].multiply((w.shape[2] - 1) ** 0.5))
+      for w in layers])
+  return {'gaussian_weights': {'mu': flat, 'rho': jnp.full_like(flat, rho)}}
+
+
+@pytest.mark.parametrize('index_scale', ['unit', 'enn2021'])
+def test_bbb_is_a_gaussian_around_an_mlp(index_scale):
+  layers = random_mlp()
+  network = bbb.make_network(bbb.BbbConfig(
+      sigma_0=3., index_scale=index_scale, hidden_sizes=HIDDEN), input_dim=2)
+  num_weights = sum(w.size for w in layers)
+  indices = jax.vmap(network.indexer)(jax.random.split(KEY, 4))
+  assert indices.shape == (4, num_weights)
+  # softplus(-200) is 0 to all purposes: a plain MLP, biases included.
+  check_equal(network, to_bbb(layers, -200.), {}, indices,
+              [haiku_mlp(layers)] * 4)
+  # One weight after another, by its own entry of the index.
+  std = 3. * np.log1p(np.exp(0.7))
+  if index_scale == 'enn2021':
+    std /= num_weights ** 0.5
+  z, start, moved = np.asarray(indices[0], np.float64), 0, []
+  for w in layers:
+    noise = z[start:start + w.size].reshape(w.shape) * std
+    noise[..., :-1] /= (w.shape[2] - 1) ** 0.5
+    moved.append(w + noise)
+    start += w.size
+  check_equal(network, to_bbb(layers, 0.7), {}, indices[:1],
+              [haiku_mlp(moved)])
+
+
+@pytest.mark.parametrize('dropout_input', [True, False])
+def test_dropout_at_rate_zero_is_an_mlp(dropout_input):
+  layers = random_mlp()
+  params = name_layers('stacked_mlp', layers)
+  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      dropout_rate=0., dropout_input=dropout_input, hidden_sizes=HIDDEN))
+  indices = jax.random.split(KEY, 3)
+  check_equal(network, params, {}, indices, [haiku_mlp(layers)] * 3)
+
+
+def test_dropout_switches_units_and_inputs_off():
+  # Positive weights into one output: a unit that is off is seen.
+  rate = 0.25
+  for dropout_input, num_units in ((False, 3), (True, 5)):
+    config = mc_dropout.McDropoutConfig(
+        dropout_rate=rate, dropout_input=dropout_input, hidden_sizes=(3,))
+    network = mc_dropout.make_network(config)
+    params = name_layers('stacked_mlp', [
+        jnp.asarray([[[1., 10., 0.], [0., 0., 1.], [0., 0., 2.]]]),
+        jnp.asarray([[[1., 100., 1000., 0.]]])])
+    out, _ = base.apply_indices(network, params, {}, jnp.ones((2, 2)),
+                                jax.random.split(KEY, 4000))
+    # One mask for all data points of an index.
+    np.testing.assert_array_equal(out[:, 0], out[:, 1])
+    keep = 1 / (1 - rate)
+    expected = {}
+    for kept in itertools.product((0, 1), repeat=5):
+      *inputs, a, b, c = kept
+      if not dropout_input:
+        first = 11.
+      else:
+        first = keep * (inputs[0] + 10. * inputs[1])
+      value = keep * (a * first + 100. * b + 2000. * c)
+      if dropout_input or inputs == [1, 1]:
+        used = kept if dropout_input else kept[2:]
+        probability = (1 - rate) ** sum(used) * rate ** (
+            num_units - sum(used))
+        value = round(1e6 * value)
+        expected[value] = expected.get(value, 0.) + probability
+    values, counts = np.unique(np.rint(1e6 * out[:, 0, 0]).astype(int),
+                               return_counts=True)
+    assert set(values) <= set(expected)
+    for value, count in zip(values, counts):
+      p = expected[value]
+      assert abs(count - 4000 * p) < 5 * np.sqrt(4000 * p * (1 - p)) + 1
+
+
+# Layer ensembles: shared beginnings. -------------------------------------
+
+OPTIONS = (2, 3, 2)
+
+
+@pytest.fixture(name='stack', scope='module')
+def make_random_stack():
+  """A stack with unequal options, and every path's output one by one."""
+  layers = [w[:options] for w, options in zip(random_mlp(3), OPTIONS)]
+  paths = list(itertools.product(*map(range, OPTIONS)))
+  outputs = {path: np.asarray(haiku_mlp(
+      [w[k:k + 1] for w, k in zip(layers, path)])) for path in paths}
+  return make_stack(OPTIONS), to_stack(layers), outputs
+
+
+def test_all_paths_are_each_path(stack):
+  network, params, outputs = stack
+  np.testing.assert_array_equal(network.indexer.support(), list(outputs))
+  check_equal(network, params, {}, None, list(outputs.values()))
+
+
+@pytest.mark.parametrize('paths', [
+    [(1, 2, 0)], [(0, 0, 0), (0, 0, 1)], [(1, 0, 0), (0, 0, 0), (1, 0, 0)],
+    [(0, 2, 1), (0, 1, 1), (1, 1, 0), (0, 2, 0), (1, 1, 0)],
+    list(itertools.product(*map(range, OPTIONS)))[::-1]])
+def test_chosen_paths_are_each_path_in_their_order(stack, paths):
+  network, params, outputs = stack
+  expected = [outputs[path] for path in paths]
+  check_equal(network, params, {}, np.array(paths), expected)
+  check_equal(network, params, {}, jnp.array(paths, jnp.int32), expected)
+
+
+def test_random_subsets_are_each_path(stack):
+  network, params, outputs = stack
+  rng = np.random.default_rng(0)
+  for num in (3, 6, 11):
+    indices = rng.integers(0, OPTIONS, (num, 3))
+    check_equal(network, params, {}, indices,
+                [outputs[tuple(path)] for path in indices.tolist()])
+
+
+def test_gradients_through_shared_beginnings(stack):
+  network, params, _ = stack
+  indices = np.array([(0, 2, 1), (0, 1, 1), (1, 1, 0), (0, 2, 1)])
+  weights = jnp.asarray(RNG.standard_normal((4, 5, 1)))
+
+  def shared(params):
+    return jnp.sum(weights * network.apply_indices(params, {}, X, indices)[0])
+
+  def one_by_one(params):
+    return sum(jnp.sum(w * network.apply(params, {}, X, z)[0])
+               for w, z in zip(weights, indices))
+
+  for a, b in zip(*map(jax.tree.leaves, (jax.grad(shared)(params),
+                                         jax.grad(one_by_one)(params)))):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('indices, message', [
+    ([[0, 0]], r'must be \[J, 3\]'), ([0, 0, 0], r'must be \[J, 3\]'),
+    (np.zeros((0, 3), int), 'at least one'),
+    ([[0, 0, 0], [0, 3, 0]], 'asks for option 3 of layer 1'),
+    ([[-1, 0, 0]], 'asks for option -1 of layer 0')])
+def test_indices_that_do_not_exist_are_refused(stack, indices, message):
+  network, params, _ = stack
+  with pytest.raises(ValueError, match=message):
+    network.apply_indices(params, {}, X, np.array(indices))
+
+
+def test_layer_ensemble_draws_every_option_of_every_layer():
+  draws = jax.vmap(layer_ensemble.LayerEnsembleIndexer(OPTIONS))(
+      jax.random.split(KEY, 3000))
+  counts = np.zeros(OPTIONS)
+  np.add.at(counts, tuple(np.asarray(draws).T), 1)
+  assert np.max(np.abs(counts - 250.)) < 5 * np.sqrt(250.)
+
+
+# Limiting cases that hold through training. ------------------------------
+
+
+@functools.lru_cache(None)
+def train_limit(name, **settings):
+  """Trained float64 parameters of one problem, layers as [K, out, in + 1]."""
+  agent = make_agent(name, num_batches=20, **settings)
+  trained = training.train(agent, DATA_X[:1], DATA_Y[:1, :1], NOISE_STDS[:1],
+                           KEYS[:1], dtype=jnp.float64)
+  (layers,) = jax.tree.map(lambda a: a[0, 0], trained.params).values()
+  return [np.swapaxes(w, 0, 1) if name == 'layer_ensemble' else np.asarray(w)
+          for w in layers.values()]
+
+
+@pytest.mark.parametrize('name, settings', [
+    ('ensemble', (('num_ensemble', 1), ('prior_scale', 0.),
+                  ('noise_scale', 0.))),
+    ('layer_ensemble', (('num_options', 1), ('prior_scale', 0.),
+                        ('noise_scale', 0.))),
+    ('mc_dropout', (('dropout_rate', 0.), ('weight_decay_scale', 0.),
+                    ('first_bias_std', 1.)))])
+def test_one_member_without_prior_or_noise_trains_to_map(name, settings):
+  for a, b in zip(train_limit(name, **dict(settings)), train_limit('map')):
+    np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_sub_ensemble_without_trunk_trains_to_the_deep_ensemble():
+  for a, b in zip(train_limit('deep_sub_ensemble', num_shared_layers=0),
+                  train_limit('ensemble')):
+    assert len(a) == 3
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_layer_ensemble_of_one_option_trains_to_the_deep_ensemble_of_one():
+  # With prior and target noise, from the same draws.
+  for a, b in zip(train_limit('layer_ensemble', num_options=1),
+                  train_limit('ensemble', num_ensemble=1)):
+    np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
