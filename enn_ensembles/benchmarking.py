@@ -171,7 +171,7 @@ def run(units: Sequence[sweeps.WorkUnit], options: BenchmarkOptions,
           target=_work, args=(theirs, barrier, shares, options), daemon=True)
       share = cores[i * len(cores) // num_workers:
                     (i + 1) * len(cores) // num_workers]
-      with runner.inherited_settings(share):  # pylint: disable=protected-access
+      with runner.inherited_settings(share):
         process.start()
       theirs.close()  # The worker alone holds it: its death closes the pipe.
       processes.append(process)
@@ -327,7 +327,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
       program_bytes=program_bytes(timed_agent, *arguments,
                                   dtype=jnp.dtype(unit.dtype)),
       peak_rss_bytes=_peak_rss(),
-      device=runner.device_name(),  # pylint: disable=protected-access
+      device=runner.device_name(),
       **({} if plain is None else dict(
           plain_seconds=plain_seconds,
           plain_compile_seconds=plain.compile_seconds,
@@ -356,7 +356,7 @@ def _measure_sampler(agent: base.Agent, problems: Problems,
       num_problems=1, problem_seconds=problems.seconds,
       train_seconds=train_seconds, evaluate_seconds=evaluate_seconds,
       compile_seconds=0., peak_rss_bytes=_peak_rss(),
-      device=runner.device_name())  # pylint: disable=protected-access
+      device=runner.device_name())
 
 
 def _choose_work(step_seconds: float, num_batches: int, num_noise: int,
@@ -461,7 +461,7 @@ def program_bytes(agent: training.NetworkAgent, x: np.ndarray, y: np.ndarray,
   chunk = jax.device_put(
       (np.asarray(x[:1], dtype), np.asarray(y[:1], dtype),
        np.asarray(noise_stds, dtype), keys[:1]), device)
-  lowered = training.train_seeds.lower(agent, *chunk)  # pylint: disable=protected-access
+  lowered = training.train_seeds.lower(agent, *chunk)
   memory = training.compile_program(lowered, device.platform).memory_analysis()
   return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 

@@ -177,8 +177,9 @@ def sampler_moments(sampler: base.EpistemicSampler, x: np.ndarray,
   if getattr(sampler, 'analytic', False):
     mean, std = (np.asarray(m, np.float64) for m in sampler.moments(x))
     if not mean.shape == std.shape == (len(x),):
-      raise ValueError(f'moments must return shape ({len(x)},) for mean and std '
-                       f'at {len(x)} points, got {mean.shape} and {std.shape}.')
+      raise ValueError(
+          f'moments must return shape ({len(x)},) for mean and std at {len(x)} '
+          f'points, got {mean.shape} and {std.shape}.')
     return Moments(mean, std, None, time.perf_counter() - start, 0.)
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       key, jnp.arange(num_enn_samples))
