@@ -1,4 +1,4 @@
-"""Package metadata. The ranges of the dependencies were tested at both ends."""
+"""Package metadata. WORKSPACE.md says which versions were run."""
 
 import setuptools
 

@@ -7,6 +7,7 @@ agents are trained on those data and scored in the protocol of 2021: against
 that code's posterior, on 100 draws of the index with replacement.
 """
 
+import logging
 import pathlib
 import re
 
@@ -51,7 +52,25 @@ PUBLISHED_AGENTS = {
     'hypermodel': ('hypermodel', {}),
 }
 
+CELL = ['input_dim', 'data_ratio', 'noise_std', 'seed']
 NUM_DRAWS = 100
+
+
+def read_published(path: pathlib.Path) -> pd.DataFrame:
+  """The published scores: `CELL`, agent and kl_estimate.
+
+  Raises:
+    ValueError: there is no such file, or it lacks a column.
+  """
+  if not path.is_file():
+    raise ValueError(f'published_csv must be a CSV file, got {str(path)!r}, '
+                     'which does not exist.')
+  table = pd.read_csv(path)
+  missing = [name for name in [*CELL, 'agent', 'kl_estimate']
+             if name not in table]
+  if missing:
+    raise ValueError(f'published_csv {str(path)!r} has no column {missing[0]!r}.')
+  return table
 
 
 def read_problems(folder: pathlib.Path) -> pd.DataFrame:
@@ -99,10 +118,9 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
 
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  stored = read_problems(pathlib.Path(_PROBLEMS_DIR.value))
-  published = pd.read_csv(_PUBLISHED_CSV.value)
-  cell = ['input_dim', 'data_ratio', 'noise_std', 'seed']
-  table = published.merge(stored, on=cell)
+  logging.getLogger('jax').setLevel(logging.WARNING)
+  table = read_published(pathlib.Path(_PUBLISHED_CSV.value)).merge(
+      read_problems(pathlib.Path(_PROBLEMS_DIR.value)), on=CELL)
   wanted = _AGENTS.value or [name for name in PUBLISHED_AGENTS
                              if name in set(table['agent'])]
   for name in wanted:

@@ -1,0 +1,60 @@
+"""The comparison with published scores, on a problem made here."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from enn_ensembles import problems
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def run(*arguments):
+  return subprocess.run(
+      [sys.executable, '-m', 'experiments.compare_published', *arguments],
+      cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A stored problem and a CSV of made-up published scores."""
+  path = tmp_path_factory.mktemp('published')
+  problem = problems.make_problem(problems.ProblemConfig(
+      4, 2., 0.1, seed=0, reference='enn2021', num_test=50, num_val=10))
+  np.savez(path / 'D4_l2_e0.1_s0.npz', x_train=problem.x_train,
+           y_train=problem.y_train, x_test=problem.x_test, x_val=problem.x_val,
+           test_mean=problem.test_mean, test_std=problem.test_std)
+  (path / 'scores.csv').write_text(
+      'agent,input_dim,data_ratio,noise_std,seed,kl_estimate\n'
+      'ensemble_10,4,2,0.1,0,0.25\n')
+  return path
+
+
+def test_ratio_is_ours_over_published(folder):
+  done = run(f'--problems_dir={folder}', '--num_agent_seeds=1',
+             f'--published_csv={folder / "scores.csv"}')
+  assert done.returncode == 0, done.stderr
+  (line,) = done.stdout.splitlines()
+  name, _, ratio, *_, pair = line.split()
+  ours, published = map(float, pair.split('/'))
+  assert name == 'ensemble_10' and published == 0.25
+  assert float(ratio) == pytest.approx(ours / 0.25, rel=0.01)
+  # Ten members with priors: near the posterior, not at it.
+  assert 0.01 < ours < 5.
+
+
+def test_bad_input_is_one_line(folder, tmp_path):
+  csv = f'--published_csv={folder / "scores.csv"}'
+  for arguments, text in (
+      ((f'--problems_dir={tmp_path}', csv), 'holds none'),
+      ((f'--problems_dir={folder}', csv, '--agents=nobody'), "'nobody'"),
+      ((f'--problems_dir={folder}', f'--published_csv={tmp_path / "no.csv"}'),
+       'no.csv')):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ''
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ') and text in line
