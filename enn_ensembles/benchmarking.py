@@ -437,7 +437,12 @@ def _equation_flops(jaxpr: Any) -> list[tuple[Any, float]]:
 
 def _scan_flops(params: Mapping[str, Any]) -> float:
   body, total = params['jaxpr'].jaxpr, 0.
-  varying = _variables(body.invars[params['num_consts']:])
+  if 'num_consts' in params:
+    num_consts = params['num_consts']
+  else:  # jax 0.12: the trees of constants, carry and inputs, leaves None.
+    num_consts = len(jax.tree.leaves(params['ft_in'][0],
+                                     is_leaf=lambda leaf: leaf is None))
+  varying = _variables(body.invars[num_consts:])
   for equation, flops in _equation_flops(body):
     changes = not varying.isdisjoint(_variables(equation.invars))
     if changes:
