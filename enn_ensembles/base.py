@@ -85,7 +85,8 @@ class EpistemicIndexer(Protocol):
   # An indexer may also offer
   #   support() -> Index or None: all indices stacked along a first axis, as
   #     numpy arrays, or None where there are infinitely many. Missing = None.
-  #   target_noise(key, data_index, indices) -> Array: see `losses.py`.
+  #   noise_dim and noise_embedding(indices [J, ...]) -> [J, noise_dim]: how
+  #     target noise depends on the index, see `losses.make_regression_loss`.
 
 
 def get_support(indexer: EpistemicIndexer) -> Optional[Index]:

@@ -101,16 +101,14 @@ class IndependentLayersPrior(hk.Module):
     self._parts = index_parts(index_dim, len(output_sizes))
 
   def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes,
-                                 first_bias_std=1.)
+    shapes = networks.mlp_shapes(input_dim, self._output_sizes)
     drawn = networks.draw_parameters(
         {f'w_{layer}': ((len(part), shape.out, shape.size + 1), 1.)
          for layer, (part, shape) in enumerate(zip(self._parts, shapes))},
         dtype)
-    scales = [np.array([s.weight_std] * s.size + [1.], np.float32)
-              for s in shapes]
-    return [scale * w / jnp.linalg.norm(w, axis=0, keepdims=True)
-            for scale, w in zip(scales, drawn.values())]
+    return [networks.column_scales(shape._replace(bias_std=1.))
+            * w / jnp.linalg.norm(w, axis=0, keepdims=True)
+            for shape, w in zip(shapes, drawn.values())]
 
 
 def index_parts(index_dim: int, num_layers: int) -> list[np.ndarray]:
