@@ -2,8 +2,9 @@
 
 A problem is regression on data from a function f drawn from the NNGP, y = f +
 noise_std n, with the exact posterior of f at 1000 test and 1000 validation
-points (Osband et al. 2021, arXiv 2107.08924). x, f and n are shared by all
-noise levels of one (input_dim, data_ratio, seed): comparisons across noise
+points (Osband et al. 2021, arXiv 2107.08924), and labels at the latter, for
+methods that select something. x, f and n are shared by all noise levels of one
+(input_dim, data_ratio, seed): comparisons across noise
 levels are paired, and one kernel serves them all. Everything else is drawn
 independently.
 
@@ -54,13 +55,15 @@ _FUNCTION_KEY = 4
 _NOISE_KEY = 5
 _AGENT_KEY = 6
 _EVALUATION_KEY = 7
+_VAL_FUNCTION_KEY = 8
+_VAL_NOISE_KEY = 9
 
 # Seeds are 32-bit: the same key with and without x64.
 _MAX_SEED = 2**32 - 1
 
 # Of cache files and of what is in them; a change of any draw or formula here
 # or in `nngp` raises it.
-CACHE_FORMAT_VERSION = 1
+CACHE_FORMAT_VERSION = 2
 _CACHE_MAGIC = b'enn_ensembles ground truth\n'
 
 
@@ -143,6 +146,8 @@ class Problem:
     test_std: its std, sqrt(variance + 1e-6), [num_test].
     val_mean: the same at x_val, [num_val].
     val_std: [num_val].
+    y_val: labels at x_val, made like y_train, [num_val, 1]; None where brought
+      data have none. Agents do not see them.
     noise_std: epsilon.
     reference: whose noise variance the posterior assumes.
     kernel: the prior of the posterior.
@@ -156,6 +161,7 @@ class Problem:
   test_std: np.ndarray
   val_mean: np.ndarray
   val_std: np.ndarray
+  y_val: Optional[np.ndarray]
   noise_std: float
   reference: str
   kernel: kernels.KernelConfig
@@ -276,7 +282,8 @@ def make_problem_group(input_dim: int, data_ratio: float,
 def problem_from_data(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
     x_val: np.ndarray, noise_std: float, reference: str = 'bayes',
-    kernel: kernels.KernelConfig = kernels.KernelConfig()) -> Problem:
+    kernel: kernels.KernelConfig = kernels.KernelConfig(),
+    y_val: Optional[np.ndarray] = None) -> Problem:
   """A problem from data that somebody brings, with its exact posterior.
 
   The posterior is that of the NNGP prior `kernel` with noise of std noise_std,
@@ -290,6 +297,8 @@ def problem_from_data(
     noise_std: std of the noise in y_train.
     reference: see `ProblemConfig`.
     kernel: the prior.
+    y_val: labels at x_val, [any] or [any, 1]; only selection by labels reads
+      them.
 
   Raises:
     ValueError: a shape does not fit, a number is not finite, T is above
@@ -300,17 +309,14 @@ def problem_from_data(
   checks.check_choice('reference', reference, posterior.REFERENCES)
   x_train = _check_points('x_train', x_train)
   check_num_train(len(x_train))
-  y_train = _check_finite('y_train', y_train)
-  if y_train.shape not in ((len(x_train),), (len(x_train), 1)):
-    raise ValueError(f'y_train must have shape [{len(x_train)}] or '
-                     f'[{len(x_train)}, 1] like x_train, got '
-                     f'{list(y_train.shape)}.')
+  y_train = _check_targets('y_train', y_train, x_train)
   x_test = _check_points('x_test', x_test, x_train.shape[1])
   x_val = _check_points('x_val', x_val, x_train.shape[1])
-  solver = _Solver(kernel, x_train)
-  moments = solver.moments(x_test, x_val, [y_train.reshape(-1)],
-                           [float(noise_std)], reference)
-  return _make_problem(None, x_train, y_train.reshape(-1, 1), x_test, x_val,
+  if y_val is not None:
+    y_val = _check_targets('y_val', y_val, x_val)
+  solver = _Solver(kernel, x_train, x_test, x_val)
+  moments = solver.moments([y_train[:, 0]], [float(noise_std)], reference)
+  return _make_problem(None, x_train, y_train, x_test, x_val, y_val,
                        moments[0], float(noise_std), reference, kernel)
 
 
@@ -339,6 +345,16 @@ def _check_points(name: str, x: Any,
     raise ValueError(f'{name} must have shape [n, D] with n >= 1 and {columns},'
                      f' got {list(x.shape)}.')
   return x
+
+
+def _check_targets(name: str, y: Any, x: np.ndarray) -> np.ndarray:
+  """Brought targets as [n, 1]."""
+  y = _check_finite(name, y)
+  if y.shape not in ((len(x),), (len(x), 1)):
+    points = name.replace('y', 'x', 1)
+    raise ValueError(f'{name} must have shape [{len(x)}] or [{len(x)}, 1] like '
+                     f'{points}, got {list(y.shape)}.')
+  return y.reshape(-1, 1)
 
 
 def _number(value: float) -> str:
@@ -378,52 +394,64 @@ def _digest(*arrays: np.ndarray) -> str:
 
 def _make_problem(config: Optional[ProblemConfig], x_train: np.ndarray,
                   y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
-                  moments: posterior.Moments, noise_std: float, reference: str,
+                  y_val: Optional[np.ndarray], moments: posterior.Moments,
+                  noise_std: float, reference: str,
                   kernel: kernels.KernelConfig) -> Problem:
   """Takes moments at x_test and x_val together apart; locks the arrays."""
   num_test = len(x_test)
   arrays = dict(
-      x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val,
+      x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val, y_val=y_val,
       test_mean=moments.mean[:num_test], test_std=moments.std[:num_test],
       val_mean=moments.mean[num_test:], val_std=moments.std[num_test:])
   for array in arrays.values():
-    array.flags.writeable = False
+    if array is not None:
+      array.flags.writeable = False
   return Problem(config=config, noise_std=noise_std, reference=reference,
                  kernel=kernel, **arrays)
 
 
 class _Solver:
-  """The dense kernel matrix of some x_train, made when first needed."""
+  """Dense kernel matrices of some points, each made when first needed."""
 
-  def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray):
+  def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray,
+               x_test: np.ndarray, x_val: np.ndarray):
     self._kernel = kernel
     self._x_train = x_train
+    self._x_val = x_val
+    # One product of kernel and factor serves both, without copying T rows.
+    self._x = np.concatenate([x_test, x_val])
 
   @functools.cached_property
   def _matrix(self) -> np.ndarray:
     return kernels.nngp(self._kernel, self._x_train)
 
   @functools.cached_property
+  def _cross(self) -> np.ndarray:
+    return kernels.nngp(self._kernel, self._x, self._x_train)
+
+  @functools.cached_property
   def _work(self) -> np.ndarray:
     """Where all factorisations take place."""
     return np.empty_like(self._matrix, order='F')
 
-  def draw_function(self, normals: np.ndarray) -> np.ndarray:
-    """f at x_train, [T], from T standard normals."""
-    return posterior.sample_prior(self._matrix, normals, work=self._work)
+  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray
+                    ) -> tuple[np.ndarray, np.ndarray]:
+    """f at x_train [T] and x_val, from as many standard normals each."""
+    num_val = len(self._x_val)
+    return posterior.sample_prior(
+        self._matrix, self._cross[-num_val:],
+        kernels.nngp(self._kernel, self._x_val), normals, val_normals,
+        work=self._work)
 
-  def moments(self, x_test: np.ndarray, x_val: np.ndarray,
-              targets: Sequence[np.ndarray], noise_stds: Sequence[float],
+  def moments(self, targets: Sequence[np.ndarray],
+              noise_stds: Sequence[float],
               reference: str) -> list[posterior.Moments]:
     """Moments at x_test and x_val, one after the other, per noise level."""
-    # One product of kernel and factor serves both, without copying T rows.
-    x = np.concatenate([x_test, x_val])
     diagonal = np.diagonal(self._matrix)
     return posterior.posterior_moments(
-        self._matrix, kernels.nngp(self._kernel, x, self._x_train),
-        kernels.nngp_diag(self._kernel, x), targets,
-        [posterior.noise_variance(noise_std, diagonal, reference)
-         for noise_std in noise_stds], work=self._work)
+        self._matrix, self._cross, kernels.nngp_diag(self._kernel, self._x),
+        targets, [posterior.noise_variance(noise_std, diagonal, reference)
+                  for noise_std in noise_stds], work=self._work)
 
 
 class _Group:
@@ -440,37 +468,47 @@ class _Group:
                                 (config.num_val, config.input_dim))
     self._normals = _draw_normals(config, _FUNCTION_KEY, shape[:1])
     self._noise = _draw_normals(config, _NOISE_KEY, shape[:1])
-    self._solver = _Solver(config.kernel, self._x_train)
+    self._val_normals = _draw_normals(config, _VAL_FUNCTION_KEY,
+                                      (config.num_val,))
+    self._val_noise = _draw_normals(config, _VAL_NOISE_KEY, (config.num_val,))
+    self._solver = _Solver(config.kernel, self._x_train, self._x_test,
+                           self._x_val)
 
   def make(self, configs: Sequence[ProblemConfig]) -> list[Problem]:
     """The problems of configs that differ in noise_std only."""
-    function = self._make_function()
+    function, val_function = self._make_function()
     targets = {config: function + config.noise_std * self._noise
                for config in configs}
+    val_targets = {config: val_function + config.noise_std * self._val_noise
+                   for config in configs}
     moments = self._make_moments(targets)
     return [_make_problem(config, self._x_train, targets[config][:, None],
-                          self._x_test, self._x_val, moments[config],
+                          self._x_test, self._x_val,
+                          val_targets[config][:, None], moments[config],
                           float(config.noise_std), config.reference,
                           config.kernel) for config in configs]
 
-  def _make_function(self) -> np.ndarray:
-    """f at x_train, [T]; from the cache where it can be."""
+  def _make_function(self) -> tuple[np.ndarray, np.ndarray]:
+    """f at x_train [T] and x_val [num_val]; cached where it can be."""
     if self._cache_dir is None:
-      return self._solver.draw_function(self._normals)
+      return self._solver.draw_function(self._normals, self._val_normals)
     config = self._config
     identity = {
         'kind': 'function', 'input_dim': config.input_dim,
         'data_ratio': config.data_ratio, 'seed': config.seed,
-        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER}
+        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
+        'num_val': config.num_val}
     entry = _CacheEntry(
         self._cache_dir, f'D{config.input_dim}_l{_number(config.data_ratio)}'
         f'_s{config.seed}_function', identity,
-        _digest(self._x_train, self._normals))
+        _digest(self._x_train, self._normals, self._x_val, self._val_normals))
     arrays = entry.read()
     if arrays is None:
-      arrays = {'function': self._solver.draw_function(self._normals)}
+      function, val_function = self._solver.draw_function(self._normals,
+                                                          self._val_normals)
+      arrays = {'function': function, 'val_function': val_function}
       entry.write(arrays)
-    return arrays['function']
+    return arrays['function'], arrays['val_function']
 
   def _make_moments(self, targets: Mapping[ProblemConfig, np.ndarray]
                     ) -> dict[ProblemConfig, posterior.Moments]:
@@ -489,7 +527,7 @@ class _Group:
     missing = [config for config in targets if config not in found]
     if missing:
       computed = self._solver.moments(
-          self._x_test, self._x_val, [targets[config] for config in missing],
+          [targets[config] for config in missing],
           [config.noise_std for config in missing], self._config.reference)
       for config, moments in zip(missing, computed, strict=True):
         found[config] = moments

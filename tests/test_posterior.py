@@ -123,12 +123,17 @@ def test_refuses_a_variance_that_is_not_positive():
 
 
 def test_prior_sample():
-  """f = chol(K + 1e-6 I) z, by numpy."""
-  x_train, _, z = _regression()
-  kernel = kernels.nngp(_CONFIG, x_train)
-  truth = np.linalg.cholesky(kernel + 1e-6 * np.eye(40)) @ z
-  np.testing.assert_allclose(posterior.sample_prior(kernel, z), truth, rtol=0,
-                             atol=1e-12)
+  """(f, f elsewhere) = chol(joint K + 1e-6 I) (z, z'), by numpy."""
+  x_train, x, z = _regression()
+  elsewhere = np.random.default_rng(1).standard_normal(len(x))
+  points = np.concatenate([x_train, x])
+  joint = kernels.nngp(_CONFIG, points)
+  truth = np.linalg.cholesky(joint + 1e-6 * np.eye(len(points))) @ (
+      np.concatenate([z, elsewhere]))
+  drawn = posterior.sample_prior(
+      kernels.nngp(_CONFIG, x_train), kernels.nngp(_CONFIG, x, x_train),
+      kernels.nngp(_CONFIG, x), z, elsewhere)
+  np.testing.assert_allclose(np.concatenate(drawn), truth, rtol=0, atol=1e-11)
 
 
 def test_process_matches_the_formula():

@@ -20,7 +20,7 @@ import references
 
 _NOISE_STDS = (0.01, 0.1, 1.)
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean', 'test_std',
-           'val_mean', 'val_std')
+           'val_mean', 'val_std', 'y_val')
 # Of the problem in test_draws_are_what_they_were.
 _GOLDEN_X = [1.0728144953615955,
              -0.12462106568265847, 1.062879778065521]
@@ -172,6 +172,27 @@ def test_draws_are_independent():
     assert abs(correlation) < 4.5 / np.sqrt(500), (a, b)
 
 
+def test_labels_at_x_val_are_of_the_function():
+  """Given y_train, y_val - its mean is N(0, posterior variance + noise)."""
+  scaled = []
+  for noise_std in (0.1, 1.):
+    for seed in range(100):
+      problem = problems.make_problem(_small(noise_std, seed=seed))
+      assert problem.y_val.shape == (5, 1)
+      variance = problem.val_std**2 + noise_std**2
+      scaled.append((problem.y_val[:, 0] - problem.val_mean)
+                    / np.sqrt(variance))
+  scaled = np.concatenate(scaled)
+  assert abs(scaled.mean()) < 4 / np.sqrt(scaled.size / 5)  # Points of a seed
+  assert abs(scaled.std() - 1) < 4 / np.sqrt(2 * scaled.size / 5)  # depend.
+  # Noise levels share the function and the draw of the noise.
+  low, mid, high = problems.make_problem_group(3, 4, (1., 2., 3.), 0, **_SMALL)
+  np.testing.assert_allclose(mid.y_val - low.y_val, high.y_val - mid.y_val,
+                             rtol=0, atol=1e-12)
+  noise = (mid.y_val - low.y_val)[:, 0]
+  assert not np.isin(noise, (mid.y_train - low.y_train)[:, 0]).any()
+
+
 def test_draws_are_what_they_were():
   """These numbers must not change: results are compared over months.
 
@@ -298,7 +319,7 @@ def test_cache_saves_all_factorisations(tmp_path, monkeypatch):
     return made, len(sizes)
 
   made, count = make((0.1,))
-  assert count == 2  # f, and one noise level.
+  assert count == 3  # f at x_train, then at x_val, and one noise level.
   _assert_same(made[0], fresh[1])
   made, count = make(_NOISE_STDS)
   assert count == 2  # The other two.
@@ -405,8 +426,9 @@ def test_cache_with_another_function_makes_the_posterior_again(
   path, = tmp_path.glob('*function*')
   path.unlink()
   sample_prior = posterior.sample_prior
-  monkeypatch.setattr(posterior, 'sample_prior',
-                      lambda *args, **kwargs: 2 * sample_prior(*args, **kwargs))
+  monkeypatch.setattr(
+      posterior, 'sample_prior', lambda *args, **kwargs: tuple(
+          2 * f for f in sample_prior(*args, **kwargs)))
   cached = problems.make_problem(_small(), tmp_path)
   _assert_same(cached, problems.make_problem(_small()))
   assert 'other draws' in caplog.text
@@ -466,15 +488,21 @@ def _brought(**changes):
                  x_val=rng.standard_normal((3, 2)), noise_std=0.1), **changes}
 
 
+def test_brought_data_needs_no_labels_at_x_val():
+  assert problems.problem_from_data(**_brought()).y_val is None
+
+
 def test_brought_data_has_its_posterior():
   made = problems.make_problem(_small(0.3, reference='enn2021'))
   brought = problems.problem_from_data(
-      made.x_train, made.y_train, made.x_test, made.x_val, 0.3, 'enn2021')
+      made.x_train, made.y_train, made.x_test, made.x_val, 0.3, 'enn2021',
+      y_val=made.y_val)
   assert brought.config is None
   _assert_same(made, brought)
   assert brought.prior == made.prior
   flat = problems.problem_from_data(
-      made.x_train, made.y_train[:, 0], made.x_test, made.x_val, 0.3, 'enn2021')
+      made.x_train, made.y_train[:, 0], made.x_test, made.x_val, 0.3, 'enn2021',
+      y_val=made.y_val[:, 0])
   _assert_same(brought, flat)
   assert flat.problem_id == brought.problem_id
   assert flat.problem_id.startswith('data_')
@@ -483,7 +511,7 @@ def test_brought_data_has_its_posterior():
 def test_brought_data_is_converted_and_copied():
   x = np.arange(6).reshape(3, 2)
   given = _brought(x_train=x.tolist(), y_train=np.float32([1, 2, 4]),
-                   x_test=x + 1, x_val=x.astype(np.float32))
+                   x_test=x + 1, x_val=x.astype(np.float32), y_val=[1, 2, 3])
   problem = problems.problem_from_data(**given)
   for name in _ARRAYS:
     assert getattr(problem, name).dtype == np.float64
@@ -505,6 +533,8 @@ def test_brought_data_is_converted_and_copied():
     (dict(y_train=np.full(6, np.inf)), 'y_train must be finite, got 6 '),
     (dict(x_test=np.full((4, 2), np.nan)), 'x_test must be finite'),
     (dict(x_val=np.full((3, 2), -np.inf)), 'x_val must be finite'),
+    (dict(y_val=np.zeros(4)), r'y_val must have .*\[3, 1\] like x_val, got'),
+    (dict(y_val=[1, 2, np.nan]), 'y_val must be finite, got 1 '),
     (dict(y_train=['a'] * 6), 'y_train must be an array of real numbers'),
     (dict(y_train=np.ones(6) * 1j), 'y_train must be .* complex128'),
     (dict(x_test=[[1, 2], [3]]), 'x_test must be an array of real numbers'),

@@ -88,22 +88,39 @@ def cholesky(matrix: np.ndarray, shift: float = 0.,
   return factor
 
 
-def sample_prior(kernel: np.ndarray, normals: np.ndarray,
+def sample_prior(kernel: np.ndarray, cross: np.ndarray,
+                 covariance: np.ndarray, normals: np.ndarray,
+                 normals_elsewhere: np.ndarray,
                  jitter: float = SAMPLE_JITTER,
-                 work: Optional[np.ndarray] = None) -> np.ndarray:
-  """A draw f = chol(K + jitter I) z of the prior, [n].
+                 work: Optional[np.ndarray] = None
+                 ) -> tuple[np.ndarray, np.ndarray]:
+  """A draw of the prior at x_train and, jointly, elsewhere.
+
+  With L = chol(K + jitter I) and V = L^-1 k(x_train, x), f = L z at x_train and
+  V^T z + chol(k(x, x) + jitter I - V^T V) z' at x: what stands at x_train does
+  not depend on what else is asked.
 
   Args:
-    kernel: K, [n, n] float64.
-    normals: z, [n] standard normals.
-    jitter: added to the diagonal.
+    kernel: K = k(x_train, x_train), [T, T] float64.
+    cross: k(x, x_train), [n, T] float64 row-major.
+    covariance: k(x, x), [n, n].
+    normals: z, [T] standard normals.
+    normals_elsewhere: z', [n].
+    jitter: added to the diagonal of the joint covariance.
     work: see `cholesky`.
 
+  Returns:
+    f at x_train [T] and at x [n].
+
   Raises:
-    ValueError: K + jitter I is not positive definite.
+    ValueError: the joint covariance is not positive definite.
   """
   factor = cholesky(kernel, jitter, work)
-  return scipy.linalg.blas.dtrmv(factor, normals, lower=1)
+  whitened = _solve_lower(factor, np.array(cross.T, order='F'))
+  schur = cholesky(covariance - whitened.T @ whitened, jitter)
+  elsewhere = whitened.T @ normals + scipy.linalg.blas.dtrmv(
+      schur, normals_elsewhere, lower=1)
+  return scipy.linalg.blas.dtrmv(factor, normals, lower=1), elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
