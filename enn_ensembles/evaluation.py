@@ -8,7 +8,7 @@ posterior by the Gaussian plug-in.
 
 import functools
 import time
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import chex
 import jax
@@ -18,9 +18,14 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import losses
 from enn_ensembles import metrics
+from enn_ensembles import ranking
 from enn_ensembles import training
 
 STD_RIDGE = 1e-3  # Added to the stds of agent and posterior before scoring.
+
+# fold_in constant of the evaluation key. Where indices are drawn, which fold the
+# same key, there is no order.
+_ORDER_KEY = 0
 
 _INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
 
@@ -151,6 +156,80 @@ def predict_moments(agent: training.NetworkAgent, trained: training.Trained,
   mean, std = sample_moments(predictions, axis=2)
   return Moments(mean, std, predictions.shape[2], evaluate_seconds,
                  compile_seconds)
+
+
+class Selected(NamedTuple):
+  """What is left of an ensemble's members after selection.
+
+  Attributes:
+    mean: of the members that are kept, float64 [N].
+    std: their std (ddof=0), [N].
+    num_samples: how many are kept, P.
+    path: scores of every beginning of the order, as `results.ROW_SCHEMA` says;
+      None where predictions are not finite.
+    rank_seconds: wall time of the ranking; None without one.
+  """
+  mean: np.ndarray
+  std: np.ndarray
+  num_samples: int
+  path: Optional[dict[str, Any]]
+  rank_seconds: Optional[float]
+
+
+def select_members(selection: str, predictions: np.ndarray,
+                   val_predictions: Optional[np.ndarray], *,
+                   true_moments: tuple[np.ndarray, np.ndarray],
+                   val_moments: tuple[np.ndarray, np.ndarray],
+                   y_val: Optional[np.ndarray], noise_std: float,
+                   key: chex.PRNGKey) -> Selected:
+  """Selects members of a finite ensemble on one problem.
+
+  Without a selection all are kept, and their order is random: its path shows
+  what a number of random members scores. Ranked members (`ranking`) are kept up
+  to the beginning with the lowest validation score.
+
+  Args:
+    selection: 'none', 'oracle' or 'val_nll'.
+    predictions: of all J members at x_test, [J, N].
+    val_predictions: of the same at x_val, [J, num_val]; read by rankings only.
+    true_moments: posterior mean and std at x_test, [N] each.
+    val_moments: the same at x_val; read by 'oracle' only.
+    y_val: labels at x_val, [num_val, 1]; read by 'val_nll' only.
+    noise_std: of the labels.
+    key: the evaluation key of the problem's seed, for the random order.
+
+  Raises:
+    ValueError: as `ranking.rank_samples`.
+  """
+  predictions = np.asarray(predictions, np.float64)
+  finite = np.isfinite(predictions).all() and (
+      selection == 'none' or np.isfinite(val_predictions).all())
+  if not finite:
+    return Selected(*sample_moments(predictions, axis=0), len(predictions),
+                    path=None, rank_seconds=None)
+  path, rank_seconds, kept = {}, None, len(predictions)
+  if selection == 'none':
+    order = np.asarray(jax.random.permutation(
+        jax.random.fold_in(key, _ORDER_KEY), len(predictions)))
+  else:
+    start = time.perf_counter()
+    order, score = ranking.rank_samples(
+        val_predictions, *val_moments, selection=selection,
+        labels=None if y_val is None else y_val[:, 0], noise_std=noise_std,
+        std_ridge=STD_RIDGE)
+    rank_seconds = time.perf_counter() - start
+    kept = ranking.choose_num_samples(
+        len(order), budget_samples=len(order), score=score)
+    path['val_score'] = score.tolist()
+  scores = ranking.evaluate_path(predictions, order, *true_moments,
+                                 std_ridge=STD_RIDGE)
+  path.update(order=order.tolist(), kl_estimate=scores.kl_estimate.tolist(),
+              kl_reverse=scores.kl_reverse.tolist())
+  if not all(np.isfinite(values).all() for values in path.values()):
+    path = None
+  # In the order of the indexer: all members give what they give unselected.
+  mean, std = sample_moments(predictions[np.sort(order[:kept])], axis=0)
+  return Selected(mean, std, kept, path, rank_seconds)
 
 
 def sample_moments(samples: np.ndarray, axis: int

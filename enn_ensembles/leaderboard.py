@@ -450,16 +450,16 @@ def _flatten(name: str, value: Any) -> dict[str, Any]:
 def _flatten_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
   """Rows as flat dicts; what depends on the machine comes last."""
   last = results.TIMING_FIELDS
+  # The path has a length of its own in every row; figures read it.
+  fixed = [key for key in results.ROW_SCHEMA
+           if key not in (*last, 'agent_config', 'path')]
   flat = []
   for row in rows:
-    columns = {key: row[key] for key in results.ROW_SCHEMA
-               if key not in last and key != 'agent_config'}
+    columns = {key: row[key] for key in fixed}
     flat.append({**columns, **_flatten('agent', row['agent_config']),
                  **{key: row[key] for key in last if key != 'versions'},
                  **_flatten('versions', row['versions'])})
   names = sorted({name for row in flat for name in row})
-  fixed = [key for key in results.ROW_SCHEMA
-           if key not in last and key != 'agent_config']
   config = [n for n in names if n.startswith('agent.')]
   timing = [key for key in last if key != 'versions'] + [
       n for n in names if n.startswith('versions')]

@@ -26,7 +26,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence, Union
 import numpy as np
 
 PROJECT = 'enn_ensembles'
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PathLike = Union[str, os.PathLike]
 Row = dict[str, Any]
@@ -75,7 +75,8 @@ ROW_SCHEMA: Mapping[str, Field] = {
                                'enumerated instead of sampled'),
     'num_samples_used': Field('int', 'functions that the moments come from; '
                               'None = analytic moments', nullable=True),
-    'selection': Field('str', 'how members were ranked and selected',
+    'selection': Field('str', 'how members were ranked and selected; scores are '
+                       'of the best beginning of the ranking by val_score',
                        choices=('none', 'oracle', 'val_nll')),
     'dtype': Field('str', 'precision of training, e.g. float32'),
     'status': Field('str', 'ok: every score is finite; diverged: scored, but '
@@ -94,10 +95,16 @@ ROW_SCHEMA: Mapping[str, Field] = {
                        nullable=True),
     'kl_floor': Field('float', 'expected kl_estimate of as many draws of the '
                       'exact posterior; may be inf', nullable=True),
+    'path': Field('dict', 'scores at x_test of the first 1, 2, ... members of '
+                  'an order: order, kl_estimate, kl_reverse, and for a ranked '
+                  'order val_score at x_val. The order is random where '
+                  'selection is none. None where members are not enumerated or '
+                  'not finite', nullable=True),
     'num_params': Field('int', 'trained parameters', nullable=True),
     'train_seconds': Field('float', 'training, s per problem', nullable=True),
     'evaluate_seconds': Field('float', 'evaluation, s per problem',
                               nullable=True),
+    'rank_seconds': Field('float', 'ranking, s per problem', nullable=True),
     'problem_seconds': Field('float', 'problem and its posterior, s per '
                              'problem', nullable=True),
     'compile_seconds': Field('float', 'compilation, s, shared by the unit',
@@ -111,8 +118,9 @@ ROW_SCHEMA: Mapping[str, Field] = {
 SCORE_FIELDS = ('kl_estimate', 'kl_reverse', 'mean_error', 'std_error',
                 'mean_rmse', 'std_ratio')
 # What may differ when the same row is computed again.
-TIMING_FIELDS = ('train_seconds', 'evaluate_seconds', 'problem_seconds',
-                 'compile_seconds', 'versions', 'device', 'created')
+TIMING_FIELDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
+                 'problem_seconds', 'compile_seconds', 'versions', 'device',
+                 'created')
 PROBLEM_FIELDS = ('input_dim', 'data_ratio', 'noise_std', 'seed')
 PROTOCOL_FIELDS = ('reference', 'selection', 'enumerate_indices',
                    'num_enn_samples')
@@ -120,6 +128,8 @@ PROTOCOL_FIELDS = ('reference', 'selection', 'enumerate_indices',
 # JSON has no such numbers. A float field, and no other, may hold these
 # strings; the schema says which fields those are, so reading is unambiguous.
 _NON_FINITE = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
+
+_PATH_FIELDS = {'order', 'kl_estimate', 'kl_reverse'}
 
 _MANIFEST_FIELDS = ('agent', 'agent_id', 'agent_config', 'input_dim',
                     'data_ratio', 'noise_stds', 'seeds', *PROTOCOL_FIELDS)
@@ -165,7 +175,22 @@ def check_row(row: Mapping[str, Any], name: str = 'row') -> Row:
   if status != 'failed' and checked['kl_floor'] is None:
     raise StoreError(f'{name}: kl_floor must not be None where status is '
                      f'{status}.')
+  if checked['path'] is not None:
+    _check_path(checked['path'], checked['selection'], f'{name}: path')
   return checked
+
+
+def _check_path(path: Mapping[str, Any], selection: str, name: str) -> None:
+  """StoreError unless a path has its lists, all as long as its order."""
+  fields = _PATH_FIELDS | (set() if selection == 'none' else {'val_score'})
+  if set(path) != fields:
+    raise StoreError(f'{name} must have the fields {sorted(fields)} where '
+                     f'selection is {selection}, got {sorted(path)}.')
+  lengths = {key: len(value) if isinstance(value, list) else None
+             for key, value in path.items()}
+  if None in lengths.values() or len(set(lengths.values())) != 1:
+    raise StoreError(f'{name} must hold lists of one length, got lengths '
+                     f'{lengths}.')
 
 
 def _check_value(value: Any, field: Field, name: str) -> Any:

@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
@@ -100,6 +101,8 @@ class _Result(NamedTuple):
   scores: Optional[Mapping[str, float]] = None
   num_samples: Optional[int] = None
   depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
+  path: Optional[Mapping[str, Any]] = None
+  rank_seconds: Optional[float] = None
   num_params: Optional[int] = None
   train_seconds: Optional[float] = None
   evaluate_seconds: Optional[float] = None
@@ -107,13 +110,22 @@ class _Result(NamedTuple):
   details: str = ''
 
 
-def check_units(units: Sequence[sweeps.WorkUnit]) -> None:
-  """Checks, before any work, that the problems of all units can be made.
+def check_units(units: Sequence[sweeps.WorkUnit],
+                agent_module: Optional[str] = None) -> None:
+  """Checks, before any work, that all units can be computed.
+
+  Args:
+    units: the units.
+    agent_module: file of an agent of one's own.
 
   Raises:
-    ValueError: a problem is not allowed, or a cell has too many training
-      points; the message says how to leave it out.
+    ValueError: a problem is not allowed, a cell has too many training points
+      (the message says how to leave it out), or an agent has no members to
+      select from.
   """
+  for unit in units:
+    if unit.selections != ('none',):
+      _check_selectable(unit, agent_module)
   for unit in units:
     for noise_std in unit.noise_stds:
       for seed in unit.seeds:
@@ -130,6 +142,18 @@ def check_units(units: Sequence[sweeps.WorkUnit]) -> None:
         'cells out.')
 
 
+def _check_selectable(unit: sweeps.WorkUnit,
+                      agent_module: Optional[str]) -> None:
+  """ValueError unless the agent has a finite index set."""
+  agent = _make_agent(unit, agent_module)
+  if not isinstance(agent, training.NetworkAgent) or (
+      evaluation.num_index_draws(agent, unit.input_dim, unit.num_enn_samples,
+                                 unit.enumerate_indices) is not None):
+    raise ValueError(
+        f'selection {unit.selections[-1]!r} needs an agent with a finite index '
+        f'set that is enumerated; agent {unit.agent_id!r} has none.')
+
+
 def run_unit(unit: sweeps.WorkUnit,
              options: RunOptions) -> tuple[list[results.Row], str]:
   """Computes all rows of a unit; writes nothing but the caches.
@@ -139,7 +163,7 @@ def run_unit(unit: sweeps.WorkUnit,
     options: how.
 
   Returns:
-    Rows in the order of seeds, then noise levels; and the traceback of the
+    Rows in the order of seeds, noise levels and selections; and the traceback of the
     first that failed, empty if none did.
 
   Raises:
@@ -154,16 +178,17 @@ def run_unit(unit: sweeps.WorkUnit,
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
   try:
-    agent = _make_agent(unit, options)
+    agent = _make_agent(unit, options.agent_module)
     if isinstance(agent, training.NetworkAgent):
       found = _run_network(agent, unit, groups, options)
     else:
-      found = [[_run_plain(agent, unit, problem, seed) for problem in group]
+      found = [[[_run_plain(agent, unit, problem, seed)] for problem in group]
                for group, seed in zip(groups, unit.seeds)]
   except Exception as error:  # pylint: disable=broad-except
     # Any method in any framework is an agent, and may raise anything. Its
     # failure is a result of the sweep, told in its rows.
-    found = [[_failure(error)] * len(unit.noise_stds)] * len(unit.seeds)
+    found = [[[_failure(error)] * len(unit.selections)]
+             * len(unit.noise_stds)] * len(unit.seeds)
 
   shared = {
       'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
@@ -171,36 +196,38 @@ def run_unit(unit: sweeps.WorkUnit,
       'agent_config': unit.agent_config, 'input_dim': unit.input_dim,
       'data_ratio': unit.data_ratio, 'reference': unit.reference,
       'num_train': unit.num_train, 'enumerate_indices': unit.enumerate_indices,
-      'selection': unit.selection, 'dtype': unit.dtype,
+      'dtype': unit.dtype,
       'problem_seconds': problem_seconds, 'versions': _versions(),
       'device': device_name(),
       'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
           timespec='seconds')}
-  rows = []
-  for seed, group, group_found in zip(unit.seeds, groups, found):
-    for noise_std, problem, result in zip(unit.noise_stds, group, group_found):
-      scores = result.scores or dict.fromkeys(
-          (*results.SCORE_FIELDS, 'kl_floor'))
-      rows.append({
-          **shared, **scores,
-          'row_id': sweeps.row_id(unit, noise_std, seed),
-          'problem_id': problem.problem_id, 'noise_std': noise_std,
-          'seed': seed,
-          'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
-                              else None),
-          'num_samples_used': result.num_samples, 'status': result.status,
-          'message': result.message, 'num_params': result.num_params,
-          'train_seconds': result.train_seconds,
-          'evaluate_seconds': result.evaluate_seconds,
-          'compile_seconds': result.compile_seconds})
-  details = [r.details for group_found in found for r in group_found
-             if r.details]
+  rows, details = [], []
+  for (s, seed), (e, noise_std), (c, selection) in itertools.product(
+      *map(enumerate, (unit.seeds, unit.noise_stds, unit.selections))):
+    result = found[s][e][c]
+    scores = result.scores or dict.fromkeys(
+        (*results.SCORE_FIELDS, 'kl_floor'))
+    rows.append({
+        **shared, **scores,
+        'row_id': sweeps.row_id(unit, noise_std, seed, selection),
+        'problem_id': groups[s][e].problem_id, 'noise_std': noise_std,
+        'seed': seed, 'selection': selection,
+        'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
+                            else None),
+        'num_samples_used': result.num_samples, 'status': result.status,
+        'message': result.message, 'path': result.path,
+        'num_params': result.num_params,
+        'train_seconds': result.train_seconds,
+        'evaluate_seconds': result.evaluate_seconds,
+        'rank_seconds': result.rank_seconds,
+        'compile_seconds': result.compile_seconds})
+    details += [result.details] if result.details else []
   return rows, details[0] if details else ''
 
 
-def _make_agent(unit: sweeps.WorkUnit, options: RunOptions) -> Any:
+def _make_agent(unit: sweeps.WorkUnit, agent_module: Optional[str]) -> Any:
   """The agent of a unit."""
-  module = sweeps.load_agent(unit.agent, options.agent_module)
+  module = sweeps.load_agent(unit.agent, agent_module)
   settings = {name: value for name, value in unit.agent_config.items()
               if name != sweeps.SOURCE_FILE}
   return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
@@ -208,8 +235,8 @@ def _make_agent(unit: sweeps.WorkUnit, options: RunOptions) -> Any:
 
 def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
                  groups: Sequence[Sequence[problems_lib.Problem]],
-                 options: RunOptions) -> list[list[_Result]]:
-  """Trains and scores all problems of a unit together, [S][E]."""
+                 options: RunOptions) -> list[list[list[_Result]]]:
+  """Trains and scores all problems of a unit together: [S][E][selections]."""
   trained = training.train(
       agent,
       np.stack([group[0].x_train for group in groups]),
@@ -217,27 +244,46 @@ def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
       np.asarray(unit.noise_stds),
       jnp.stack([problems_lib.agent_key(seed) for seed in unit.seeds]),
       dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb)
-  moments = evaluation.predict_moments(
-      agent, trained, np.stack([group[0].x_test for group in groups]),
-      jnp.stack([problems_lib.evaluation_key(seed) for seed in unit.seeds]),
-      num_enn_samples=unit.num_enn_samples,
-      enumerate_indices=unit.enumerate_indices)
+  keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in unit.seeds])
   num_draws = evaluation.num_index_draws(
       agent, unit.input_dim, unit.num_enn_samples, unit.enumerate_indices)
+  x_test = np.stack([group[0].x_test for group in groups])
+  predictions, evaluate_seconds, compile_seconds = evaluation.predict(
+      agent, trained, x_test, keys, num_draws)
+  val_predictions = None
+  if unit.selections != ('none',):
+    x_val = np.stack([group[0].x_val for group in groups])
+    val_predictions = evaluation.predict(agent, trained, x_val, keys,
+                                         num_draws)[0]
   finite = np.logical_and.reduce([
       np.isfinite(np.asarray(leaf)).all(axis=tuple(range(2, leaf.ndim)))
       for leaf in jax.tree.leaves(trained.params)])  # [S, E]
 
-  def result(s: int, e: int) -> _Result:
+  def result(s: int, e: int, selection: str) -> _Result:
+    problem = groups[s][e]
+    if num_draws is None:
+      selected = evaluation.select_members(
+          selection, predictions[s, e],
+          None if val_predictions is None else val_predictions[s, e],
+          true_moments=(problem.test_mean, problem.test_std),
+          val_moments=(problem.val_mean, problem.val_std), y_val=problem.y_val,
+          noise_std=problem.noise_std, key=keys[s])
+    else:
+      selected = evaluation.Selected(
+          *evaluation.sample_moments(predictions[s, e], axis=0), num_draws,
+          path=None, rank_seconds=None)
     return _scored(
-        moments.mean[s, e], moments.std[s, e], groups[s][e],
-        moments.num_samples, finite_params=bool(finite[s, e]),
-        depends_on_draws=num_draws is not None, num_params=trained.num_params,
+        selected.mean, selected.std, problem, selected.num_samples,
+        finite_params=bool(finite[s, e]),
+        depends_on_draws=num_draws is not None, path=selected.path,
+        num_params=trained.num_params,
         train_seconds=trained.train_seconds / unit.num_problems,
-        evaluate_seconds=moments.evaluate_seconds / unit.num_problems,
-        compile_seconds=trained.compile_seconds + moments.compile_seconds)
+        evaluate_seconds=evaluate_seconds / unit.num_problems,
+        rank_seconds=selected.rank_seconds,
+        compile_seconds=trained.compile_seconds + compile_seconds)
 
-  return [[result(s, e) for e in range(len(unit.noise_stds))]
+  return [[[result(s, e, selection) for selection in unit.selections]
+           for e in range(len(unit.noise_stds))]
           for s in range(len(unit.seeds))]
 
 
@@ -534,6 +580,6 @@ def _dead_worker_outcome(worker: _Worker, job: _Job) -> Outcome:
   else:
     why = (f'was killed by signal {-code}' if code < 0
            else f'ended with exit code {code}')
-  return Outcome(job.unit, 0, 0, 0, num_missing=job.unit.num_problems,
+  return Outcome(job.unit, 0, 0, 0, num_missing=job.unit.num_rows,
                  seconds=time.perf_counter() - job.start,
                  message=f'the worker {why}; this unit has no rows.')

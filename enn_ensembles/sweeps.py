@@ -18,7 +18,9 @@ A config is a Python file of plain data, constants only:
 
 A list of values is swept, all combinations of an entry's lists; a setting that
 is itself a sequence is a tuple. Settings that several entries of AGENTS name
-are computed once.
+are computed once. An entry may also have 'selection', 'none', 'oracle',
+'val_nll' or a list of them: how members of a finite index set are ranked and
+selected. One training serves them all.
 
 A work unit is one agent setting on one (input_dim, data_ratio), all its noise
 levels and seeds: what is compiled once. Names are hashes of full configs, so
@@ -51,6 +53,7 @@ _GRIDS: Mapping[str, Callable[[str, Any], None]] = {
 }
 _REQUIRED = (*_GRIDS, 'AGENTS')
 _DTYPES = ('float32', 'float64')
+_SELECTIONS = results.ROW_SCHEMA['selection'].choices
 
 # The key under which a file of one's own adds a hash of its text to the
 # agent's settings. No dataclass field can have this name.
@@ -71,7 +74,8 @@ class SweepConfig:
     data_ratio: values of lambda.
     noise_std: values of epsilon.
     seed: seeds.
-    agents: dicts with the key 'agent' and settings; lists are swept.
+    agents: dicts with the key 'agent', perhaps 'selection', and settings; lists
+      are swept.
     reference: noise variance of the exact posterior, 'bayes' or 'enn2021'.
     num_enn_samples: draws of agents that are not enumerated.
     enumerate_indices: whether finite index sets are scored on all members.
@@ -104,6 +108,12 @@ class SweepConfig:
                         results.ROW_SCHEMA['reference'].choices)
     checks.check_count('NUM_ENN_SAMPLES', self.num_enn_samples)
     checks.check_flag('ENUMERATE_INDICES', self.enumerate_indices)
+    for entry in self.agents:
+      if not self.enumerate_indices and _selections(entry) != ('none',):
+        raise ValueError(
+            'ENUMERATE_INDICES must be True where members are selected, got '
+            f"False and agent {entry['agent']!r} with selection "
+            f"{entry['selection']!r}.")
     checks.check_choice('DTYPE', self.dtype, _DTYPES)
     if self.max_num_train is not None:
       checks.check_count('max_num_train', self.max_num_train)
@@ -140,7 +150,7 @@ class WorkUnit:
     num_enn_samples: draws that are asked for.
     enumerate_indices: whether finite index sets are enumerated.
     dtype: precision of training.
-    selection: how members are selected.
+    selections: how members are selected, each a row of its own.
   """
   agent: str
   agent_id: str
@@ -153,7 +163,7 @@ class WorkUnit:
   num_enn_samples: int = 1000
   enumerate_indices: bool = True
   dtype: str = 'float32'
-  selection: str = 'none'
+  selections: tuple[str, ...] = ('none',)
 
   @property
   def run_id(self) -> str:
@@ -171,8 +181,19 @@ class WorkUnit:
 
   @property
   def num_problems(self) -> int:
-    """Rows of this unit."""
+    """Problems that are trained on."""
     return len(self.noise_stds) * len(self.seeds)
+
+  @property
+  def num_rows(self) -> int:
+    """Rows: one per problem and selection."""
+    return self.num_problems * len(self.selections)
+
+  def row_ids(self) -> list[str]:
+    """The names of all its rows."""
+    return [row_id(self, noise_std, seed, selection)
+            for seed, noise_std, selection in itertools.product(
+                self.seeds, self.noise_stds, self.selections)]
 
   def problem_config(self, noise_std: float,
                      seed: int) -> problems.ProblemConfig:
@@ -180,12 +201,14 @@ class WorkUnit:
     return problems.ProblemConfig(self.input_dim, self.data_ratio, noise_std,
                                   seed, self.reference)
 
-  def manifest_entry(self) -> dict[str, Any]:
+  def manifest_entries(self) -> list[dict[str, Any]]:
     """What it is expected to compute, as `ResultsStore.write_manifest` says."""
     names = ('agent', 'agent_id', 'agent_config', 'input_dim', 'data_ratio',
              'noise_stds', 'seeds', 'reference', 'num_enn_samples',
-             'enumerate_indices', 'selection')
-    return {name: getattr(self, name) for name in names}
+             'enumerate_indices')
+    shared = {name: getattr(self, name) for name in names}
+    return [{**shared, 'selection': selection}
+            for selection in self.selections]
 
 
 def num_train(input_dim: int, data_ratio: float) -> int:
@@ -193,7 +216,8 @@ def num_train(input_dim: int, data_ratio: float) -> int:
   return problems.ProblemConfig(input_dim, data_ratio, 1., 0).num_train
 
 
-def row_id(unit: WorkUnit, noise_std: float, seed: int) -> str:
+def row_id(unit: WorkUnit, noise_std: float, seed: int,
+           selection: str = 'none') -> str:
   """The name of one computation: equal in whatever unit or sweep it is done.
 
   A hash of the agent, its settings, the problem, the evaluation that is asked
@@ -205,7 +229,7 @@ def row_id(unit: WorkUnit, noise_std: float, seed: int) -> str:
       'noise_std': noise_std, 'seed': seed, 'reference': unit.reference,
       'num_enn_samples': unit.num_enn_samples,
       'enumerate_indices': unit.enumerate_indices,
-      'selection': unit.selection, 'dtype': unit.dtype}
+      'selection': selection, 'dtype': unit.dtype}
   text = base.canonical_json(config)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -265,6 +289,15 @@ def _check_agent_entry(name: str, entry: Any) -> None:
     if isinstance(value, list):
       _check_values(f"{key} of agent {entry['agent']!r}", value,
                     lambda name, value: None)
+  for selection in _selections(entry):
+    checks.check_choice(f"selection of agent {entry['agent']!r}", selection,
+                        _SELECTIONS)
+
+
+def _selections(entry: Mapping[str, Any]) -> tuple[str, ...]:
+  """The selections of an entry of AGENTS."""
+  selections = entry.get('selection', 'none')
+  return tuple(selections) if isinstance(selections, list) else (selections,)
 
 
 def override(config: SweepConfig, *, agents: Optional[Sequence[str]] = None,
@@ -338,8 +371,12 @@ def expand(config: SweepConfig,
   if not cells:
     raise ValueError(f'config {config.name}: no cell has at most '
                      f'max_num_train = {config.max_num_train} training points.')
+  # Entries that share a setting share its training.
+  selections: dict[str, set[str]] = {}
+  for _, agent_id, _, selected in _agent_settings(config, agent_module):
+    selections.setdefault(agent_id, set()).update(selected)
   units = {}
-  for name, agent_id, settings in _agent_settings(config, agent_module):
+  for name, agent_id, settings, _ in _agent_settings(config, agent_module):
     for input_dim, data_ratio in cells:
       unit = WorkUnit(
           agent=name, agent_id=agent_id, agent_config=settings,
@@ -347,18 +384,20 @@ def expand(config: SweepConfig,
           noise_stds=tuple(sorted(map(float, config.noise_std))),
           seeds=tuple(sorted(config.seed)), reference=config.reference,
           num_enn_samples=config.num_enn_samples,
-          enumerate_indices=config.enumerate_indices, dtype=config.dtype)
+          enumerate_indices=config.enumerate_indices, dtype=config.dtype,
+          selections=tuple(selection for selection in _SELECTIONS
+                           if selection in selections[agent_id]))
       units.setdefault(unit.run_id, unit)
   return tuple(units.values())
 
 
 def _agent_settings(config: SweepConfig, agent_module: Optional[str]
-                    ) -> list[tuple[str, str, dict[str, Any]]]:
-  """(agent, agent_id, all its settings) of every combination in AGENTS."""
+                    ) -> list[tuple[str, str, dict[str, Any], tuple[str, ...]]]:
+  """Every combination in AGENTS: agent, agent_id, settings, selections."""
   found = []
   for entry in config.agents:
     agent = load_agent(entry['agent'], agent_module)
-    names = [name for name in entry if name != 'agent']
+    names = [name for name in entry if name not in ('agent', 'selection')]
     grids = [value if isinstance(value, list) else [value]
              for value in (entry[name] for name in names)]
     for values in itertools.product(*grids):
@@ -369,7 +408,8 @@ def _agent_settings(config: SweepConfig, agent_module: Optional[str]
         source = pathlib.Path(agent_module).read_bytes()
         digest = hashlib.sha256(source).hexdigest()[:10]
         identity[SOURCE_FILE] = f'sha256-{digest}'
-      found.append((agent.name, _agent_id(agent, identity), identity))
+      found.append((agent.name, _agent_id(agent, identity), identity,
+                    _selections(entry)))
   return found
 
 
@@ -424,9 +464,10 @@ def _setting_text(value: Any) -> Optional[str]:
 def narrow(unit: WorkUnit, done: Collection[str]) -> tuple[WorkUnit, ...]:
   """What is left of a unit when some of its rows are done.
 
-  Units are full grids of noise levels and seeds. Seeds that lack the same noise
-  levels make one unit together: nothing is computed again, and all seeds are
-  one unit still where whole seeds, or whole noise levels, are missing.
+  Units are full grids of seeds, noise levels and selections. Seeds that lack the
+  same rows make one unit together, and so do the selections that lack the same
+  noise levels: no row is computed again, and all seeds are one unit still where
+  whole seeds, or whole noise levels, are missing.
 
   Args:
     unit: the unit.
@@ -435,15 +476,20 @@ def narrow(unit: WorkUnit, done: Collection[str]) -> tuple[WorkUnit, ...]:
   Returns:
     Units that hold exactly the missing rows; none if there are none.
   """
-  groups: dict[tuple[float, ...], list[int]] = {}
+  groups: dict[tuple[tuple[float, ...], tuple[str, ...]], list[int]] = {}
   for seed in unit.seeds:
-    missing = tuple(noise_std for noise_std in unit.noise_stds
-                    if row_id(unit, noise_std, seed) not in done)
-    if missing:
-      groups.setdefault(missing, []).append(seed)
+    lacking: dict[tuple[float, ...], list[str]] = {}
+    for selection in unit.selections:
+      missing = tuple(noise_std for noise_std in unit.noise_stds
+                      if row_id(unit, noise_std, seed, selection) not in done)
+      if missing:
+        lacking.setdefault(missing, []).append(selection)
+    for noise_stds, selections in lacking.items():
+      groups.setdefault((noise_stds, tuple(selections)), []).append(seed)
   return tuple(
-      dataclasses.replace(unit, noise_stds=noise_stds, seeds=tuple(seeds))
-      for noise_stds, seeds in groups.items())
+      dataclasses.replace(unit, noise_stds=noise_stds, seeds=tuple(seeds),
+                          selections=selections)
+      for (noise_stds, selections), seeds in groups.items())
 
 
 def select(units: Sequence[WorkUnit], task_index: int,

@@ -108,11 +108,11 @@ def _cache_folder(flag: flags.FlagHolder, name: str) -> Optional[str]:
 
 def _print_units(units: Sequence[sweeps.WorkUnit]) -> None:
   for unit in units:
-    print(f'{unit.num_problems:6d} problems  {unit.run_id}')
+    print(f'{unit.num_rows:6d} rows  {unit.run_id}')
 
 
-def _num_problems(units: Sequence[sweeps.WorkUnit]) -> int:
-  return sum(unit.num_problems for unit in units)
+def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
+  return sum(unit.num_rows for unit in units)
 
 
 def _run(units: Sequence[sweeps.WorkUnit], options: runner.RunOptions,
@@ -120,14 +120,14 @@ def _run(units: Sequence[sweeps.WorkUnit], options: runner.RunOptions,
   """Runs units and says how it goes; whether all succeeded."""
   # At level info jax lists the accelerators that it did not find.
   logging.getLogger('jax').setLevel(logging.WARNING)
-  start, num_done, total = time.perf_counter(), 0, _num_problems(units)
+  start, num_done, total = time.perf_counter(), 0, _num_rows(units)
   on_terminal = sys.stderr.isatty()
   succeeded = True
-  with tqdm.tqdm(total=total, unit='problem', disable=not on_terminal,
+  with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
                  smoothing=0.1) as bar:
     for outcome in runner.run(units, options, num_workers):
-      num_done += outcome.unit.num_problems
-      bar.update(outcome.unit.num_problems)
+      num_done += outcome.unit.num_rows
+      bar.update(outcome.unit.num_rows)
       succeeded = succeeded and outcome.succeeded
       counts = ', '.join(
           f'{count} {status}' for status, count in (
@@ -137,7 +137,7 @@ def _run(units: Sequence[sweeps.WorkUnit], options: runner.RunOptions,
       if not on_terminal or outcome.message:
         bar.write(
             f'[{time.perf_counter() - start:7.1f} s] {num_done}/{total} '
-            f'problems; {outcome.unit.run_id}: {counts} in '
+            f'rows; {outcome.unit.run_id}: {counts} in '
             f'{outcome.seconds:.1f} s'
             + (f'; {outcome.message}' if outcome.message else ''))
         sys.stdout.flush()
@@ -150,7 +150,7 @@ def main(_) -> int:
   # All that can be wrong is found before any work starts.
   config = _read_sweep()
   sweep = sweeps.expand(config, _AGENT_MODULE.value)
-  runner.check_units(sweep)
+  runner.check_units(sweep, _AGENT_MODULE.value)
   mine = sweeps.select(sweep, _TASK_INDEX.value, _NUM_TASKS.value)
   if _NUM_WORKERS.value is not None and _NUM_WORKERS.value < 1:
     raise ValueError(f'num_workers must be >= 1, got {_NUM_WORKERS.value}.')
@@ -163,8 +163,8 @@ def main(_) -> int:
           f'(input_dim, data_ratio) = {cells}')
   if _DRY_RUN.value:
     _print_units(mine)
-    print(f'{len(mine)} work units, {_num_problems(mine)} problems (of '
-          f'{len(sweep)} and {_num_problems(sweep)} in the sweep); nothing '
+    print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
+          f'{len(sweep)} and {_num_rows(sweep)} in the sweep); nothing '
           'was run or written.')
     return 0
   if _RESULTS_DIR.value is None:
@@ -177,16 +177,16 @@ def main(_) -> int:
       compilation_cache_dir=_cache_folder(_COMPILATION_CACHE_DIR, 'compiled'),
       memory_budget_mb=_MEMORY_BUDGET_MB.value)
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
-  store.write_manifest([unit.manifest_entry() for unit in sweep])
+  store.write_manifest([entry for unit in sweep
+                        for entry in unit.manifest_entries()])
   todo = [part for unit in mine for part in sweeps.narrow(unit, done)]
-  failed_before = sum(
-      done.get(sweeps.row_id(unit, noise_std, seed)) == 'failed'
-      for unit in mine for noise_std in unit.noise_stds for seed in unit.seeds)
+  failed_before = sum(done.get(row_id) == 'failed'
+                      for unit in mine for row_id in unit.row_ids())
   num_workers = 1
   if todo:
     num_workers = _NUM_WORKERS.value or runner.default_num_workers()
-  print(f'{_num_problems(todo)} problems in {len(todo)} work units to run, '
-        f'{_num_problems(mine) - _num_problems(todo)} done before; '
+  print(f'{_num_rows(todo)} rows in {len(todo)} work units to run, '
+        f'{_num_rows(mine) - _num_rows(todo)} done before; '
         f'results in {_RESULTS_DIR.value}', flush=True)
   if failed_before:
     print(f'{failed_before} of those done before failed; --retry_failed runs '

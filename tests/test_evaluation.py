@@ -298,3 +298,62 @@ def test_sampled_prior_has_the_priors_moments():
   std = np.sqrt((np.sum(problem.x_test ** 2, 1) + 1.) / 10 / 4)
   assert np.max(np.abs(moments.mean / std)) < 5. / 400 ** 0.5
   np.testing.assert_allclose(moments.std, std, rtol=5. / 800 ** 0.5)
+
+
+def select(selection, predictions, val_predictions=None, **fields):
+  """`select_members` on a problem with a posterior of N(0, 1) everywhere."""
+  num_x = predictions.shape[1]
+  standard = (np.zeros(num_x), np.ones(num_x))
+  return evaluation.select_members(selection, predictions, val_predictions, **{
+      **dict(true_moments=standard, val_moments=standard, y_val=None,
+             noise_std=0.1, key=jax.random.PRNGKey(0)), **fields})
+
+
+def test_members_are_kept_up_to_the_best_validation_score():
+  rng = np.random.default_rng(0)
+  # Draws of the posterior, and two that only make its std too large.
+  predictions = rng.standard_normal((12, 500))
+  predictions[10:] *= 30.
+  found = select('oracle', predictions, predictions)
+  kept = found.path['order'][:found.num_samples]
+  assert 5 < len(kept) < 12 and sorted(found.path['order']) == list(range(12))
+  assert len(kept) == 1 + np.argmin(found.path['val_score'])
+  np.testing.assert_allclose(found.mean, predictions[kept].mean(0))
+  np.testing.assert_allclose(found.std, predictions[kept].std(0))
+  # Here x_val is x_test, and so is the score.
+  np.testing.assert_allclose(found.path['val_score'],
+                             found.path['kl_estimate'], rtol=1e-6)
+  # Ranking by labels does not read the posterior; the member that made them
+  # comes first.
+  unread = (np.full(500, 1e3), np.ones(500))
+  by_label = select('val_nll', predictions, predictions,
+                    y_val=predictions[7][:, None], val_moments=unread)
+  assert by_label.path['order'][0] == 7
+  assert by_label.path['order'] != found.path['order']
+
+
+def test_without_selection_the_order_is_random_and_all_are_kept():
+  predictions = np.random.default_rng(0).standard_normal((9, 50))
+  found = select('none', predictions)
+  assert found.num_samples == 9 and found.rank_seconds is None
+  order = found.path['order']
+  assert sorted(order) == list(range(9)) and order != list(range(9))
+  np.testing.assert_array_equal(found.mean, predictions.mean(0))
+  assert select('none', predictions).path == found.path
+  assert select('none', predictions,
+                key=jax.random.PRNGKey(1)).path['order'] != order
+  three = evaluation.score(
+      predictions[order[:3]].mean(0), predictions[order[:3]].std(0),
+      np.zeros(50), np.ones(50), num_samples=3)
+  np.testing.assert_allclose(found.path['kl_estimate'][2],
+                             three['kl_estimate'])
+  np.testing.assert_allclose(found.path['kl_reverse'][2], three['kl_reverse'])
+
+
+def test_members_that_diverged_have_no_path():
+  predictions = np.ones((3, 4))
+  predictions[1, 2] = np.nan
+  for selection in ('none', 'oracle'):
+    found = select(selection, predictions, np.ones((3, 4)))
+    assert found.path is None and found.num_samples == 3
+    assert np.isnan(found.mean[2]) and found.mean[0] == 1

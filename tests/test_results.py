@@ -65,7 +65,7 @@ def test_schema_has_the_fields_that_the_groups_name():
      "reference must be one of ['bayes', 'enn2021'], got 'exact'"),
     ({'status': 'fine'},
      "status must be one of ['ok', 'diverged', 'failed'], got 'fine'"),
-    ({'schema_version': 2}, 'schema_version must be 1, got 2'),
+    ({'schema_version': 1}, 'schema_version must be 2, got 1'),
     ({'kl': 1.}, "unknown fields ['kl']"),
     ({'kl_estimate': math.inf},
      'kl_estimate must be finite where status is ok, got inf'),
@@ -135,7 +135,7 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize('create', [False, True])
 @pytest.mark.parametrize('text, message', [
     ('{"project": "enn_ensembles", "schema_version": 7}',
-     'has schema_version 7, this program reads and writes 1'),
+     'has schema_version 7, this program reads and writes 2'),
     ('{"project": "other", "schema_version": 1}', "is a store of 'other'"),
     ('{"schema_version": 1}', 'STORE.json is damaged'),
     ('{"project": ', 'STORE.json is damaged'),
@@ -307,9 +307,9 @@ def test_hand_made_row_with_its_checksum_is_still_checked(store):
 
 def test_unit_of_another_version_is_not_called_damaged(store):
   path = store.write_unit(*make_unit())
-  _edit(path, lambda document: document.update(schema_version=2))
+  _edit(path, lambda document: document.update(schema_version=1))
   with pytest.raises(results.StoreError,
-                     match=r'\.json has schema_version 2, this program reads'):
+                     match=r'\.json has schema_version 1, this program reads'):
     store.read_rows()
 
 
@@ -515,3 +515,21 @@ def test_store_and_leaderboard_do_not_import_jax():
                         capture_output=True, text=True)
   assert done.stdout.split() == ['enn_ensembles.leaderboard',
                                  'enn_ensembles.results']
+
+
+def test_path_of_a_row(store):
+  path = {'order': [1, 0], 'kl_estimate': [2., 1.5], 'kl_reverse': [1., 0.1]}
+  row = make_row(path=path)
+  assert results.check_row(row)['path'] == path
+  store.write_unit(row['run_id'], [row])
+  assert store.read_rows()[0]['path'] == path
+  for wrong, message in (
+      ({'order': [0]}, 'path must have the fields .*where selection is none'),
+      ({**path, 'val_score': [1., 2.]}, 'path must have the fields'),
+      ({**path, 'kl_reverse': [1.]}, 'path must hold lists of one length'),
+      ({**path, 'kl_reverse': 1.}, 'path must hold lists of one length'),
+      ({**path, 'kl_reverse': [1., np.nan]}, 'path cannot be stored as JSON')):
+    with pytest.raises(results.StoreError, match=message):
+      results.check_row(make_row(path=wrong))
+  with pytest.raises(results.StoreError, match="fields .*'val_score'"):
+    results.check_row(make_row(path=path, selection='oracle'))

@@ -174,34 +174,34 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   assert dry[0] == 0
   lines = dry[1].splitlines()
   assert len(lines) == 3 * 2 + 1 and lines[-1].startswith(
-      '6 work units, 24 problems (of 6 and 24 in the sweep)')
-  assert lines[0].split()[:2] == ['4', 'problems']
+      '6 work units, 24 rows (of 6 and 24 in the sweep)')
+  assert lines[0].split()[:2] == ['4', 'rows']
   assert lines[0].split()[2].startswith('my_agent,source-file=sha256-')
 
   # A share does its part; the whole does the rest, and fails where it fails.
-  assert '12 problems in 3 work units to run, 0 done before' in share[1]
-  assert '12 problems in 3 work units to run, 12 done before' in rest[1]
+  assert '12 rows in 3 work units to run, 0 done before' in share[1]
+  assert '12 rows in 3 work units to run, 12 done before' in rest[1]
   for code, out, err in (share, rest):
     failed = out.count('2 ok, 2 failed')
     assert code == (1 if failed else 0)
     assert err.count('ArithmeticError: too noisy') == failed
   assert (share[1] + rest[1]).count('2 ok, 2 failed') == 2
   assert 'ArithmeticError: too noisy' in share[1] + rest[1]
-  # Plain timed lines, which count problems.
-  assert '] 12/12 problems; ' in rest[1]
+  # Plain timed lines, which count rows.
+  assert '] 12/12 rows; ' in rest[1]
 
-  assert again[0] == 1 and '0 problems in 0 work units to run' in again[1]
+  assert again[0] == 1 and '0 rows in 0 work units to run' in again[1]
   assert '4 of those done before failed; --retry_failed' in again[1]
   # One more seed: that seed alone.
-  assert '12 problems in 6 work units to run, 24 done before' in more[1]
+  assert '12 rows in 6 work units to run, 24 done before' in more[1]
 
   (folder / 'broken').unlink()
   before = snapshot(folder / 'results' / 'units')
   retry, last = run_commands(
       make_flags(folder, seed='0,1,2', retry_failed=True),
       make_flags(folder, seed='0,1,2'))
-  assert retry[0] == 0 and '6 problems in ' in retry[1]
-  assert last[0] == 0 and '0 problems in 0 work units to run' in last[1]
+  assert retry[0] == 0 and '6 rows in ' in retry[1]
+  assert last[0] == 0 and '0 rows in 0 work units to run' in last[1]
   after = snapshot(folder / 'results' / 'units')
   # What was finished was not touched.
   assert all(after[path] == old for path, old in before.items()
@@ -225,5 +225,5 @@ def test_the_command_with_workers(folder):
   assert done.returncode == 0, done.stderr
   assert 'left out by --max_num_train=3: (input_dim, data_ratio) = (3, 2)' in (
       done.stdout)
-  assert '] 6/6 problems; ' in done.stdout and done.stderr == ''
+  assert '] 6/6 rows; ' in done.stdout and done.stderr == ''
   assert len(results.ResultsStore(folder / 'results').read_rows()) == 6

@@ -278,3 +278,39 @@ def test_compiled_programs_are_kept(folder, monkeypatch):
       pathlib.Path('/some'))
   assert told['jax_persistent_cache_min_compile_time_secs'] == 0
   assert told['jax_persistent_cache_min_entry_size_bytes'] == -1
+
+
+def test_rows_of_selections(folder):
+  unit, = make_units(folder, 'ensemble', seed=(0, 1), num_ensemble=5,
+                     num_batches=30, hidden_sizes=(8,),
+                     selection=['none', 'oracle', 'val_nll'])
+  rows, _ = runner.run_unit(unit, make_options(folder))
+  assert [row['row_id'] for row in rows] == unit.row_ids()
+  for row in rows:
+    results.check_row(row)
+    path, kept = row['path'], row['num_samples_used']
+    assert sorted(path['order']) == list(range(5))
+    # The row is the point of its path that it says.
+    assert row['kl_estimate'] == pytest.approx(path['kl_estimate'][kept - 1])
+    assert row['kl_reverse'] == pytest.approx(path['kl_reverse'][kept - 1])
+    if row['selection'] == 'none':
+      assert kept == 5 and row['rank_seconds'] is None
+    else:
+      assert kept == 1 + np.argmin(path['val_score'])
+      assert row['rank_seconds'] > 0
+  plain, = make_units(folder, 'ensemble', seed=(0, 1), num_ensemble=5,
+                      num_batches=30, hidden_sizes=(8,))
+  alone, _ = runner.run_unit(plain, make_options(folder))
+  together = scores_of(rows)
+  for row_id, scores in scores_of(alone).items():
+    np.testing.assert_allclose(scores, together[row_id], rtol=1e-6)
+
+
+def test_selection_needs_members(folder):
+  unit, = make_units(folder, 'mc_dropout', selection='oracle')
+  with pytest.raises(ValueError, match="selection 'oracle' needs an agent with a"
+                                       " finite index set .*'mc_dropout' has"):
+    runner.check_units([unit])
+  unit, = make_units(folder, selection='val_nll')
+  with pytest.raises(ValueError, match="'val_nll' needs .*'my_agent"):
+    runner.check_units([unit], str(folder / 'my_agent.py'))
