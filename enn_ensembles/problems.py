@@ -28,7 +28,8 @@ import io
 import json
 import os
 import pathlib
-from typing import Any, Mapping, Optional, Sequence, Union
+import time
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Union
 
 from absl import logging
 import chex
@@ -46,6 +47,9 @@ PathLike = Union[str, os.PathLike]
 
 # The dense solver's limit: T = 10,000 takes 2 GB and half a minute.
 MAX_DENSE_TRAIN = 10_000
+
+# Test points whose joint covariance is kept.
+JOINT_TAU = 10
 
 # What a seed's keys are folded with: one constant per use, never reused.
 _X_TRAIN_KEY = 1
@@ -129,6 +133,24 @@ class ProblemConfig:
     return f'{name}_{base.config_hash(rest)}'
 
 
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+  """How a posterior was computed, and how exact it is.
+
+  Attributes:
+    solver: 'dense' or 'matrix_free'.
+    mean_error: bound of |mean - exact mean| / std over all points.
+    std_error: the same of |std - exact std| / exact std; of 'dense' the rounding
+      error at a few points.
+    seconds: wall time of its computation, shared evenly by the noise levels
+      that were computed together; the draw of f apart.
+  """
+  solver: str
+  mean_error: float
+  std_error: float
+  seconds: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
   """Data, and the exact posterior to compare an agent with.
@@ -148,6 +170,10 @@ class Problem:
     val_std: [num_val].
     y_val: labels at x_val, made like y_train, [num_val, 1]; None where brought
       data have none. Agents do not see them.
+    test_covariances: joint posterior covariances, ridge included, of
+      neighbouring test points, [num_test // tau, tau, tau] with tau = JOINT_TAU.
+    weights: (K + s^2 I)^-1 y_train, [T]: what any posterior mean is made from.
+    ground_truth: how the posterior was computed.
     noise_std: epsilon.
     reference: whose noise variance the posterior assumes.
     kernel: the prior of the posterior.
@@ -162,6 +188,9 @@ class Problem:
   val_mean: np.ndarray
   val_std: np.ndarray
   y_val: Optional[np.ndarray]
+  test_covariances: np.ndarray
+  weights: np.ndarray
+  ground_truth: GroundTruth
   noise_std: float
   reference: str
   kernel: kernels.KernelConfig
@@ -315,9 +344,9 @@ def problem_from_data(
   if y_val is not None:
     y_val = _check_targets('y_val', y_val, x_val)
   solver = _Solver(kernel, x_train, x_test, x_val)
-  moments = solver.moments([y_train[:, 0]], [float(noise_std)], reference)
-  return _make_problem(None, x_train, y_train, x_test, x_val, y_val,
-                       moments[0], float(noise_std), reference, kernel)
+  solved, = solver.solve([y_train[:, 0]], [float(noise_std)], reference)
+  return _make_problem(None, x_train, y_train, x_test, x_val, y_val, solved,
+                       float(noise_std), reference, kernel)
 
 
 def _check_finite(name: str, values: Any) -> np.ndarray:
@@ -392,22 +421,29 @@ def _digest(*arrays: np.ndarray) -> str:
   return sha.hexdigest()
 
 
+class _Solved(NamedTuple):
+  """Moments at x_test and x_val, one after the other, and where they are from."""
+  moments: posterior.Moments
+  ground_truth: GroundTruth
+
+
 def _make_problem(config: Optional[ProblemConfig], x_train: np.ndarray,
                   y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
-                  y_val: Optional[np.ndarray], moments: posterior.Moments,
+                  y_val: Optional[np.ndarray], solved: _Solved,
                   noise_std: float, reference: str,
                   kernel: kernels.KernelConfig) -> Problem:
   """Takes moments at x_test and x_val together apart; locks the arrays."""
-  num_test = len(x_test)
+  num_test, moments = len(x_test), solved.moments
   arrays = dict(
       x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val, y_val=y_val,
       test_mean=moments.mean[:num_test], test_std=moments.std[:num_test],
-      val_mean=moments.mean[num_test:], val_std=moments.std[num_test:])
+      val_mean=moments.mean[num_test:], val_std=moments.std[num_test:],
+      test_covariances=moments.covariances, weights=moments.weights)
   for array in arrays.values():
     if array is not None:
       array.flags.writeable = False
   return Problem(config=config, noise_std=noise_std, reference=reference,
-                 kernel=kernel, **arrays)
+                 kernel=kernel, ground_truth=solved.ground_truth, **arrays)
 
 
 class _Solver:
@@ -418,6 +454,7 @@ class _Solver:
     self._kernel = kernel
     self._x_train = x_train
     self._x_val = x_val
+    self._num_test = len(x_test)
     # One product of kernel and factor serves both, without copying T rows.
     self._x = np.concatenate([x_test, x_val])
 
@@ -443,15 +480,25 @@ class _Solver:
         kernels.nngp(self._kernel, self._x_val), normals, val_normals,
         work=self._work)
 
-  def moments(self, targets: Sequence[np.ndarray],
-              noise_stds: Sequence[float],
-              reference: str) -> list[posterior.Moments]:
-    """Moments at x_test and x_val, one after the other, per noise level."""
+  def solve(self, targets: Sequence[np.ndarray],
+            noise_stds: Sequence[float], reference: str) -> list[_Solved]:
+    """The posterior at x_test and x_val per noise level."""
+    start = time.perf_counter()
     diagonal = np.diagonal(self._matrix)
-    return posterior.posterior_moments(
+    num_blocks = self._num_test // JOINT_TAU
+    block_priors = np.empty([num_blocks, JOINT_TAU, JOINT_TAU])
+    for i in range(num_blocks):
+      block_priors[i] = kernels.nngp(
+          self._kernel, self._x[i * JOINT_TAU:(i + 1) * JOINT_TAU])
+    found = posterior.posterior_moments(
         self._matrix, self._cross, kernels.nngp_diag(self._kernel, self._x),
         targets, [posterior.noise_variance(noise_std, diagonal, reference)
-                  for noise_std in noise_stds], work=self._work)
+                  for noise_std in noise_stds],
+        block_priors=block_priors, work=self._work)
+    seconds = (time.perf_counter() - start) / len(found)
+    return [_Solved(moments, GroundTruth('dense', moments.mean_error,
+                                         moments.std_error, seconds))
+            for moments in found]
 
 
 class _Group:
@@ -481,10 +528,10 @@ class _Group:
                for config in configs}
     val_targets = {config: val_function + config.noise_std * self._val_noise
                    for config in configs}
-    moments = self._make_moments(targets)
+    solved = self._solve(targets)
     return [_make_problem(config, self._x_train, targets[config][:, None],
                           self._x_test, self._x_val,
-                          val_targets[config][:, None], moments[config],
+                          val_targets[config][:, None], solved[config],
                           float(config.noise_std), config.reference,
                           config.kernel) for config in configs]
 
@@ -510,30 +557,52 @@ class _Group:
       entry.write(arrays)
     return arrays['function'], arrays['val_function']
 
-  def _make_moments(self, targets: Mapping[ProblemConfig, np.ndarray]
-                    ) -> dict[ProblemConfig, posterior.Moments]:
-    """Moments at x_test and x_val; computed for what is not in the cache."""
+  def _solve(self, targets: Mapping[ProblemConfig, np.ndarray]
+             ) -> dict[ProblemConfig, _Solved]:
+    """Posteriors; computed for what is not in the cache."""
     entries, found = {}, {}
     if self._cache_dir is not None:
       x_digest = _digest(self._x_train, self._x_test, self._x_val)
       for config, target in targets.items():
         identity = {'kind': 'posterior', 'config': config,
-                    'kernel_ridge': posterior.KERNEL_RIDGE}
+                    'kernel_ridge': posterior.KERNEL_RIDGE,
+                    'joint_tau': JOINT_TAU}
         entries[config] = _CacheEntry(self._cache_dir, config.problem_id,
                                       identity, x_digest + _digest(target))
         arrays = entries[config].read()
         if arrays is not None:
-          found[config] = posterior.Moments(**arrays)
+          found[config] = _unpack(arrays)
     missing = [config for config in targets if config not in found]
     if missing:
-      computed = self._solver.moments(
+      computed = self._solver.solve(
           [targets[config] for config in missing],
           [config.noise_std for config in missing], self._config.reference)
-      for config, moments in zip(missing, computed, strict=True):
-        found[config] = moments
+      for config, solved in zip(missing, computed, strict=True):
+        found[config] = solved
         if config in entries:
-          entries[config].write({'mean': moments.mean, 'std': moments.std})
+          entries[config].write(_pack(solved))
     return found
+
+
+_MOMENT_ARRAYS = ('mean', 'std', 'covariances', 'weights')
+
+
+def _pack(solved: _Solved) -> dict[str, np.ndarray]:
+  """What a cache file holds of a posterior."""
+  return {**{name: getattr(solved.moments, name) for name in _MOMENT_ARRAYS},
+          **{f'ground_truth.{name}': np.asarray(value) for name, value
+             in dataclasses.asdict(solved.ground_truth).items()}}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> _Solved:
+  """Inverse of `_pack`."""
+  ground_truth = GroundTruth(**{
+      field.name: arrays[f'ground_truth.{field.name}'].item()
+      for field in dataclasses.fields(GroundTruth)})
+  moments = posterior.Moments(
+      **{name: arrays[name] for name in _MOMENT_ARRAYS},
+      mean_error=ground_truth.mean_error, std_error=ground_truth.std_error)
+  return _Solved(moments, ground_truth)
 
 
 class _CacheEntry:

@@ -40,15 +40,45 @@ def test_moments_match_the_formula():
   before = kernel.copy()
   variances = [1e-4, 1e-2, 1.]
   targets = [y, y + 1, 2 * y]
+  prior = kernels.nngp(_CONFIG, x)
   moments = posterior.posterior_moments(
       kernel, kernels.nngp(_CONFIG, x, x_train), kernels.nngp_diag(_CONFIG, x),
-      targets, variances)
+      targets, variances, block_priors=np.stack([prior[:4, :4],
+                                                 prior[4:8, 4:8]]))
   np.testing.assert_array_equal(kernel, before)
   for got, target, variance in zip(moments, targets, variances, strict=True):
     mean, covariance = _truth(x_train, x, target, variance)
     np.testing.assert_allclose(got.mean, mean, rtol=0, atol=1e-11)
     np.testing.assert_allclose(got.std, np.sqrt(np.diag(covariance) + 1e-6),
                                rtol=0, atol=1e-11)
+    for block, covariances in enumerate(got.covariances):
+      part = slice(4 * block, 4 * block + 4)
+      np.testing.assert_allclose(
+          covariances, covariance[part, part] + 1e-6 * np.eye(4), rtol=0,
+          atol=1e-11)
+    np.testing.assert_allclose(
+        (kernel + variance * np.eye(40)) @ got.weights, target, atol=1e-10)
+    # Rounding alone, and bounded from above.
+    assert np.max(np.abs(got.mean - mean) / got.std) <= got.mean_error < 1e-9
+    assert 0 < got.std_error < 1e-9
+
+
+def test_errors_say_when_a_solution_is_wrong(monkeypatch):
+  x_train, x, y = _regression()
+  kernel = kernels.nngp(_CONFIG, x_train)
+  cholesky = posterior.cholesky
+  monkeypatch.setattr(  # The factor of a matrix that is 1 % off.
+      posterior, 'cholesky', lambda matrix, shift, work: cholesky(
+          1.01 * matrix, shift, work))
+  got, = posterior.posterior_moments(
+      kernel, kernels.nngp(_CONFIG, x, x_train), kernels.nngp_diag(_CONFIG, x),
+      [y], [0.01])
+  mean, covariance = _truth(x_train, x, y, 0.01)
+  error = np.max(np.abs(got.mean - mean) / got.std)
+  assert 1e-3 < error < got.mean_error < 100 * error
+  std = np.sqrt(np.diag(covariance) + 1e-6)
+  error = np.max(np.abs(got.std - std) / std)
+  assert error / 5 < got.std_error < 5 * error
 
 
 def _check_published(path: pathlib.Path) -> None:
