@@ -45,12 +45,16 @@ class NetworkAgent:
     learning_rate: of Adam.
     num_batches: SGD steps.
     batch_size: data points per step, drawn with replacement.
+    final_learning_rate: where half a cosine over num_batches takes the learning
+      rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts); None
+      keeps it constant.
   """
   make_network: Callable[[base.PriorKnowledge], base.EpistemicNetwork]
   make_loss: Callable[[base.PriorKnowledge], losses.Loss]
   learning_rate: float = 1e-3
   num_batches: int = 1000
   batch_size: int = 100
+  final_learning_rate: Optional[float] = None
 
   def __call__(self, data: base.Data, prior: base.PriorKnowledge,
                key: chex.PRNGKey) -> base.EpistemicSampler:
@@ -116,7 +120,12 @@ def train_problem(agent: NetworkAgent, x: base.Array, y: base.Array,
   params, state = network.init(fold_in(_INIT_KEY), x[:1], index)
   context = loss.prepare(network, params, state, base.Data(x, y),
                          fold_in(_PREPARE_KEY))
-  optimizer = optax.adam(agent.learning_rate)
+  learning_rate = agent.learning_rate
+  if agent.final_learning_rate is not None:
+    learning_rate = optax.cosine_decay_schedule(
+        agent.learning_rate, agent.num_batches,
+        alpha=agent.final_learning_rate / agent.learning_rate)
+  optimizer = optax.adam(learning_rate)
   # Rows by remainder: the bias, T / 2^32, is far below any effect.
   rows = jax.random.bits(
       fold_in(_MINIBATCH_KEY), [agent.num_batches, agent.batch_size],

@@ -50,6 +50,8 @@ PUBLISHED_AGENTS = {
     'layer_ensemble_5': ('layer_ensemble', {'num_options': 5,
                                             'noise_by': 'first_option'}),
     'hypermodel': ('hypermodel', {}),
+    'vnn': ('vnn', {}),
+    'vnn_sweep2': ('vnn', {'hidden_sizes': (100, 100)}),
 }
 
 CELL = ['input_dim', 'data_ratio', 'noise_std', 'seed']

@@ -7,7 +7,7 @@ first option, and training on a random subset of the combinations per step.
 
 --max_num_train=1000 keeps the cells up to (100, 10) and (1000, 1); the cell
 (1000, 100) has more training points than the dense exact posterior takes.
-Figure 2 of the results: python -m experiments.figure2.
+The picture of the results: python -m experiments.figure2.
 """
 
 INPUT_DIM = [10, 100, 1000]

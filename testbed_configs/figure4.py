@@ -8,7 +8,7 @@ as well, so that ranking is not taken for a virtue of layer ensembles.
 
 --max_num_train=1000 keeps the cells up to (100, 10) and (1000, 1); the cell
 (1000, 100) has more training points than the dense exact posterior takes.
-Figure 4 of the results: python -m experiments.figure4.
+The picture of the results: python -m experiments.figure4.
 """
 
 INPUT_DIM = [10, 100, 1000]

@@ -6,7 +6,7 @@ ensembles; and the agents that this project knows besides.
 
 --max_num_train=1000 keeps the cells up to (100, 10) and (1000, 1); the cell
 (1000, 100) has more training points than the dense exact posterior takes.
-Figure 5 of the results: python -m experiments.figure5.
+The picture of the results: python -m experiments.figure5.
 """
 
 INPUT_DIM = [10, 100, 1000]

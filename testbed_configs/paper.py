@@ -18,6 +18,7 @@ AGENTS = [
     {'agent': 'batch_ensemble', 'num_ensemble': 10},
     {'agent': 'mc_dropout', 'dropout_rate': 0.05},
     {'agent': 'bbb', 'sigma_0': 100.},
+    {'agent': 'vnn'},
     {'agent': 'hypermodel', 'index_dim': 20},
     # Audits: the posterior itself, exactly and sampled; the prior; one network.
     {'agent': 'exact_posterior', 'analytic': [True, False]},

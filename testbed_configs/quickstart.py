@@ -12,6 +12,7 @@ AGENTS = [
     {'agent': 'batch_ensemble', 'num_ensemble': 10},
     {'agent': 'mc_dropout', 'dropout_rate': 0.05},
     {'agent': 'bbb', 'sigma_0': 100.},
+    {'agent': 'vnn'},
     # Of the paper's 5, 10 and 20: 20 draws twice the indices per step.
     {'agent': 'hypermodel', 'index_dim': 10},
     # Audits: the posterior itself, exactly and sampled; the prior; one network.

@@ -37,6 +37,7 @@ FEW = {
     'bbb': {'num_index_samples': 3},
     'hypermodel': {'index_dim': 4, 'samples_per_dim': 2},
     'layer_ensemble': {'num_options': 2},
+    'vnn': {'num_index_samples': 3},
     **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
                     {'num_ensemble': 3})}
 
@@ -82,7 +83,7 @@ def make_sampler(name):
 def test_all_agents_are_found():
   assert NAMES == ['batch_ensemble', 'bbb', 'deep_sub_ensemble', 'ensemble',
                    'exact_posterior', 'hypermodel', 'layer_ensemble', 'map',
-                   'mc_dropout', 'prior_only']
+                   'mc_dropout', 'prior_only', 'vnn']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -173,7 +174,7 @@ def test_one_index_is_a_row_of_many(name):
 def test_all_indices_come_in_the_order_of_the_support(name):
   network, params, state, _ = make_network(name)
   support = base.get_support(network.indexer)
-  if name in ('bbb', 'hypermodel', 'mc_dropout'):
+  if name in ('bbb', 'hypermodel', 'mc_dropout', 'vnn'):
     assert support is None
     return
   everything, _ = base.apply_indices(network, params, state, X, None)
@@ -198,6 +199,11 @@ BAD_VALUES = {
     'reference': ['posterior'],
     'hidden_sizes': [50, [50], (0,), (5.,)],
     'learning_rate': [0., -1e-3, float('nan'), '1e-3'],
+    'final_learning_rate': [-1e-6, 0.1, float('nan'), '1e-6'],
+    'activation': ['gelu', None], 'activation_mode': ['end+mean', '', None],
+    'global_std_mode': ['add', None],
+    'global_std': [-1., float('nan'), float('inf'), None, '2'],
+    'loss_function': ['elbo', None],
     'num_batches': [0, 1.5], 'batch_size': [0, None],
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import subprocess
@@ -195,6 +196,54 @@ def test_the_final_loss_is_of_the_last_hundred_steps():
   np.testing.assert_allclose(trained.params, [[-75., -75.]], rtol=1e-6)
   expected = np.mean([-0.5 * step for step in range(50, 150)])
   np.testing.assert_allclose(trained.final_loss, [[expected] * 2], rtol=1e-6)
+
+
+def train_on_a_slope(num_batches, dtype=jnp.float64, **rates):
+  """The updates of a parameter whose gradient is 1: Adam's learning rates.
+
+  The state keeps the parameter of every step.
+  """
+  def evaluate(network, params, state, *rest):
+    del network, rest
+    return params, (jnp.concatenate([state[1:], params[None]]), {})
+
+  network = base.EpistemicNetwork(
+      apply=None, indexer=networks.EnsembleIndexer(1),
+      init=lambda key, x, z: (jnp.zeros((), x.dtype),
+                              jnp.zeros(num_batches, x.dtype)))
+  agent = training.NetworkAgent(
+      make_network=lambda prior: network,
+      make_loss=lambda prior: losses.Loss(lambda *args: (), evaluate),
+      num_batches=num_batches, batch_size=1, **rates)
+  trained = training.train(agent, X[:1], Y[:1, :1], NOISE_STDS[:1], KEYS[:1],
+                           dtype=dtype)
+  assert trained.params.dtype == dtype
+  history = np.append(trained.state[0, 0], trained.params[0, 0])
+  return -np.diff(history)
+
+
+@pytest.mark.parametrize('num_batches, final', [(40, 1e-3), (7, 0.), (1, 0.1)])
+def test_a_final_learning_rate_is_the_end_of_half_a_cosine(num_batches, final):
+  rates = train_on_a_slope(num_batches, learning_rate=0.5,
+                           final_learning_rate=final)
+  expected = [final + 0.5 * (0.5 - final) * (1. + math.cos(
+      math.pi * step / num_batches)) for step in range(num_batches)]
+  np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
+  np.testing.assert_allclose(rates[0], 0.5, rtol=1e-6)
+  if num_batches == 40:
+    np.testing.assert_allclose(rates[20], 0.5 * (0.5 + final), rtol=1e-6)
+    assert final < rates[-1] < 0.004
+  single = train_on_a_slope(num_batches, jnp.float32, learning_rate=0.5,
+                            final_learning_rate=final)
+  np.testing.assert_allclose(single, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_final_learning_rate_it_stays():
+  rates = train_on_a_slope(10, learning_rate=0.5)
+  np.testing.assert_allclose(rates, 0.5, rtol=1e-6)
+  np.testing.assert_allclose(
+      train_on_a_slope(10, learning_rate=0.5, final_learning_rate=0.5), rates,
+      rtol=1e-12)
 
 
 def test_nan_in_the_data_spoils_its_own_problem_only():
