@@ -1,0 +1,258 @@
+"""How alike the members of ensembles are: is BatchEnsemble one network?
+
+python -m experiments.member_similarity --output_dir=OUT \
+    [--input_dim=10,100 --data_ratio=1,10 --noise_std=0.01,0.1,1 --seed=0,1,2]
+
+Trains BatchEnsembles, deep ensembles and layer ensembles on the testbed's
+problems and compares their members in pairs at x_test, by `similarity`:
+disagreement of signs, Jensen-Shannon divergence of N(f_k(x), noise_std^2),
+correlation of predictions, cosine of the members' effective weights (without
+biases and prior; W o (r s^T) for a BatchEnsemble); and their std over the exact
+posterior's, and their KL, beside that of one network.
+
+Writes similarity.csv: a row per agent setting and cell, means over pairs and
+seeds with Student's t 95 % intervals over seeds, and per agent setting a row
+without a cell, the mean over all of them.
+"""
+
+import logging
+import pathlib
+import time
+from typing import Any, Callable, Mapping, Sequence
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles import comparison
+from enn_ensembles import evaluation
+from enn_ensembles import leaderboard
+from enn_ensembles import problems
+from enn_ensembles import results
+from enn_ensembles import similarity
+from enn_ensembles import sweeps
+from enn_ensembles import training
+from enn_ensembles.agents import batch_ensemble
+from experiments import cli
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where similarity.csv goes; made if missing.',
+    required=True)
+_INPUT_DIM = flags.DEFINE_list('input_dim', ['10', '100'], 'Values of D_x.')
+_DATA_RATIO = flags.DEFINE_list('data_ratio', ['1', '10'], 'Values of lambda.')
+_NOISE_STD = flags.DEFINE_list('noise_std', ['0.01', '0.1', '1'],
+                               'Values of epsilon.')
+_SEED = flags.DEFINE_list('seed', ['0', '1', '2'], 'Seeds of the problems.')
+_REFERENCE = flags.DEFINE_enum(
+    'reference', 'bayes', ['bayes', 'enn2021'], 'Reference of the posterior.')
+_AGENTS = flags.DEFINE_list(
+    'agents', None, 'Only these agents. Default: every one of AGENTS.')
+_NUM_BATCHES = flags.DEFINE_integer(
+    'num_batches', None, 'SGD steps, for a trial. Default: those of the '
+    'agents.', lower_bound=1)
+
+AGENTS = (
+    {'agent': 'batch_ensemble', 'num_ensemble': 10,
+     'fast_init': ['sign', 'normal'], 'prior_scale': [1., 0.]},
+    {'agent': 'ensemble', 'num_ensemble': 10, 'prior_scale': [1., 0.]},
+    {'agent': 'layer_ensemble', 'num_options': 3, 'prior_scale': [1., 0.]},
+    {'agent': 'map'},
+)
+
+# Those of ten members; of 27 as many, evenly spread.
+MAX_PAIRS = 45
+
+
+def member_layers(agent: str, network: base.EpistemicNetwork,
+                  params: Mapping[str, Mapping[str, Any]]) -> list[np.ndarray]:
+  """The weights that every member computes with.
+
+  Args:
+    agent: name of the agent, one of AGENTS.
+    network: its network.
+    params: trained parameters of one problem.
+
+  Returns:
+    Per layer [K, out, in + 1] float64, the bias last.
+  """
+  (named,) = params.values()
+  num_layers = sum(name.startswith('w_') for name in named)
+  if agent == 'batch_ensemble':
+    layers = batch_ensemble.member_layers(
+        [tuple(named[f'{part}_{layer}'] for part in 'wrsb')
+         for layer in range(num_layers)], None)
+  elif agent == 'layer_ensemble':
+    # [out, options, in + 1]; a member is an option of every layer.
+    layers = [
+        jnp.swapaxes(named[f'w_{layer}'], 0, 1)[options]
+        for layer, options in enumerate(network.indexer.support().T)]
+  else:
+    layers = [named[f'w_{layer}'] for layer in range(num_layers)]
+  return [np.asarray(layer, np.float64) for layer in layers]
+
+
+def measure(predictions: np.ndarray, layers: Sequence[np.ndarray],
+            problem: problems.Problem) -> dict[str, float]:
+  """All measures of one trained ensemble on one problem.
+
+  Args:
+    predictions: of all members at x_test, [K, N].
+    layers: of `member_layers`.
+    problem: the problem.
+
+  Returns:
+    Name -> value. One member has no pairs: only the KL.
+  """
+  mean, std = evaluation.sample_moments(predictions, axis=0)
+  scores = evaluation.score(mean, std, problem.test_mean, problem.test_std,
+                            num_samples=len(predictions))
+  found = {score: scores[score] for score in comparison.SCORES}
+  if len(predictions) < 2:
+    return found
+  pairs = similarity.member_pairs(len(predictions), MAX_PAIRS)
+  weights = [layer[..., :-1].reshape(len(layer), -1) for layer in layers]
+  pairwise = {
+      'disagreement': similarity.sign_disagreement(predictions, pairs),
+      'jensen_shannon': similarity.mean_jensen_shannon(
+          predictions, problem.noise_std, pairs),
+      'correlation': similarity.correlation(predictions, pairs),
+      'cosine': similarity.cosine(np.concatenate(weights, axis=1), pairs),
+      **{f'cosine_layer_{i}': similarity.cosine(layer, pairs)
+         for i, layer in enumerate(weights)}}
+  return {**{name: float(np.mean(values))
+             for name, values in pairwise.items()},
+          'std_ratio': float(np.mean(std / problem.test_std)), **found}
+
+
+def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
+  """Trains an agent setting on one (input_dim, data_ratio) and measures it.
+
+  Returns:
+    A dict per noise level and seed.
+  """
+  groups = [problems.make_problem_group(
+      unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
+      reference=unit.reference) for seed in unit.seeds]
+  module = agents_lib.load_agent(unit.agent)
+  agent = agents_lib.make_agent(
+      module, agents_lib.make_config(module, unit.agent_config))
+  trained = training.train(
+      agent, np.stack([group[0].x_train for group in groups]),
+      np.stack([[problem.y_train for problem in group] for group in groups]),
+      np.asarray(unit.noise_stds),
+      jnp.stack([problems.agent_key(seed) for seed in unit.seeds]),
+      dtype=jnp.dtype(unit.dtype))
+  predictions, *_ = evaluation.predict(
+      agent, trained, np.stack([group[0].x_test for group in groups]),
+      jnp.stack([problems.evaluation_key(seed) for seed in unit.seeds]), None)
+  network = agent.make_network(groups[0][0].prior)
+  found = []
+  for s, group in enumerate(groups):
+    for e, problem in enumerate(group):
+      layers = member_layers(unit.agent, network, jax.tree.map(
+          lambda leaf, s=s, e=e: leaf[s, e], trained.params))
+      found.append({
+          'setting': unit.agent_id, 'num_members': predictions.shape[2],
+          'reference': unit.reference, 'input_dim': unit.input_dim,
+          'data_ratio': unit.data_ratio, 'noise_std': unit.noise_stds[e],
+          'seed': unit.seeds[s],
+          **measure(np.asarray(predictions[s, e], np.float64), layers,
+                    problem)})
+  return found
+
+
+CELL = ['input_dim', 'data_ratio', 'noise_std']
+_KEYS = ['setting', 'num_members', 'reference']
+
+
+def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Means over seeds, per agent setting and cell and over all cells.
+
+  Args:
+    found: a dict per agent setting and problem; every setting on the same
+      problems.
+  """
+  table = pd.DataFrame(found)
+  measures = [name for name in table if name not in (*_KEYS, *CELL, 'seed')]
+  lines = []
+  for keys, own in table.groupby(_KEYS, sort=False):
+    cells = [(cell, rows) for cell, rows in own.groupby(CELL)]
+    for cell, rows in [*cells, ((None, None, None), own)]:
+      per_seed = rows.groupby('seed')[measures].mean()
+      line = {**dict(zip(_KEYS, keys)), **dict(zip(CELL, cell)),
+              'num_cells': len(rows) // len(per_seed),
+              'num_seeds': len(per_seed)}
+      for name in measures:
+        interval = comparison.seed_interval(per_seed[name].to_numpy())
+        for ending, value in zip(('', '_low', '_high'), interval):
+          line[name + ending] = None if value is None or np.isnan(
+              value) else float(value)
+      lines.append(line)
+  single = {tuple(line[name] for name in CELL): line['kl_estimate']
+            for line in lines if line['setting'] == 'map'}
+  for line in lines:
+    line['map_kl_estimate'] = single.get(tuple(line[name] for name in CELL))
+  return pd.DataFrame(lines, dtype=object)
+
+
+def _numbers(flag: flags.FlagHolder,
+             kind: Callable[[str], Any]) -> tuple[Any, ...]:
+  try:
+    return tuple(kind(text) for text in flag.value)
+  except ValueError:
+    what = 'integers' if kind is int else 'numbers'
+    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
+                     f'{",".join(flag.value)!r}.') from None
+
+
+def _make_units() -> list[sweeps.WorkUnit]:
+  entries = AGENTS
+  if _AGENTS.value is not None:
+    known = {entry['agent'] for entry in AGENTS}
+    for name in _AGENTS.value:
+      if name not in known:
+        raise ValueError(f'agents must be among {", ".join(sorted(known))}, '
+                         f'got {name!r}.')
+    entries = tuple(e for e in AGENTS if e['agent'] in _AGENTS.value)
+  if _NUM_BATCHES.value is not None:
+    entries = tuple({**entry, 'num_batches': _NUM_BATCHES.value}
+                    for entry in entries)
+  return list(sweeps.expand(sweeps.SweepConfig(
+      name='of member_similarity', agents=entries,
+      input_dim=_numbers(_INPUT_DIM, int),
+      data_ratio=_numbers(_DATA_RATIO, float),
+      noise_std=_numbers(_NOISE_STD, float), seed=_numbers(_SEED, int),
+      reference=_REFERENCE.value)))
+
+
+def main(_) -> None:
+  jax.config.update('jax_enable_x64', True)
+  logging.getLogger('jax').setLevel(logging.WARNING)
+  units = _make_units()
+  folder = results.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  start, found = time.perf_counter(), []
+  for i, unit in enumerate(units):
+    found += measure_unit(unit)
+    print(f'[{time.perf_counter() - start:6.1f} s] {i + 1}/{len(units)} '
+          f'{unit.agent_id}, D = {unit.input_dim}, lambda = '
+          f'{unit.data_ratio:g}', flush=True)
+  table = summarize(found)
+  path = pathlib.Path(folder) / 'similarity.csv'
+  results.write_atomically(path, leaderboard.csv_text(table).encode())
+  overall = table[table['input_dim'].isna()]
+  names = [name for name in ('disagreement', 'jensen_shannon', 'correlation',
+                             'cosine', 'std_ratio', 'kl_estimate')
+           if name in overall]
+  print(' '.join([f'{"setting":52s}', *(f'{name:>14s}' for name in names)]))
+  for _, line in overall.iterrows():
+    print(' '.join([f'{line["setting"]:52s}', *(
+        f'{leaderboard.short_number(line[name]):>14s}' for name in names)]))
+  print(path)
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

@@ -1,0 +1,72 @@
+"""Puts the Layer Ensembles paper's claims to the test, on rows.
+
+python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
+    [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
+
+Writes claims.csv, every line with its numbers, and claims.md, the table of the
+README. `enn_ensembles/claims.py` states the rule of every verdict.
+"""
+
+import collections
+import pathlib
+from typing import Optional
+
+from absl import flags
+import pandas as pd
+
+from enn_ensembles import claims
+from enn_ensembles import leaderboard
+from enn_ensembles import results
+from experiments import cli
+
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders that sweeps of testbed_configs/figure2.py, '
+    'figure4.py and figure5.py have written to; of both references if you '
+    'like.', required=True)
+_FIGURE3_CSV = flags.DEFINE_string(
+    'figure3_csv', None, 'figure3.csv, for claim 4.')
+_SIMILARITY_CSV = flags.DEFINE_string(
+    'similarity_csv', None, 'similarity.csv, for claim 6.')
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the tables go; made if missing.', required=True)
+
+
+def read_table(flag: flags.FlagHolder) -> Optional[pd.DataFrame]:
+  """The CSV that a flag names; None if it was not given.
+
+  Raises:
+    ValueError: there is no such file, or it is no CSV.
+  """
+  if flag.value is None:
+    return None
+  path = pathlib.Path(flag.value)
+  if not path.is_file():
+    raise ValueError(f'{flag.name} must be a CSV file, got {str(path)!r}, '
+                     'which does not exist.')
+  try:
+    return pd.read_csv(path)
+  except (ValueError, pd.errors.ParserError) as error:
+    raise ValueError(f'{flag.name} {str(path)!r} is no CSV file: '
+                     f'{error}.') from error
+
+
+def main(_) -> None:
+  figure3, similarity = read_table(_FIGURE3_CSV), read_table(_SIMILARITY_CSV)
+  rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
+  lines = claims.evaluate(rows, figure3, similarity)
+  folder = results.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  text = claims.format_markdown(lines)
+  results.write_atomically(
+      folder / 'claims.csv',
+      leaderboard.csv_text(claims.make_table(lines)).encode())
+  results.write_atomically(folder / 'claims.md', text.encode())
+  print(text)
+  counts = collections.Counter(line.verdict for line in lines)
+  print(', '.join(f'{counts[verdict]} {verdict}'
+                  for verdict in claims.VERDICTS))
+  print(folder / 'claims.csv')
+  print(folder / 'claims.md')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

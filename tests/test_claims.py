@@ -1,0 +1,378 @@
+"""Verdicts on rows whose truth is planted: each must be able to come out."""
+
+import dataclasses
+import math
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from enn_ensembles import claims
+from enn_ensembles import comparison
+from enn_ensembles import results
+import example_rows
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+Interval = comparison.Interval
+
+CELLS = [(10, 1., 0.1), (100, 1., 1.)]
+SEEDS = (0, 1, 2, 3)
+
+
+def make_rows(setting, level, reference='bayes', reverse=2., path=None,
+              spread=0.02, seeds=SEEDS):
+  """Rows of a setting with mean KL `level`, some scatter over seeds.
+
+  Args:
+    setting: a `comparison.Setting`.
+    level: KL of all members.
+    reference: of the rows.
+    reverse: kl_reverse over kl_estimate.
+    path: KL by number of samples over `level`, a list; None for no path.
+    spread: relative scatter, known and summing to 0 over seeds.
+    seeds: seeds.
+  """
+  rows = []
+  scatter = spread * np.array([-1., 1., -0.5, 0.5])
+  # As a sweep names it: what is not a default.
+  defaults = {'layer_ensemble': {'num_options': 3, 'prior_scale': 1.},
+              'ensemble': {'num_ensemble': 10, 'prior_scale': 1.}}
+  named = [f'{name}={value:g}' for name, value in setting.fields
+           if defaults.get(setting.agent, dict(setting.fields))[name] != value]
+  agent_id = ','.join([setting.agent, *named])
+  for cell in CELLS:
+    for seed in seeds:
+      kl = level * (1. + scatter[seed % 4])
+      kls = None if path is None else [kl * value for value in path]
+      stored = None if kls is None else {
+          'order': list(range(len(kls))), 'kl_estimate': kls,
+          'kl_reverse': [reverse * v for v in kls],
+          **({} if setting.selection == 'none' else {'val_score': kls})}
+      rows.append(example_rows.make_row(
+          kl, agent_id=agent_id, agent=setting.agent, seed=seed,
+          input_dim=cell[0], data_ratio=cell[1], noise_std=cell[2],
+          agent_config=dict(setting.fields), selection=setting.selection,
+          reference=reference, kl_reverse=reverse * kl, path=stored,
+          run_id=f'{agent_id}-D{cell[0]}-{setting.selection}-{reference}',
+          problem_id=f'D{cell[0]}_s{seed}_{reference}',
+          rank_seconds=None if setting.selection == 'none' else 0.1))
+  return rows
+
+
+def u_path(best, length=125, depth=0.5):
+  """A path with its lowest value `depth` at P = best, 1 at the end."""
+  p = np.arange(1, length + 1)
+  rise = np.log(p / best) / np.log(length / best)
+  fall = np.log(best / p) / np.log(max(best, 2))
+  return (depth + (1. - depth) * np.where(p > best, rise, fall)).tolist()
+
+
+def lines_by_claim(rows, **tables):
+  found = {}
+  for line in claims.evaluate(rows, **tables):
+    found.setdefault((line.claim, line.reference, line.score), line)
+  return found
+
+
+@pytest.mark.parametrize('found, verdict', [
+    (Interval(2.1, 1.9, 2.3), 'reproduced'),
+    (Interval(1.85, 1.7, 2.), 'reproduced'),  # From 0.9 * 2 on.
+    (Interval(1.75, 1.7, 1.8), 'partly'),
+    (Interval(3., 0.9, 9.), 'partly'),
+    (Interval(1.2, 0.9, 1.5), 'not reproduced'),
+    (Interval(0.5, 0.4, 0.6), 'not reproduced'),
+    (Interval(3.), 'partly'),
+    (Interval(1.5), 'not reproduced'),
+    (Interval(math.nan, math.nan, math.nan), 'not reproduced')])
+def test_judge_factor(found, verdict):
+  assert claims.judge_factor(found, 2.) == verdict
+
+
+@pytest.mark.parametrize('found, verdict', [
+    (Interval(1.1, 1.01, 1.2), 'reproduced'),
+    (Interval(1.1, 0.9, 1.3), 'partly'),
+    (Interval(0.9, 0.8, 1.01), 'partly'),
+    (Interval(0.9, 0.8, 0.99), 'not reproduced'), (Interval(1.1), 'partly'),
+    (Interval(0.9), 'not reproduced'),
+    (Interval(math.inf, math.nan, math.nan), 'partly')])
+def test_judge_better(found, verdict):
+  assert claims.judge_better(found) == verdict
+
+
+@pytest.mark.parametrize('found, verdict', [
+    (Interval(0.05, 0.01, 0.09), 'reproduced'), (Interval(0.05), 'partly'),
+    (Interval(0.08, 0.05, 0.11), 'partly'),
+    (Interval(0.08, 0.07, 0.09), 'not reproduced'),
+    (Interval(0.08), 'not reproduced'),
+    (Interval(math.nan, math.nan, math.nan), 'not reproduced')])
+def test_judge_at_most(found, verdict):
+  assert claims.judge_at_most(found, 0.06) == verdict
+
+
+def test_priors_ratio_is_measured_per_k():
+  rows = []
+  for k, ratio in ((2, 2.5), (3, 1.4), (5, 0.8), (6, 1.)):
+    rows += make_rows(claims.layer_ensemble(k), 0.4)
+    rows += make_rows(claims.layer_ensemble(k, prior_scale=0.), 0.4 * ratio,
+                      spread=-0.02)
+  found = lines_by_claim(rows)
+  verdicts = {k: found[f'2, K = {k}', 'bayes', 'kl_estimate'].verdict
+              for k in (2, 3, 5, 6)}
+  assert verdicts == {2: 'reproduced', 3: 'partly', 5: 'not reproduced',
+                      6: 'not reproduced'}
+  line = found['2, K = 2', 'bayes', 'kl_reverse']
+  assert line.ours == pytest.approx(2.5)
+  assert line.low < 2.5 < line.high
+  assert (line.num_cells, line.num_seeds) == (2, 4)
+  assert '2.00' in line.why and '0.800' in line.why  # Of the reverse KL.
+  assert found['1a', 'bayes', 'kl_estimate'].verdict == 'not measured'
+  assert 'ensemble of 10' in found['1a', 'bayes', 'kl_estimate'].why
+
+
+def test_the_interval_of_a_ratio_is_paired():
+  """Two settings with the same scatter: the ratio is exact."""
+  rows = make_rows(claims.layer_ensemble(3), 0.4, spread=0.2)
+  rows += make_rows(claims.deep_ensemble(3), 0.42, spread=0.2)
+  line = lines_by_claim(rows)['1b, K = 3', 'bayes', 'kl_estimate']
+  assert line.verdict == 'reproduced'
+  np.testing.assert_allclose((line.low, line.high), 1.05, rtol=1e-9)
+  # With opposite scatter nothing can be told.
+  rows = make_rows(claims.layer_ensemble(3), 0.4, spread=0.2)
+  rows += make_rows(claims.deep_ensemble(3), 0.42, spread=-0.2)
+  line = lines_by_claim(rows)['1b, K = 3', 'bayes', 'kl_estimate']
+  assert line.verdict == 'partly' and line.low < 1. < line.high
+
+
+@pytest.mark.parametrize('level, verdict', [
+    (0.40, 'reproduced'), (0.401, 'reproduced'), (0.6, 'partly'),
+    (0.9, 'not reproduced')])
+def test_good_quality_is_that_of_an_ensemble_of_ten(level, verdict):
+  rows = make_rows(claims.layer_ensemble(3), level)
+  rows += make_rows(claims.deep_ensemble(10), 0.4, spread=-0.02)
+  assert lines_by_claim(rows)['1a', 'bayes', 'kl_estimate'].verdict == verdict
+
+
+@pytest.mark.parametrize('best, verdict', [
+    (36, 'reproduced'), (18, 'reproduced'), (72, 'reproduced'), (17, 'partly'),
+    (73, 'partly'), (125, 'not reproduced')])
+def test_best_num_samples(best, verdict):
+  path = u_path(best) if best < 125 else np.linspace(2., 1., 125).tolist()
+  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), 0.5, path=path)
+  line = lines_by_claim(rows)['3a, oracle', 'bayes', 'kl_estimate']
+  assert (line.ours, line.verdict) == (best, verdict)
+  assert f'P = {best}' in line.why
+
+
+@pytest.mark.parametrize('excess, verdict', [
+    (0.059, 'reproduced'), (0.07, 'not reproduced')])
+def test_twenty_samples_against_the_best(excess, verdict):
+  path = [1. + excess] * 125
+  path[35] = 1.
+  rows = make_rows(claims.layer_ensemble(5, selection='val_nll'), 0.5,
+                   path=path)
+  line = lines_by_claim(rows)['3b, val_nll', 'bayes', 'kl_estimate']
+  assert line.ours == pytest.approx(excess)
+  assert line.geometric == pytest.approx(excess)
+  assert line.verdict == verdict
+
+
+@pytest.mark.parametrize('ratio, verdict', [
+    (2.2, 'reproduced'), (1.5, 'partly'), (0.7, 'not reproduced')])
+def test_twenty_samples_against_an_ensemble_of_thirty(ratio, verdict):
+  path = [3.] * 125
+  path[19] = 1.
+  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), 0.2, path=path)
+  rows += make_rows(claims.deep_ensemble(30), 0.2 * ratio)
+  line = lines_by_claim(rows)['3c, oracle', 'bayes', 'kl_estimate']
+  assert line.ours == pytest.approx(ratio)
+  assert line.verdict == verdict
+
+
+def competitor_rows(ranked_level, ranked_spread=0.02, dropped=()):
+  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), ranked_level,
+                   path=u_path(36, depth=0.9), spread=ranked_spread)
+  for i, setting in enumerate(claims.COMPETITORS):
+    if setting.agent not in dropped:
+      rows += make_rows(setting, 0.5 + 0.1 * i, spread=0.1)
+  return rows
+
+
+def test_best_agent_and_lowest_spread():
+  found = lines_by_claim(competitor_rows(0.4))
+  mean = found['5a, oracle, P by validation', 'bayes', 'kl_estimate']
+  assert mean.verdict == 'reproduced'
+  assert mean.ours == pytest.approx(0.5 / 0.4)
+  assert claims.COMPETITORS[0].label in mean.why
+  spread = found['5b, oracle, P by validation', 'bayes', 'kl_estimate']
+  # Scatter of the same shape: 10 % of 0.5 over 2 % of 0.4.
+  assert spread.ours == pytest.approx(0.1 * 0.5 / (0.02 * 0.4))
+  fixed = found['5a, oracle, one P for all', 'bayes', 'kl_estimate']
+  assert fixed.ours == pytest.approx(0.5 / (0.4 * 0.9))
+  assert 'P = 36' in fixed.why
+  found = lines_by_claim(competitor_rows(0.6, ranked_spread=0.2))
+  for part in 'ab':
+    line = found[f'5{part}, oracle, P by validation', 'bayes', 'kl_estimate']
+    assert line.verdict == 'not reproduced', line
+
+
+def test_a_missing_agent_is_not_measured_and_named():
+  found = lines_by_claim(competitor_rows(0.4, dropped=('vnn',)))
+  line = found['5a, oracle, P by validation', 'bayes', 'kl_estimate']
+  assert line.verdict == 'not measured' and 'VNN' in line.why
+  assert line.ours is None
+
+
+def figure3(speed_ups, memory=lambda k: 0.5 * k**2):
+  rows = [{'num_options': k, 'num_samples': k**4, 'speedup_ole': speed,
+           'speedup_moments': 3 * speed, 'memory_ole_bytes': 1000,
+           'memory_one_program_bytes': 1000 * memory(k)}
+          for k, speed in speed_ups.items()]
+  # A smaller set, which the claims are not about.
+  rows.append({**rows[-1], 'num_samples': 10, 'speedup_ole': 500.,
+               'memory_one_program_bytes': 1.})
+  return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize('fastest, power, verdicts', [
+    (25., 2., ('reproduced', 'reproduced')), (17.2, 1.6, ('reproduced',) * 2),
+    (12., 1., ('partly', 'partly')),
+    (5., 0.2, ('not reproduced', 'not reproduced'))])
+def test_ole(fastest, power, verdicts):
+  table = figure3({2: 2., 3: 4., 4: fastest, 5: 4.5}, lambda k: 3. * k**power)
+  found = lines_by_claim(make_rows(claims.layer_ensemble(3), 0.4),
+                         figure3=table)
+  speed, memory = found['4a', '', ''], found['4b', '', '']
+  assert (speed.verdict, memory.verdict) == verdicts
+  assert speed.ours == fastest and 'K = 4' in speed.why
+  assert memory.ours == pytest.approx(power)
+
+
+def test_ole_tables_with_less():
+  rows = make_rows(claims.layer_ensemble(3), 0.4)
+  table = figure3({2: 2., 5: 20.})
+  found = lines_by_claim(rows, figure3=table[['num_options', 'speedup_ole']])
+  assert found['4b', '', ''].verdict == 'not measured'
+  several = pd.concat([table.assign(device='cpu'),
+                       table.assign(device='gpu', speedup_ole=3.)])
+  found = lines_by_claim(rows, figure3=several)
+  assert found['4a, cpu', '', ''].verdict == 'reproduced'
+  assert found['4a, gpu', '', ''].ours == 3.
+  with pytest.raises(ValueError, match='num_options'):
+    lines_by_claim(rows, figure3=pd.DataFrame({'K': [1]}))
+
+
+def similarity_table(**batch):
+  base = {'reference': 'bayes', 'input_dim': 10., 'data_ratio': 1.,
+          'noise_std': 0.1, 'num_seeds': 3, 'correlation': 0.5,
+          'std_ratio': 1.}
+  deep = {'disagreement': 0.2, 'jensen_shannon': 0.3, 'cosine': 0.,
+          'kl_estimate': 0.1}
+  return pd.DataFrame([
+      {**base, **deep, 'setting': 'ensemble'},
+      {**base, **deep, **batch, 'setting': 'batch_ensemble'},
+      {**base, 'setting': 'map', 'kl_estimate': 1e5}])
+
+
+@pytest.mark.parametrize('batch, verdict', [
+    (dict(disagreement=0.005, jensen_shannon=0.002, cosine=0.99,
+          kl_estimate=1e5), 'reproduced'),
+    (dict(disagreement=0.09, jensen_shannon=0.14, cosine=0.6,
+          kl_estimate=100.), 'partly'),
+    (dict(disagreement=0.15, jensen_shannon=0.2, cosine=0.1,
+          kl_estimate=0.12), 'not reproduced')])
+def test_similarity(batch, verdict):
+  found = lines_by_claim(make_rows(claims.layer_ensemble(3), 0.4),
+                         similarity=similarity_table(**batch))
+  for part, measure in (('a', 'disagreement'), ('b', 'jensen_shannon'),
+                        ('c', 'cosine')):
+    line = found[f'6{part}, batch_ensemble', 'bayes', '']
+    assert (line.verdict, line.ours) == (verdict, batch[measure])
+  line = found['6d, batch_ensemble', 'bayes', '']
+  assert line.verdict == verdict
+  # On a log scale from 0.1 to 1e5, which is six decades.
+  assert line.ours == pytest.approx(
+      (math.log10(batch['kl_estimate']) + 1.) / 6.)
+
+
+def test_similarity_table_is_checked():
+  rows = make_rows(claims.layer_ensemble(3), 0.4)
+  table = similarity_table()
+  with pytest.raises(ValueError, match='cosine'):
+    lines_by_claim(rows, similarity=table.drop(columns='cosine'))
+  found = lines_by_claim(rows, similarity=table[table['setting'] == 'map'])
+  assert found['6a', '', ''].verdict == 'not measured'
+
+
+def test_markdown_joins_what_agrees_and_splits_what_does_not():
+  rows = []
+  for reference, ratio in (('bayes', 3.), ('enn2021', 1.3)):
+    rows += make_rows(claims.layer_ensemble(2), 0.4, reference)
+    rows += make_rows(claims.layer_ensemble(2, prior_scale=0.), 0.4 * ratio,
+                      reference)
+    rows += make_rows(claims.deep_ensemble(2), 4., reference)
+  lines = claims.evaluate(rows)
+  text = claims.format_markdown(lines)
+  table = [[cell.strip() for cell in line.strip('| ').split(' | ')]
+           for line in text.splitlines()]
+  assert len({len(cells) for cells in table[2:]}) == 1
+  same = [cells for cells in table if cells[0] == '1b, K = 2']
+  other = [cells for cells in table if cells[0] == '2, K = 2']
+  assert len(same) == 1 and len(other) == 2
+  assert same[0][5] == ('bayes: KL and reverse KL; '
+                        'enn2021: KL and reverse KL')
+  assert [(cells[4], cells[5]) for cells in other] == [
+      ('**reproduced**', 'bayes: KL and reverse KL'),
+      ('**partly**', 'enn2021: KL and reverse KL')]
+  assert other[0][3].startswith('3.00')
+  # claims.csv has every line with its numbers.
+  table = claims.make_table(lines)
+  assert len(table) == len(lines)
+  assert set(table['verdict']) <= set(claims.VERDICTS)
+
+
+def test_one_seed_is_at_best_partly():
+  rows = make_rows(claims.layer_ensemble(2), 0.4, seeds=(0,))
+  rows += make_rows(claims.layer_ensemble(2, prior_scale=0.), 4., seeds=(0,))
+  line = lines_by_claim(rows)['2, K = 2', 'bayes', 'kl_estimate']
+  assert line.verdict == 'partly' and line.low is None
+  assert 'one seed' in line.why
+
+
+def test_command(tmp_path):
+  store = results.open_store(tmp_path / 'results', create=True)
+  units = {}
+  for row in make_rows(claims.layer_ensemble(2), 0.4) + make_rows(
+      claims.layer_ensemble(2, prior_scale=0.), 1.):
+    units.setdefault(row['run_id'], []).append(row)
+  for run_id, rows in units.items():
+    store.write_unit(run_id, rows)
+  figure3({2: 2., 5: 20.}).to_csv(tmp_path / 'figure3.csv')
+
+  def run(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'experiments.verify_claims',
+         f'--results_dir={tmp_path / "results"}',
+         f'--output_dir={tmp_path / "out"}', *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+  done = run(f'--figure3_csv={tmp_path / "figure3.csv"}')
+  assert done.returncode == 0, done.stderr
+  table = pd.read_csv(tmp_path / 'out' / 'claims.csv').set_index('claim')
+  assert table['verdict']['4a'] == 'reproduced'
+  line = table.loc['2, K = 2'].iloc[0]
+  assert line['ours'] == pytest.approx(2.5)
+  assert (tmp_path / 'out' / 'claims.md').read_text() in done.stdout
+  done = run('--figure3_csv=nowhere.csv')
+  assert done.returncode == 2
+  (text,) = done.stderr.splitlines()
+  assert 'nowhere.csv' in text
+
+
+def test_every_claim_states_its_thresholds():
+  for name in ('1a', '1b', '2', '3a', '3b', '3c', '4', '5', '6'):
+    text = getattr(claims, f'claim_{name}').__doc__
+    assert 'Reproduced' in text or '`judge_' in text
+  assert dataclasses.fields(claims.Line)[0].name == 'claim'
