@@ -1,0 +1,109 @@
+"""The flags of every command that reads a config of `testbed_configs`."""
+
+import os
+import pathlib
+from typing import Any, Callable, Optional
+
+from absl import flags
+
+from enn_ensembles import results
+from enn_ensembles import sweeps
+
+_CONFIG = flags.DEFINE_string(
+    'config', None, 'File of the sweep, as those in testbed_configs.',
+    required=True)
+
+# They narrow the config, or replace its values.
+_AGENTS = flags.DEFINE_list(
+    'agents', None, 'Only these agents, with the settings of the config where '
+    'it has them, else with their defaults.')
+_AGENT_MODULE = flags.DEFINE_string(
+    'agent_module', None, 'File of an agent of your own; without --agents it '
+    'is the only one. Its name is that of the file.')
+_INPUT_DIM = flags.DEFINE_list('input_dim', None, 'Values of D_x.')
+_DATA_RATIO = flags.DEFINE_list('data_ratio', None, 'Values of lambda.')
+_NOISE_STD = flags.DEFINE_list('noise_std', None, 'Values of epsilon.')
+_SEED = flags.DEFINE_list('seed', None, 'Seeds of the problems.')
+_MAX_NUM_TRAIN = flags.DEFINE_integer(
+    'max_num_train', None, 'Leave out cells with more training points.')
+_REFERENCE = flags.DEFINE_string(
+    'reference', None, 'bayes: the exact posterior. enn2021: with the noise '
+    'variance of the published testbeds, to compare with their numbers.')
+_NUM_ENN_SAMPLES = flags.DEFINE_integer(
+    'num_enn_samples', None, 'Draws of agents that are not enumerated.')
+_ENUMERATE_INDICES = flags.DEFINE_bool(
+    'enumerate_indices', None, 'Score finite index sets on all members.')
+_DTYPE = flags.DEFINE_string(
+    'dtype', None, 'Precision of training, float32 or float64.')
+
+_TASK_INDEX = flags.DEFINE_integer(
+    'task_index', 0, 'Which share of the work is this process\'s, from 0.')
+_NUM_TASKS = flags.DEFINE_integer('num_tasks', 1, 'Into how many it is cut.')
+_CACHE_DIR = flags.DEFINE_string(
+    'cache_dir', None, 'Folder of the ground-truth cache; empty for none. '
+    'Default: in the cache folder of the user.')
+_SOLVER = flags.DEFINE_string(
+    'solver', 'auto', 'How posteriors are computed: dense, matrix_free, or auto '
+    'for dense where it fits into the memory. They draw other functions.')
+_SOLVER_MEMORY_MB = flags.DEFINE_float(
+    'solver_memory_mb', 14_000., 'Memory that a solver may take.')
+
+
+def _numbers(flag: flags.FlagHolder,
+             kind: Callable[[str], Any]) -> Optional[list[Any]]:
+  """The values of a list flag as numbers; None if it was not given."""
+  if flag.value is None:
+    return None
+  try:
+    return [kind(text) for text in flag.value]
+  except ValueError:
+    what = 'integers' if kind is int else 'numbers'
+    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
+                     f'{",".join(flag.value)!r}.') from None
+
+
+def read_sweep() -> sweeps.SweepConfig:
+  """The config with the flags applied.
+
+  Raises:
+    ValueError: as `sweeps.load_config` and `sweeps.override`, or a list flag
+      holds no numbers.
+  """
+  return sweeps.override(
+      sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
+      agent_module=_AGENT_MODULE.value, input_dim=_numbers(_INPUT_DIM, int),
+      data_ratio=_numbers(_DATA_RATIO, float),
+      noise_std=_numbers(_NOISE_STD, float), seed=_numbers(_SEED, int),
+      max_num_train=_MAX_NUM_TRAIN.value, reference=_REFERENCE.value,
+      num_enn_samples=_NUM_ENN_SAMPLES.value,
+      enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
+
+
+def agent_module() -> Optional[str]:
+  """The file of an agent of one's own, None for none."""
+  return _AGENT_MODULE.value
+
+
+def task() -> tuple[int, int]:
+  """(task_index, num_tasks), as `sweeps.select` takes them."""
+  return _TASK_INDEX.value, _NUM_TASKS.value
+
+
+def solver() -> dict[str, Any]:
+  """Arguments of `problems.make_problems` that say how posteriors are made."""
+  return {'solver': _SOLVER.value, 'memory_budget_mb': _SOLVER_MEMORY_MB.value}
+
+
+def problem_cache() -> Optional[str]:
+  """The folder of the ground-truth cache, made if missing; None for none."""
+  return cache_folder(_CACHE_DIR, 'problems')
+
+
+def cache_folder(flag: flags.FlagHolder, name: str) -> Optional[str]:
+  """The folder a cache flag means, made if missing; None for no cache."""
+  if flag.value == '':  # pylint: disable=g-explicit-bool-comparison
+    return None
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
+      pathlib.Path.home(), '.cache')
+  folder = flag.value or os.path.join(home, 'enn_ensembles', name)
+  return str(results.make_folder(folder, flag.name))

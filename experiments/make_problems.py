@@ -1,0 +1,138 @@
+"""Makes the problems of a sweep: fills the cache that its jobs then read.
+
+python -m experiments.make_problems --config=testbed_configs/paper.py \
+    [--cache_dir=DIR] [--task_index=0 --num_tasks=1] [--verify] \
+    [--export_dir=DIR]
+
+--verify computes nothing new: it checks what is in the cache by arithmetic of
+its own (`enn_ensembles/problem_audit.py`) and says what fails or is missing.
+
+Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad input.
+"""
+
+import logging
+import pathlib
+import time
+from typing import Sequence
+
+from absl import flags
+import jax
+
+from enn_ensembles import problem_audit
+from enn_ensembles import problem_export
+from enn_ensembles import problems
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from experiments import cli
+from experiments import grid_flags
+
+_VERIFY = flags.DEFINE_bool(
+    'verify', False, 'Check the cached problems instead of making any.')
+_NUM_ROWS = flags.DEFINE_integer(
+    'num_rows', 200, 'Random rows of the kernel that --verify recomputes.')
+_EXPORT_DIR = flags.DEFINE_string(
+    'export_dir', None, 'Also write each problem as .npz and .json there; made '
+    'if missing.')
+
+
+def _groups(config: sweeps.SweepConfig) -> list[sweeps.WorkUnit]:
+  """What shares a kernel: one unit per (input_dim, data_ratio, seed)."""
+  return [sweeps.WorkUnit(
+      agent='ground_truth', agent_id='ground_truth', agent_config={},
+      input_dim=input_dim, data_ratio=float(data_ratio),
+      noise_stds=tuple(sorted(map(float, config.noise_std))), seeds=(seed,),
+      reference=config.reference)
+          for input_dim, data_ratio in config.cells()
+          for seed in sorted(config.seed)]
+
+
+def _name(unit: sweeps.WorkUnit) -> str:
+  return f'D{unit.input_dim}_l{unit.data_ratio:g}_s{unit.seeds[0]}'
+
+
+def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
+  return problems.make_problem_group(
+      unit.input_dim, unit.data_ratio, unit.noise_stds, unit.seeds[0],
+      reference=unit.reference, cache_dir=cache_dir,
+      progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True),
+      **grid_flags.solver())
+
+
+def _export(group: Sequence[problems.Problem]) -> None:
+  if _EXPORT_DIR.value is not None:
+    for problem in group:
+      problem_export.export_problem(problem, pathlib.Path(_EXPORT_DIR.value))
+
+
+def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
+  """Makes what is missing and says how far it is."""
+  total = sum(map(sweeps.estimate_seconds, units))
+  start, done = time.perf_counter(), 0.
+  for number, unit in enumerate(units, 1):
+    before = time.perf_counter()
+    group = _make(unit, cache_dir)
+    _export(group)
+    now = time.perf_counter()
+    done += sweeps.estimate_seconds(unit)
+    left = (now - start) / done * (total - done)
+    truths = [problem.ground_truth for problem in group]
+    print(f'[{now - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
+          f'T = {unit.num_train}, {truths[0].solver}, std within '
+          f'{max(t.std_error for t in truths):.1e}, mean within '
+          f'{max(t.mean_error for t in truths):.1e} stds, in '
+          f'{now - before:.1f} s; about {left:.0f} s left', flush=True)
+  return 0
+
+
+def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
+  """Checks what is cached; 1 if anything fails or is missing."""
+  num_failed = num_missing = num_passed = 0
+  for unit in units:
+    configs = [unit.problem_config(noise_std, unit.seeds[0])
+               for noise_std in unit.noise_stds]
+    cached = problems.read_cached(configs, cache_dir, **grid_flags.solver())
+    for config, problem in zip(configs, cached):
+      if problem is None:
+        print(f'missing: {config.problem_id}', flush=True)
+        num_missing += 1
+        continue
+      checks = problem_audit.check_problem(problem, _NUM_ROWS.value)
+      failed = [check for check in checks if not check.passed]
+      text = ', '.join(f'{check.name} {check.error:.1e} (allowed '
+                       f'{check.allowed:.0e})' for check in failed or checks)
+      print(f'{"FAILED" if failed else "passed"}: {config.problem_id}, '
+            f'{problem.ground_truth.solver}: {text}', flush=True)
+      num_failed += bool(failed)
+      num_passed += not failed
+      _export([problem])
+  print(f'{num_passed} problems passed, {num_failed} failed, {num_missing} are '
+        'missing.')
+  return 1 if num_failed or num_missing else 0
+
+
+def main(_) -> int:
+  config = grid_flags.read_sweep()
+  units = _groups(config)
+  if not units:
+    raise ValueError(f'config {config.name}: no cell has at most max_num_train '
+                     f'= {config.max_num_train} training points.')
+  if _NUM_ROWS.value < 1:
+    raise ValueError(f'num_rows must be >= 1, got {_NUM_ROWS.value}.')
+  for unit in units:
+    problems.choose_solver(unit.problem_config(1., 0), **grid_flags.solver())
+  units = sweeps.select(units, *grid_flags.task())
+  cache_dir = grid_flags.problem_cache()
+  if cache_dir is None:
+    raise ValueError('cache_dir must not be empty: it is what is filled.')
+  if _EXPORT_DIR.value is not None:
+    results.make_folder(_EXPORT_DIR.value, 'export_dir')
+  jax.config.update('jax_enable_x64', True)
+  # At level info jax lists the accelerators that it did not find.
+  logging.getLogger('jax').setLevel(logging.WARNING)
+  print(f'{sum(unit.num_problems for unit in units)} problems of {len(units)} '
+        f'kernels; cache in {cache_dir}', flush=True)
+  return (_verify if _VERIFY.value else _fill)(units, cache_dir)
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
