@@ -9,18 +9,17 @@ K_1 + ... + K_N layers.
 
 Paths that begin alike share their first layers, so all K^N outputs cost
 K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer ensemble
-(OLE, Algorithm 1 of the paper), here for any set of indices known when the
-program is compiled.
+(OLE, Algorithm 1 of the paper; `ole.py` has it, for any layers and any set of
+indices). The agent is the testbed's MLP; `make_stack_network` takes any layers.
 
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
 
 import dataclasses
 import itertools
-from typing import Optional, Sequence, Union
+from typing import Callable, Optional, Union
 
 import chex
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,11 @@ from enn_ensembles import base
 from enn_ensembles import config_checks as checks
 from enn_ensembles import losses
 from enn_ensembles import networks
+from enn_ensembles import ole
 from enn_ensembles import training
+
+Moments = Callable[[base.Params, base.State, base.Array],
+                   tuple[base.Array, base.Array]]
 
 NOISE_RULES = ('combination', 'first_option')
 
@@ -120,148 +123,67 @@ class LayerEnsembleIndexer:
     return jax.nn.one_hot(flat, self.noise_dim)
 
 
-class LayerStack(hk.Module):
-  """The options of every layer, [out, K, in + 1] each, the bias last.
-
-  The options lie between out and in, so that the product of all options with
-  all paths so far, [out * K, in + 1] by [in + 1, paths * B], is one matrix
-  product whose result is already in the order that the next layer reads.
-  """
-
-  def __init__(self, output_sizes: Sequence[int], num_options: Sequence[int],
-               first_bias_std: float, name: str = 'layer_stack'):
-    super().__init__(name=name)
-    self._output_sizes = tuple(output_sizes)
-    self._num_options = tuple(num_options)
-    self._first_bias_std = first_bias_std
-
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes,
-                                 self._first_bias_std)
-    return list(networks.draw_parameters(
-        {f'w_{layer}': ((shape.out, options, shape.size + 1),
-                        networks.column_scales(shape))
-         for layer, (shape, options) in enumerate(zip(
-             shapes, self._num_options))}, dtype).values())
+def make_stack(config: LayerEnsembleConfig) -> ole.LayerStack:
+  """The MLP and the options of its layers."""
+  hidden = [ole.Dense(size, bias_std=0. if layer else config.first_bias_std)
+            for layer, size in enumerate(config.hidden_sizes)]
+  output = ole.Dense(1, 'none',
+                     0. if config.hidden_sizes else config.first_bias_std)
+  return ole.LayerStack((*hidden, output), config.options)
 
 
-def forward_one(layers: networks.Layers, x: base.Array,
-                z: base.Index) -> base.Array:
-  """One path: x [B, D], z int32 [N] -> [B, out]."""
-  h = x.T
-  for layer, w in enumerate(layers):
-    h = networks.affine(w[:, z[layer]], h)
-    h = jax.nn.relu(h) if layer < len(layers) - 1 else h
-  return h.T
+def make_stack_network(stack: ole.LayerStack, prior_scale: float = 1.,
+                       noise_by: str = 'combination') -> base.EpistemicNetwork:
+  """A layer ensemble of any layers; z is int32 [N], an option per layer.
 
+  For images x is [B, height, width, channels]:
 
-def forward_all(layers: networks.Layers, x: base.Array) -> base.Array:
-  """All paths, in the indexer's order: x [B, D] -> [K_1 ... K_N, B, out]."""
-  h = x.T  # [in, paths * B]; the options of the newest layer lie first.
-  for layer, w in enumerate(layers):
-    out, options, columns = w.shape
-    h = networks.affine(w.reshape(out * options, columns), h).reshape(out, -1)
-    h = jax.nn.relu(h) if layer < len(layers) - 1 else h
-  num_options = [w.shape[1] for w in layers]
-  h = h.reshape(-1, *reversed(num_options), len(x))
-  # [out, K_N, ..., K_1, B] -> [K_1, ..., K_N, B, out]
-  order = [*range(len(layers), 0, -1), len(layers) + 1, 0]
-  return h.transpose(order).reshape(-1, len(x), h.shape[0])
-
-
-def forward_subset(layers: networks.Layers, x: base.Array,
-                   indices: np.ndarray) -> base.Array:
-  """Chosen paths, every shared beginning computed once (OLE).
+    stack = ole.LayerStack(
+        (ole.Conv2D(32, kernel=5), ole.MaxPool(), ole.Flatten(),
+         ole.Dense(10, 'none')), num_options=(3, 3))
 
   Args:
-    layers: the options of every layer.
-    x: inputs [B, D].
-    indices: concrete (not traced) int [J, N], J >= 1, in any order, repeats
-      allowed.
+    stack: layers and numbers of options.
+    prior_scale: weight of the untrained layer ensemble on the same index; with
+      0 there is none.
+    noise_by: see `LayerEnsembleConfig`.
+  """
+  checks.check_scale('prior_scale', prior_scale)
+  checks.check_choice('noise_by', noise_by, NOISE_RULES)
+
+  def options() -> base.EpistemicNetwork:
+    return ole.make_network(
+        stack, LayerEnsembleIndexer(stack.num_options, noise_by))
+
+  return networks.with_additive_prior(options(), options(), prior_scale)
+
+
+def make_stack_moments(stack: ole.LayerStack,
+                       prior_scale: float = 1.) -> Moments:
+  """The exact moments of `make_stack_network(stack, prior_scale)`.
 
   Returns:
-    [J, B, out] in the order of `indices`.
+    (params, state, x) -> mean [B, out], std [B, out] of all combinations.
   """
-  h = x.T[None]  # [paths, in, B], one empty path.
-  path = np.zeros(len(indices), np.int64)  # Each index's row of h.
-  for layer, w in enumerate(layers):
-    prefixes, path = np.unique(
-        np.stack([path, indices[:, layer]], 1), axis=0, return_inverse=True)
-    path = path.reshape(-1)
-    outputs, order = [], []
-    for option in np.unique(prefixes[:, 1]):
-      rows = np.flatnonzero(prefixes[:, 1] == option)
-      parents = h[prefixes[rows, 0]]
-      weights = jnp.broadcast_to(w[:, option],
-                                 (len(rows), w.shape[0], w.shape[2]))
-      outputs.append(networks.affine(weights, parents))
-      order.append(rows)
-    h = jnp.concatenate(outputs)[np.argsort(np.concatenate(order))]
-    h = jax.nn.relu(h) if layer < len(layers) - 1 else h
-  return jnp.swapaxes(h[path], 1, 2)
+  def moments(params, state, x):
+    parts = [(stack, ole.get_weights(params), 1.)]
+    if prior_scale != 0:
+      parts.append((stack, ole.get_weights(state['prior_params']),
+                    prior_scale))
+    return ole.forward_moments(parts, x)
 
-
-def check_indices(indices: np.ndarray, num_options: Sequence[int]) -> None:
-  """Raises ValueError unless `indices` [J, N] are options of the layers."""
-  if indices.ndim != 2 or indices.shape[1] != len(num_options):
-    raise ValueError(f'indices must be [J, {len(num_options)}], one option per '
-                     f'layer, got shape {indices.shape}.')
-  if len(indices) == 0:
-    raise ValueError('indices must name at least one sample, got none.')
-  bad = np.argwhere((indices < 0) | (indices >= np.asarray(num_options)))
-  if len(bad):
-    row, layer = bad[0]
-    raise ValueError(
-        f'index {indices[row].tolist()} asks for option {indices[row, layer]} '
-        f'of layer {layer}, which has options 0 to {num_options[layer] - 1}.')
-
-
-def make_layer_stack_network(output_sizes: Sequence[int],
-                             num_options: tuple[int, ...],
-                             first_bias_std: float = 1.,
-                             noise_by: str = 'combination'
-                             ) -> base.EpistemicNetwork:
-  """A layer ensemble without a prior.
-
-  Its `apply_indices` shares beginnings where the indices are concrete (None or
-  numpy); traced ones run path by path.
-  """
-  def get_layers(x: base.Array) -> networks.Layers:
-    module = LayerStack(output_sizes, num_options, first_bias_std)
-    return module(x.shape[-1], x.dtype)
-
-  transformed = hk.transform_with_state(get_layers)
-
-  def apply(params, state, x, z):
-    layers, state = transformed.apply(params, state, None, x)
-    return forward_one(layers, x, z), state
-
-  def apply_indices(params, state, x, indices):
-    layers, state = transformed.apply(params, state, None, x)
-    if indices is None:
-      out = forward_all(layers, x)
-    elif isinstance(indices, jax.core.Tracer):
-      out = jax.vmap(lambda z: forward_one(layers, x, z))(indices)
-    else:
-      indices = np.asarray(indices)
-      check_indices(indices, num_options)
-      out = forward_subset(layers, x, indices)
-    return out, state
-
-  return base.EpistemicNetwork(
-      apply=apply, init=lambda key, x, z: transformed.init(key, x),
-      indexer=LayerEnsembleIndexer(num_options, noise_by),
-      apply_indices=apply_indices)
+  return moments
 
 
 def make_network(config: LayerEnsembleConfig) -> base.EpistemicNetwork:
   """The layer ensemble's network; z is int32 [N], one option per layer."""
-  def options() -> base.EpistemicNetwork:
-    return make_layer_stack_network(
-        (*config.hidden_sizes, 1), config.options, config.first_bias_std,
-        config.noise_by)
+  return make_stack_network(make_stack(config), config.prior_scale,
+                            config.noise_by)
 
-  return networks.with_additive_prior(options(), options(), config.prior_scale)
+
+def make_moments(config: LayerEnsembleConfig) -> Moments:
+  """Exact mean and std of `make_network(config)`: see `make_stack_moments`."""
+  return make_stack_moments(make_stack(config), config.prior_scale)
 
 
 def make_agent(config: LayerEnsembleConfig) -> base.Agent:
