@@ -4,6 +4,7 @@ A mistake of the user is a ValueError with a message written for that user: the
 command prints it as one line and exits with 2. A bug keeps its traceback.
 """
 
+import logging as python_logging
 import sys
 from typing import Callable, Optional, Sequence
 
@@ -19,6 +20,9 @@ def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
   Args:
     main: the command; its return value is the exit code, None is 0.
   """
+
+  # At level info jax lists the accelerators that it did not find.
+  python_logging.getLogger('jax').setLevel(python_logging.WARNING)
 
   def guarded(argv: Sequence[str]) -> Optional[int]:
     try:

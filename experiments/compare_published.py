@@ -7,7 +7,6 @@ agents are trained on those data and scored in the protocol of 2021: against
 that code's posterior, on 100 draws of the index with replacement.
 """
 
-import logging
 import pathlib
 import re
 
@@ -120,7 +119,6 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
 
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  logging.getLogger('jax').setLevel(logging.WARNING)
   table = read_published(pathlib.Path(_PUBLISHED_CSV.value)).merge(
       read_problems(pathlib.Path(_PROBLEMS_DIR.value)), on=CELL)
   wanted = _AGENTS.value or [name for name in PUBLISHED_AGENTS

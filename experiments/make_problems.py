@@ -10,7 +10,6 @@ its own (`enn_ensembles/problem_audit.py`) and says what fails or is missing.
 Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad input.
 """
 
-import logging
 import pathlib
 import time
 from typing import Sequence
@@ -127,8 +126,6 @@ def main(_) -> int:
   if _EXPORT_DIR.value is not None:
     results.make_folder(_EXPORT_DIR.value, 'export_dir')
   jax.config.update('jax_enable_x64', True)
-  # At level info jax lists the accelerators that it did not find.
-  logging.getLogger('jax').setLevel(logging.WARNING)
   print(f'{sum(unit.num_problems for unit in units)} problems of {len(units)} '
         f'kernels; cache in {cache_dir}', flush=True)
   return (_verify if _VERIFY.value else _fill)(units, cache_dir)

@@ -15,7 +15,6 @@ seeds with Student's t 95 % intervals over seeds, and per agent setting a row
 without a cell, the mean over all of them.
 """
 
-import logging
 import pathlib
 import time
 from typing import Any, Callable, Mapping, Sequence
@@ -231,7 +230,6 @@ def _make_units() -> list[sweeps.WorkUnit]:
 
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  logging.getLogger('jax').setLevel(logging.WARNING)
   units = _make_units()
   folder = results.make_folder(_OUTPUT_DIR.value, 'output_dir')
   start, found = time.perf_counter(), []
