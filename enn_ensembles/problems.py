@@ -21,6 +21,7 @@ cache file carries what it is of, a checksum of the draws it was made from and
 one of its contents; whatever does not fit is made again.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -28,8 +29,15 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import time
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import (Any, Callable, Iterator, Mapping, NamedTuple, Optional,
+                    Sequence, Union)
+
+try:
+  import fcntl
+except ImportError:  # Not on this system.
+  fcntl = None
 
 from absl import logging
 import chex
@@ -41,12 +49,17 @@ from enn_ensembles import base
 from enn_ensembles import config_checks as checks
 from enn_ensembles import results
 from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 
 PathLike = Union[str, os.PathLike]
 
-# The dense solver's limit: T = 10,000 takes 2 GB and half a minute.
-MAX_DENSE_TRAIN = 10_000
+# How posteriors are computed: 'dense' factorises the kernel matrix of T^2
+# entries, 'matrix_free' never stores it, 'auto' is dense where that fits.
+SOLVERS = ('auto', 'dense', 'matrix_free')
+# What a solver may hold, in MB. The same everywhere, so that 'auto' makes the
+# same problem on every machine: the solvers draw f in different ways.
+SOLVER_MEMORY_MB = 14_000.
 
 # Test points whose joint covariance is kept.
 JOINT_TAU = 10
@@ -139,6 +152,7 @@ class GroundTruth:
 
   Attributes:
     solver: 'dense' or 'matrix_free'.
+    residual: |y_train - (K + s^2 I) weights| / |y_train|.
     mean_error: bound of |mean - exact mean| / std over all points.
     std_error: the same of |std - exact std| / exact std; of 'dense' the rounding
       error at a few points.
@@ -146,6 +160,7 @@ class GroundTruth:
       that were computed together; the draw of f apart.
   """
   solver: str
+  residual: float
   mean_error: float
   std_error: float
   seconds: float
@@ -209,9 +224,12 @@ class Problem:
 
   @functools.cached_property
   def problem_id(self) -> str:
-    """That of the config; for brought data 'data_' and a hash of it."""
+    """That of the config; for brought data 'data_' and a hash of it.
+
+    The matrix-free solver draws another f: its problems have another name.
+    """
     if self.config is not None:
-      return self.config.problem_id
+      return self.config.problem_id + _SOLVER_SUFFIX[self.ground_truth.solver]
     digest = _digest(self.x_train, self.y_train, self.x_test, self.x_val)
     return 'data_' + base.config_hash(
         [digest, self.noise_std, self.reference, self.kernel])
@@ -227,61 +245,134 @@ def evaluation_key(seed: int) -> chex.PRNGKey:
   return jax.random.key_data(_fold(seed, _EVALUATION_KEY))
 
 
-def check_num_train(num_train: int) -> None:
-  """Raises ValueError where the dense solver would need too much memory."""
-  if num_train > MAX_DENSE_TRAIN:
-    raise ValueError(
-        'num_train = input_dim * data_ratio must be at most '
-        f'{MAX_DENSE_TRAIN}, got {num_train}: the posterior is computed from '
-        'the dense kernel matrix (2 GB and half a minute at 10000).')
+def dense_memory_mb(num_train: int, num_points: int) -> float:
+  """What the dense solver holds in MB: two matrices and two sets of columns."""
+  return 16. * num_train * (num_train + num_points) / 1e6
 
 
-def make_problem(config: ProblemConfig,
-                 cache_dir: Optional[PathLike] = None) -> Problem:
+def choose_solver(config: ProblemConfig, solver: str = 'auto',
+                  memory_budget_mb: float = SOLVER_MEMORY_MB) -> str:
+  """The solver of a problem: 'dense' or 'matrix_free'.
+
+  Args:
+    config: the problem.
+    solver: one of SOLVERS.
+    memory_budget_mb: what it may hold.
+
+  Raises:
+    ValueError: there is no such solver, or the problem does not fit.
+  """
+  return _choose_solver(solver, memory_budget_mb, config.num_train,
+                        config.input_dim, config.num_test + config.num_val)
+
+
+def _choose_solver(solver: str, memory_budget_mb: float, num_train: int,
+                   input_dim: int, num_points: int) -> str:
+  checks.check_choice('solver', solver, SOLVERS)
+  checks.check_positive('solver_memory_mb', memory_budget_mb)
+  needed = {'dense': dense_memory_mb(num_train, num_points),
+            'matrix_free': matrix_free.estimate_memory_mb(
+                num_train, input_dim, num_points)}
+  allowed = [solver] if solver != 'auto' else list(needed)
+  for name in allowed:
+    if needed[name] <= memory_budget_mb:
+      return name
+  text = ', '.join(f'{name} needs {needed[name]:,.0f} MB' for name in allowed)
+  raise ValueError(
+      f'solver_memory_mb must be enough for num_train = input_dim * data_ratio '
+      f'= {num_train} points of {input_dim} dimensions, got '
+      f'{memory_budget_mb:g}: {text}.')
+
+
+def make_problem(config: ProblemConfig, cache_dir: Optional[PathLike] = None,
+                 solver: str = 'auto',
+                 memory_budget_mb: float = SOLVER_MEMORY_MB) -> Problem:
   """One problem. Several are cheaper together: `make_problems`.
 
   Args:
     config: which.
     cache_dir: a folder for what is expensive, made if missing; None computes
       everything.
+    solver: one of SOLVERS. They agree on posteriors to their tolerances, but
+      draw another f from the same seed.
+    memory_budget_mb: what the solver may hold.
 
   Raises:
-    ValueError: T is above MAX_DENSE_TRAIN, cache_dir cannot be written to, or
-      jax runs without x64.
+    ValueError: the problem does not fit into the budget, cache_dir cannot be
+      written to, a tolerance is not met, or jax runs without x64.
   """
-  return make_problems([config], cache_dir)[0]
+  return make_problems([config], cache_dir, solver, memory_budget_mb)[0]
 
 
 def make_problems(configs: Sequence[ProblemConfig],
-                  cache_dir: Optional[PathLike] = None) -> list[Problem]:
+                  cache_dir: Optional[PathLike] = None, solver: str = 'auto',
+                  memory_budget_mb: float = SOLVER_MEMORY_MB,
+                  progress: Optional[Callable[[str], None]] = None
+                  ) -> list[Problem]:
   """Problems in the order of their configs, each exactly as if made alone.
 
   What configs share that differ in noise_std only is computed once: x, f, the
-  kernel.
+  kernel. Processes that want the same at the same time wait for the first.
+
+  Args:
+    configs: which.
+    cache_dir: see `make_problem`, like all that follow.
+    solver: one of SOLVERS.
+    memory_budget_mb: what the solver may hold.
+    progress: told by the matrix-free solver how far it is, a line at a time.
 
   Raises:
-    ValueError: as for `make_problem`, before any work starts.
+    ValueError: as for `make_problem`; budgets before any work starts.
   """
   kernels.require_x64()
-  for config in configs:
-    check_num_train(config.num_train)
+  made: dict[ProblemConfig, Problem] = {}
+  groups = _group(configs, cache_dir, solver, memory_budget_mb, progress)
+  for group, members in groups:
+    for problem in group.make(members):
+      made[problem.config] = problem
+  return [made[config] for config in configs]
+
+
+def read_cached(configs: Sequence[ProblemConfig], cache_dir: PathLike,
+                solver: str = 'auto',
+                memory_budget_mb: float = SOLVER_MEMORY_MB
+                ) -> list[Optional[Problem]]:
+  """Problems that lie in the cache, None for those that do not.
+
+  Raises:
+    ValueError: as for `make_problems`.
+  """
+  kernels.require_x64()
+  found: dict[ProblemConfig, Optional[Problem]] = {}
+  for group, members in _group(configs, cache_dir, solver, memory_budget_mb):
+    found.update(group.read(members))
+  return [found[config] for config in configs]
+
+
+def _group(configs: Sequence[ProblemConfig], cache_dir: Optional[PathLike],
+           solver: str, memory_budget_mb: float,
+           progress: Optional[Callable[[str], None]] = None
+           ) -> list[tuple['_Group', list[ProblemConfig]]]:
+  """Configs that differ in noise_std only, together; each of them once."""
+  solvers = {config: choose_solver(config, solver, memory_budget_mb)
+             for config in configs}
   if cache_dir is not None:
     cache_dir = results.make_folder(cache_dir, 'cache_dir')
   groups: dict[ProblemConfig, list[ProblemConfig]] = {}
-  for config in configs:
+  for config in dict.fromkeys(configs):
     groups.setdefault(dataclasses.replace(config, noise_std=1.), []).append(
         config)
-  made: dict[ProblemConfig, Problem] = {}
-  for group in groups.values():
-    for problem in _Group(group[0], cache_dir).make(list(dict.fromkeys(group))):
-      made[problem.config] = problem
-  return [made[config] for config in configs]
+  return [(_Group(members[0], cache_dir, solvers[members[0]], memory_budget_mb,
+                  progress), members) for members in groups.values()]
 
 
 def make_problem_group(input_dim: int, data_ratio: float,
                        noise_stds: Sequence[float], seed: int,
                        reference: str = 'bayes',
                        cache_dir: Optional[PathLike] = None,
+                       solver: str = 'auto',
+                       memory_budget_mb: float = SOLVER_MEMORY_MB,
+                       progress: Optional[Callable[[str], None]] = None,
                        **settings: Any) -> list[Problem]:
   """The problems of one (input_dim, data_ratio, seed), per noise level.
 
@@ -291,7 +382,10 @@ def make_problem_group(input_dim: int, data_ratio: float,
     noise_stds: the noise levels, at least one.
     seed: which draw.
     reference: 'bayes' or 'enn2021'.
-    cache_dir: see `make_problem`.
+    cache_dir: see `make_problems`, like the next three.
+    solver: one of SOLVERS.
+    memory_budget_mb: what the solver may hold.
+    progress: told how far it is.
     **settings: other fields of `ProblemConfig`.
 
   Returns:
@@ -305,14 +399,16 @@ def make_problem_group(input_dim: int, data_ratio: float,
                      f'{noise_stds!r}.')
   return make_problems(
       [ProblemConfig(input_dim, data_ratio, noise_std, seed, reference,
-                     **settings) for noise_std in noise_stds], cache_dir)
+                     **settings) for noise_std in noise_stds],
+      cache_dir, solver, memory_budget_mb, progress)
 
 
 def problem_from_data(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
     x_val: np.ndarray, noise_std: float, reference: str = 'bayes',
     kernel: kernels.KernelConfig = kernels.KernelConfig(),
-    y_val: Optional[np.ndarray] = None) -> Problem:
+    y_val: Optional[np.ndarray] = None, solver: str = 'auto',
+    memory_budget_mb: float = SOLVER_MEMORY_MB) -> Problem:
   """A problem from data that somebody brings, with its exact posterior.
 
   The posterior is that of the NNGP prior `kernel` with noise of std noise_std,
@@ -328,23 +424,30 @@ def problem_from_data(
     kernel: the prior.
     y_val: labels at x_val, [any] or [any, 1]; only selection by labels reads
       them.
+    solver: one of SOLVERS.
+    memory_budget_mb: what it may hold.
 
   Raises:
-    ValueError: a shape does not fit, a number is not finite, T is above
-      MAX_DENSE_TRAIN, or jax runs without x64.
+    ValueError: a shape does not fit, a number is not finite, the problem does
+      not fit into the budget, or jax runs without x64.
   """
   kernels.require_x64()
   checks.check_positive('noise_std', noise_std)
   checks.check_choice('reference', reference, posterior.REFERENCES)
   x_train = _check_points('x_train', x_train)
-  check_num_train(len(x_train))
   y_train = _check_targets('y_train', y_train, x_train)
   x_test = _check_points('x_test', x_test, x_train.shape[1])
   x_val = _check_points('x_val', x_val, x_train.shape[1])
   if y_val is not None:
     y_val = _check_targets('y_val', y_val, x_val)
-  solver = _Solver(kernel, x_train, x_test, x_val)
-  solved, = solver.solve([y_train[:, 0]], [float(noise_std)], reference)
+  solver = _choose_solver(solver, memory_budget_mb, *x_train.shape,
+                          len(x_test) + len(x_val))
+  points = _Points(kernel, x_train, x_test, x_val)
+  if solver == 'dense':
+    chosen = _DenseSolver(points)
+  else:
+    chosen = _MatrixFreeSolver(points, memory_budget_mb)
+  solved, = chosen.solve([y_train[:, 0]], [float(noise_std)], reference)
   return _make_problem(None, x_train, y_train, x_test, x_val, y_val, solved,
                        float(noise_std), reference, kernel)
 
@@ -446,38 +549,64 @@ def _make_problem(config: Optional[ProblemConfig], x_train: np.ndarray,
                  kernel=kernel, ground_truth=solved.ground_truth, **arrays)
 
 
-class _Solver:
-  """Dense kernel matrices of some points, each made when first needed."""
+# What names of problems add for a solver that draws another f.
+_SOLVER_SUFFIX = {'dense': '', 'matrix_free': '_matrix_free'}
 
-  def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray,
-               x_test: np.ndarray, x_val: np.ndarray):
-    self._kernel = kernel
-    self._x_train = x_train
-    self._x_val = x_val
-    self._num_test = len(x_test)
-    # One product of kernel and factor serves both, without copying T rows.
-    self._x = np.concatenate([x_test, x_val])
+
+class _Points(NamedTuple):
+  """Where a kernel is wanted."""
+  kernel: kernels.KernelConfig
+  x_train: np.ndarray
+  x_test: np.ndarray
+  x_val: np.ndarray
+
+  @property
+  def x(self) -> np.ndarray:
+    """x_test and x_val, one after the other."""
+    return np.concatenate([self.x_test, self.x_val])
+
+  def block_priors(self) -> np.ndarray:
+    """k(x, x) of neighbouring test points, [num_test // tau, tau, tau]."""
+    num_blocks = len(self.x_test) // JOINT_TAU
+    priors = np.empty([num_blocks, JOINT_TAU, JOINT_TAU])
+    for i in range(num_blocks):
+      priors[i] = kernels.nngp(
+          self.kernel, self.x_test[i * JOINT_TAU:(i + 1) * JOINT_TAU])
+    return priors
+
+
+class _DenseSolver:
+  """The kernel matrices of some points, each made when first needed."""
+
+  num_extra_normals = 0  # Normals for f besides one per training point.
+
+  def __init__(self, points: _Points):
+    self._points = points
 
   @functools.cached_property
   def _matrix(self) -> np.ndarray:
-    return kernels.nngp(self._kernel, self._x_train)
+    return kernels.nngp(self._points.kernel, self._points.x_train)
 
   @functools.cached_property
   def _cross(self) -> np.ndarray:
-    return kernels.nngp(self._kernel, self._x, self._x_train)
+    # One product of kernel and factor serves both, without copying T rows.
+    return kernels.nngp(self._points.kernel, self._points.x,
+                        self._points.x_train)
 
   @functools.cached_property
   def _work(self) -> np.ndarray:
     """Where all factorisations take place."""
     return np.empty_like(self._matrix, order='F')
 
-  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray
-                    ) -> tuple[np.ndarray, np.ndarray]:
+  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
+                    noise: np.ndarray, noise_stds: Sequence[float],
+                    reference: str) -> tuple[np.ndarray, np.ndarray]:
     """f at x_train [T] and x_val, from as many standard normals each."""
-    num_val = len(self._x_val)
+    del noise, noise_stds, reference
+    points = self._points
     return posterior.sample_prior(
-        self._matrix, self._cross[-num_val:],
-        kernels.nngp(self._kernel, self._x_val), normals, val_normals,
+        self._matrix, self._cross[-len(points.x_val):],
+        kernels.nngp(points.kernel, points.x_val), normals, val_normals,
         work=self._work)
 
   def solve(self, targets: Sequence[np.ndarray],
@@ -485,103 +614,258 @@ class _Solver:
     """The posterior at x_test and x_val per noise level."""
     start = time.perf_counter()
     diagonal = np.diagonal(self._matrix)
-    num_blocks = self._num_test // JOINT_TAU
-    block_priors = np.empty([num_blocks, JOINT_TAU, JOINT_TAU])
-    for i in range(num_blocks):
-      block_priors[i] = kernels.nngp(
-          self._kernel, self._x[i * JOINT_TAU:(i + 1) * JOINT_TAU])
     found = posterior.posterior_moments(
-        self._matrix, self._cross, kernels.nngp_diag(self._kernel, self._x),
-        targets, [posterior.noise_variance(noise_std, diagonal, reference)
-                  for noise_std in noise_stds],
-        block_priors=block_priors, work=self._work)
+        self._matrix, self._cross,
+        kernels.nngp_diag(self._points.kernel, self._points.x), targets,
+        [posterior.noise_variance(noise_std, diagonal, reference)
+         for noise_std in noise_stds],
+        block_priors=self._points.block_priors(), work=self._work)
     seconds = (time.perf_counter() - start) / len(found)
-    return [_Solved(moments, GroundTruth('dense', moments.mean_error,
-                                         moments.std_error, seconds))
-            for moments in found]
+    return [_Solved(moments, GroundTruth(
+        'dense', moments.residual, moments.mean_error, moments.std_error,
+        seconds)) for moments in found]
+
+
+class _MatrixFreeSolver:
+  """`nngp.matrix_free`, which draws and solves from one Krylov space.
+
+  Args:
+    points: where.
+    memory_budget_mb: what it may hold.
+    checkpoint_dir: where its steps are kept until it is done; None for nowhere.
+    progress: told how far it is.
+  """
+
+  def __init__(self, points: _Points, memory_budget_mb: float,
+               checkpoint_dir: Optional[pathlib.Path] = None,
+               progress: Optional[Callable[[str], None]] = None):
+    self._points = points
+    self._memory_budget_mb = memory_budget_mb
+    self._checkpoint_dir = checkpoint_dir
+    self._progress = progress
+    self._drawn: Optional[matrix_free.Solution] = None
+
+  @property
+  def num_extra_normals(self) -> int:
+    """Normals for f besides one per training point."""
+    return matrix_free.num_features(self._points.kernel,
+                                    self._points.x_train.shape[1])
+
+  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
+                    noise: np.ndarray, noise_stds: Sequence[float],
+                    reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """f at x_train [T] and x_val; what it takes serves `solve` as well."""
+    self._drawn = self._run(
+        noise_stds, reference, normals_train=normals, normals_eval=val_normals,
+        noise=noise)
+    return self._drawn.function, self._drawn.eval_function
+
+  def solve(self, targets: Sequence[np.ndarray],
+            noise_stds: Sequence[float], reference: str) -> list[_Solved]:
+    """The posterior at x_test and x_val per noise level."""
+    found = self._drawn
+    if found is None or not np.array_equal(found.noise_stds, noise_stds):
+      found = self._run(noise_stds, reference, targets=targets)
+    seconds = found.seconds / len(targets)
+    return [_Solved(
+        dataclasses.replace(moments, weights=found.weights[i]),
+        GroundTruth(
+            'matrix_free', float(found.residual_norms[i]
+                                 / np.linalg.norm(found.targets[i])),
+            float(found.mean_error_bounds[i]),
+            float(found.std_error_bounds[i]), seconds))
+            for i, moments in enumerate(found.moments)]
+
+  def _run(self, noise_stds: Sequence[float], reference: str,
+           **draws: Any) -> matrix_free.Solution:
+    def tell(progress: matrix_free.Progress) -> None:
+      if self._progress is not None:
+        self._progress(
+            f'{progress.phase}, pass {progress.step}: error bound '
+            f'{progress.error:.1e} of what is allowed, '
+            f'{progress.seconds:.0f} s')
+
+    solution = matrix_free.solve(
+        self._points.kernel, self._points.x_train, self._points.x, noise_stds,
+        reference=reference, memory_budget_mb=self._memory_budget_mb,
+        checkpoint_path=self._checkpoint_dir,
+        block_priors=self._points.block_priors(), progress=tell, **draws)
+    return solution
+
+  def clear(self) -> None:
+    """Removes the checkpoint."""
+    if self._checkpoint_dir is not None:
+      shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
 
 
 class _Group:
   """Problems that differ in noise_std only: draws, cache and solver."""
 
-  def __init__(self, config: ProblemConfig, cache_dir: Optional[pathlib.Path]):
+  def __init__(self, config: ProblemConfig, cache_dir: Optional[pathlib.Path],
+               solver: str, memory_budget_mb: float,
+               progress: Optional[Callable[[str], None]]):
     self._config = config
     self._cache_dir = cache_dir
+    self._solver_name = solver
+    self._stale: set[pathlib.Path] = set()  # Files that were complained of.
     shape = (config.num_train, config.input_dim)
-    self._x_train = _draw_normals(config, _X_TRAIN_KEY, shape)
-    self._x_test = _draw_normals(config, _X_TEST_KEY,
-                                 (config.num_test, config.input_dim))
-    self._x_val = _draw_normals(config, _X_VAL_KEY,
-                                (config.num_val, config.input_dim))
-    self._normals = _draw_normals(config, _FUNCTION_KEY, shape[:1])
+    points = _Points(
+        config.kernel, _draw_normals(config, _X_TRAIN_KEY, shape),
+        _draw_normals(config, _X_TEST_KEY, (config.num_test, config.input_dim)),
+        _draw_normals(config, _X_VAL_KEY, (config.num_val, config.input_dim)))
+    self._points = points
     self._noise = _draw_normals(config, _NOISE_KEY, shape[:1])
+    self._val_noise = _draw_normals(config, _VAL_NOISE_KEY, (config.num_val,))
+    if solver == 'dense':
+      self._solver = _DenseSolver(points)
+    else:
+      checkpoint_dir = cache_dir and cache_dir / f'{self._function_name()}.steps'
+      self._solver = _MatrixFreeSolver(points, memory_budget_mb, checkpoint_dir,
+                                       progress)
+    self._normals = _draw_normals(
+        config, _FUNCTION_KEY, (shape[0] + self._solver.num_extra_normals,))
     self._val_normals = _draw_normals(config, _VAL_FUNCTION_KEY,
                                       (config.num_val,))
-    self._val_noise = _draw_normals(config, _VAL_NOISE_KEY, (config.num_val,))
-    self._solver = _Solver(config.kernel, self._x_train, self._x_test,
-                           self._x_val)
 
   def make(self, configs: Sequence[ProblemConfig]) -> list[Problem]:
     """The problems of configs that differ in noise_std only."""
-    function, val_function = self._make_function()
-    targets = {config: function + config.noise_std * self._noise
-               for config in configs}
-    val_targets = {config: val_function + config.noise_std * self._val_noise
-                   for config in configs}
-    solved = self._solve(targets)
-    return [_make_problem(config, self._x_train, targets[config][:, None],
-                          self._x_test, self._x_val,
-                          val_targets[config][:, None], solved[config],
-                          float(config.noise_std), config.reference,
-                          config.kernel) for config in configs]
-
-  def _make_function(self) -> tuple[np.ndarray, np.ndarray]:
-    """f at x_train [T] and x_val [num_val]; cached where it can be."""
+    found = self.read(configs)
+    if all(found.values()):
+      return list(found.values())
     if self._cache_dir is None:
-      return self._solver.draw_function(self._normals, self._val_normals)
-    config = self._config
-    identity = {
-        'kind': 'function', 'input_dim': config.input_dim,
-        'data_ratio': config.data_ratio, 'seed': config.seed,
-        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
-        'num_val': config.num_val}
-    entry = _CacheEntry(
-        self._cache_dir, f'D{config.input_dim}_l{_number(config.data_ratio)}'
-        f'_s{config.seed}_function', identity,
-        _digest(self._x_train, self._normals, self._x_val, self._val_normals))
-    arrays = entry.read()
-    if arrays is None:
-      function, val_function = self._solver.draw_function(self._normals,
-                                                          self._val_normals)
-      arrays = {'function': function, 'val_function': val_function}
-      entry.write(arrays)
-    return arrays['function'], arrays['val_function']
+      return self._compute(configs)
+    with _claim(self._cache_dir / f'{self._function_name()}.lock'):
+      # Whoever had the claim before has perhaps made it.
+      return self._compute(configs)
 
-  def _solve(self, targets: Mapping[ProblemConfig, np.ndarray]
-             ) -> dict[ProblemConfig, _Solved]:
-    """Posteriors; computed for what is not in the cache."""
-    entries, found = {}, {}
-    if self._cache_dir is not None:
-      x_digest = _digest(self._x_train, self._x_test, self._x_val)
-      for config, target in targets.items():
-        identity = {'kind': 'posterior', 'config': config,
-                    'kernel_ridge': posterior.KERNEL_RIDGE,
-                    'joint_tau': JOINT_TAU}
-        entries[config] = _CacheEntry(self._cache_dir, config.problem_id,
-                                      identity, x_digest + _digest(target))
-        arrays = entries[config].read()
-        if arrays is not None:
-          found[config] = _unpack(arrays)
-    missing = [config for config in targets if config not in found]
+  def read(self, configs: Sequence[ProblemConfig]
+           ) -> dict[ProblemConfig, Optional[Problem]]:
+    """What the cache holds of them, None for what it does not."""
+    arrays = self._read_function()
+    if arrays is None:
+      return dict.fromkeys(configs)
+    targets = self._targets(configs, arrays['function'])
+    found = {}
+    for config in configs:
+      solved = self._read_solved(config, targets[config])
+      found[config] = solved and self._problem(config, arrays, targets[config],
+                                               solved)
+    return found
+
+  def _compute(self, configs: Sequence[ProblemConfig]) -> list[Problem]:
+    """The problems; what is in the cache by now is not computed."""
+    arrays = self._read_function()
+    if arrays is None:
+      function, val_function = self._solver.draw_function(
+          self._normals, self._val_normals, self._noise,
+          [config.noise_std for config in configs], self._config.reference)
+      arrays = {'function': function, 'val_function': val_function}
+      if self._cache_dir is not None:
+        self._function_entry().write(arrays)
+    targets = self._targets(configs, arrays['function'])
+    found = {config: self._read_solved(config, targets[config])
+             for config in configs}
+    missing = [config for config in configs if found[config] is None]
     if missing:
       computed = self._solver.solve(
           [targets[config] for config in missing],
           [config.noise_std for config in missing], self._config.reference)
       for config, solved in zip(missing, computed, strict=True):
         found[config] = solved
-        if config in entries:
-          entries[config].write(_pack(solved))
-    return found
+        if self._cache_dir is not None:
+          self._solved_entry(config, targets[config]).write(_pack(solved))
+    if self._solver_name == 'matrix_free':
+      self._solver.clear()
+    return [self._problem(config, arrays, targets[config], found[config])
+            for config in configs]
+
+  def _targets(self, configs: Sequence[ProblemConfig], function: np.ndarray
+               ) -> dict[ProblemConfig, np.ndarray]:
+    return {config: function + config.noise_std * self._noise
+            for config in configs}
+
+  def _problem(self, config: ProblemConfig, arrays: Mapping[str, np.ndarray],
+               target: np.ndarray, solved: _Solved) -> Problem:
+    y_val = arrays['val_function'] + config.noise_std * self._val_noise
+    points = self._points
+    return _make_problem(config, points.x_train, target[:, None], points.x_test,
+                         points.x_val, y_val[:, None], solved,
+                         float(config.noise_std), config.reference,
+                         config.kernel)
+
+  def _function_name(self) -> str:
+    """The readable part of the names of files that noise levels share."""
+    config = self._config
+    name = f'D{config.input_dim}_l{_number(config.data_ratio)}_s{config.seed}'
+    return f'{name}{_SOLVER_SUFFIX[self._solver_name]}_function'
+
+  def _function_entry(self) -> '_CacheEntry':
+    config, points = self._config, self._points
+    identity = {
+        'kind': 'function', 'input_dim': config.input_dim,
+        'data_ratio': config.data_ratio, 'seed': config.seed,
+        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
+        'num_val': config.num_val, 'solver': self._solver_name}
+    return _CacheEntry(
+        self._cache_dir, self._function_name(), identity,
+        _digest(points.x_train, self._normals, points.x_val,
+                self._val_normals))
+
+  def _solved_entry(self, config: ProblemConfig,
+                    target: np.ndarray) -> '_CacheEntry':
+    identity = {'kind': 'posterior', 'config': config,
+                'kernel_ridge': posterior.KERNEL_RIDGE, 'joint_tau': JOINT_TAU,
+                'solver': self._solver_name}
+    return _CacheEntry(
+        self._cache_dir,
+        config.problem_id + _SOLVER_SUFFIX[self._solver_name], identity,
+        self._x_digest + _digest(target))
+
+  @functools.cached_property
+  def _x_digest(self) -> str:
+    points = self._points
+    return _digest(points.x_train, points.x_test, points.x_val)
+
+  def _read_function(self) -> Optional[dict[str, np.ndarray]]:
+    if self._cache_dir is None:
+      return None
+    return self._function_entry().read(self._stale)
+
+  def _read_solved(self, config: ProblemConfig,
+                   target: np.ndarray) -> Optional[_Solved]:
+    if self._cache_dir is None:
+      return None
+    arrays = self._solved_entry(config, target).read(self._stale)
+    return None if arrays is None else _unpack(arrays)
+
+
+@contextlib.contextmanager
+def _claim(path: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process has the claim, then has it.
+
+  The lock is the kernel's: it ends with its process, whatever ends that. Where
+  the file system has no locks the work is done twice, which is safe.
+  """
+  file = None
+  try:
+    while fcntl is not None:
+      file = open(path, 'a')
+      fcntl.flock(file, fcntl.LOCK_EX)
+      try:
+        if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+          break
+      except FileNotFoundError:
+        pass
+      file.close()  # The one before removed it: it locks nothing.
+  except OSError as error:
+    logging.info('%s cannot be locked: %s.', path, error.strerror)
+  try:
+    yield
+  finally:
+    if file is not None:
+      with contextlib.suppress(OSError):
+        os.unlink(path)
+      file.close()
 
 
 _MOMENT_ARRAYS = ('mean', 'std', 'covariances', 'weights')
@@ -601,7 +885,7 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> _Solved:
       for field in dataclasses.fields(GroundTruth)})
   moments = posterior.Moments(
       **{name: arrays[name] for name in _MOMENT_ARRAYS},
-      mean_error=ground_truth.mean_error, std_error=ground_truth.std_error)
+      residual=ground_truth.residual, mean_error=ground_truth.mean_error, std_error=ground_truth.std_error)
   return _Solved(moments, ground_truth)
 
 
@@ -631,10 +915,12 @@ class _CacheEntry:
         self._path,
         _CACHE_MAGIC + json.dumps(header).encode() + b'\n' + payload)
 
-  def read(self) -> Optional[dict[str, np.ndarray]]:
+  def read(self, stale: set[pathlib.Path]
+           ) -> Optional[dict[str, np.ndarray]]:
     """The arrays by name; None if they must be made (again).
 
-    Says in one warning why a file that exists is not used.
+    Says in one warning why a file that exists is not used, and adds it to
+    `stale`; of what is there already it says nothing.
     """
     try:
       content = self._path.read_bytes()
@@ -646,7 +932,9 @@ class _CacheEntry:
     try:
       return self._parse(content)
     except _StaleError as error:
-      logging.warning('%s is made again: %s.', self._path, error)
+      if self._path not in stale:
+        logging.warning('%s is made again: %s.', self._path, error)
+      stale.add(self._path)
       return None
 
   def _parse(self, content: bytes) -> dict[str, np.ndarray]:

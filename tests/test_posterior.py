@@ -60,7 +60,7 @@ def test_moments_match_the_formula():
         (kernel + variance * np.eye(40)) @ got.weights, target, atol=1e-10)
     # Rounding alone, and bounded from above.
     assert np.max(np.abs(got.mean - mean) / got.std) <= got.mean_error < 1e-9
-    assert 0 < got.std_error < 1e-9
+    assert 0 < got.std_error < 1e-9 and 0 < got.residual < 1e-12
 
 
 def test_errors_say_when_a_solution_is_wrong(monkeypatch):

@@ -542,8 +542,11 @@ def test_brought_data_is_converted_and_copied():
     (dict(noise_std=0), 'noise_std must be a finite number > 0, got 0'),
     (dict(noise_std=np.nan), 'noise_std must be .* got nan'),
     (dict(reference='true'), "reference must be .* got 'true'"),
-    (dict(x_train=np.zeros((10_001, 2)), y_train=np.zeros(10_001)),
-     'at most 10000, got 10001'),
+    (dict(memory_budget_mb=1e-6), 'solver_memory_mb must be enough for .* 6 '
+     'points of 2 .* got 1e-06: dense needs .* matrix_free needs'),
+    (dict(solver='dense', memory_budget_mb=1e-6), 'got 1e-06: dense needs 0 MB'),
+    (dict(memory_budget_mb=0), 'solver_memory_mb must be .* > 0, got 0'),
+    (dict(solver='sparse'), "solver must be one of .* got 'sparse'"),
 ])
 def test_refuses_bad_data(changes, message):
   with pytest.raises(ValueError, match=message) as error:
@@ -586,10 +589,42 @@ def test_refuses_what_is_too_large_before_any_work(tmp_path, monkeypatch):
   monkeypatch.setattr(np.random, 'Philox', None)
   large = problems.ProblemConfig(1000, 100, 0.1, 0)
   cache_dir = tmp_path / 'cache'
-  with pytest.raises(ValueError, match='at most 10000, got 100000'):
-    problems.make_problems([_small(), large], cache_dir)
+  for solver, message in (('dense', 'dense needs 163,200 MB'),
+                          ('auto', 'dense needs .*, matrix_free needs')):
+    with pytest.raises(ValueError, match=f'= 100000 points.* 500: {message}'):
+      problems.make_problems([_small(), large], cache_dir, solver, 500.)
   assert not cache_dir.exists()
-  problems.check_num_train(10_000)
+
+
+def test_the_solver_is_chosen_by_size_and_budget():
+  large = problems.ProblemConfig(1000, 100, 0.1, 0)
+  assert problems.choose_solver(large) == 'matrix_free'
+  for input_dim in (10, 100, 1000):
+    config = problems.ProblemConfig(input_dim, 10_000 // input_dim, 0.1, 0)
+    assert problems.choose_solver(config) == 'dense'
+    assert problems.choose_solver(config, 'matrix_free') == 'matrix_free'
+  assert problems.choose_solver(large, 'dense', 2e5) == 'dense'
+
+
+def test_what_is_not_in_the_cache_is_not_read(tmp_path):
+  configs = [_small(0.1), _small(0.2), _small(0.1, seed=1)]
+  assert problems.read_cached(configs, tmp_path) == [None] * 3
+  made = problems.make_problem(configs[1], tmp_path)
+  found = problems.read_cached(configs, tmp_path)
+  assert found[0] is found[2] is None
+  _assert_same(found[1], made)
+  assert found[1].ground_truth == made.ground_truth
+
+
+def test_processes_that_want_the_same_do_it_once(tmp_path, monkeypatch):
+  sizes = _count_factorisations(monkeypatch)
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    made = list(pool.map(
+        lambda _: problems.make_problem(_small(), tmp_path), range(8)))
+  assert len(sizes) == 3  # f twice, and one noise level.
+  for problem in made:
+    _assert_same(problem, made[0])
+  assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}
 
 
 def test_refuses_float32(restore_jax_flags):
@@ -598,3 +633,80 @@ def test_refuses_float32(restore_jax_flags):
     problems.make_problem(_small())
   with pytest.raises(ValueError, match='jax_enable_x64 must be True'):
     problems.problem_from_data(**_brought())
+
+
+# The matrix-free solver.
+
+
+def test_matrix_free_problems_have_the_dense_posterior(tmp_path):
+  """Its own f, and the exact posterior of what that made."""
+  said = []
+  settings = dict(solver='matrix_free', num_test=20, num_val=15)
+  made = problems.make_problem_group(
+      5, 12, _NOISE_STDS, 0, cache_dir=tmp_path, progress=said.append,
+      **settings)
+  assert len(said) >= 3 and all('\n' not in line for line in said)
+  dense = problems.make_problem_group(5, 12, _NOISE_STDS, 0, num_test=20,
+                                      num_val=15)
+  for problem, other in zip(made, dense, strict=True):
+    assert problem.ground_truth.solver == 'matrix_free'
+    assert problem.problem_id == f'{other.problem_id}_matrix_free'
+    np.testing.assert_array_equal(problem.x_train, other.x_train)
+    truth = problems.problem_from_data(
+        problem.x_train, problem.y_train, problem.x_test, problem.x_val,
+        problem.noise_std)
+    truth_is = problem.ground_truth
+    for points in ('test', 'val'):
+      std = getattr(truth, f'{points}_std')
+      off = np.abs(getattr(problem, f'{points}_mean')
+                   - getattr(truth, f'{points}_mean')) / std
+      assert off.max() <= truth_is.mean_error + 1e-12 < 1e-3
+      off = np.abs(getattr(problem, f'{points}_std') / std - 1.)
+      assert off.max() <= truth_is.std_error + 1e-12 < 1e-4
+    scale = truth.test_std.max() ** 2
+    np.testing.assert_allclose(problem.test_covariances,
+                               truth.test_covariances, atol=1e-4 * scale)
+  # f is another one, the noise is not.
+  assert np.abs(made[0].y_train - dense[0].y_train).max() > 0.1
+  np.testing.assert_allclose(made[2].y_train - made[1].y_train,
+                             dense[2].y_train - dense[1].y_train)
+  # From the cache, and from it with a noise level that is new.
+  again = problems.make_problem_group(5, 12, (0.1, 0.5), 0, cache_dir=tmp_path,
+                                      **settings)
+  _assert_same(again[0], made[1])
+  assert again[1].noise_std == 0.5
+  assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}
+
+
+def test_matrix_free_labels_are_of_the_function():
+  scaled = []
+  for seed in range(12):
+    problem = problems.make_problem(
+        problems.ProblemConfig(4, 6, 0.1, seed, num_test=1, num_val=40),
+        solver='matrix_free')
+    scaled.append((problem.y_val[:, 0] - problem.val_mean)
+                  / np.sqrt(problem.val_std**2 + 0.01))
+  assert 0.7 < np.std(np.concatenate(scaled)) < 1.3
+
+
+def test_a_killed_matrix_free_problem_goes_on(tmp_path):
+  settings = dict(solver='matrix_free', cache_dir=tmp_path, num_test=20,
+                  num_val=15)
+  fresh = problems.make_problem_group(6, 20, (0.1,), 0, **{
+      **settings, 'cache_dir': None})[0]
+  said = []
+
+  def killed(line):
+    said.append(line)
+    if len(said) == 3:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    problems.make_problem_group(6, 20, (0.1,), 0, progress=killed, **settings)
+  assert [path for path in tmp_path.iterdir() if path.suffix == '.steps']
+  rest = []
+  made, = problems.make_problem_group(6, 20, (0.1,), 0, progress=rest.append,
+                                      **settings)
+  _assert_same(made, fresh)
+  assert not set(said) & set(rest)
+  assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}

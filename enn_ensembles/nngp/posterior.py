@@ -136,6 +136,7 @@ class Moments:
       points, [num_blocks, tau, tau]; None where none were asked for.
     weights: (K + s^2 I)^-1 y, [T]: mean(x) = k(x, x_train) weights. None where
       nobody keeps them.
+    residual: |y - (K + s^2 I) weights| / |y|; None as above.
     mean_error: bound of |mean - exact mean| / std over all points; None where
       it was not computed.
     std_error: the same of |std - exact std| / exact std.
@@ -144,6 +145,7 @@ class Moments:
   std: np.ndarray
   covariances: Optional[np.ndarray] = None
   weights: Optional[np.ndarray] = None
+  residual: Optional[float] = None
   mean_error: Optional[float] = None
   std_error: Optional[float] = None
 
@@ -203,7 +205,7 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
         mean=whitened.T @ solved, std=std,
         covariances=(None if block_priors is None else _block_covariances(
             whitened, block_priors, kernel_ridge)),
-        weights=weights,
+        weights=weights, residual=float(residual / np.linalg.norm(y)),
         mean_error=float(np.max(np.sqrt(explained) / std) * residual
                          / np.sqrt(variance)),
         std_error=float(np.max(variance_errors / (2. * std[some]**2)))))

@@ -1,0 +1,348 @@
+"""The matrix-free posterior against dense linear algebra.
+
+Truth is numpy and scipy on the full kernel matrix, at sizes where it fits.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import matrix_free
+from enn_ensembles.nngp import posterior
+from experiments import solver_errors
+
+_RELU = kernels.KernelConfig()
+_ERF = kernels.KernelConfig(activation='erf')
+_DEEP = kernels.KernelConfig(num_hidden_layers=3, weight_std=1.3,
+                             first_bias=0.5)
+_NOISE_STDS = (0.01, 0.1, 1.)
+_JITTER = 1e-6
+
+
+def _inputs(num_train, input_dim, num_eval, num_val=None, kernel=_RELU):
+  """(x_train, x_eval, and the normals by the names of `solve`)."""
+  rng = np.random.default_rng(0)
+  x_train = rng.standard_normal((num_train, input_dim))
+  x_eval = rng.standard_normal((num_eval, input_dim))
+  num = num_train + matrix_free.num_features(kernel, input_dim)
+  normals = dict(normals_train=rng.standard_normal(num),
+                 noise=rng.standard_normal(num_train))
+  if num_val is not None:
+    normals['normals_eval'] = rng.standard_normal(num_val)
+  return x_train, x_eval, normals
+
+
+def _dense_errors(kernel, x_train, x_eval, solution):
+  """Largest relative error of the stds, and of the means in stds: [E], [E]."""
+  matrix = kernels.nngp(kernel, x_train)
+  cross = kernels.nngp(kernel, x_train, x_eval)
+  prior = kernels.nngp_diag(kernel, x_eval)
+  std_errors, mean_errors = [], []
+  for moments, y, variance in zip(solution.moments, solution.targets,
+                                  solution.noise_variances, strict=True):
+    solved = np.linalg.solve(matrix + variance * np.eye(len(y)), cross)
+    std = np.sqrt(prior - np.sum(cross * solved, axis=0) + 1e-6)
+    std_errors.append(np.max(np.abs(moments.std / std - 1)))
+    mean_errors.append(np.max(np.abs(moments.mean - solved.T @ y) / std))
+  return np.array(std_errors), np.array(mean_errors)
+
+
+@pytest.mark.parametrize('kernel, input_dim, dtype', [
+    (_RELU, 100, 'float32'), (_RELU, 4, 'float64'), (_DEEP, 100, 'float32'),
+    (_DEEP, 3, 'float64'), (_ERF, 50, 'float64'),
+    (dataclasses.replace(_DEEP, activation='erf'), 7, 'float64')])
+def test_split_is_the_kernel(kernel, input_dim, dtype, monkeypatch):
+  """U U^T + R = K, R >= diag(mu) >= 0; with panels that do not fit evenly."""
+  monkeypatch.setattr(matrix_free, '_CPU_TILE', 64)
+  monkeypatch.setattr(matrix_free, '_PANEL', 50)
+  x_train, x_eval, _ = _inputs(150, input_dim, 20)
+  split = matrix_free._Split(kernel, x_train)
+  assert split.dtype == dtype
+  features = split.features(x_train)
+  remainder = kernels.nngp(kernel, x_train) - features @ features.T
+  product = matrix_free._Remainder(split, x_train).apply(
+      np.eye(150)[:, :40], np.eye(150)[:, 40:])
+  np.testing.assert_allclose(product, remainder, rtol=0,
+                             atol=2e-8 if dtype == 'float32' else 1e-13)
+  np.testing.assert_allclose(np.diag(product), np.diag(remainder), rtol=0,
+                             atol=1e-14)
+  bounds = split.eigenvalue_bounds
+  assert np.min(bounds) >= 0
+  assert np.linalg.eigvalsh(remainder - np.diag(bounds))[0] > -1e-13
+  if dtype == 'float32':  # The bound is of use, and not far from the truth.
+    assert np.min(bounds) > 0.1 * np.linalg.eigvalsh(remainder)[0]
+  # The same U serves points elsewhere.
+  cross = kernels.nngp(kernel, x_train, x_eval)
+  outside = cross - features @ split.features(x_eval).T
+  assert np.abs(outside).max() < 0.3 * np.abs(cross).max()
+
+
+def test_series_is_the_kernel_of_the_cosine():
+  """sum_j c_j rho^j against the closed form, for one to three layers."""
+  rho = np.linspace(-0.7, 0.7, 29)
+  for num_layers in (1, 2, 3):
+    value = rho
+    for _ in range(num_layers):
+      value = (np.sqrt(1 - value**2) + (np.pi - np.arccos(value)) * value
+               ) / np.pi
+    series = np.polynomial.polynomial.polyval(
+        rho, matrix_free._relu_series(num_layers))
+    np.testing.assert_allclose(series, value, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize('kernel, num_train, input_dim, num_eval', [
+    (_RELU, 900, 100, 60), (_RELU, 400, 10, 150), (_RELU, 60, 80, 40),
+    (_RELU, 5, 3, 4), (_RELU, 1, 1, 1), (_ERF, 400, 30, 50),
+    (_DEEP, 300, 60, 30)])
+def test_matches_dense(kernel, num_train, input_dim, num_eval):
+  """Within the tolerances, and within the bounds that it computes."""
+  x_train, x_eval, normals = _inputs(num_train, input_dim, num_eval, 1, kernel)
+  solution = matrix_free.solve(kernel, x_train, x_eval, _NOISE_STDS, **normals)
+  std_errors, mean_errors = _dense_errors(kernel, x_train, x_eval, solution)
+  assert solution.converged
+  assert np.all(solution.std_error_bounds <= 1e-4)
+  assert np.all(solution.mean_error_bounds <= 1e-3)
+  # What numpy rounds itself is no error of ours.
+  assert np.all(std_errors <= solution.std_error_bounds + 1e-9)
+  assert np.all(mean_errors <= solution.mean_error_bounds + 1e-9)
+  np.testing.assert_array_equal(
+      solution.targets, solution.function
+      + np.array(_NOISE_STDS)[:, None] * normals['noise'])
+
+
+def test_bounds_hold_at_every_step():
+  """Also where the answer is still poor; steps make it better."""
+  x_train, x_eval, normals = _inputs(900, 100, 40)
+  largest = []
+  for num_steps in (1, 2, 3, 4):
+    solution = matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals,
+                                 max_block_steps=num_steps, strict=False,
+                                 std_tolerance=1e-9)
+    assert solution.num_block_steps == num_steps and not solution.converged
+    std_errors, mean_errors = _dense_errors(_RELU, x_train, x_eval, solution)
+    assert np.all(std_errors <= solution.std_error_bounds)
+    assert np.all(mean_errors <= solution.mean_error_bounds)
+    largest.append(std_errors.max())
+  assert np.all(np.diff(np.log(largest)) < -1)
+  # Nor are the bounds far from the truth.
+  assert solution.std_error_bounds.max() < 30 * largest[-1]
+
+
+def test_tolerance_is_not_exceeded_silently():
+  x_train, x_eval, normals = _inputs(300, 60, 20)
+  with pytest.raises(ValueError, match=r'not exact enough after 1 block steps'):
+    matrix_free.solve(_RELU, x_train, x_eval, [0.01], **normals,
+                      max_block_steps=1)
+
+
+@pytest.mark.parametrize('reference', ['bayes', 'enn2021'])
+def test_given_targets(reference):
+  x_train, x_eval, _ = _inputs(300, 60, 20)
+  y = 3. + x_train[:, 0] + np.sin(x_train[:, 1])
+  solution = matrix_free.solve(_RELU, x_train, x_eval, [0.1, 1.],
+                               targets=[y, 2 * y], reference=reference)
+  scale = 1. if reference == 'bayes' else np.mean(
+      kernels.nngp_diag(_RELU, x_train))
+  np.testing.assert_allclose(solution.noise_variances, [0.01 * scale, scale],
+                             rtol=1e-14)
+  assert solution.function is None
+  std_errors, mean_errors = _dense_errors(_RELU, x_train, x_eval, solution)
+  assert np.all(std_errors <= solution.std_error_bounds)
+  assert np.all(mean_errors <= solution.mean_error_bounds)
+
+
+def _true_function(x_train, normals):
+  """U a + (R + jitter I)^1/2 z by scipy."""
+  num_train = len(x_train)
+  features = matrix_free._Split(_RELU, x_train).features(x_train)
+  remainder = kernels.nngp(_RELU, x_train) - features @ features.T
+  root = scipy.linalg.sqrtm(remainder + _JITTER * np.eye(num_train)).real
+  return (features @ normals['normals_train'][num_train:]
+          + root @ normals['normals_train'][:num_train])
+
+
+@pytest.mark.parametrize('tolerance', [1e-2, 1e-4, 1e-7])
+def test_function_is_the_draw(tolerance):
+  """Of covariance U U^T + R + jitter I = K + jitter I; its error is bounded."""
+  x_train, x_eval, normals = _inputs(300, 60, 20)
+  solution = matrix_free.solve(_RELU, x_train, x_eval, [1.], **normals,
+                               function_tolerance=tolerance)
+  error = solution.function - _true_function(x_train, normals)
+  # Float32 tiles move it by 1e-8.
+  assert np.sqrt(np.mean(error**2)) <= solution.function_error + 1e-8
+  assert solution.function_error <= tolerance
+
+
+def test_function_elsewhere_given_the_function():
+  """Mean and covariance given f at x_train, the last points of x_eval only."""
+  x_train, x_eval, normals = _inputs(200, 60, 30, num_val=12)
+  solution = matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals)
+  x_val = x_eval[-12:]
+  matrix = kernels.nngp(_RELU, x_train) + _JITTER * np.eye(200)
+  cross = kernels.nngp(_RELU, x_train, x_val)
+  mean = cross.T @ np.linalg.solve(matrix, solution.function)
+  covariance = (kernels.nngp(_RELU, x_val) + _JITTER * np.eye(12)
+                - cross.T @ np.linalg.solve(matrix, cross))
+  truth = mean + np.linalg.cholesky(covariance) @ normals['normals_eval']
+  np.testing.assert_allclose(solution.eval_function, truth, rtol=0, atol=2e-4)
+  assert np.std(truth - mean) > 0.05
+
+
+def test_check_rows_recomputes_the_residual():
+  x_train, x_eval, normals = _inputs(300, 60, 20)
+  solution = matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals)
+  matrix = kernels.nngp(_RELU, x_train)
+  rows = np.array([299, 0, 7, 7])
+  for level, noise_std in enumerate(_NOISE_STDS):
+    truth = (solution.targets[level] - matrix @ solution.weights[level]
+             - noise_std**2 * solution.weights[level])
+    got = matrix_free.check_rows(_RELU, x_train, solution, noise_std, rows)
+    np.testing.assert_allclose(got, truth[rows], rtol=0, atol=1e-10)
+    assert np.linalg.norm(truth) <= 1.01 * solution.residual_norms[level]
+  damaged = dataclasses.replace(solution, weights=1.01 * solution.weights)
+  residuals = matrix_free.check_rows(_RELU, x_train, damaged, 0.1, range(300))
+  assert np.linalg.norm(residuals) > 10 * solution.residual_norms[1]
+  with pytest.raises(ValueError, match='noise_std must be one of'):
+    matrix_free.check_rows(_RELU, x_train, solution, 0.2, rows)
+  with pytest.raises(ValueError, match=r'rows must be indices in \[0, 300\)'):
+    matrix_free.check_rows(_RELU, x_train, solution, 0.1, [300])
+
+
+def test_points_that_repeat():
+  """Cosine 1 off the diagonal: the polynomial would be wrong there."""
+  x_train, x_eval, normals = _inputs(120, 60, 20)
+  x_train[60:] = x_train[:60]
+  solution = matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals)
+  assert solution.tile_dtype == 'float64' and solution.eigenvalue_bound == 0
+  std_errors, mean_errors = _dense_errors(_RELU, x_train, x_eval, solution)
+  assert np.all(std_errors <= solution.std_error_bounds + 1e-9)
+  assert np.all(mean_errors <= solution.mean_error_bounds + 1e-9)
+
+
+class _Killed(Exception):
+  pass
+
+
+def test_killed_computation_goes_on(tmp_path):
+  """Killed after every step: no pass is repeated, and the end is the same."""
+  x_train, x_eval, normals = _inputs(500, 70, 30, num_val=5)
+  steps = []
+  whole = matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals,
+                            progress=steps.append)
+  assert {step.phase for step in steps} == {'variances', 'function', 'means'}
+
+  def kill(progress):
+    killed.append(progress)
+    raise _Killed
+
+  killed = []
+  for _ in steps:
+    with pytest.raises(_Killed):
+      matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals,
+                        checkpoint_path=tmp_path / 'new', progress=kill)
+  assert [(step.phase, step.step) for step in killed] == [
+      (step.phase, step.step) for step in steps]
+  assert np.all(np.diff([step.seconds for step in killed]) > 0)
+  resumed = matrix_free.solve(_RELU, x_train, x_eval, _NOISE_STDS, **normals,
+                              checkpoint_path=tmp_path / 'new', progress=kill)
+  for field in dataclasses.fields(matrix_free.Solution):
+    if field.name not in ('seconds', 'moments'):
+      np.testing.assert_array_equal(getattr(resumed, field.name),
+                                    getattr(whole, field.name), field.name)
+  for got, expected in zip(resumed.moments, whole.moments, strict=True):
+    np.testing.assert_array_equal(got.mean, expected.mean)
+    np.testing.assert_array_equal(got.std, expected.std)
+  assert not list((tmp_path / 'new').glob('.*'))
+
+
+def test_checkpoint_of_something_else_is_refused(tmp_path):
+  x_train, x_eval, normals = _inputs(60, 40, 5)
+  solve = lambda **changes: matrix_free.solve(
+      _RELU, x_train, x_eval, [0.1],
+      **{**normals, **changes, 'checkpoint_path': tmp_path})
+  solve()
+  with pytest.raises(ValueError, match='of another computation'):
+    solve(noise=2 * normals['noise'])
+  (tmp_path / 'step_1.npz').write_bytes(b'PK\x03\x04 and no more')
+  with pytest.raises(ValueError, match='step_1.npz cannot be read'):
+    solve()
+
+
+def test_checkpoint_folder_that_cannot_be(tmp_path):
+  x_train, x_eval, normals = _inputs(20, 10, 5)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match='checkpoint_path cannot be used'):
+    matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals,
+                      checkpoint_path=tmp_path / 'file')
+
+
+def test_memory():
+  """The paper's largest cell fits into 14 GB; too little is said at once."""
+  largest = matrix_free.estimate_memory_mb(100_000, 1000, 2000)
+  assert 5_000 < largest < 14_000
+  x_train, x_eval, normals = _inputs(300, 60, 20)
+  with pytest.raises(ValueError, match='memory_budget_mb must be at least'):
+    matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals,
+                      memory_budget_mb=1.)
+  # Room for one block step, but not for the accuracy that is asked for.
+  budget = matrix_free.estimate_memory_mb(300, 60, 20, num_block_steps=1)
+  with pytest.raises(ValueError, match='after 1 block steps'):
+    matrix_free.solve(_RELU, x_train, x_eval, [0.01], **normals,
+                      memory_budget_mb=budget)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(noise_stds=[]), 'at least one noise level'),
+    (dict(noise_stds=[-1.]), 'noise_stds must be a finite number > 0'),
+    (dict(x_eval=np.zeros((3, 2))), r'got \[20, 10\] and \[3, 2\]'),
+    (dict(noise=np.zeros(3)), r'noise must have shape \[20\]'),
+    (dict(normals_train=np.zeros(20)), r'must have shape \[32\]'),
+    (dict(normals_eval=np.zeros(6)), r'must have shape \[1..5\]'),
+    (dict(noise=np.full(20, np.nan)), 'noise must be finite'),
+    (dict(noise=None), 'give either targets'),
+    (dict(targets=[np.zeros(20)]), 'no normals'),
+    (dict(targets=[], noise=None, normals_train=None), 'must hold 1 arrays'),
+    (dict(reference='exact'), 'reference must be'),
+    (dict(max_block_steps=0), 'max_block_steps must be'),
+    (dict(std_tolerance=0.), 'std_tolerance must be')])
+def test_refuses_bad_input(changes, message):
+  x_train, x_eval, normals = _inputs(20, 10, 5)
+  arguments = {**dict(kernel=_RELU, x_train=x_train, x_eval=x_eval,
+                      noise_stds=[0.1]), **normals, **changes}
+  with pytest.raises(ValueError, match=message):
+    matrix_free.solve(**arguments)
+
+
+def test_moments_are_those_of_the_dense_solver():
+  """The two solvers of this room, with each other."""
+  x_train, x_eval, normals = _inputs(400, 100, 30)
+  solution = matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals)
+  moments = posterior.posterior_moments(
+      kernels.nngp(_RELU, x_train), kernels.nngp(_RELU, x_eval, x_train),
+      kernels.nngp_diag(_RELU, x_eval), solution.targets, [0.01])[0]
+  np.testing.assert_allclose(solution.moments[0].std, moments.std, rtol=1e-4)
+  np.testing.assert_allclose(solution.moments[0].mean, moments.mean, rtol=0,
+                             atol=1e-3 * moments.std.min())
+
+
+def test_solver_errors_command():
+  """Rows for every number of block steps, dense or not, and their plot."""
+  rows = []
+  for dense in (True, False):
+    rows = solver_errors.measure(60, 5., 0, [0.01, 1.], 20, dense, 1000., None,
+                                 num_rows=10)
+    last = max(row['num_block_steps'] for row in rows)
+    assert last >= 3
+    assert sorted((row['num_block_steps'], row['noise_std']) for row in rows
+                  ) == [(step, noise_std) for step in range(1, last + 1)
+                        for noise_std in (0.01, 1.)]
+    for row in rows:
+      assert ('std_error' in row) == dense
+      if dense:
+        assert row['std_error'] <= row['std_error_bound']
+        assert row['mean_error'] <= row['mean_error_bound']
+    assert solver_errors.format_csv(rows).count(b'\n') == len(rows) + 1
+    assert solver_errors.plot(rows).startswith(b'\x89PNG')
