@@ -10,6 +10,19 @@ not what was written is an error that names it.
   results_dir/manifests/<hash>.json   what a sweep is going to compute
   results_dir/units/<run_id>.json     the rows of one work unit
 
+Two more folders come and go while sweeps run, and hold no results: `running`
+(`heartbeats`) and `checkpoints` (`checkpoints`).
+
+What goes wrong:
+  * Killed while writing: the old file, or none, and a hidden temporary file
+    that nobody reads; sweeps remove those that are a day old.
+  * Disk full, folder read-only: an error that says so; all that was written
+    before is whole, and the same command goes on where it stopped.
+  * A file that is not what was written (cut short, edited): an error that names
+    it and says to delete it. Nothing is computed twice unasked.
+  * Clocks: nothing here reads them but `remove_stale_files`, which compares the
+    file system's own times and takes a file of the future for a new one.
+
 This module does not import jax: reports are made where jax is not installed.
 """
 
@@ -21,6 +34,7 @@ import os
 import pathlib
 import re
 import secrets
+import threading
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence, Union
 
 import numpy as np
@@ -251,6 +265,19 @@ def _decode(row: Mapping[str, Any]) -> Row:
       for key, value in row.items()}
 
 
+# Held while a file is written: whoever ends the process from another thread can
+# wait for it (`finish_writing`), so that no temporary file stays.
+_writing = threading.Lock()
+
+
+def finish_writing(timeout_seconds: float) -> None:
+  """Waits until no file is half written, and keeps further ones from starting.
+
+  For a process that is about to end; the lock is never given back.
+  """
+  _writing.acquire(timeout=timeout_seconds)
+
+
 def write_atomically(path: PathLike, content: bytes) -> None:
   """Writes a file whole or not at all, whatever happens meanwhile.
 
@@ -265,23 +292,24 @@ def write_atomically(path: PathLike, content: bytes) -> None:
   # Not tempfile.mkstemp: its files are closed to the other users of a folder.
   temporary = path.parent / (
       f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
-  try:
+  with _writing:
     try:
-      with open(temporary, 'xb') as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-      os.replace(temporary, path)
-    finally:
-      temporary.unlink(missing_ok=True)
-    # The rename is on the disk only when its folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-      os.fsync(folder)
-    finally:
-      os.close(folder)
-  except OSError as error:
-    raise StoreError(f'cannot write {path}: {error.strerror}.') from error
+      try:
+        with open(temporary, 'xb') as stream:
+          stream.write(content)
+          stream.flush()
+          os.fsync(stream.fileno())
+        os.replace(temporary, path)
+      finally:
+        temporary.unlink(missing_ok=True)
+      # The rename is on the disk only when its folder is.
+      folder = os.open(path.parent, os.O_RDONLY)
+      try:
+        os.fsync(folder)
+      finally:
+        os.close(folder)
+    except OSError as error:
+      raise StoreError(f'cannot write {path}: {error.strerror}.') from error
 
 
 def make_folder(path: PathLike, name: str) -> pathlib.Path:
@@ -305,6 +333,40 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
     raise StoreError(f'{name} {str(path)!r} is not a folder that can be '
                      f'written to: {error.strerror}.') from error
   return folder
+
+
+_STALE_DAYS = {'.tmp': 1., '.checkpoint': 14.}
+
+
+def remove_stale_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Removes what killed processes left in a folder and its own folders.
+
+  Temporary files of the last day may be about to get their name, and
+  checkpoints of the last two weeks may be taken up: they stay.
+
+  Returns:
+    What was removed. Files that cannot be are left.
+  """
+  removed = []
+  try:
+    probe = folder / f'.clock.{os.getpid()}.{secrets.token_hex(4)}.tmp'
+    with open(probe, 'xb'):
+      pass
+    now = probe.stat().st_mtime  # The clock that stamps the other files.
+    probe.unlink()
+    found = [path for pattern in ('.*.tmp', '*/.*.tmp', '*/*.checkpoint')
+             for path in folder.glob(pattern)]
+  except OSError:
+    return []
+  for path in found:
+    try:
+      age_days = (now - path.stat().st_mtime) / 86400
+      if age_days > _STALE_DAYS[path.suffix]:
+        path.unlink()
+        removed.append(path)
+    except OSError:
+      continue  # Another process was faster.
+  return removed
 
 
 class Unit(NamedTuple):

@@ -7,15 +7,23 @@ takes one unit with it and is replaced.
 
 Only the agent's own mistakes become rows. A problem that cannot be made or a
 row that cannot be written stops the sweep: the next unit would fare no better.
+
+Told to stop (`preemption`), a process keeps what it has of its units
+(`checkpoints`) and ends: after the seed that is being trained (on an
+accelerator, after all seeds that are trained together), or after a minute's
+steps where that takes minutes, or, where the grace period ends first, at once;
+what was kept before is kept.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import itertools
+import math
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
@@ -26,14 +34,17 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import (Any, Callable, Iterator, Mapping, NamedTuple, Optional,
+                    Sequence)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import agents as agents_lib
+from enn_ensembles import checkpoints
 from enn_ensembles import evaluation
+from enn_ensembles import preemption
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
@@ -58,12 +69,19 @@ class RunOptions:
     compilation_cache_dir: folder of compiled programs; None for none.
     memory_budget_mb: memory that training may take per device; see
       `training.train`.
+    solver_memory_mb: memory that a solver may take.
+    grace_seconds: how long a process that is told to stop may go on to where
+      it can keep what it has.
+    checkpoint_seconds: how often what there is of a unit is kept.
   """
   results_dir: str
   agent_module: Optional[str] = None
   cache_dir: Optional[str] = None
   compilation_cache_dir: Optional[str] = None
   memory_budget_mb: Optional[float] = None
+  solver_memory_mb: float = problems_lib.SOLVER_MEMORY_MB
+  grace_seconds: float = 10.
+  checkpoint_seconds: float = checkpoints.SECONDS_BETWEEN
 
 
 class Outcome(NamedTuple):
@@ -111,35 +129,35 @@ class _Result(NamedTuple):
 
 
 def check_units(units: Sequence[sweeps.WorkUnit],
-                agent_module: Optional[str] = None) -> None:
+                agent_module: Optional[str] = None,
+                solver_memory_mb: float = problems_lib.SOLVER_MEMORY_MB
+                ) -> None:
   """Checks, before any work, that all units can be computed.
 
   Args:
     units: the units.
     agent_module: file of an agent of one's own.
+    solver_memory_mb: memory that a solver may take.
 
   Raises:
-    ValueError: a problem is not allowed, a cell has too many training points
-      (the message says how to leave it out), or an agent has no members to
-      select from.
+    ValueError: a problem is not allowed, a cell has more training points than
+      a solver has memory for, or an agent has no members to select from.
   """
   for unit in units:
     if unit.selections != ('none',):
       _check_selectable(unit, agent_module)
+  cells = {}
   for unit in units:
     for noise_std in unit.noise_stds:
       for seed in unit.seeds:
-        unit.problem_config(noise_std, seed)
-  limit = problems_lib.MAX_DENSE_TRAIN
-  cells = sorted({(unit.input_dim, unit.data_ratio, unit.num_train)
-                  for unit in units if unit.num_train > limit})
-  if cells:
-    named = ', '.join(f'input_dim {d} with data_ratio {ratio:g} (T = {t})'
-                      for d, ratio, t in cells)
-    raise ValueError(
-        f'num_train = input_dim * data_ratio must be at most {limit} for the '
-        f'exact posterior, got {named}; --max_num_train={limit} leaves such '
-        'cells out.')
+        config = unit.problem_config(noise_std, seed)
+        cells.setdefault((unit.input_dim, unit.data_ratio), config)
+  for config in cells.values():
+    try:
+      problems_lib.choose_solver(config, unit.solver, solver_memory_mb)
+    except ValueError as error:
+      raise ValueError(f'{error} --max_num_train={config.num_train - 1} leaves '
+                       'such cells out.') from error
 
 
 def _check_selectable(unit: sweeps.WorkUnit,
@@ -154,36 +172,37 @@ def _check_selectable(unit: sweeps.WorkUnit,
         f'set that is enumerated; agent {unit.agent_id!r} has none.')
 
 
-def run_unit(unit: sweeps.WorkUnit,
-             options: RunOptions) -> tuple[list[results.Row], str]:
-  """Computes all rows of a unit; writes nothing but the caches.
+def run_unit(unit: sweeps.WorkUnit, options: RunOptions,
+             checkpoint: Optional[checkpoints.Checkpoint] = None
+             ) -> tuple[list[results.Row], str]:
+  """Computes all rows of a unit; writes nothing but caches and checkpoints.
 
   Args:
     unit: the unit.
     options: how.
+    checkpoint: where parts of it are kept and taken from; None keeps nothing.
 
   Returns:
-    Rows in the order of seeds, noise levels and selections; and the traceback of the
-    first that failed, empty if none did.
+    Rows in the order of seeds, noise levels and selections; and the traceback
+    of the first that failed, empty if none did.
 
   Raises:
     ValueError: a problem cannot be made.
+    preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
-  groups = [
-      problems_lib.make_problem_group(
-          unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
-          reference=unit.reference, cache_dir=options.cache_dir)
-      for seed in unit.seeds]
+  groups = []
+  for seed in unit.seeds:
+    preemption.stop_if_requested()
+    groups.append(_make_group(unit, seed, options))
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
   try:
     agent = _make_agent(unit, options.agent_module)
     if isinstance(agent, training.NetworkAgent):
-      found = _run_network(agent, unit, groups, options)
+      found = _run_network(agent, unit, groups, options, checkpoint)
     else:
-      found = [[[_run_plain(agent, unit, problem, seed)] for problem in group]
-               for group, seed in zip(groups, unit.seeds)]
+      found = _run_plain_agent(agent, unit, groups, checkpoint)
   except Exception as error:  # pylint: disable=broad-except
     # Any method in any framework is an agent, and may raise anything. Its
     # failure is a result of the sweep, told in its rows.
@@ -225,6 +244,29 @@ def run_unit(unit: sweeps.WorkUnit,
   return rows, details[0] if details else ''
 
 
+# Problems of at most so many numbers, 2 MB, stay in memory for the units to
+# come: a sweep has many agents on one problem.
+_SMALL_PROBLEM = 250_000
+_NUM_KEPT_GROUPS = 32
+
+
+def _make_group(unit: sweeps.WorkUnit, seed: int, options: RunOptions
+                ) -> Sequence[problems_lib.Problem]:
+  """The problems of one of the unit's seeds, per noise level."""
+  num_points = (unit.num_train + problems_lib.ProblemConfig.num_test
+                + problems_lib.ProblemConfig.num_val)
+  small = num_points * unit.input_dim <= _SMALL_PROBLEM
+  make = _make_small_group if small else problems_lib.make_problem_group
+  return make(unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
+              unit.reference, options.cache_dir, unit.solver,
+              options.solver_memory_mb)
+
+
+@functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)
+def _make_small_group(*args: Any) -> Sequence[problems_lib.Problem]:
+  return problems_lib.make_problem_group(*args)  # Its arrays are read-only.
+
+
 def _make_agent(unit: sweeps.WorkUnit, agent_module: Optional[str]) -> Any:
   """The agent of a unit."""
   module = sweeps.load_agent(unit.agent, agent_module)
@@ -235,7 +277,9 @@ def _make_agent(unit: sweeps.WorkUnit, agent_module: Optional[str]) -> Any:
 
 def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
                  groups: Sequence[Sequence[problems_lib.Problem]],
-                 options: RunOptions) -> list[list[list[_Result]]]:
+                 options: RunOptions,
+                 checkpoint: Optional[checkpoints.Checkpoint]
+                 ) -> list[list[list[_Result]]]:
   """Trains and scores all problems of a unit together: [S][E][selections]."""
   trained = training.train(
       agent,
@@ -243,7 +287,9 @@ def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
       np.stack([[problem.y_train for problem in group] for group in groups]),
       np.asarray(unit.noise_stds),
       jnp.stack([problems_lib.agent_key(seed) for seed in unit.seeds]),
-      dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb)
+      dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
+      checkpoint=checkpoint,
+      steps_between_checkpoints=_steps_between_checkpoints(unit, options))
   keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in unit.seeds])
   num_draws = evaluation.num_index_draws(
       agent, unit.input_dim, unit.num_enn_samples, unit.enumerate_indices)
@@ -287,6 +333,46 @@ def _run_network(agent: training.NetworkAgent, unit: sweeps.WorkUnit,
           for s in range(len(unit.seeds))]
 
 
+# How much faster than a core of the cost model's an accelerator may be.
+_ACCELERATOR_SPEED = 100.
+
+
+def _steps_between_checkpoints(unit: sweeps.WorkUnit, options: RunOptions
+                               ) -> Optional[int]:
+  """Steps that may be lost; None where training is too short to be cut.
+
+  It depends on the unit and the kind of device alone: whether a training is
+  cut decides which program runs it, and so, perhaps, its last digits.
+  """
+  seconds = sweeps.estimate_training_seconds(unit) * len(unit.noise_stds)
+  if jax.default_backend() != 'cpu':  # All seeds at once.
+    seconds *= len(unit.seeds) / _ACCELERATOR_SPEED
+  if seconds < 2 * options.checkpoint_seconds:
+    return None
+  return math.ceil(unit.agent_config['num_batches']
+                   * options.checkpoint_seconds / seconds)
+
+
+def _run_plain_agent(agent: Any, unit: sweeps.WorkUnit,
+                     groups: Sequence[Sequence[problems_lib.Problem]],
+                     checkpoint: Optional[checkpoints.Checkpoint]
+                     ) -> list[list[list[_Result]]]:
+  """Runs any agent on all problems of a unit, one by one: [S][E][1]."""
+  key = {f.name: getattr(unit, f.name)
+         for f in dataclasses.fields(sweeps.WorkUnit) if f.name != 'agent_id'}
+  kept = None if checkpoint is None else checkpoint.restore(key)
+  done = [] if kept is None else [_Result(**result)
+                                  for result in kept.info['results']]
+  for i, (group, seed) in enumerate(zip(groups, unit.seeds)):
+    for problem in group[max(0, len(done) - i * len(group)):]:
+      done.append(_run_plain(agent, unit, problem, seed))
+      if checkpoint is not None:
+        checkpoint.offer(key, lambda: checkpoints.Part(
+            {'results': [result._asdict() for result in done]}))
+  rows = iter(done)
+  return [[[next(rows)] for _ in group] for group in groups]
+
+
 def _run_plain(agent: Any, unit: sweeps.WorkUnit,
                problem: problems_lib.Problem, seed: int) -> _Result:
   """Runs any agent on one problem, whose failure is that problem's alone."""
@@ -328,6 +414,7 @@ def _failure(error: Exception) -> _Result:
                  details=''.join(traceback.format_exception(error)))
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
   """Versions of what the scores depend on."""
   found = {'python': platform.python_version()}
@@ -407,7 +494,9 @@ def default_num_workers() -> int:
 
 
 def run(units: Sequence[sweeps.WorkUnit], options: RunOptions,
-        num_workers: int) -> Iterator[Outcome]:
+        num_workers: int,
+        announce: Callable[[Sequence[sweeps.WorkUnit]], None] = lambda _: None
+        ) -> Iterator[Outcome]:
   """Runs units and writes their rows, the longest first.
 
   Args:
@@ -415,6 +504,7 @@ def run(units: Sequence[sweeps.WorkUnit], options: RunOptions,
     options: how.
     num_workers: processes; 1 runs in this one, which must not have used jax
       before and keeps what `configure_jax` sets.
+    announce: called with the units that are in hand, whenever that changes.
 
   Yields:
     The outcome of each unit when it is done, in the order of that.
@@ -423,24 +513,37 @@ def run(units: Sequence[sweeps.WorkUnit], options: RunOptions,
     ValueError: num_workers < 1, a problem cannot be made or a row cannot be
       written.
     RuntimeError: a worker met a bug; the message has its traceback.
+    preemption.Preempted: this process was told to stop, or a worker was. What
+      is done is written; no worker is left.
   """
   if num_workers < 1:
     raise ValueError(f'num_workers must be >= 1, got {num_workers}.')
-  units = sweeps.longest_first(units)
+  units = sweeps.longest_first(sweeps.limit_inputs(units))
   num_workers = min(num_workers, len(units))
   if num_workers > 1:
-    yield from _run_in_workers(units, options, num_workers)
+    yield from _run_in_workers(units, options, num_workers, announce)
   elif units:
     configure_jax(options)
     for unit in units:
+      preemption.stop_if_requested()
+      announce([unit])
       yield _run_and_write(unit, options)
+    announce([])
 
 
 def _run_and_write(unit: sweeps.WorkUnit, options: RunOptions) -> Outcome:
   """Runs a unit and writes its rows."""
   start = time.perf_counter()
-  rows, details = run_unit(unit, options)
+  checkpoint = checkpoints.Checkpoint(
+      options.results_dir, f'{unit.agent_id}-D{unit.input_dim}',
+      {'agent': unit.agent, 'agent_config': unit.agent_config,
+       'input_dim': unit.input_dim, 'data_ratio': unit.data_ratio,
+       'noise_stds': unit.noise_stds, 'dtype': unit.dtype,
+       'versions': _versions(), 'device': device_name()},
+      options.checkpoint_seconds)
+  rows, details = run_unit(unit, options, checkpoint)
   results.ResultsStore(options.results_dir).write_unit(unit.run_id, rows)
+  checkpoint.clear()
   statuses = [row['status'] for row in rows]
   messages = [row['message'] for row in rows if row['message']]
   return Outcome(
@@ -455,6 +558,7 @@ class _Worker(NamedTuple):
   process: Any
   connection: connection_lib.Connection
   cores: Sequence[int]
+  environment: Mapping[str, str]
 
 
 class _Job(NamedTuple):
@@ -463,15 +567,24 @@ class _Job(NamedTuple):
   start: float
 
 
+# How often the parent looks whether it was told to stop.
+_POLL_SECONDS = 0.5
+
+
 def _run_in_workers(units: Sequence[sweeps.WorkUnit], options: RunOptions,
-                    num_workers: int) -> Iterator[Outcome]:
+                    num_workers: int,
+                    announce: Callable[[Sequence[sweeps.WorkUnit]], None]
+                    ) -> Iterator[Outcome]:
   """Hands units out to workers, one at a time, each to the first that is free.
 
-  A unit is tried once: whatever kills workers, this ends.
+  A unit is tried once: whatever kills workers, this ends. A worker that is told
+  to stop stops them all.
   """
   waiting = list(reversed(units))
   cores = available_cores()
+  environments = worker_environments(num_workers, os.environ, visible_gpus())
   busy: dict[connection_lib.Connection, tuple[_Worker, _Job]] = {}
+  stopping = False
 
   def give(worker: _Worker) -> None:
     unit = waiting.pop()
@@ -486,16 +599,31 @@ def _run_in_workers(units: Sequence[sweeps.WorkUnit], options: RunOptions,
       # Neighbours share caches; with more workers than cores they share cores.
       share = cores[i * len(cores) // num_workers:
                     (i + 1) * len(cores) // num_workers]
-      give(_start_worker(share or [cores[i % len(cores)]], options))
+      give(_start_worker(share or [cores[i % len(cores)]], environments[i],
+                         options))
     while busy:
-      for ready in connection_lib.wait(list(busy)):
+      announce([job.unit for _, job in busy.values()])
+      if preemption.stop_requested() and not stopping:
+        stopping = True
+        waiting.clear()
+        for worker, _ in busy.values():
+          worker.process.terminate()  # By SIGTERM, which it hears of as we did.
+      for ready in connection_lib.wait(list(busy), _POLL_SECONDS):
         worker, job = busy.pop(ready)
         try:
           answer = ready.recv()
-        except (EOFError, ConnectionResetError):
-          answer = _dead_worker_outcome(worker, job)
-          if waiting:
-            worker = _start_worker(worker.cores, options)
+        except (EOFError, OSError):
+          worker.process.join()
+          if worker.process.exitcode == preemption.EXIT_CODE or stopping:
+            answer = preemption.Preempted()
+          else:
+            answer = _dead_worker_outcome(worker, job)
+            if waiting:
+              worker = _start_worker(worker.cores, worker.environment, options)
+        if isinstance(answer, preemption.Preempted):
+          preemption.request_stop()
+          worker.connection.close()
+          continue
         if isinstance(answer, BaseException):
           raise answer
         if waiting:
@@ -503,25 +631,67 @@ def _run_in_workers(units: Sequence[sweeps.WorkUnit], options: RunOptions,
         else:
           worker.connection.close()  # Which ends it.
         yield answer
+    announce([])
+    if stopping:
+      raise preemption.Preempted('told to stop')
   finally:
     for worker, _ in busy.values():
-      worker.process.terminate()
+      worker.process.kill()  # What is on the disk is whole at any moment.
+      worker.process.join()
 
 
-def _start_worker(cores: Sequence[int], options: RunOptions) -> _Worker:
-  """Starts a worker on its cores."""
+def visible_gpus() -> list[str]:
+  """The GPUs that workers can be given, as CUDA_VISIBLE_DEVICES names them.
+
+  None where jax is told to use something else.
+  """
+  platforms = os.environ.get('JAX_PLATFORMS', '')
+  if platforms and platforms.split(',')[0].strip() not in ('cuda', 'gpu'):
+    return []
+  named = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if named is not None:
+    return [name.strip() for name in named.split(',') if name.strip()]
+  gpus = list(pathlib.Path('/proc/driver/nvidia/gpus').glob('*'))
+  return [str(i) for i in range(len(gpus))]
+
+
+def worker_environments(num_workers: int, environment: Mapping[str, str],
+                        gpus: Sequence[str]) -> list[dict[str, str]]:
+  """Environment variables that give each worker a GPU of its own.
+
+  With more workers than GPUs they share memory too, which jax would otherwise
+  take whole; XLA_PYTHON_CLIENT_MEM_FRACTION stays where it is set.
+  """
+  if not gpus:
+    return [{} for _ in range(num_workers)]
+  environments = []
+  for i in range(num_workers):
+    # As many as i, i + len(gpus), ... below num_workers.
+    sharing = len(range(i % len(gpus), num_workers, len(gpus)))
+    settings = {'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]}
+    if sharing > 1 and 'XLA_PYTHON_CLIENT_MEM_FRACTION' not in environment:
+      settings['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / sharing:.3f}'
+    environments.append(settings)
+  return environments
+
+
+def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
+                  options: RunOptions) -> _Worker:
+  """Starts a worker on its cores and its GPU."""
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
   # A daemon: it ends with its parent, whatever ends that.
   process = context.Process(target=_work, args=(theirs, options), daemon=True)
-  with inherited_settings(cores):
+  with inherited_settings(cores, environment):
     process.start()
   theirs.close()  # The worker alone holds it: its death closes the pipe.
-  return _Worker(process, ours, cores)
+  return _Worker(process, ours, cores, environment)
 
 
 @contextlib.contextmanager
-def inherited_settings(cores: Sequence[int]) -> Iterator[None]:
+def inherited_settings(cores: Sequence[int],
+                       environment: Optional[Mapping[str, str]] = None
+                       ) -> Iterator[None]:
   """Cores and environment for processes that are started inside.
 
   Numpy and jax count cores when they are loaded, before a worker could say
@@ -536,6 +706,8 @@ def inherited_settings(cores: Sequence[int]) -> Iterator[None]:
     settings['OPENBLAS_CORETYPE'] = 'SkylakeX'
   settings = {name: value for name, value in settings.items()
               if name not in os.environ}
+  settings.update(environment or {})
+  before = {name: os.environ.get(name) for name in settings}
   affinity = (os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity')
               else None)
   os.environ.update(settings)
@@ -546,33 +718,41 @@ def inherited_settings(cores: Sequence[int]) -> Iterator[None]:
   finally:
     if affinity is not None:
       os.sched_setaffinity(0, affinity)
-    for name in settings:
-      del os.environ[name]
+    for name, value in before.items():
+      if value is None:
+        del os.environ[name]
+      else:
+        os.environ[name] = value
 
 
 def _work(connection: connection_lib.Connection, options: RunOptions) -> None:
   """The main function of a worker: runs what comes until the pipe is closed."""
   # Ctrl-C reaches the whole process group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  configure_jax(options)
-  while True:
-    try:
-      unit = connection.recv()
-    except EOFError:
-      return
-    try:
-      answer = _run_and_write(unit, options)
-    except ValueError as error:
-      answer = ValueError(str(error))  # A mistake of the user's, as it is.
-    except Exception:  # pylint: disable=broad-except
-      # A bug: the parent raises it, with the traceback of where it happened.
-      answer = RuntimeError(f'a worker failed:\n{traceback.format_exc()}')
-    connection.send(answer)
+  with preemption.SignalHandlers(
+      options.grace_seconds, before_exit=lambda: results.finish_writing(5.),
+      parent_pid=multiprocessing.parent_process().pid):
+    configure_jax(options)
+    while True:
+      try:
+        unit = connection.recv()
+      except (EOFError, OSError):
+        return
+      try:
+        preemption.stop_if_requested()
+        answer = _run_and_write(unit, options)
+      except preemption.Preempted as stop:
+        answer = stop
+      except ValueError as error:
+        answer = ValueError(str(error))  # A mistake of the user's, as it is.
+      except Exception:  # pylint: disable=broad-except
+        # A bug: the parent raises it, with the traceback of where it happened.
+        answer = RuntimeError(f'a worker failed:\n{traceback.format_exc()}')
+      connection.send(answer)
 
 
 def _dead_worker_outcome(worker: _Worker, job: _Job) -> Outcome:
   """What is said of the unit that a dead worker had in hand."""
-  worker.process.join()
   code = worker.process.exitcode
   if code == -signal.SIGKILL:
     why = ('was killed by SIGKILL, as when memory runs out: try fewer '

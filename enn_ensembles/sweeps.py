@@ -15,6 +15,7 @@ A config is a Python file of plain data, constants only:
   NUM_ENN_SAMPLES = 1000
   ENUMERATE_INDICES = True
   DTYPE = 'float32'
+  SOLVER = 'auto'
 
 A list of values is swept, all combinations of an entry's lists; a setting that
 is itself a sequence is a tuple. Settings that several entries of AGENTS name
@@ -31,12 +32,14 @@ Everything here is pure: nothing is computed, and nothing written.
 
 import dataclasses
 import hashlib
+import heapq
 import itertools
 import math
 import pathlib
 import re
 import runpy
-from typing import Any, Callable, Collection, Mapping, Optional, Sequence, Union
+from typing import (Any, Callable, Collection, Mapping, NamedTuple, Optional,
+                    Sequence, Union)
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
@@ -80,6 +83,7 @@ class SweepConfig:
     num_enn_samples: draws of agents that are not enumerated.
     enumerate_indices: whether finite index sets are scored on all members.
     dtype: precision of training.
+    solver: how posteriors are computed, one of `problems.SOLVERS`.
     max_num_train: cells with more training points are left out; None keeps all.
   """
   name: str
@@ -92,6 +96,7 @@ class SweepConfig:
   num_enn_samples: int = 1000
   enumerate_indices: bool = True
   dtype: str = 'float32'
+  solver: str = 'auto'
   max_num_train: Optional[int] = None
 
   def __post_init__(self):
@@ -115,6 +120,7 @@ class SweepConfig:
             f"False and agent {entry['agent']!r} with selection "
             f"{entry['selection']!r}.")
     checks.check_choice('DTYPE', self.dtype, _DTYPES)
+    checks.check_choice('SOLVER', self.solver, problems.SOLVERS)
     if self.max_num_train is not None:
       checks.check_count('max_num_train', self.max_num_train)
 
@@ -151,6 +157,7 @@ class WorkUnit:
     enumerate_indices: whether finite index sets are enumerated.
     dtype: precision of training.
     selections: how members are selected, each a row of its own.
+    solver: how posteriors are computed.
   """
   agent: str
   agent_id: str
@@ -164,6 +171,7 @@ class WorkUnit:
   enumerate_indices: bool = True
   dtype: str = 'float32'
   selections: tuple[str, ...] = ('none',)
+  solver: str = 'auto'
 
   @property
   def run_id(self) -> str:
@@ -230,6 +238,8 @@ def row_id(unit: WorkUnit, noise_std: float, seed: int,
       'num_enn_samples': unit.num_enn_samples,
       'enumerate_indices': unit.enumerate_indices,
       'selection': selection, 'dtype': unit.dtype}
+  if unit.solver != 'auto':  # It may draw another f.
+    config['solver'] = unit.solver
   text = base.canonical_json(config)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -385,6 +395,7 @@ def expand(config: SweepConfig,
           seeds=tuple(sorted(config.seed)), reference=config.reference,
           num_enn_samples=config.num_enn_samples,
           enumerate_indices=config.enumerate_indices, dtype=config.dtype,
+          solver=config.solver,
           selections=tuple(selection for selection in _SELECTIONS
                            if selection in selections[agent_id]))
       units.setdefault(unit.run_id, unit)
@@ -492,12 +503,161 @@ def narrow(unit: WorkUnit, done: Collection[str]) -> tuple[WorkUnit, ...]:
       for (noise_stds, selections), seeds in groups.items())
 
 
+class Task(NamedTuple):
+  """Which share of a sweep a process does.
+
+  Attributes:
+    index: from 0.
+    num_tasks: how many shares there are.
+    source: where that was said, for messages; empty for flags and defaults.
+  """
+  index: int
+  num_tasks: int
+  source: str = ''
+
+
+# Job arrays say which task a process is: the variable of the index, and those
+# of the number of tasks. PBS does not say the number.
+_ARRAY_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    'SLURM_ARRAY_TASK_ID': ('SLURM_ARRAY_TASK_COUNT', 'SLURM_ARRAY_TASK_MIN',
+                            'SLURM_ARRAY_TASK_MAX', 'SLURM_ARRAY_TASK_STEP'),
+    'PBS_ARRAY_INDEX': (),
+    'AWS_BATCH_JOB_ARRAY_INDEX': ('AWS_BATCH_JOB_ARRAY_SIZE',),
+    'BATCH_TASK_INDEX': ('BATCH_TASK_COUNT',),
+}
+
+
+def choose_task(task_index: Optional[int], num_tasks: Optional[int],
+                environment: Mapping[str, str]) -> Task:
+  """The task of this process: as it is told, or as its job array says.
+
+  What is given goes before what the environment says. With num_tasks given, the
+  index of the array is taken as it is, so that a few tasks of a division can be
+  submitted again; without, the array is the division: its first index, whatever
+  it is, is task 0.
+
+  Args:
+    task_index: as given, from 0; None if it was not.
+    num_tasks: likewise.
+    environment: environment variables: those of Slurm (SLURM_ARRAY_TASK_ID),
+      PBS (PBS_ARRAY_INDEX), AWS Batch (AWS_BATCH_JOB_ARRAY_INDEX) and Google
+      Batch (BATCH_TASK_INDEX) are known.
+
+  Returns:
+    The task; the whole sweep where nothing says otherwise.
+
+  Raises:
+    ValueError: task_index without num_tasks or the reverse; two arrays at once;
+      an array whose division cannot be known; a number that is none, or is out
+      of range.
+  """
+  found = [name for name in _ARRAY_VARIABLES if environment.get(name)]
+  source = ''
+  if task_index is None and found:
+    if len(found) > 1:
+      raise ValueError(f'both {found[0]} and {found[1]} are set: say with '
+                       'task_index and num_tasks which share this is.')
+    source = found[0]
+    task_index = _environment_count(environment, source)
+    if num_tasks is None:
+      task_index, num_tasks = _array_division(environment, source, task_index)
+  if num_tasks is None:
+    if task_index is not None:
+      raise ValueError(f'task_index {task_index} was given without num_tasks, '
+                       'into how many the work is cut.')
+    task_index, num_tasks = 0, 1
+  checks.check_count('num_tasks', num_tasks)
+  if task_index is None:
+    if num_tasks > 1:
+      raise ValueError(f'num_tasks {num_tasks} was given without task_index, '
+                       'and no job array says which share this is '
+                       f'({", ".join(_ARRAY_VARIABLES)} are not set).')
+    task_index = 0
+  said = f' (from {source})' if source else ''
+  checks.check_count(f'task_index{said}', task_index, minimum=0)
+  if task_index >= num_tasks:
+    raise ValueError(f'task_index{said} must be below num_tasks = {num_tasks}, '
+                     f'got {task_index}.')
+  return Task(task_index, num_tasks, source)
+
+
+def _environment_count(environment: Mapping[str, str], name: str) -> int:
+  """An environment variable as a number."""
+  try:
+    return int(environment[name])
+  except ValueError:
+    raise ValueError(f'{name} must be a whole number, got '
+                     f'{environment[name]!r}.') from None
+
+
+def _array_division(environment: Mapping[str, str], source: str,
+                    array_index: int) -> tuple[int, int]:
+  """(task index from 0, number of tasks) of a whole job array."""
+  names = _ARRAY_VARIABLES[source]
+  missing = [name for name in names[:1] if not environment.get(name)]
+  if not names or missing:
+    raise ValueError(
+        f'{source} is {array_index}, but '
+        + (f'{missing[0]} is not set' if missing else
+           'such arrays do not say how many tasks there are')
+        + ': give num_tasks, with indices from 0.')
+  count = _environment_count(environment, names[0])
+  if len(names) == 1:
+    return array_index, count
+  first, last, step = (
+      _environment_count(environment, name) if environment.get(name) else other
+      for name, other in zip(names[1:], (0, count - 1, 1)))
+  if step < 1 or (last - first) // step + 1 != count:
+    raise ValueError(
+        f'the job array of {source} = {array_index} has {count} tasks between '
+        f'{first} and {last}, which is no regular division: give num_tasks, '
+        'with indices from 0.')
+  return (array_index - first) // step, count
+
+
+# Units above this part of a share are cut: the shares of 50 tasks then differ
+# by some percent, where one unit of ten seeds may be eleven shares.
+_LARGEST_PART = 0.5
+
+
+def split(units: Sequence[WorkUnit], num_shares: int) -> tuple[WorkUnit, ...]:
+  """Units cut by seeds where they are too long to be shared evenly.
+
+  A unit that is more than half of an even share becomes parts that are less, as
+  far as its seeds go and as long as a part takes longer than its start. The
+  rows are the same, and so are their names. It depends on the units and the
+  number alone.
+
+  Args:
+    units: whole units.
+    num_shares: into how many shares they are going to be divided, >= 1.
+
+  Returns:
+    Units, parts in place of what was cut.
+  """
+  if num_shares == 1:
+    return tuple(units)
+  costs = [estimate_seconds(unit) for unit in units]
+  # Not `sum`, whose rounding depends on the order of the units.
+  largest = _LARGEST_PART * math.fsum(costs) / num_shares
+  parts = []
+  for unit, cost in zip(units, costs):
+    num_seeds = len(unit.seeds)
+    num_parts = max(1, min(num_seeds, math.ceil(cost / largest),
+                           int(cost / _START_SECONDS) - 1))
+    ends = [num_seeds * i // num_parts for i in range(num_parts + 1)]
+    parts += [dataclasses.replace(unit, seeds=unit.seeds[start:end])
+              for start, end in zip(ends, ends[1:])]
+  return tuple(parts)
+
+
 def select(units: Sequence[WorkUnit], task_index: int,
            num_tasks: int) -> tuple[WorkUnit, ...]:
   """The share of one task out of several, about equal in estimated cost.
 
-  The longest unit goes to the task with the least work so far, and so on: the
-  division depends on the units alone, not on what is done or on their order.
+  Long units are cut by seeds (`split`). Then the longest goes to the task with
+  the least work so far, and so on: the division depends on the units and the
+  number of tasks alone, not on what is done or on the order of the units.
 
   Args:
     units: the whole sweep.
@@ -505,7 +665,8 @@ def select(units: Sequence[WorkUnit], task_index: int,
     num_tasks: how many tasks there are.
 
   Returns:
-    Its units, in the order of `units`; none if there are more tasks than units.
+    Its units and parts of units, in the order of `units`; none if there are
+    more tasks than those.
 
   Raises:
     ValueError: num_tasks < 1, or task_index is outside num_tasks.
@@ -515,13 +676,32 @@ def select(units: Sequence[WorkUnit], task_index: int,
   if task_index >= num_tasks:
     raise ValueError(f'task_index must be below num_tasks = {num_tasks}, got '
                      f'{task_index}.')
-  loads, chosen = [0.] * num_tasks, set()
+  units = split(units, num_tasks)
+  loads, chosen = [(0., task) for task in range(num_tasks)], set()
   for unit in longest_first(units):
-    task = min(range(num_tasks), key=lambda i: (loads[i], i))
-    loads[task] += estimate_seconds(unit)
+    load, task = loads[0]
+    heapq.heapreplace(loads, (load + estimate_seconds(unit), task))
     if task == task_index:
       chosen.add(unit.run_id)
   return tuple(unit for unit in units if unit.run_id in chosen)
+
+
+# Inputs of at most so many numbers are held at once: 1.6 GB in float64.
+_MOST_INPUTS = 2e8
+
+
+def limit_inputs(units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
+  """Units cut by seeds where their inputs would not fit into memory together.
+
+  A unit on (1000, 100) becomes one unit per pair of seeds; their rows are the
+  same.
+  """
+  parts = []
+  for unit in units:
+    num = max(1, int(_MOST_INPUTS // (unit.num_train * unit.input_dim)))
+    parts += [dataclasses.replace(unit, seeds=unit.seeds[i:i + num])
+              for i in range(0, len(unit.seeds), num)]
+  return tuple(parts)
 
 
 def longest_first(units: Sequence[WorkUnit]) -> list[WorkUnit]:
@@ -531,7 +711,7 @@ def longest_first(units: Sequence[WorkUnit]) -> list[WorkUnit]:
 
 # The cost model. It only has to rank units and to balance shares: the numbers
 # are those of one core of a 2024 server, and a factor of 2 does no harm.
-_FLOPS = 3e10  # Floating-point operations per second of training.
+_FLOPS = 6e10  # Floating-point operations per second of training.
 _SOLVER_FLOPS = 8e10  # The same of dense linear algebra in float64.
 _START_SECONDS = 3.  # Tracing, compiling, reading the cache: per unit.
 _NUM_POINTS = 1000  # Test points; as many validation points.
@@ -552,18 +732,32 @@ def estimate_seconds(unit: WorkUnit) -> float:
       2. * t**2 * unit.input_dim
       + (1 + num_noise) * t**3 / 3. + num_noise * 2 * _NUM_POINTS * t**2)
   seconds = _START_SECONDS + solver_flops / _SOLVER_FLOPS
-  settings = unit.agent_config
-  if all(name in settings
-         for name in ('hidden_sizes', 'num_batches', 'batch_size')):
-    sizes = (unit.input_dim, *settings['hidden_sizes'], 1)
-    weights = [m * n for m, n in zip(sizes[:-1], sizes[1:])]
-    trained = sum(w * c for w, c in
-                  zip(weights, _num_copies(settings, len(weights))))
-    data_points = settings['num_batches'] * settings['batch_size']
-    seconds += unit.num_problems / _FLOPS * (
-        6. * trained * data_points
-        + 2. * sum(weights) * _NUM_POINTS * unit.num_enn_samples)
+  weights = _layer_weights(unit)
+  if weights is not None:
+    seconds += unit.num_problems * (
+        estimate_training_seconds(unit)
+        + 2. * sum(weights) * _NUM_POINTS * unit.num_enn_samples / _FLOPS)
   return seconds
+
+
+def estimate_training_seconds(unit: WorkUnit) -> float:
+  """Estimated seconds of training on one problem; 0 where nothing is known."""
+  weights, settings = _layer_weights(unit), unit.agent_config
+  if weights is None:
+    return 0.
+  trained = sum(w * c for w, c in
+                zip(weights, _num_copies(settings, len(weights))))
+  data_points = settings['num_batches'] * settings['batch_size']
+  return 6. * trained * data_points / _FLOPS
+
+
+def _layer_weights(unit: WorkUnit) -> Optional[list[int]]:
+  """Weights of each layer; None for an agent without the usual settings."""
+  if not all(name in unit.agent_config
+             for name in ('hidden_sizes', 'num_batches', 'batch_size')):
+    return None
+  sizes = (unit.input_dim, *unit.agent_config['hidden_sizes'], 1)
+  return [m * n for m, n in zip(sizes[:-1], sizes[1:])]
 
 
 def _num_copies(settings: Mapping[str, Any], num_layers: int) -> list[int]:
@@ -575,7 +769,8 @@ def _num_copies(settings: Mapping[str, Any], num_layers: int) -> list[int]:
     return [math.prod(options[:i + 1]) for i in range(num_layers)]
   if 'index_dim' in settings:  # A hypermodel.
     copies = settings['index_dim'] * settings.get('samples_per_dim', 1)
-  else:
-    copies = (settings.get('num_ensemble') or settings.get('num_index_samples')
-              or 1)
+    # Its first layer is linear in the index: that many images of the data.
+    return [settings['index_dim'], *[copies] * (num_layers - 1)]
+  copies = (settings.get('num_ensemble') or settings.get('num_index_samples')
+            or 1)
   return [copies] * num_layers

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from enn_ensembles import base
+from enn_ensembles import checkpoints
 from enn_ensembles import losses
 
 # fold_in constants: each names the one use of a key derived from the agent's.
@@ -96,6 +97,14 @@ class Trained(NamedTuple):
   compile_seconds: float
 
 
+class _Progress(NamedTuple):
+  """All that changes from step to step."""
+  params: base.Params
+  state: base.State
+  opt_state: Any
+  values: base.Array  # The loss of every step, zero where it is to come.
+
+
 def train_problem(agent: NetworkAgent, x: base.Array, y: base.Array,
                   noise_std: base.Array, key: chex.PRNGKey
                   ) -> tuple[base.Params, base.State, base.Array]:
@@ -111,6 +120,15 @@ def train_problem(agent: NetworkAgent, x: base.Array, y: base.Array,
   Returns:
     params, state and the mean loss of the last steps.
   """
+  start, inputs, step = _prepare(agent, x, y, noise_std, key)
+  (params, state, _), values = jax.lax.scan(step, start, inputs)
+  return params, state, jnp.mean(values[-100:])
+
+
+def _prepare(agent: NetworkAgent, x: base.Array, y: base.Array,
+             noise_std: base.Array, key: chex.PRNGKey
+             ) -> tuple[tuple, tuple, Callable]:
+  """What `lax.scan` needs to train on one problem: carry, inputs and step."""
   num_train, input_dim = x.shape
   prior = base.PriorKnowledge(input_dim, num_train, noise_std)
   network, loss = agent.make_network(prior), agent.make_loss(prior)
@@ -147,9 +165,39 @@ def train_problem(agent: NetworkAgent, x: base.Array, y: base.Array,
     updates, opt_state = optimizer.update(grads, opt_state)
     return (optax.apply_updates(params, updates), state, opt_state), value
 
-  (params, state, _), values = jax.lax.scan(
-      step, (params, state, optimizer.init(params)), (step_keys, rows))
-  return params, state, jnp.mean(values[-100:])
+  return (params, state, optimizer.init(params)), (step_keys, rows), step
+
+
+def _train_problem_further(agent: NetworkAgent, x: base.Array, y: base.Array,
+                           noise_std: base.Array, key: chex.PRNGKey,
+                           progress: Optional[_Progress], first: base.Array,
+                           last: base.Array) -> _Progress:
+  """The steps from `first` up to `last` of `train_problem`.
+
+  Args:
+    agent: as in `train_problem`, like all that follow.
+    x: [T, D].
+    y: [T, 1].
+    noise_std: scalar.
+    key: the agent's key.
+    progress: that of the steps before `first`; not read where that is 0, None
+      where it never is read.
+    first: traced, so that one program serves whatever steps there are.
+    last: traced.
+  """
+  start, inputs, step = _prepare(agent, x, y, noise_std, key)
+  start = _Progress(*start, jnp.zeros(agent.num_batches, x.dtype))
+  if progress is not None:
+    start = jax.tree.map(lambda new, old: jnp.where(first == 0, new, old),
+                         start, progress)
+
+  def advance(i, progress):
+    carry, value = step(tuple(progress[:3]),
+                        jax.tree.map(lambda a: a[i], inputs))
+    return _Progress(
+        *carry, progress.values.at[i].set(value.astype(x.dtype)))
+
+  return jax.lax.fori_loop(first, last, advance, start)
 
 
 def compile_program(lowered: jax.stages.Lowered,
@@ -182,6 +230,15 @@ def train_seeds(agent, x, y, noise_std, keys):
   return jax.vmap(over_noise, in_axes=(0, 0, None, 0))(x, y, noise_std, keys)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def train_seeds_further(agent, x, y, noise_std, keys, progress, first, last):
+  """`_train_problem_further` over seeds and noise levels, as `train_seeds`."""
+  over_noise = jax.vmap(functools.partial(_train_problem_further, agent),
+                        in_axes=(None, 0, 0, None, 0, None, None))
+  return jax.vmap(over_noise, in_axes=(0, 0, None, 0, 0, None, None))(
+      x, y, noise_std, keys, progress, first, last)
+
+
 def default_devices() -> Sequence[jax.Device]:
   """The devices of this process that the seeds are spread over."""
   return jax.local_devices()
@@ -192,7 +249,9 @@ def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
           dtype: Any = jnp.float32,
           seeds_per_chunk: Optional[int] = None,
           memory_budget_mb: Optional[float] = None,
-          devices: Optional[Sequence[jax.Device]] = None) -> Trained:
+          devices: Optional[Sequence[jax.Device]] = None,
+          checkpoint: Optional[checkpoints.Checkpoint] = None,
+          steps_between_checkpoints: Optional[int] = None) -> Trained:
   """Trains one network per problem, all problems in one compiled program.
 
   Args:
@@ -207,12 +266,19 @@ def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
       as large as fits, at least one seed. None: one seed at once on a CPU,
       half the memory of an accelerator.
     devices: the devices to spread the seeds over; None: all of this process.
+    checkpoint: where chunks of seeds that are trained are kept and taken from;
+      None keeps nothing.
+    steps_between_checkpoints: about as many steps, and what the checkpoint's
+      interval has room for after that, may be lost of a chunk in training; None
+      trains a chunk in one go. Other programs run, whose results may differ in
+      their last digits; where they are cut makes no difference.
 
   Returns:
     The trained networks, in the order of the seeds and noise levels.
 
   Raises:
     ValueError: seeds_per_chunk or memory_budget_mb is not positive.
+    preemption.Preempted: the process was told to stop; only with `checkpoint`.
   """
   if seeds_per_chunk is not None and seeds_per_chunk < 1:
     raise ValueError(f'seeds_per_chunk must be >= 1, got {seeds_per_chunk}.')
@@ -250,25 +316,110 @@ def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
     levels = jax.device_put(np.asarray(noise_std, dtype), replicated)
     return arrays[0], arrays[1], levels, arrays[2]
 
+  in_parts = steps_between_checkpoints is not None
   start = time.perf_counter()
   chunk = load(0)
-  compiled = compile_program(train_seeds.lower(agent, *chunk),
-                             devices[0].platform)
+  if in_parts:
+    progress = _no_progress(agent, chunk, sharding)
+    lowered = train_seeds_further.lower(agent, *chunk, progress, *_range(0, 0))
+  else:
+    lowered = train_seeds.lower(agent, *chunk)
+  compiled = compile_program(lowered, devices[0].platform)
   compile_seconds = time.perf_counter() - start
 
-  start = time.perf_counter()
-  outputs = []
+  outputs, train_seconds = [], 0.
   for first in range(0, num_seeds, chunk_size):
     if first > 0:
       chunk = load(first)
-    outputs.append(jax.block_until_ready(compiled(*chunk)))
-  train_seconds = time.perf_counter() - start
+    key = {'keys': np.asarray(chunk[3]).tolist(), 'in_parts': in_parts,
+           'num_devices': len(devices)}
+    kept = None if checkpoint is None else checkpoint.restore(key)
+    if in_parts:
+      trained, seconds = _train_in_parts(
+          agent, compiled, chunk, progress, steps_between_checkpoints,
+          checkpoint, key, kept)
+    elif kept is not None:
+      trained = jax.tree.unflatten(lowered.out_tree, kept.arrays)
+      seconds = kept.info['train_seconds']
+    else:
+      start = time.perf_counter()
+      trained = jax.block_until_ready(compiled(*chunk))
+      seconds = time.perf_counter() - start
+      if checkpoint is not None:
+        checkpoint.offer(key, functools.partial(
+            _part, trained, agent.num_batches, seconds))
+    outputs.append(trained)
+    train_seconds += seconds
 
   params, state, final_loss = jax.tree.map(
       lambda *parts: jnp.concatenate(parts)[:num_seeds], *outputs)
   num_params = sum(int(np.prod(p.shape[2:])) for p in jax.tree.leaves(params))
   return Trained(params, state, np.asarray(final_loss, np.float64), num_params,
                  jnp.dtype(dtype), train_seconds, compile_seconds)
+
+
+def _train_in_parts(agent: NetworkAgent, compiled: jax.stages.Compiled,
+                    chunk: tuple, progress: _Progress, num_steps: int,
+                    checkpoint: Optional[checkpoints.Checkpoint], key: Any,
+                    kept: Optional[checkpoints.Part]
+                    ) -> tuple[tuple[base.Params, base.State, base.Array],
+                               float]:
+  """Trains one chunk in as many calls of one program as its time asks for.
+
+  Args:
+    agent: the agent.
+    compiled: `train_seeds_further`.
+    chunk: its data arguments.
+    progress: any; that before the first step is not read.
+    num_steps: of the first call; further ones take as long as the checkpoint's
+      interval.
+    checkpoint: as in `train`.
+    key: what the chunk is called there.
+    kept: what was restored of it.
+
+  Returns:
+    params, state and final loss of the chunk; seconds, those before it was
+    restored included.
+  """
+  step, seconds = 0, 0.
+  if kept is not None:
+    progress = jax.device_put(
+        jax.tree.unflatten(jax.tree.structure(progress), kept.arrays),
+        jax.tree.map(lambda a: a.sharding, progress))
+    step, seconds = kept.info['num_steps'], kept.info['train_seconds']
+  while step < agent.num_batches:
+    start = time.perf_counter()
+    last = min(step + num_steps, agent.num_batches)
+    progress = jax.block_until_ready(
+        compiled(*chunk, progress, *_range(step, last)))
+    elapsed, step = time.perf_counter() - start, last
+    seconds += elapsed
+    if checkpoint is not None:
+      checkpoint.offer(key, functools.partial(_part, progress, step, seconds))
+      # What a call repeats (`Loss.prepare`) is small beside an interval.
+      num_steps = max(1, int(num_steps * min(
+          8., max(0.1, checkpoint.seconds_between / max(elapsed, 1e-3)))))
+  final_loss = jnp.mean(progress.values[..., -100:], axis=-1)
+  return (progress.params, progress.state, final_loss), seconds
+
+
+def _part(arrays: Any, num_steps: int, seconds: float) -> checkpoints.Part:
+  """What is kept of a chunk after some of its steps, or all."""
+  return checkpoints.Part(
+      {'num_steps': num_steps, 'train_seconds': seconds},
+      [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)])
+
+
+def _range(first: int, last: int) -> tuple[np.int32, np.int32]:
+  return np.int32(first), np.int32(last)
+
+
+def _no_progress(agent: NetworkAgent, chunk: tuple, sharding: Any) -> _Progress:
+  """Zeros in the shapes of a chunk's progress."""
+  shapes = jax.eval_shape(functools.partial(train_seeds_further, agent), *chunk,
+                          None, *_range(0, 0))
+  return jax.device_put(
+      jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes), sharding)
 
 
 def choose_seeds_per_chunk(agent: NetworkAgent, data_shape: tuple[int, int],

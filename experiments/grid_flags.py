@@ -37,13 +37,15 @@ _DTYPE = flags.DEFINE_string(
     'dtype', None, 'Precision of training, float32 or float64.')
 
 _TASK_INDEX = flags.DEFINE_integer(
-    'task_index', 0, 'Which share of the work is this process\'s, from 0.')
-_NUM_TASKS = flags.DEFINE_integer('num_tasks', 1, 'Into how many it is cut.')
+    'task_index', None, 'Which share of the work is this process\'s, from 0. '
+    'Default: as the job array says that it is in, else all.')
+_NUM_TASKS = flags.DEFINE_integer(
+    'num_tasks', None, 'Into how many shares the work is cut.')
 _CACHE_DIR = flags.DEFINE_string(
     'cache_dir', None, 'Folder of the ground-truth cache; empty for none. '
     'Default: in the cache folder of the user.')
 _SOLVER = flags.DEFINE_string(
-    'solver', 'auto', 'How posteriors are computed: dense, matrix_free, or auto '
+    'solver', None, 'How posteriors are computed: dense, matrix_free, or auto '
     'for dense where it fits into the memory. They draw other functions.')
 _SOLVER_MEMORY_MB = flags.DEFINE_float(
     'solver_memory_mb', 14_000., 'Memory that a solver may take.')
@@ -76,7 +78,8 @@ def read_sweep() -> sweeps.SweepConfig:
       noise_std=_numbers(_NOISE_STD, float), seed=_numbers(_SEED, int),
       max_num_train=_MAX_NUM_TRAIN.value, reference=_REFERENCE.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
-      enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
+      enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value,
+      solver=_SOLVER.value)
 
 
 def agent_module() -> Optional[str]:
@@ -84,14 +87,18 @@ def agent_module() -> Optional[str]:
   return _AGENT_MODULE.value
 
 
-def task() -> tuple[int, int]:
-  """(task_index, num_tasks), as `sweeps.select` takes them."""
-  return _TASK_INDEX.value, _NUM_TASKS.value
+def task() -> sweeps.Task:
+  """Which share of the work is this process's: as flags or its array say.
+
+  Raises:
+    ValueError: as `sweeps.choose_task`.
+  """
+  return sweeps.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)
 
 
-def solver() -> dict[str, Any]:
-  """Arguments of `problems.make_problems` that say how posteriors are made."""
-  return {'solver': _SOLVER.value, 'memory_budget_mb': _SOLVER_MEMORY_MB.value}
+def solver_memory_mb() -> float:
+  """Memory that the solver of the ground truth may take."""
+  return _SOLVER_MEMORY_MB.value
 
 
 def problem_cache() -> Optional[str]:

@@ -40,7 +40,7 @@ def _groups(config: sweeps.SweepConfig) -> list[sweeps.WorkUnit]:
       agent='ground_truth', agent_id='ground_truth', agent_config={},
       input_dim=input_dim, data_ratio=float(data_ratio),
       noise_stds=tuple(sorted(map(float, config.noise_std))), seeds=(seed,),
-      reference=config.reference)
+      reference=config.reference, solver=config.solver)
           for input_dim, data_ratio in config.cells()
           for seed in sorted(config.seed)]
 
@@ -53,8 +53,8 @@ def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
   return problems.make_problem_group(
       unit.input_dim, unit.data_ratio, unit.noise_stds, unit.seeds[0],
       reference=unit.reference, cache_dir=cache_dir,
-      progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True),
-      **grid_flags.solver())
+      solver=unit.solver, memory_budget_mb=grid_flags.solver_memory_mb(),
+      progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True))
 
 
 def _export(group: Sequence[problems.Problem]) -> None:
@@ -89,7 +89,8 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   for unit in units:
     configs = [unit.problem_config(noise_std, unit.seeds[0])
                for noise_std in unit.noise_stds]
-    cached = problems.read_cached(configs, cache_dir, **grid_flags.solver())
+    cached = problems.read_cached(configs, cache_dir, unit.solver,
+                                  grid_flags.solver_memory_mb())
     for config, problem in zip(configs, cached):
       if problem is None:
         print(f'missing: {config.problem_id}', flush=True)
@@ -118,8 +119,10 @@ def main(_) -> int:
   if _NUM_ROWS.value < 1:
     raise ValueError(f'num_rows must be >= 1, got {_NUM_ROWS.value}.')
   for unit in units:
-    problems.choose_solver(unit.problem_config(1., 0), **grid_flags.solver())
-  units = sweeps.select(units, *grid_flags.task())
+    problems.choose_solver(unit.problem_config(1., 0), unit.solver,
+                           grid_flags.solver_memory_mb())
+  task = grid_flags.task()
+  units = sweeps.select(units, task.index, task.num_tasks)
   cache_dir = grid_flags.problem_cache()
   if cache_dir is None:
     raise ValueError('cache_dir must not be empty: it is what is filled.')

@@ -40,6 +40,7 @@ LEVELS = {
     'enn_ensembles.runner': 5,
     'enn_ensembles.benchmarking': 5,
     'enn_ensembles.ole_benchmark': 5,
+    'enn_ensembles.sweep_status': 5,
     'experiments': 6,
 }
 

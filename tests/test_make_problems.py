@@ -85,12 +85,13 @@ def test_bad_input_is_one_line(tmp_path):
   (tmp_path / 'file').touch()
   cases = {
       'cache_dir must not be empty': dict(cache_dir=''),
-      'task_index must be below num_tasks = 1, got 1': dict(task_index=1),
+      'task_index must be below num_tasks = 1, got 1': dict(
+          task_index=1, num_tasks=1),
       'no cell has at most max_num_train = 2': dict(max_num_train=2),
       'input_dim must be integers': dict(input_dim='x'),
       'solver_memory_mb must be enough for': dict(solver_memory_mb=0.0001),
       'solver_memory_mb must be a finite number > 0': dict(solver_memory_mb=0),
-      "solver must be one of .* got 'quick'": dict(solver='quick'),
+      "SOLVER must be one of .* got 'quick'": dict(solver='quick'),
       'export_dir': dict(export_dir=tmp_path / 'file'),
       'num_rows must be >= 1, got 0': dict(num_rows=0),
       'config must be a Python file': dict(config='nowhere.py')}

@@ -450,6 +450,101 @@ def test_failing_disk_is_one_line_and_leaves_nothing(store, monkeypatch):
   assert not list((store.results_dir / 'units').iterdir())
 
 
+def test_stale_files_are_removed_and_others_are_not(store):
+  now = time.time()
+  old, new = now - 2 * 86400, now - 3600
+  units = store.results_dir / 'units'
+  kept_dir = store.results_dir / 'checkpoints'
+  kept_dir.mkdir()
+  store.write_unit(*make_unit())
+  times = {
+      store.results_dir / '.STORE.json.1.ab.tmp': old,
+      units / '.a.json.1.ab.tmp': old, units / '.b.json.1.ab.tmp': new,
+      # The clock ran backwards: written in what is the future now.
+      units / '.c.json.1.ab.tmp': now + 10 * 86400,
+      units / 'notes.txt': old, units / 'mine.tmp': old,
+      kept_dir / 'a.checkpoint': old, kept_dir / 'b.checkpoint': now - 2e6}
+  for path, stamp in times.items():
+    path.write_text('x')
+    os.utime(path, (stamp, stamp))
+  for path in units.glob('*.json'):
+    os.utime(path, (0, 0))
+  removed = results.remove_stale_files(store.results_dir)
+  assert {path.name for path in removed} == {
+      '.STORE.json.1.ab.tmp', '.a.json.1.ab.tmp', 'b.checkpoint'}
+  assert {path for path in times if path.exists()} == set(times) - set(removed)
+  assert len(store.read_rows()) == 3
+  assert not list(store.results_dir.glob('.clock*'))
+  # A folder that is not there, or read-only, is no error.
+  assert results.remove_stale_files(store.results_dir / 'nowhere') == []
+
+
+def test_no_clock_decides_what_is_done(store, monkeypatch):
+  for day in ('2030', '1970'):
+    row = make_row(run_id=day, seed=int(day),
+                   created=f'{day}-01-01T00:00:00+00:00')
+    store.write_unit(day, [row])
+    for path in (store.results_dir / 'units').iterdir():
+      os.utime(path, (0, 0) if day == '2030' else (4e9, 4e9))
+  monkeypatch.setattr(time, 'time', lambda: 0.)
+  assert len(store.done_row_ids()) == 2
+
+
+@pytest.fixture(name='small_disk')
+def fixture_small_disk(tmp_path):
+  """A file system of 256 kB."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(folder)]
+  if not shutil.which('mount') or subprocess.run(
+      mount, check=False, capture_output=True).returncode:
+    pytest.skip('this needs the right to mount a tmpfs')
+  yield folder
+  subprocess.run(['umount', str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_written(small_disk):
+  store = results.open_store(small_disk / 'results', create=True)
+  written = []
+  with pytest.raises(results.StoreError,
+                     match='cannot write .*: No space left on device'):
+    for i in range(1000):
+      run_id = f'unit{i}'
+      store.write_unit(run_id, [make_row(seed=i, run_id=run_id)])
+      written.append(i)
+  assert len(written) > 5
+  assert [row['seed'] for row in store.read_rows()] == written
+  # No temporary file, which would keep the disk full.
+  assert not [p for p in small_disk.rglob('*') if p.suffix == '.tmp']
+  (small_disk / 'results' / 'units' / 'unit0.json').unlink()
+  store.write_unit('unit0', [make_row(seed=0, run_id='unit0')])
+  assert [row['seed'] for row in store.read_rows()] == written
+
+
+def test_a_process_that_ends_waits_for_a_file(tmp_path):
+  # The file is half written when another thread ends the process.
+  code = f"""
+import os, threading, time
+from enn_ensembles import results
+replace = os.replace
+os.replace = lambda *a: (writing.set(), time.sleep(0.5), replace(*a))
+writing = threading.Event()
+def end():
+  writing.wait()
+  results.finish_writing(30.)
+  os._exit(75)
+threading.Thread(target=end).start()
+for i in range(100):
+  results.write_atomically({str(tmp_path)!r} + '/file' + str(i), b'content')
+"""
+  done = subprocess.run([sys.executable, '-c', code], check=False,
+                        cwd=pathlib.Path(results.__file__).parents[1])
+  assert done.returncode == 75
+  # The one file, or, by the order of two threads, a second.
+  assert {path.read_text() for path in tmp_path.iterdir()} == {'content'}
+  assert not list(tmp_path.glob('.*'))
+
+
 # Manifests.
 
 

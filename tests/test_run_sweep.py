@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -46,12 +47,14 @@ from enn_ensembles.agents import prior_only
 from experiments import cli, run_sweep
 answers = []
 for argv in json.load(sys.stdin):
+  argv, environment = argv if isinstance(argv[0], list) else (argv, {})
   files = [tempfile.TemporaryFile() for _ in range(2)]
   child = os.fork()
   if not child:
     os.dup2(files[0].fileno(), 1)
     os.dup2(files[1].fileno(), 2)
     sys.argv = ['run_sweep', *argv]
+    os.environ.update(environment)
     try:
       cli.run_main(run_sweep.main)
     except SystemExit as end:
@@ -86,7 +89,10 @@ def make_flags(folder, **changes):
 
 
 def run_commands(*commands):
-  """(exit code, stdout, stderr) of each, one after the other."""
+  """(exit code, stdout, stderr) of each, one after the other.
+
+  A command is a list of flags, or [flags, environment variables].
+  """
   done = subprocess.run([sys.executable, '-c', DRIVER], cwd=ROOT, check=True,
                         input=json.dumps(commands), capture_output=True,
                         text=True)
@@ -132,10 +138,14 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'dtype': 'int8'}, "got 'int8'"),
       ({'task_index': 2, 'num_tasks': 2}, 'below num_tasks = 2, got 2'),
       ({'num_tasks': 0}, 'num_tasks must be an integer >= 1, got 0'),
+      ({'num_tasks': 2}, 'num_tasks 2 was given without task_index'),
+      ({'task_index': 1}, 'task_index 1 was given without num_tasks'),
+      ({'grace_seconds': -1}, 'grace_seconds must be >= 0, got -1'),
       ({'num_workers': 0}, 'num_workers must be >= 1, got 0'),
       ({'memory_budget_mb': 0}, 'memory_budget_mb must be > 0, got 0'),
-      ({'data_ratio': '1,10000'}, 'at most 10000 for the exact posterior, got '
-       'input_dim 3 with data_ratio 10000 (T = 30000); --max_num_train=10000'),
+      ({'data_ratio': '1,10000', 'solver': 'dense'}, 'must be enough for '
+       'num_train = input_dim * data_ratio = 30000 points'),
+      ({'solver': 'lu'}, "SOLVER must be one of"),
       ({'max_num_train': 2}, 'no cell has at most max_num_train = 2'),
       ({'results_dir': None}, '--results_dir must be given'),
       ({'results_dir': folder / 'config.py'}, 'not a folder that can be writ'),
@@ -215,6 +225,46 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   key = ('agent_id', 'data_ratio', 'noise_std', 'seed')
   assert {tuple(row[k] for k in key) for row in expected} == {
       tuple(row[k] for k in key) for row in rows}
+
+
+def test_a_full_disk_ends_a_sweep_that_goes_on_later(folder):
+  disk = folder / 'disk'
+  disk.mkdir()
+  if not shutil.which('mount') or subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(disk)],
+      check=False, capture_output=True).returncode:
+    pytest.skip('this needs the right to mount a tmpfs')
+  try:
+    (disk / 'ballast').write_bytes(bytes(2**20 - 48 * 1024))
+    flags = make_flags(folder, results_dir=disk / 'results')
+    (code, out, err), = run_commands(flags)
+    assert code == 2 and err.count('\n') == 1, err
+    assert 'error: cannot write ' in err and 'No space left on device' in err
+    store = results.ResultsStore(disk / 'results')
+    written = len(store.read_rows())
+    assert 0 < written < 24
+    assert not [p for p in disk.rglob('*') if p.suffix == '.tmp']
+    (disk / 'ballast').unlink()
+    (code, out, err), = run_commands(flags)
+    assert code == 0, err
+    assert f'{24 - written} rows in ' in out and len(store.read_rows()) == 24
+  finally:
+    subprocess.run(['umount', str(disk)], check=True)
+
+
+def test_a_job_array_does_all_of_a_sweep(folder):
+  array = [{'AWS_BATCH_JOB_ARRAY_INDEX': str(i),
+            'AWS_BATCH_JOB_ARRAY_SIZE': '3'} for i in range(3)]
+  *tasks, rest, pbs = run_commands(
+      *[[make_flags(folder), environment] for environment in array],
+      make_flags(folder),
+      [make_flags(folder), {'PBS_ARRAY_INDEX': '1'}])
+  for i, (code, out, err) in enumerate(tasks):
+    assert code == 0, err
+    assert f'task {i} of 3, from AWS_BATCH_JOB_ARRAY_INDEX' in out
+  assert ' in 0 work units to run, 24 done before' in rest[1]
+  assert pbs[0] == 2 and 'such arrays do not say how many tasks' in pbs[2]
+  assert not list((folder / 'results' / 'running').iterdir())
 
 
 def test_the_command_with_workers(folder):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -190,11 +191,16 @@ def test_an_interrupt_is_no_failure_of_the_agent(folder):
 
 def test_check_units(folder):
   units = make_units(folder, data_ratio=(1., 10_000.))
-  runner.check_units(units[:1])
+  runner.check_units(units)
+  # 30,000 points: two matrices of 7.2 GB for a dense solver.
   with pytest.raises(ValueError, match=(
-      r'at most 10000 .* got input_dim 3 with data_ratio 10000 \(T = 30000\); '
-      '--max_num_train=10000 leaves')):
-    runner.check_units(units)
+      r'solver_memory_mb must be enough for .* = 30000 points .* got 14000: '
+      r'dense needs .*MB\. --max_num_train=29999 leaves such cells out')):
+    runner.check_units([dataclasses.replace(unit, solver='dense')
+                        for unit in units])
+  with pytest.raises(ValueError, match='solver_memory_mb .* got 1: dense needs '
+                                       '.*, matrix_free needs'):
+    runner.check_units(units, solver_memory_mb=1.)
   with pytest.raises(ValueError, match='seed must be at most'):
     runner.check_units(make_units(folder, seed=(2**32,)))
   with pytest.raises(ValueError, match='num_workers must be >= 1, got 0'):
@@ -253,6 +259,52 @@ def test_workers_have_their_own_cores(folder):
                        for share in (cores[:half], cores[half:])}
 
 
+def test_workers_have_their_own_gpus(monkeypatch):
+  alone = runner.worker_environments(4, {}, ['0', '1', '2', '3'])
+  assert [e['CUDA_VISIBLE_DEVICES'] for e in alone] == ['0', '1', '2', '3']
+  assert all(len(e) == 1 for e in alone)
+  # Five on two: memory is shared by three and by two.
+  shared = runner.worker_environments(5, {}, ['4', '7'])
+  assert [tuple(e.values()) for e in shared] == [
+      ('4', '0.300'), ('7', '0.450'), ('4', '0.300'), ('7', '0.450'),
+      ('4', '0.300')]
+  told = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '.2'}
+  assert all(len(e) == 1 for e in runner.worker_environments(5, told, ['0']))
+  assert runner.worker_environments(2, {}, []) == [{}, {}]
+
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', 'GPU-a, GPU-b')
+  assert runner.visible_gpus() == ['GPU-a', 'GPU-b']
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+  assert runner.visible_gpus() == []
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  assert runner.visible_gpus() == []
+
+
+def test_settings_are_inherited_and_given_back(monkeypatch):
+  monkeypatch.setenv('OMP_NUM_THREADS', '7')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1')
+  before = dict(os.environ)
+  with runner.inherited_settings(runner.available_cores()[:1],
+                                 {'CUDA_VISIBLE_DEVICES': '1', 'NEW': 'x'}):
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '1'
+    assert os.environ['NEW'] == 'x'
+    assert os.environ['OMP_NUM_THREADS'] == '7'  # What is set stays.
+    assert os.environ['OPENBLAS_NUM_THREADS'] == '1'
+  assert os.environ == before
+
+
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_what_is_in_hand_is_announced(folder, num_workers):
+  units = make_units(folder, data_ratio=(1., 2., 3.), noise_std=(0.1,))
+  told = []
+  list(runner.run(units, make_options(folder), num_workers, told.append))
+  assert max(map(len, told)) == num_workers and told[-1] == []
+  assert {unit.run_id for units in told for unit in units} == {
+      unit.run_id for unit in units}
+
+
 def test_a_worker_s_mistakes_reach_the_parent(folder):
   options = make_options(folder, cache_dir=str(folder / 'my_agent.py'))
   units = make_units(folder, data_ratio=(1., 2.))
@@ -304,6 +356,17 @@ def test_rows_of_selections(folder):
   together = scores_of(rows)
   for row_id, scores in scores_of(alone).items():
     np.testing.assert_allclose(scores, together[row_id], rtol=1e-6)
+
+
+def test_a_trivial_unit_costs_little(folder):
+  # In the time of this process: others may be at work, and the disk is.
+  units = make_units(folder, noise_std=(0.1,),
+                     where=[f'unit{i}' for i in range(60)])
+  options = make_options(folder, cache_dir=str(folder / 'cache'))
+  list(runner.run(units[:10], options, 1))
+  start = time.process_time()
+  assert all(o.succeeded for o in runner.run(units[10:], options, 1))
+  assert (time.process_time() - start) / 50 < 0.02
 
 
 def test_selection_needs_members(folder):

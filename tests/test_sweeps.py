@@ -183,10 +183,10 @@ def test_run_id_and_row_id_say_what_is_computed(tmp_path):
   others = [dataclasses.replace(unit, **change) for change in (
       {'input_dim': 11}, {'data_ratio': 1.5}, {'reference': 'enn2021'},
       {'num_enn_samples': 10}, {'enumerate_indices': False},
-      {'dtype': 'float64'}, {'agent': 'map'},
+      {'dtype': 'float64'}, {'solver': 'dense'}, {'agent': 'map'},
       {'agent_config': {**unit.agent_config, 'batch_size': 1}})]
-  assert len({u.run_id for u in (unit, *others)}) == 9
-  assert len({sweeps.row_id(u, 0.1, 0) for u in (unit, *others)}) == 9
+  assert len({u.run_id for u in (unit, *others)}) == 10
+  assert len({sweeps.row_id(u, 0.1, 0) for u in (unit, *others)}) == 10
   # A run is all of its rows, a row is the same in whatever run.
   fewer = dataclasses.replace(unit, seeds=(0,))
   assert fewer.run_id != unit.run_id
@@ -242,20 +242,44 @@ def test_tasks_share_the_work_once_and_by_cost(num_tasks):
   units = sweeps.expand(sweeps.override(
       sweeps.load_config(CONFIGS / 'paper.py'), max_num_train=10_000))
   shares = [sweeps.select(units, i, num_tasks) for i in range(num_tasks)]
-  assert sorted(u.run_id for share in shares for u in share) == sorted(
-      u.run_id for u in units)
+  # Every row once, with the name that it has in the whole sweep.
+  assert sorted(r for share in shares for u in share
+                for r in u.row_ids()) == sorted(
+                    r for u in units for r in u.row_ids())
   loads = [sum(map(sweeps.estimate_seconds, share)) for share in shares]
-  # List scheduling: no load is above another by more than one unit.
-  assert max(loads) - min(loads) <= max(map(sweeps.estimate_seconds, units))
+  # A seed of the longest unit is 1.1 shares of 50.
+  assert max(loads) <= 1.15 * sum(loads) / num_tasks
+  if num_tasks == 1:
+    assert shares[0] == units
   # The same whatever the order of the units.
-  assert {u.run_id for u in sweeps.select(units[::-1], 0, num_tasks)} == {
-      u.run_id for u in shares[0]}
+  for task in (0, num_tasks - 1):
+    assert {u.run_id for u in sweeps.select(units[::-1], task, num_tasks)} == {
+        u.run_id for u in shares[task]}
+
+
+def test_long_units_are_cut_by_seeds(monkeypatch):
+  # As long as its number says, per seed, and 3 to start.
+  monkeypatch.setattr(sweeps, 'estimate_seconds',
+                      lambda unit: 3 + unit.data_ratio * len(unit.seeds))
+  unit = lambda ratio, num_seeds: sweeps.WorkUnit(
+      'a', 'a', {}, 10, ratio, (0.1, 1.), tuple(range(num_seeds)))
+  long, short = unit(100., 4), unit(10., 2)  # 403 and 23 of 426 seconds.
+  assert sweeps.split([long, short], 1) == (long, short)
+  # Above a quarter of it: 403 / 106.5 is 4 parts. The short one is whole.
+  assert sweeps.split([long, short], 2) == (
+      *(dataclasses.replace(long, seeds=(s,)) for s in range(4)), short)
+  # A part takes at least as long as its start, 3: 12 are 4 parts.
+  brief = unit(2., 6)
+  assert [p.seeds for p in sweeps.split([brief], 100)] == [
+      (0,), (1, 2), (3,), (4, 5)]
+  assert sweeps.split([unit(0.1, 6)], 100) == (unit(0.1, 6),)
 
 
 def test_tasks_are_filled_from_the_longest_unit_on(monkeypatch):
   # By hand: 7 | 5, then 4 to the second, 3 to the first, 3 to the second (9 <
   # 10), 2 to the first: 12 and 12. In turns it would be 14 and 10.
   monkeypatch.setattr(sweeps, 'estimate_seconds', lambda unit: unit.data_ratio)
+  # Of one seed each: nothing to cut.
   units = [sweeps.WorkUnit('a', 'a', {}, 10, ratio, (0.1,), (seed,))
            for seed, ratio in enumerate((3., 7., 2., 4., 5., 3.))]
   shares = [sorted(u.data_ratio for u in sweeps.select(units, i, 2))
@@ -272,6 +296,57 @@ def test_bad_tasks():
     sweeps.select([unit], -1, 2)
   with pytest.raises(ValueError, match='num_tasks must be .* >= 1, got 0'):
     sweeps.select([unit], 0, 0)
+
+
+SLURM = {'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_COUNT': '5',
+         'SLURM_ARRAY_TASK_MIN': '3', 'SLURM_ARRAY_TASK_MAX': '11',
+         'SLURM_ARRAY_TASK_STEP': '2'}
+PBS = {'PBS_ARRAY_INDEX': '3'}
+AWS = {'AWS_BATCH_JOB_ARRAY_INDEX': '3', 'AWS_BATCH_JOB_ARRAY_SIZE': '4'}
+GOOGLE = {'BATCH_TASK_INDEX': '0', 'BATCH_TASK_COUNT': '4'}
+
+
+@pytest.mark.parametrize('given, environment, task', [
+    ((None, None), {}, (0, 1, '')),
+    ((2, 5), {}, (2, 5, '')),
+    ((None, 1), {}, (0, 1, '')),
+    # What is given goes first.
+    ((2, 5), {**SLURM, **AWS}, (2, 5, '')),
+    # 3, 5, 7, 9, 11: 7 is the third.
+    ((None, None), SLURM, (2, 5, 'SLURM_ARRAY_TASK_ID')),
+    ((None, 12), SLURM, (7, 12, 'SLURM_ARRAY_TASK_ID')),
+    ((None, 5), PBS, (3, 5, 'PBS_ARRAY_INDEX')),
+    ((None, None), AWS, (3, 4, 'AWS_BATCH_JOB_ARRAY_INDEX')),
+    ((None, None), GOOGLE, (0, 4, 'BATCH_TASK_INDEX')),
+    # Empty is not set.
+    ((None, None), {**GOOGLE, 'SLURM_ARRAY_TASK_ID': ''},
+     (0, 4, 'BATCH_TASK_INDEX')),
+])
+def test_the_task_of_a_job_array(given, environment, task):
+  assert sweeps.choose_task(*given, environment) == task
+
+
+@pytest.mark.parametrize('given, environment, message', [
+    ((1, None), {}, 'task_index 1 was given without num_tasks'),
+    ((None, 2), {}, 'num_tasks 2 was given without task_index, and no job arr'),
+    ((None, 0), {}, 'num_tasks must be an integer >= 1, got 0'),
+    ((2, 2), {}, 'task_index must be below num_tasks = 2, got 2'),
+    ((-1, 2), {}, 'task_index must be an integer >= 0, got -1'),
+    ((None, None), PBS, 'PBS_ARRAY_INDEX is 3, but such arrays do not say how'),
+    ((None, 3), PBS,
+     r'task_index \(from PBS_ARRAY_INDEX\) must be below num_tasks = 3, got 3'),
+    ((None, None), {'SLURM_ARRAY_TASK_ID': '1'},
+     'but SLURM_ARRAY_TASK_COUNT is not set: give num_tasks'),
+    ((None, None), {**SLURM, 'SLURM_ARRAY_TASK_ID': 'x'},
+     "SLURM_ARRAY_TASK_ID must be a whole number, got 'x'"),
+    # --array=3,7,11 and the like: 2 divides no such range of 5.
+    ((None, None), {**SLURM, 'SLURM_ARRAY_TASK_COUNT': '4'},
+     'has 4 tasks between 3 and 11, which is no regular division'),
+    ((None, None), {**SLURM, **AWS}, 'both SLURM_ARRAY_TASK_ID and AWS_BATCH'),
+])
+def test_bad_job_arrays(given, environment, message):
+  with pytest.raises(ValueError, match=message):
+    sweeps.choose_task(*given, environment)
 
 
 def test_estimated_costs_are_in_the_right_order(tmp_path):
@@ -353,6 +428,16 @@ def test_narrow_tells_selections_apart():
   assert part.selections == ('oracle', 'val_nll')
   assert len(missing([(0.1, 0, 'none')])) == 3
   assert missing([(*row, c) for row in every for c in unit.selections]) == ()
+
+
+def test_large_inputs_are_not_held_for_all_seeds_at_once():
+  large = sweeps.WorkUnit('a', 'a', {}, 1000, 100., (0.1, 1.), tuple(range(5)))
+  small = dataclasses.replace(large, data_ratio=1.)
+  parts = sweeps.limit_inputs([large, small])
+  assert [part.seeds for part in parts] == [(0, 1), (2, 3), (4,),
+                                            (0, 1, 2, 3, 4)]
+  assert sorted(row for part in parts[:3] for row in part.row_ids()) == sorted(
+      large.row_ids())
 
 
 def test_manifest_entries_are_those_of_the_store(tmp_path):

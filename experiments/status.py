@@ -1,0 +1,84 @@
+"""Says how far a sweep is: done, running, failed, missing, and the time left.
+
+python -m experiments.status --config=testbed_configs/paper.py \
+    --results_dir=DIR
+
+It reads, and may be asked at any time, by anybody who may read the folder; give
+it the flags that narrow the sweep too. Several folders with commas between
+count together. `running` is what live processes say that they have in hand.
+
+Exit codes: 0 every row is there and none failed; 3 rows are missing or running;
+1 none is, but some failed; 2 bad input.
+"""
+
+import csv
+import io
+
+from absl import flags
+
+from enn_ensembles import heartbeats
+from enn_ensembles import results
+from enn_ensembles import sweep_status
+from enn_ensembles import sweeps
+from experiments import cli
+from experiments import grid_flags
+
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders that the sweep writes to.', required=True)
+_CSV = flags.DEFINE_string(
+    'csv', None, 'Also write the counts of every agent setting on every cell '
+    'to this file.')
+
+_NOT_DONE = 3
+
+
+def _row_ids_in_hand(workers: list[heartbeats.Worker]) -> set[str]:
+  """Rows that live processes work on."""
+  row_ids = set()
+  for worker in workers:
+    for entry in worker.entries:
+      try:
+        row_ids.update(sweeps.WorkUnit(**entry).row_ids())
+      except TypeError:
+        continue  # Of another version of this program.
+  return row_ids
+
+
+def _csv_text(status: sweep_status.Status) -> str:
+  stream = io.StringIO()
+  writer = csv.writer(stream, lineterminator='\n')
+  names = ('expected', 'ok', 'diverged', 'failed', 'running', 'missing',
+           'seconds_left')
+  writer.writerow(('agent_id', 'input_dim', 'data_ratio', *names))
+  for group, counts in status.groups.items():
+    writer.writerow((*group, *(getattr(counts, name) for name in names)))
+  return stream.getvalue()
+
+
+def main(_) -> int:
+  units = sweeps.expand(grid_flags.read_sweep(), grid_flags.agent_module())
+  stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
+  workers = [worker for store in stores
+             for worker in heartbeats.read(store.results_dir)]
+  alive = [worker for worker in workers if worker.alive]
+  # Read after the heartbeats: what was finished in between counts as done.
+  rows = results.merge_units(
+      unit for store in stores for unit in store.read_units())
+  status = sweep_status.make_status(units, rows, _row_ids_in_hand(alive))
+  if _CSV.value is not None:
+    results.write_atomically(_CSV.value, _csv_text(status).encode())
+  print(sweep_status.format_text(
+      status, sum(worker.num_workers for worker in alive),
+      len(workers) - len(alive)), end='')
+  for worker in alive:
+    job = ' '.join(f'{name}={value}' for name, value in worker.job.items())
+    print(f'  {worker.host} pid {worker.pid}: task {worker.task}, '
+          f'{len(worker.entries)} units in hand' + (f', {job}' if job else ''))
+  total = status.total
+  if total.running or total.missing:
+    return _NOT_DONE
+  return 1 if total.failed else 0
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

@@ -1,0 +1,432 @@
+"""Told to stop or killed: nothing is lost, nothing torn, nobody left behind."""
+
+import collections
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from enn_ensembles import checkpoints
+from enn_ensembles import preemption
+from enn_ensembles import results
+from enn_ensembles import runner
+from enn_ensembles import sweeps
+from enn_ensembles import training
+from enn_ensembles.agents import ensemble
+from experiments import kill_test
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+CONFIG = '''
+INPUT_DIM = [2]
+DATA_RATIO = [1, 2]
+NOISE_STD = [0.1, 1.0]
+SEED = [0, 1]
+AGENTS = [{'agent': 'my_agent', 'level': [0., 1.]}]
+'''
+
+# Says what it computes, and takes its time: as much as a file next to it says.
+MY_AGENT = '''
+import dataclasses
+import os
+import pathlib
+import time
+import numpy as np
+
+@dataclasses.dataclass(frozen=True)
+class MyConfig:
+  level: float = 0.
+
+def make_agent(config: MyConfig):
+  def agent(data, prior, key):
+    folder = pathlib.Path(__file__).parent
+    with open(folder / 'computed', 'a') as file:
+      file.write(f'{config.level} {prior.noise_std} {np.sum(data.y)}\\\\n')
+    time.sleep(float((folder / 'seconds').read_text()))
+    return lambda x, key: np.full([len(x), 1], config.level)
+  return agent
+'''.replace('\\\\', '\\')
+
+
+@pytest.fixture(name='folder')
+def make_folder(tmp_path):
+  (tmp_path / 'config.py').write_text(CONFIG)
+  (tmp_path / 'my_agent.py').write_text(MY_AGENT)
+  (tmp_path / 'computed').touch()
+  return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def forget_requests():
+  yield
+  preemption._requested.clear()
+
+
+def start_sweep(folder, num_workers, seconds, grace_seconds):
+  (folder / 'seconds').write_text(str(seconds))
+  command = [
+      sys.executable, '-m', 'experiments.run_sweep',
+      f'--config={folder / "config.py"}', f'--results_dir={folder / "results"}',
+      f'--agent_module={folder / "my_agent.py"}',
+      f'--num_workers={num_workers}', '--num_enn_samples=2', '--cache_dir=',
+      '--compilation_cache_dir=', f'--grace_seconds={grace_seconds}']
+  return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, start_new_session=True)
+
+
+def computed(folder):
+  return (folder / 'computed').read_text().splitlines()
+
+
+def wait_for(condition, seconds=120.):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, 'it never happened'
+    time.sleep(0.02)
+
+
+def processes_of(folder):
+  """Pids of the sweep in this folder, by their command line or environment."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+      session = int((path / 'stat').read_text().rpartition(')')[2].split()[3])
+      state = (path / 'stat').read_text().rpartition(')')[2].split()[0]
+    except (OSError, IndexError):
+      continue
+    if session == folder and state != 'Z':
+      found.append(path.name)
+  return found
+
+
+needs_proc = pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(),
+                                reason='this needs /proc')
+
+
+@needs_proc
+@pytest.mark.parametrize('num_workers, name', [(1, 'SIGTERM'), (2, 'SIGUSR1')])
+def test_stopped_and_started_again(folder, num_workers, name):
+  sweep = start_sweep(folder, num_workers, seconds=0.4, grace_seconds=60)
+  wait_for(lambda: len(computed(folder)) >= 3 + num_workers)
+  assert len(list((folder / 'results' / 'running').glob('*.json'))) == 1
+  start = time.monotonic()
+  for _ in range(2):  # Clusters say it twice.
+    os.kill(sweep.pid, getattr(signal, name))
+  out, err = sweep.communicate(timeout=60)
+  assert sweep.returncode == preemption.EXIT_CODE == 75, (out, err)
+  assert time.monotonic() - start < 30
+  assert 'the same command goes on' in err and 'Traceback' not in err
+  wait_for(lambda: not processes_of(sweep.pid), 5)
+  # Complete files only.
+  left = [p for p in (folder / 'results').rglob('*') if p.is_file()]
+  assert not [p for p in left if p.suffix == '.tmp' or 'running' in p.parts]
+  before = len(results.ResultsStore(folder / 'results').read_rows())
+  assert before < 16
+
+  sweep = start_sweep(folder, num_workers, seconds=0, grace_seconds=60)
+  out, err = sweep.communicate(timeout=120)
+  assert sweep.returncode == 0, (out, err)
+  assert f'{16 - before} rows in ' in out
+  # What was in hand was kept: every problem was computed once.
+  assert set(collections.Counter(computed(folder)).values()) == {1}
+  assert len(computed(folder)) == 16
+  rows = results.ResultsStore(folder / 'results').read_rows()
+  assert len(rows) == 16 and {row['status'] for row in rows} == {'ok'}
+  assert not list((folder / 'results' / 'checkpoints').iterdir())
+  assert not list((folder / 'results' / 'running').iterdir())
+
+
+@needs_proc
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_who_does_not_come_to_an_end_is_ended(folder, num_workers):
+  sweep = start_sweep(folder, num_workers, seconds=300, grace_seconds=0.5)
+  wait_for(lambda: len(computed(folder)) >= num_workers)
+  start = time.monotonic()
+  os.kill(sweep.pid, signal.SIGTERM)
+  out, err = sweep.communicate(timeout=60)
+  assert sweep.returncode == 75, (out, err)
+  assert time.monotonic() - start < 20  # And not 300.
+  wait_for(lambda: not processes_of(sweep.pid), 5)
+  assert not list((folder / 'results' / 'running').iterdir())
+
+
+@needs_proc
+def test_a_killed_parent_leaves_no_children(folder):
+  sweep = start_sweep(folder, 2, seconds=300, grace_seconds=60)
+  wait_for(lambda: len(computed(folder)) >= 2)
+  assert len(processes_of(sweep.pid)) >= 3
+  os.kill(sweep.pid, signal.SIGKILL)
+  sweep.communicate(timeout=60)
+  wait_for(lambda: not processes_of(sweep.pid), 20)
+
+
+def test_handlers_are_given_back():
+  before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)]
+  with preemption.SignalHandlers(grace_seconds=60):
+    assert not preemption.stop_requested()
+    preemption.stop_if_requested()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_for(preemption.stop_requested, 5)
+    with pytest.raises(preemption.Preempted):
+      preemption.stop_if_requested()
+    assert not isinstance(preemption.Preempted(), Exception)
+  assert before == [signal.getsignal(s)
+                    for s in (signal.SIGTERM, signal.SIGUSR1)]
+  assert not preemption.stop_requested()
+
+
+def test_a_signal_is_heard_inside_a_long_call():
+  # The main thread is in C and answers no signal; another thread ends it.
+  code = '''
+import ctypes, os, signal, sys, threading
+from enn_ensembles import preemption
+with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
+                                                              flush=True)):
+  threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+  libc = ctypes.CDLL(None)
+  for _ in range(60):
+    libc.poll(None, 0, 60_000)
+'''
+  start = time.monotonic()
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False,
+                        capture_output=True, text=True, timeout=60)
+  assert done.returncode == 75 and done.stdout == 'ending\n', done.stderr
+  assert time.monotonic() - start < 30
+
+
+@needs_proc
+def test_the_kill_test(tmp_path):
+  # A short one. What it compares with, and how, is in the command.
+  command = [sys.executable, '-m', 'experiments.kill_test', '--quick',
+             '--num_kills=3', '--num_workers=1', '--num_processes=5',
+             f'--output_dir={tmp_path / "out"}']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                        check=False)
+  log = tmp_path / 'out' / 'log'
+  assert done.returncode == 0, (done.stderr, log.exists() and log.read_text())
+  assert 'SIGKILL: 3 kills' in done.stdout and 'SIGTERM: 3 kills' in done.stdout
+  assert '5 processes on one folder and one cache: equal' in done.stdout
+
+  # It finds what it looks for: a plain run that differs in one digit.
+  folder = tmp_path / 'out' / 'plain1.board'
+  test = kill_test._KillTest.__new__(kill_test._KillTest)
+  test._folder = tmp_path / 'out'
+  plain = kill_test._read_tables(tmp_path / 'out' / 'plain1', folder)
+  test._plain = {'1': plain}
+  test._compare('SIGTERM0', '1')
+  assert 'kl_estimate' in plain['scores.csv'][0]
+  assert 'train_seconds' not in plain['scores.csv'][0]
+  plain['scores.csv'][0]['kl_estimate'] += '1'
+  with pytest.raises(kill_test._Failure, match='scores.csv is not that of'):
+    test._compare('SIGTERM0', '1')
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--signals=SIGINT'], "signals must be among SIGKILL, .* got 'SIGINT'"),
+    (['--num_kills=0'], 'num_kills must be >= 1, got 0'),
+    (['--num_workers=0'], "num_workers must be numbers >= 1 .* got '0'"),
+    ([], 'is not empty and was not made by a kill test')])
+def test_bad_kill_tests(tmp_path, arguments, message):
+  (tmp_path / 'thesis.txt').write_text('mine')
+  done = subprocess.run(
+      [sys.executable, '-m', 'experiments.kill_test', *arguments,
+       f'--output_dir={tmp_path}'], cwd=ROOT, capture_output=True, text=True,
+      check=False)
+  assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+  assert done.stderr.count('\n') == 1
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
+
+
+# Training that is cut.
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((3, 8, 2)), RNG.standard_normal((3, 2, 8, 1))
+KEYS = jnp.stack([jax.random.PRNGKey(seed) for seed in (11, 12, 13)])
+AGENT = ensemble.make_agent(ensemble.EnsembleConfig(
+    num_ensemble=2, hidden_sizes=(4,), num_batches=150, batch_size=5))
+
+
+def train(checkpoint=None, **options):
+  return training.train(AGENT, X, Y, np.array([0.1, 1.]), KEYS,
+                        checkpoint=checkpoint, **options)
+
+
+def check_equal(ours, theirs):
+  ours, theirs = ((t.params, t.state, t.final_loss) for t in (ours, theirs))
+  for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+    np.testing.assert_array_equal(a, b)  # Bit for bit.
+
+
+class StopAt(checkpoints.Checkpoint):
+  """The process is told to stop at one of the offers."""
+
+  def __init__(self, folder, offer):
+    super().__init__(folder, 'test', {'test': 1}, seconds_between=1e-6)
+    self.countdown = offer
+    self.num_restored = 0
+
+  def restore(self, key):
+    part = super().restore(key)
+    self.num_restored += part is not None
+    return part
+
+  def offer(self, key, make):
+    self.countdown -= 1
+    if self.countdown == 0:
+      preemption.request_stop()
+    super().offer(key, make)
+
+
+@pytest.mark.parametrize('steps, offers', [(None, (1, 1)), (40, (1, 4, 9))])
+def test_training_goes_on_where_it_stopped(tmp_path, steps, offers):
+  options = {'steps_between_checkpoints': steps}
+  whole = train(**options)
+  for offer in offers:
+    with pytest.raises(preemption.Preempted):
+      train(StopAt(tmp_path, offer), **options)
+    preemption._requested.clear()
+    last = StopAt(tmp_path, 10**9)
+    files = len(list((tmp_path / 'checkpoints').iterdir()))
+    assert files >= 1
+  again = train(last, **options)
+  assert last.num_restored == files
+  check_equal(again, whole)
+  # What was restored counts as trained.
+  assert again.train_seconds > 0
+  last.clear()
+  assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_cut_training_is_the_same_training():
+  # Other programs: equal but for rounding.
+  whole, parts = train(), train(steps_between_checkpoints=7)
+  for a, b in zip(*map(jax.tree.leaves, (whole.params, parts.params))):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(whole.final_loss, parts.final_loss, rtol=1e-3)
+
+
+def make_unit(**settings):
+  config = sweeps.SweepConfig(
+      'test', (2,), (2.,), (0.1, 1.), (0, 1, 2),
+      ({'agent': 'ensemble', 'num_ensemble': 2, 'hidden_sizes': (4,),
+        **settings},))
+  return sweeps.expand(config)[0]
+
+
+def test_only_long_training_is_cut():
+  options = runner.RunOptions('nowhere')
+  assert runner._steps_between_checkpoints(make_unit(), options) is None
+  # 6 operations, 14 weights, 2 members, 2 noise levels, 100 points, 6e10 per
+  # second: 5.6e-7 s a step.
+  long = make_unit(num_batches=10**9)
+  steps = runner._steps_between_checkpoints(long, options)
+  assert steps == pytest.approx(60 / (6 * 12 * 2 * 2 * 100 / 6e10), rel=0.01)
+
+
+def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
+  unit = make_unit(num_batches=50)
+  results.open_store(tmp_path / 'store', create=True)
+  options = runner.RunOptions(str(tmp_path / 'store'))
+  whole, _ = runner.run_unit(unit, options)
+  offer, count = checkpoints.Checkpoint.offer, []
+
+  def stop_at_the_second(self, key, make):
+    count.append(key)
+    if len(count) == 2:
+      preemption.request_stop()
+    offer(self, key, make)
+
+  monkeypatch.setattr(checkpoints.Checkpoint, 'offer', stop_at_the_second)
+  with pytest.raises(preemption.Preempted):
+    list(runner.run([unit], options, 1))
+  preemption._requested.clear()
+  store = results.ResultsStore(tmp_path / 'store')
+  assert not store.read_rows()
+  assert len(list((tmp_path / 'store' / 'checkpoints').iterdir())) == 2
+  outcome, = runner.run([unit], options, 1)
+  assert outcome.num_ok == 6 and len(count) == 3  # One seed was left.
+  assert not list((tmp_path / 'store' / 'checkpoints').iterdir())
+  scores = lambda rows: {row['row_id']: [row[k] for k in results.SCORE_FIELDS]
+                         + [row['path']] for row in rows}
+  assert scores(store.read_rows()) == scores(whole)  # Bit for bit.
+
+
+# Checkpoint files.
+
+
+def test_what_is_restored_is_what_was_offered(tmp_path):
+  arrays = [np.arange(6, dtype=np.float32).reshape(2, 3),
+            np.array([np.nan, np.inf, -0.]), np.zeros((0, 2), np.uint32)]
+  part = checkpoints.Part({'a': [1, float('inf')], 'b': 'text'}, arrays)
+  make = lambda folder=tmp_path, **identity: checkpoints.Checkpoint(
+      folder, 'an agent/of some name', {'seed': 0, **identity}, 0.)
+  assert make().restore('k') is None
+  make().offer('k', lambda: part)
+  path, = (tmp_path / 'checkpoints').iterdir()
+  assert path.name.startswith('an_agent_of_some_name-')
+  kept = make().restore('k')
+  assert kept.info == part.info
+  for a, b in zip(kept.arrays, arrays, strict=True):
+    assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    assert a.shape == b.shape
+  # Another part, another unit, another time of the same.
+  assert make().restore('l') is None and make(seed=1).restore('k') is None
+  make().offer('k', lambda: checkpoints.Part({'a': 2}))
+  assert make().restore('k') == ({'a': 2}, [])
+
+
+def test_nothing_is_made_between_the_intervals(tmp_path):
+  checkpoint = checkpoints.Checkpoint(tmp_path, 'a', {}, seconds_between=3600.)
+  made = []
+  checkpoint.offer('k', lambda: made.append(1))
+  assert not made and not list(tmp_path.iterdir())
+  # A part that is offered twice is written once, as it was last.
+  checkpoint.offer('k', lambda: checkpoints.Part({'n': 2}))
+  checkpoint.offer('l', lambda: checkpoints.Part({'n': 3}))
+  checkpoint.write()
+  assert checkpoint.restore('k').info == {'n': 2}
+  assert checkpoint.restore('l').info == {'n': 3}
+  checkpoint.clear()
+  assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[:-10], lambda content: b'',
+    lambda content: content[:40], lambda content: content + b'x',
+    lambda content: content.replace(b'"n": 1', b'"n": 2'),
+    lambda content: content.replace(b'unit-a', b'unit-b')])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
+  make = lambda: checkpoints.Checkpoint(tmp_path, 'a', {'unit': 'unit-a'}, 0.)
+  make().offer('k', lambda: checkpoints.Part({'n': 1}, [np.arange(50)]))
+  path, = (tmp_path / 'checkpoints').iterdir()
+  path.write_bytes(damage(path.read_bytes()))
+  again = make()
+  assert again.restore('k') is None
+  again.clear()  # It goes with the unit.
+  assert not path.exists()
+
+
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path, monkeypatch):
+  def full(_):
+    raise OSError(28, 'No space left on device')
+  monkeypatch.setattr(os, 'fsync', full)
+  checkpoint = checkpoints.Checkpoint(tmp_path, 'a', {}, 0.)
+  checkpoint.offer('k', lambda: checkpoints.Part({'n': 1}))
+  assert checkpoint.restore('k') is None
+  assert not list((tmp_path / 'checkpoints').iterdir())
+
+
+def test_checkpoints_of_other_code_are_not_used(tmp_path, monkeypatch):
+  make = lambda: checkpoints.Checkpoint(tmp_path, 'a', {}, 0.)
+  make().offer('k', lambda: checkpoints.Part({'n': 1}))
+  assert make().restore('k') is not None
+  monkeypatch.setattr(checkpoints, '_source_digest', lambda: 'edited')
+  assert make().restore('k') is None
