@@ -13,7 +13,7 @@ import io
 import os
 import pathlib
 import time
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from absl import flags
 
@@ -73,19 +73,6 @@ _PRINTED = {
 }
 
 
-def _numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
-             default: Sequence[Any]) -> tuple[Any, ...]:
-  """The values of a list flag as numbers; the default if it was not given."""
-  if flag.value is None:
-    return tuple(default)
-  try:
-    return tuple(kind(text) for text in flag.value)
-  except ValueError:
-    what = 'integers' if kind is int else 'numbers'
-    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
-                     f'{",".join(flag.value)!r}.') from None
-
-
 def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
   """The cases, those on the same problems one after the other."""
   quick = _QUICK.value
@@ -93,10 +80,13 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
       list(_QUICK_AGENTS) if quick else None)
   if _NUM_SEEDS.value < 1:
     raise ValueError(f'num_seeds must be >= 1, got {_NUM_SEEDS.value}.')
+  input_dim = cli.numbers(_INPUT_DIM, int)
+  if input_dim is None:
+    input_dim = [10] if quick else [10, 100, 1000]
   config = sweeps.SweepConfig(
       name='of the benchmark', agents=AGENTS, noise_std=_NOISE_STD,
-      input_dim=_numbers(_INPUT_DIM, int, [10] if quick else [10, 100, 1000]),
-      data_ratio=_numbers(_DATA_RATIO, float, []),
+      input_dim=tuple(input_dim),
+      data_ratio=tuple(cli.numbers(_DATA_RATIO, float)),
       seed=tuple(range(_NUM_SEEDS.value * num_workers)))
   units = sweeps.expand(sweeps.override(config, agents=agents))
   runner.check_units(units)

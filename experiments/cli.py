@@ -6,9 +6,10 @@ command prints it as one line and exits with 2. A bug keeps its traceback.
 
 import logging as python_logging
 import sys
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from absl import app
+from absl import flags
 from absl import logging
 
 
@@ -37,3 +38,20 @@ def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
       return 2
 
   app.run(guarded)
+
+
+def numbers(flag: flags.FlagHolder,
+            kind: Callable[[str], Any]) -> Optional[list[Any]]:
+  """The values of a list flag as numbers; None if it was not given.
+
+  Raises:
+    ValueError: one is no number of this kind, int or float.
+  """
+  if flag.value is None:
+    return None
+  try:
+    return [kind(text) for text in flag.value]
+  except ValueError:
+    what = 'integers' if kind is int else 'numbers'
+    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
+                     f'{",".join(flag.value)!r}.') from None

@@ -36,14 +36,6 @@ _SECONDS = flags.DEFINE_float(
     'seconds', 0.2, 'What each way is run for, at least, per measurement.')
 
 
-def _integers(flag: flags.FlagHolder) -> tuple[int, ...]:
-  try:
-    return tuple(int(text) for text in flag.value)
-  except ValueError:
-    raise ValueError(f'--{flag.name} must be integers with commas between, got '
-                     f'{",".join(flag.value)!r}.') from None
-
-
 def format_csv(rows: Sequence[ole_benchmark.Row]) -> bytes:
   """All columns of all rows."""
   stream = io.StringIO()
@@ -78,9 +70,9 @@ def main(_) -> int:
   # All that can be wrong is found before any work starts.
   options = ole_benchmark.OleBenchmarkOptions(
       batch_size=_BATCH_SIZE.value, repeats=_REPEATS.value,
-      dtype=_DTYPE.value, channels=_integers(_CHANNELS), hidden=_HIDDEN.value,
+      dtype=_DTYPE.value, channels=tuple(cli.numbers(_CHANNELS, int)), hidden=_HIDDEN.value,
       seconds=_SECONDS.value)
-  measured = ole_benchmark.run(_integers(_NUM_OPTIONS), options)
+  measured = ole_benchmark.run(cli.numbers(_NUM_OPTIONS, int), options)
   folder = results.make_folder(pathlib.Path(_OUTPUT_DIR.value), 'output_dir')
 
   rows = []

@@ -7,30 +7,13 @@ python -m experiments.figure5 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure5.png and figure5.csv; prints what is missing or left out.
 """
 
-from absl import flags
-
 from enn_ensembles import figures
-from enn_ensembles import leaderboard
 from experiments import cli
-
-_RESULTS_DIR = flags.DEFINE_list(
-    'results_dir', None, 'Folders that sweeps have written to.', required=True)
-_OUTPUT_DIR = flags.DEFINE_string(
-    'output_dir', None, 'Where the figure goes; made if missing.',
-    required=True)
-_REFERENCE = flags.DEFINE_enum(
-    'reference', 'bayes', ['bayes', 'enn2021'], 'Reference of the scores.')
-_ALLOW_MISSING = flags.DEFINE_bool(
-    'allow_missing', False, 'Draw what is there where agent settings have no '
-    'rows, and list them.')
+from experiments import figure_command
 
 
 def main(_) -> None:
-  rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
-  drawn = figures.make_figure5(rows, _REFERENCE.value, _ALLOW_MISSING.value)
-  paths = figures.write(drawn, 'figure5', _OUTPUT_DIR.value)
-  for line in (*drawn.notes, *paths.values()):
-    print(line)
+  figure_command.run('figure5', figures.make_figure5)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,13 @@
 
 import os
 import pathlib
-from typing import Any, Callable, Optional
+from typing import Optional
 
 from absl import flags
 
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from experiments import cli
 
 _CONFIG = flags.DEFINE_string(
     'config', None, 'File of the sweep, as those in testbed_configs.',
@@ -51,19 +52,6 @@ _SOLVER_MEMORY_MB = flags.DEFINE_float(
     'solver_memory_mb', 14_000., 'Memory that a solver may take.')
 
 
-def _numbers(flag: flags.FlagHolder,
-             kind: Callable[[str], Any]) -> Optional[list[Any]]:
-  """The values of a list flag as numbers; None if it was not given."""
-  if flag.value is None:
-    return None
-  try:
-    return [kind(text) for text in flag.value]
-  except ValueError:
-    what = 'integers' if kind is int else 'numbers'
-    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
-                     f'{",".join(flag.value)!r}.') from None
-
-
 def read_sweep() -> sweeps.SweepConfig:
   """The config with the flags applied.
 
@@ -73,9 +61,10 @@ def read_sweep() -> sweeps.SweepConfig:
   """
   return sweeps.override(
       sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
-      agent_module=_AGENT_MODULE.value, input_dim=_numbers(_INPUT_DIM, int),
-      data_ratio=_numbers(_DATA_RATIO, float),
-      noise_std=_numbers(_NOISE_STD, float), seed=_numbers(_SEED, int),
+      agent_module=_AGENT_MODULE.value,
+      input_dim=cli.numbers(_INPUT_DIM, int),
+      data_ratio=cli.numbers(_DATA_RATIO, float),
+      noise_std=cli.numbers(_NOISE_STD, float), seed=cli.numbers(_SEED, int),
       max_num_train=_MAX_NUM_TRAIN.value, reference=_REFERENCE.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value,

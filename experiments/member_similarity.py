@@ -17,7 +17,7 @@ without a cell, the mean over all of them.
 
 import pathlib
 import time
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from absl import flags
 import jax
@@ -198,16 +198,6 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   return pd.DataFrame(lines, dtype=object)
 
 
-def _numbers(flag: flags.FlagHolder,
-             kind: Callable[[str], Any]) -> tuple[Any, ...]:
-  try:
-    return tuple(kind(text) for text in flag.value)
-  except ValueError:
-    what = 'integers' if kind is int else 'numbers'
-    raise ValueError(f'--{flag.name} must be {what} with commas between, got '
-                     f'{",".join(flag.value)!r}.') from None
-
-
 def _make_units() -> list[sweeps.WorkUnit]:
   entries = AGENTS
   if _AGENTS.value is not None:
@@ -222,9 +212,10 @@ def _make_units() -> list[sweeps.WorkUnit]:
                     for entry in entries)
   return list(sweeps.expand(sweeps.SweepConfig(
       name='of member_similarity', agents=entries,
-      input_dim=_numbers(_INPUT_DIM, int),
-      data_ratio=_numbers(_DATA_RATIO, float),
-      noise_std=_numbers(_NOISE_STD, float), seed=_numbers(_SEED, int),
+      input_dim=tuple(cli.numbers(_INPUT_DIM, int)),
+      data_ratio=tuple(cli.numbers(_DATA_RATIO, float)),
+      noise_std=tuple(cli.numbers(_NOISE_STD, float)),
+      seed=tuple(cli.numbers(_SEED, int)),
       reference=_REFERENCE.value)))
 
 

@@ -79,11 +79,7 @@ def _measure(num_samples: int, num_x: int, dtype: str) -> dict[str, object]:
 
 
 def main(_) -> None:
-  try:
-    num_samples = [int(text) for text in _NUM_SAMPLES.value]
-  except ValueError:
-    raise ValueError('--num_samples must be integers with commas between, got '
-                     f'{",".join(_NUM_SAMPLES.value)!r}.') from None
+  num_samples = cli.numbers(_NUM_SAMPLES, int)
   for name, value in (('num_x', _NUM_X.value), ('repeats', _REPEATS.value),
                       *(('num_samples', value) for value in num_samples)):
     if value < 1:

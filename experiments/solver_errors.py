@@ -63,14 +63,6 @@ _FIELDS = ('input_dim', 'data_ratio', 'seed', 'noise_std', 'num_block_steps',
 Row = dict[str, Any]
 
 
-def _numbers(flag: flags.FlagHolder, kind: type) -> list[Any]:
-  try:
-    return [kind(text) for text in flag.value]
-  except ValueError:
-    raise ValueError(f'--{flag.name} must be numbers with commas between, got '
-                     f'{",".join(flag.value)!r}.') from None
-
-
 def _print_progress(progress: matrix_free.Progress) -> None:
   print(f'  {progress.seconds:7.0f} s  {progress.phase} {progress.step}: '
         f'{progress.error:.3g} times the tolerance', flush=True)
@@ -206,10 +198,10 @@ def main(argv: Sequence[str]) -> int:
   del argv
   jax.config.update('jax_enable_x64', True)
   cells = [(input_dim, data_ratio, seed)
-           for input_dim in _numbers(_INPUT_DIM, int)
-           for data_ratio in _numbers(_DATA_RATIO, float)
-           for seed in _numbers(_SEED, int)]
-  noise_stds = _numbers(_NOISE_STD, float)
+           for input_dim in cli.numbers(_INPUT_DIM, int)
+           for data_ratio in cli.numbers(_DATA_RATIO, float)
+           for seed in cli.numbers(_SEED, int)]
+  noise_stds = cli.numbers(_NOISE_STD, float)
   if _CHECKPOINT_PATH.value is not None and len(cells) != 1:
     raise ValueError('checkpoint_path is of one (input_dim, data_ratio, seed), '
                      f'got {len(cells)} of them.')

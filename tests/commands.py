@@ -14,13 +14,14 @@ from experiments import cli
 name, commands = json.load(sys.stdin)
 module = importlib.import_module(f'experiments.{name}')
 answers = []
-for argv in commands:
+for argv, environment in commands:
   files = [tempfile.TemporaryFile() for _ in range(2)]
   child = os.fork()
   if not child:
     os.dup2(files[0].fileno(), 1)
     os.dup2(files[1].fileno(), 2)
     sys.argv = [name, *argv]
+    os.environ.update(environment)
     try:
       cli.run_main(module.main)
     except SystemExit as end:
@@ -41,8 +42,11 @@ def run_commands(name, *commands):
 
   Args:
     name: module of `experiments`.
-    *commands: their flags, a list each.
+    *commands: their flags, a list each; or (flags, environment variables).
   """
+  commands = [command if command and isinstance(command[-1], dict)
+              else (command, {})
+              for command in commands]
   done = subprocess.run(
       [sys.executable, '-c', _DRIVER], cwd=ROOT, check=True, text=True,
       input=json.dumps([name, commands]), capture_output=True)

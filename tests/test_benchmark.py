@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import json
 import pathlib
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from enn_ensembles import networks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles import training
+import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -168,33 +168,6 @@ def test_machine_seconds_add_up_speeds():
   assert benchmarking.machine_seconds([[2.], [3.]]) == pytest.approx([6. / 5.])
 
 
-# Imports once and forks for every command: starting jax takes a second.
-DRIVER = '''
-import json, os, sys, tempfile
-from experiments import benchmark, cli
-answers = []
-for argv in json.load(sys.stdin):
-  files = [tempfile.TemporaryFile() for _ in range(2)]
-  child = os.fork()
-  if not child:
-    os.dup2(files[0].fileno(), 1)
-    os.dup2(files[1].fileno(), 2)
-    sys.argv = ['benchmark', *argv]
-    try:
-      cli.run_main(benchmark.main)
-    except SystemExit as end:
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(end.code or 0)
-  _, status = os.waitpid(child, 0)
-  for file in files:
-    file.seek(0)
-  answers.append([os.waitstatus_to_exitcode(status),
-                  *[file.read().decode() for file in files]])
-json.dump(answers, sys.stdout)
-'''
-
-
 def test_bad_input_is_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
   output = f'--output={tmp_path}/out.csv'
@@ -205,7 +178,7 @@ def test_bad_input_is_one_line(tmp_path):
       (['--input_dim=1.5', output], '--input_dim must be integers'),
       (['--input_dim=0', output], 'must be an integer >= 1, got 0'),
       (['--data_ratio=ten', output], 'must be numbers with commas between'),
-      (['--input_dim=1000', '--data_ratio=100', output], 'at most 10000'),
+      (['--input_dim=1000', '--data_ratio=1000', output], 'solver_memory_mb must'),
       (['--num_workers=0', output], 'num_workers must be an integer >= 1'),
       (['--num_workers=9999', output], 'num_workers must be at most'),
       (['--num_seeds=0', output], 'num_seeds must be >= 1'),
@@ -214,11 +187,8 @@ def test_bad_input_is_one_line(tmp_path):
       ([f'--output={tmp_path}'], 'must be a file, got the folder'),
       ([f'--output={tmp_path}/file/out.csv'], 'not a folder that can be'),
   ]
-  done = subprocess.run(
-      [sys.executable, '-c', DRIVER], cwd=ROOT, check=True, text=True,
-      input=json.dumps([argv for argv, _ in cases]), capture_output=True)
-  for (argv, message), (code, out, err) in zip(
-      cases, json.loads(done.stdout), strict=True):
+  answers = commands.run_commands('benchmark', *(argv for argv, _ in cases))
+  for (argv, message), (code, out, err) in zip(cases, answers, strict=True):
     assert code == 2 and message in err and err.count('\n') == 1, (argv, err)
     assert err.startswith('error: ') and not out, argv
   assert [p.name for p in tmp_path.iterdir()] == ['file']

@@ -1,7 +1,6 @@
 """The benchmark of optimised layer ensembles: what it counts, a tiny run."""
 
 import csv
-import json
 import pathlib
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from enn_ensembles import ole
 from enn_ensembles import ole_benchmark
+import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -107,33 +107,6 @@ def test_picture(row):
   assert picture == ole_benchmark.make_picture(rows)
 
 
-# Imports once and forks for every command: starting jax takes a second.
-DRIVER = '''
-import json, os, sys, tempfile
-from experiments import cli, figure3
-answers = []
-for argv in json.load(sys.stdin):
-  files = [tempfile.TemporaryFile() for _ in range(2)]
-  child = os.fork()
-  if not child:
-    os.dup2(files[0].fileno(), 1)
-    os.dup2(files[1].fileno(), 2)
-    sys.argv = ['figure3', *argv]
-    try:
-      cli.run_main(figure3.main)
-    except SystemExit as end:
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(end.code or 0)
-  _, status = os.waitpid(child, 0)
-  for file in files:
-    file.seek(0)
-  answers.append([os.waitstatus_to_exitcode(status),
-                  *[file.read().decode() for file in files]])
-json.dump(answers, sys.stdout)
-'''
-
-
 def test_bad_input_is_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
   output = f'--output_dir={tmp_path}/out'
@@ -152,11 +125,8 @@ def test_bad_input_is_one_line(tmp_path):
       (['--seconds=0', output], 'seconds must be a finite number > 0'),
       ([f'--output_dir={tmp_path}/file/out'], 'output_dir'),
       ([output, 'extra'], "unknown argument 'extra'")]
-  done = subprocess.run(
-      [sys.executable, '-c', DRIVER], cwd=ROOT, check=True, text=True,
-      input=json.dumps([argv for argv, _ in cases]), capture_output=True)
-  for (argv, message), (code, out, err) in zip(
-      cases, json.loads(done.stdout), strict=True):
+  answers = commands.run_commands('figure3', *(argv for argv, _ in cases))
+  for (argv, message), (code, out, err) in zip(cases, answers, strict=True):
     assert code == 2 and message in err and err.count('\n') == 1, (argv, err)
     assert err.startswith('error: ') and not out, argv
   assert [p.name for p in tmp_path.iterdir()] == ['file']

@@ -1,6 +1,5 @@
 """The command run_sweep: flags, exit codes, what is skipped, what is said."""
 
-import json
 import pathlib
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import pytest
 
 from enn_ensembles import results
+import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -40,36 +40,6 @@ def make_agent(config: MyConfig):
   return agent
 '''
 
-# Imports once and forks for every command: starting jax takes a second.
-DRIVER = '''
-import json, os, sys, tempfile
-from enn_ensembles.agents import prior_only
-from experiments import cli, run_sweep
-answers = []
-for argv in json.load(sys.stdin):
-  argv, environment = argv if isinstance(argv[0], list) else (argv, {})
-  files = [tempfile.TemporaryFile() for _ in range(2)]
-  child = os.fork()
-  if not child:
-    os.dup2(files[0].fileno(), 1)
-    os.dup2(files[1].fileno(), 2)
-    sys.argv = ['run_sweep', *argv]
-    os.environ.update(environment)
-    try:
-      cli.run_main(run_sweep.main)
-    except SystemExit as end:
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(end.code or 0)  # Clearing up takes half a second.
-  _, status = os.waitpid(child, 0)
-  for file in files:
-    file.seek(0)
-  answers.append([os.waitstatus_to_exitcode(status),
-                  *[file.read().decode() for file in files]])
-json.dump(answers, sys.stdout)
-'''
-
-
 @pytest.fixture(name='folder')
 def make_folder(tmp_path):
   (tmp_path / 'config.py').write_text(CONFIG)
@@ -88,15 +58,9 @@ def make_flags(folder, **changes):
           if value is not None]
 
 
-def run_commands(*commands):
-  """(exit code, stdout, stderr) of each, one after the other.
-
-  A command is a list of flags, or [flags, environment variables].
-  """
-  done = subprocess.run([sys.executable, '-c', DRIVER], cwd=ROOT, check=True,
-                        input=json.dumps(commands), capture_output=True,
-                        text=True)
-  return json.loads(done.stdout)
+def run_commands(*flags):
+  """(exit code, stdout, stderr) of each, one after the other."""
+  return commands.run_commands('run_sweep', *flags)
 
 
 def snapshot(folder):

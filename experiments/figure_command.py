@@ -1,0 +1,33 @@
+"""What the commands of figures 2, 4 and 5 share: rows in, picture and CSV out."""
+
+from typing import Any, Callable
+
+from absl import flags
+
+from enn_ensembles import figures
+from enn_ensembles import leaderboard
+
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders that sweeps have written to.', required=True)
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the figure goes; made if missing.',
+    required=True)
+_REFERENCE = flags.DEFINE_enum(
+    'reference', 'bayes', ['bayes', 'enn2021'], 'Reference of the scores.')
+_ALLOW_MISSING = flags.DEFINE_bool(
+    'allow_missing', False, 'Draw what is there where agent settings have no '
+    'rows, and list them.')
+
+
+def run(name: str, make_figure: Callable[..., Any]) -> None:
+  """Draws a figure, writes it and says what it leaves out.
+
+  Args:
+    name: of the files.
+    make_figure: (rows, reference, allow_missing) -> figure.
+  """
+  rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
+  drawn = make_figure(rows, _REFERENCE.value, _ALLOW_MISSING.value)
+  paths = figures.write(drawn, name, _OUTPUT_DIR.value)
+  for line in (*drawn.notes, *paths.values()):
+    print(line)
