@@ -1,9 +1,12 @@
 """Runs commands of `experiments` as a user would, many in one process tree."""
 
+import importlib
 import json
 import pathlib
 import subprocess
 import sys
+
+from absl import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -35,6 +38,19 @@ for argv, environment in commands:
                   *[file.read().decode() for file in files]])
 json.dump(answers, sys.stdout)
 '''
+
+
+def load_command(name):
+  """A module of `experiments`, for tests of its functions.
+
+  Its flags are taken out again: commands have flags of the same names, and a
+  test process loads several.
+  """
+  before = set(flags.FLAGS)
+  module = importlib.import_module(f'experiments.{name}')
+  for flag in set(flags.FLAGS) - before:
+    delattr(flags.FLAGS, flag)
+  return module
 
 
 def run_commands(name, *commands):

@@ -12,7 +12,9 @@ import scipy.linalg
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
-from experiments import solver_errors
+import commands
+
+solver_errors = commands.load_command('solver_errors')
 
 _RELU = kernels.KernelConfig()
 _ERF = kernels.KernelConfig(activation='erf')

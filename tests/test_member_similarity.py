@@ -17,7 +17,9 @@ from enn_ensembles import claims
 from enn_ensembles import metrics
 from enn_ensembles import problems
 from enn_ensembles import sweeps
-from experiments import member_similarity
+import commands
+
+member_similarity = commands.load_command('member_similarity')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIM = 4

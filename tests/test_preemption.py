@@ -21,7 +21,9 @@ from enn_ensembles import runner
 from enn_ensembles import sweeps
 from enn_ensembles import training
 from enn_ensembles.agents import ensemble
-from experiments import kill_test
+import commands
+
+kill_test = commands.load_command('kill_test')
 
 ROOT = pathlib.Path(__file__).parents[1]
 
