@@ -664,12 +664,14 @@ def make_table(lines: Sequence[Line]) -> pd.DataFrame:
                       dtype=object)
 
 
-def format_markdown(lines: Sequence[Line]) -> str:
-  """The table for a README.
+def format_markdown(lines: Sequence[Line], brief: bool = False) -> str:
+  """The table as markdown; brief for a README, which leaves the reasons out.
 
   The lines of a claim that share a verdict are one line, with the numbers of
   the first (reference bayes and kl_estimate, if it is there); where references
-  or directions of the KL differ in their verdict, each verdict has a line.
+  or directions of the KL differ in their verdict, each verdict has a line. Where
+  it is brief, what is not measured has a line only where nothing of its claim
+  is.
   """
   header = ['claim', 'what is claimed', 'paper', 'ours', 'verdict', 'of', 'why']
   body = []
@@ -677,6 +679,9 @@ def format_markdown(lines: Sequence[Line]) -> str:
   for claim in claims:
     group = [line for line in lines if line.claim == claim]
     for verdict in dict.fromkeys(line.verdict for line in group):
+      if brief and verdict == NOT_MEASURED and any(
+          line.verdict != NOT_MEASURED for line in group):
+        continue
       same = [line for line in group if line.verdict == verdict]
       first = same[0]
       ours = '-' if first.ours is None else _interval_text(
@@ -688,7 +693,8 @@ def format_markdown(lines: Sequence[Line]) -> str:
                    f'**{verdict}**', _scope_text(same, group), first.why])
   def cell_text(text):
     return ' '.join(text.replace('|', '\\|').split())
-  return ''.join('| ' + ' | '.join(map(cell_text, cells)) + ' |\n'
+  columns = slice(-1 if brief else None)
+  return ''.join('| ' + ' | '.join(map(cell_text, cells[columns])) + ' |\n'
                  for cells in [header, [':--'] * len(header), *body])
 
 

@@ -3,8 +3,8 @@
 python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
     [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
 
-Writes claims.csv, every line with its numbers, and claims.md, the table of the
-README. `enn_ensembles/claims.py` states the rule of every verdict.
+Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
+and claims_brief.md, the table of the README. `enn_ensembles/claims.py` states the rule of every verdict.
 """
 
 import collections
@@ -60,6 +60,8 @@ def main(_) -> None:
       folder / 'claims.csv',
       leaderboard.csv_text(claims.make_table(lines)).encode())
   results.write_atomically(folder / 'claims.md', text.encode())
+  results.write_atomically(folder / 'claims_brief.md',
+                           claims.format_markdown(lines, brief=True).encode())
   print(text)
   counts = collections.Counter(line.verdict for line in lines)
   print(', '.join(f'{counts[verdict]} {verdict}'

@@ -327,6 +327,14 @@ def test_markdown_joins_what_agrees_and_splits_what_does_not():
       ('**reproduced**', 'bayes: KL and reverse KL'),
       ('**partly**', 'enn2021: KL and reverse KL')]
   assert other[0][3].startswith('3.00')
+  # The brief one has no reasons, and nothing unmeasured beside what is.
+  brief = claims.format_markdown(lines, brief=True)
+  assert lines[0].why not in brief and '| why |' not in brief
+  assert '| 1b, K = 2 |' in brief
+  one_sided = [line for line in lines if line.claim == '2, K = 2']
+  one_sided[0] = dataclasses.replace(one_sided[0], verdict='not measured')
+  assert 'not measured' not in claims.format_markdown(one_sided, brief=True)
+  assert 'not measured' in claims.format_markdown(one_sided[:1], brief=True)
   # claims.csv has every line with its numbers.
   table = claims.make_table(lines)
   assert len(table) == len(lines)
