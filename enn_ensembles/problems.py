@@ -761,7 +761,7 @@ class _Group:
           [config.noise_std for config in configs], self._config.reference)
       arrays = {'function': function, 'val_function': val_function}
       if self._cache_dir is not None:
-        self._function_entry().write(arrays)
+        self._function_entry.write(arrays)
     targets = self._targets(configs, arrays['function'])
     found = {config: self._read_solved(config, targets[config])
              for config in configs}
@@ -799,6 +799,7 @@ class _Group:
     name = f'D{config.input_dim}_l{_number(config.data_ratio)}_s{config.seed}'
     return f'{name}{_SOLVER_SUFFIX[self._solver_name]}_function'
 
+  @functools.cached_property
   def _function_entry(self) -> '_CacheEntry':
     config, points = self._config, self._points
     identity = {
@@ -829,7 +830,7 @@ class _Group:
   def _read_function(self) -> Optional[dict[str, np.ndarray]]:
     if self._cache_dir is None:
       return None
-    return self._function_entry().read(self._stale)
+    return self._function_entry.read(self._stale)
 
   def _read_solved(self, config: ProblemConfig,
                    target: np.ndarray) -> Optional[_Solved]:

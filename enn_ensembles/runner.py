@@ -151,10 +151,10 @@ def check_units(units: Sequence[sweeps.WorkUnit],
     for noise_std in unit.noise_stds:
       for seed in unit.seeds:
         config = unit.problem_config(noise_std, seed)
-        cells.setdefault((unit.input_dim, unit.data_ratio), config)
-  for config in cells.values():
+        cells.setdefault((unit.input_dim, unit.data_ratio, unit.solver), config)
+  for (_, _, solver), config in cells.items():
     try:
-      problems_lib.choose_solver(config, unit.solver, solver_memory_mb)
+      problems_lib.choose_solver(config, solver, solver_memory_mb)
     except ValueError as error:
       raise ValueError(f'{error} --max_num_train={config.num_train - 1} leaves '
                        'such cells out.') from error

@@ -383,10 +383,11 @@ def expand(config: SweepConfig,
                      f'max_num_train = {config.max_num_train} training points.')
   # Entries that share a setting share its training.
   selections: dict[str, set[str]] = {}
-  for _, agent_id, _, selected in _agent_settings(config, agent_module):
+  settings_of_agents = _agent_settings(config, agent_module)
+  for _, agent_id, _, selected in settings_of_agents:
     selections.setdefault(agent_id, set()).update(selected)
   units = {}
-  for name, agent_id, settings, _ in _agent_settings(config, agent_module):
+  for name, agent_id, settings, _ in settings_of_agents:
     for input_dim, data_ratio in cells:
       unit = WorkUnit(
           agent=name, agent_id=agent_id, agent_config=settings,

@@ -6,6 +6,7 @@ from typing import Optional
 
 from absl import flags
 
+from enn_ensembles import problems
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from experiments import cli
@@ -49,7 +50,7 @@ _SOLVER = flags.DEFINE_string(
     'solver', None, 'How posteriors are computed: dense, matrix_free, or auto '
     'for dense where it fits into the memory. They draw other functions.')
 _SOLVER_MEMORY_MB = flags.DEFINE_float(
-    'solver_memory_mb', 14_000., 'Memory that a solver may take.')
+    'solver_memory_mb', problems.SOLVER_MEMORY_MB, 'Memory that a solver may take.')
 
 
 def read_sweep() -> sweeps.SweepConfig:

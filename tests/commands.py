@@ -67,3 +67,16 @@ def run_commands(name, *commands):
       [sys.executable, '-c', _DRIVER], cwd=ROOT, check=True, text=True,
       input=json.dumps([name, commands]), capture_output=True)
   return json.loads(done.stdout)
+
+
+def check_refused(name, cases):
+  """Every case is refused in one line that says why, before anything is done.
+
+  Args:
+    name: module of `experiments`.
+    cases: (flags, part of the message) each.
+  """
+  answers = run_commands(name, *(argv for argv, _ in cases))
+  for (argv, message), (code, out, err) in zip(cases, answers, strict=True):
+    assert code == 2 and message in err and err.count('\n') == 1, (argv, err)
+    assert err.startswith('error: ') and not out, argv

@@ -40,6 +40,7 @@ def make_agent(config: MyConfig):
   return agent
 '''
 
+
 @pytest.fixture(name='folder')
 def make_folder(tmp_path):
   (tmp_path / 'config.py').write_text(CONFIG)
