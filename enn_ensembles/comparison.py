@@ -152,7 +152,8 @@ def compare(rows: Sequence[Row], settings: Sequence[Setting], *,
   """The scores of agent settings on the problems that all of them have.
 
   Failed rows have no scores and count as missing; scores that are not finite
-  count as scores. Only rows that enumerate finite index sets are used.
+  count as scores. Only rows that enumerate finite index sets are used, and only
+  those of the testbed's kernel.
 
   Args:
     rows: as `leaderboard.read_results` gives them.
@@ -219,7 +220,9 @@ def _rows_of(rows: Sequence[Row], setting: Setting, reference: str,
   """problem -> row of one setting."""
   found: dict[Problem, Row] = {}
   for row in rows:
-    if (row['reference'] != reference or not row['enumerate_indices']
+    if (row['reference'] != reference
+        or row['kernel'] != results.DEFAULT_KERNEL
+        or not row['enumerate_indices']
         or row['status'] == 'failed' or not setting.holds(row)
         or (with_path and row['path'] is None)):
       continue

@@ -4,7 +4,7 @@ Nothing is repaired here: no score is clipped, filled or dropped. What is
 missing, failed or not finite is counted and shown next to what it touches.
 
 How agents are compared:
-  * A ranking holds rows of one reference, one selection and one evaluation
+  * A ranking holds rows of one reference, kernel, selection and evaluation
     protocol. Enumerated and analytic rows do not depend on the number of draws
     and stand in every ranking that enumerates finite index sets.
   * A ranking covers the problems that were asked of most of its agent settings
@@ -129,11 +129,13 @@ class Ranking(NamedTuple):
 
   Attributes:
     reference: reference of the scores.
+    kernel: the prior of the problems.
     selection: how members were selected.
     enumerate_indices: whether finite index sets are enumerated.
     num_enn_samples: draws of agents that are sampled; None if there are none.
   """
   reference: str
+  kernel: str
   selection: str
   enumerate_indices: bool
   num_enn_samples: Optional[int]
@@ -145,29 +147,32 @@ class Ranking(NamedTuple):
     if self.enumerate_indices:
       draws = 'all members' + (
           '' if self.num_enn_samples is None else f', or {draws}')
-    return (f'reference {self.reference}; selection {self.selection}; '
+    kernel = ('' if self.kernel == results.DEFAULT_KERNEL else
+              f'kernel {self.kernel}; ')
+    return (f'reference {self.reference}; {kernel}selection {self.selection}; '
             f'scored on {draws}')
 
   def holds(self, row: Row) -> bool:
     """Whether a row, or an expected row, belongs here."""
-    return (row['reference'] == self.reference
-            and row['selection'] == self.selection
-            and row['enumerate_indices'] == self.enumerate_indices
+    return (all(row[name] == getattr(self, name) for name in (
+                'reference', 'kernel', 'selection', 'enumerate_indices'))
             and row['num_enn_samples'] in (None, self.num_enn_samples))
 
 
 def make_rankings(rows: Iterable[Row]) -> list[Ranking]:
   """The rankings that (expected) rows belong to, in a fixed order."""
-  draws: dict[tuple[str, str, bool], set[int]] = {}
+  draws: dict[tuple[str, str, str, bool], set[int]] = {}
   for row in rows:
-    key = (row['reference'], row['selection'], row['enumerate_indices'])
+    key = (row['reference'], row['kernel'], row['selection'],
+           row['enumerate_indices'])
     draws.setdefault(key, set())
     if row['num_enn_samples'] is not None:
       draws[key].add(row['num_enn_samples'])
   rankings = []
   # Those without selection and with enumerated members are the headline.
   for key in sorted(draws,
-                    key=lambda k: (k[0], k[1] != 'none', k[1], not k[2])):
+                    key=lambda k: (k[0], k[1] != results.DEFAULT_KERNEL, k[1],
+                                   k[2] != 'none', k[2], not k[3])):
     rankings += [Ranking(*key, num) for num in sorted(draws[key]) or [None]]
   return rankings
 
@@ -381,6 +386,7 @@ def _make_line(ranking: Ranking, identity: dict[str, Any],
                             for row in scored),
       'num_outside': len(rows) - len(inside),
       'reference': ranking.reference,
+      'kernel': ranking.kernel,
       'selection': ranking.selection,
       'enumerate_indices': ranking.enumerate_indices,
       **{key: identity[key] for key in ('agent_id', 'agent', 'dtype',

@@ -31,13 +31,8 @@ import os
 import pathlib
 import shutil
 import time
-from typing import (Any, Callable, Iterator, Mapping, NamedTuple, Optional,
-                    Sequence, Union)
-
-try:
-  import fcntl
-except ImportError:  # Not on this system.
-  fcntl = None
+from typing import (Any, Callable, Mapping, NamedTuple, Optional, Sequence,
+                    Union)
 
 from absl import logging
 import chex
@@ -47,10 +42,12 @@ import scipy.special
 
 from enn_ensembles import base
 from enn_ensembles import config_checks as checks
+from enn_ensembles import file_locks
 from enn_ensembles import results
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import remainder
 
 PathLike = Union[str, os.PathLike]
 
@@ -139,11 +136,16 @@ class ProblemConfig:
     """
     name = (f'D{self.input_dim}_l{_number(self.data_ratio)}'
             f'_e{_number(self.noise_std)}_s{self.seed}_{self.reference}')
+    return name + self.settings_suffix
+
+  @property
+  def settings_suffix(self) -> str:
+    """Empty for the default kernel and sizes, else a hash of them."""
     rest = {key: getattr(self, key)
             for key in ('kernel', 'num_test', 'num_val')}
     if rest == {key: getattr(ProblemConfig, key) for key in rest}:
-      return name
-    return f'{name}_{base.config_hash(rest)}'
+      return ''
+    return f'_{base.config_hash(rest)}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,9 +272,8 @@ def _choose_solver(solver: str, memory_budget_mb: float, num_train: int,
                    input_dim: int, num_points: int) -> str:
   checks.check_choice('solver', solver, SOLVERS)
   checks.check_positive('solver_memory_mb', memory_budget_mb)
-  needed = {'dense': dense_memory_mb(num_train, num_points),
-            'matrix_free': matrix_free.estimate_memory_mb(
-                num_train, input_dim, num_points)}
+  needed = {name: _memory_mb(name, num_train, input_dim, num_points)
+            for name in SOLVERS[1:]}
   allowed = [solver] if solver != 'auto' else list(needed)
   for name in allowed:
     if needed[name] <= memory_budget_mb:
@@ -282,6 +283,14 @@ def _choose_solver(solver: str, memory_budget_mb: float, num_train: int,
       f'solver_memory_mb must be enough for num_train = input_dim * data_ratio '
       f'= {num_train} points of {input_dim} dimensions, got '
       f'{memory_budget_mb:g}: {text}.')
+
+
+def _memory_mb(solver: str, num_train: int, input_dim: int,
+               num_points: int) -> float:
+  """What 'dense' or 'matrix_free' holds, MB."""
+  if solver == 'dense':
+    return dense_memory_mb(num_train, num_points)
+  return matrix_free.estimate_memory_mb(num_train, input_dim, num_points)
 
 
 def make_problem(config: ProblemConfig, cache_dir: Optional[PathLike] = None,
@@ -632,24 +641,25 @@ class _MatrixFreeSolver:
   Args:
     points: where.
     memory_budget_mb: what it may hold.
-    checkpoint_dir: where its steps are kept until it is done; None for nowhere.
+    checkpoints: what the folders of its steps begin with, which are kept until
+      it is done: one per set of noise levels. None for nowhere.
     progress: told how far it is.
   """
 
   def __init__(self, points: _Points, memory_budget_mb: float,
-               checkpoint_dir: Optional[pathlib.Path] = None,
+               checkpoints: Optional[pathlib.Path] = None,
                progress: Optional[Callable[[str], None]] = None):
     self._points = points
     self._memory_budget_mb = memory_budget_mb
-    self._checkpoint_dir = checkpoint_dir
+    self._checkpoints = checkpoints
     self._progress = progress
     self._drawn: Optional[matrix_free.Solution] = None
 
   @property
   def num_extra_normals(self) -> int:
     """Normals for f besides one per training point."""
-    return matrix_free.num_features(self._points.kernel,
-                                    self._points.x_train.shape[1])
+    return remainder.num_features(self._points.kernel,
+                                  self._points.x_train.shape[1])
 
   def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
                     noise: np.ndarray, noise_stds: Sequence[float],
@@ -685,17 +695,23 @@ class _MatrixFreeSolver:
             f'{progress.error:.1e} of what is allowed, '
             f'{progress.seconds:.0f} s')
 
+    path = None
+    if self._checkpoints is not None:
+      what = base.config_hash([list(noise_stds), reference, 'targets' in draws])
+      path = f'{self._checkpoints}.{what}.steps'
     solution = matrix_free.solve(
         self._points.kernel, self._points.x_train, self._points.x, noise_stds,
         reference=reference, memory_budget_mb=self._memory_budget_mb,
-        checkpoint_path=self._checkpoint_dir,
+        checkpoint_path=path,
         block_priors=self._points.block_priors(), progress=tell, **draws)
     return solution
 
   def clear(self) -> None:
-    """Removes the checkpoint."""
-    if self._checkpoint_dir is not None:
-      shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
+    """Removes all checkpoints: with f drawn, none is of use."""
+    if self._checkpoints is not None:
+      for folder in self._checkpoints.parent.glob(
+          f'{self._checkpoints.name}.*.steps'):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Group:
@@ -707,6 +723,8 @@ class _Group:
     self._config = config
     self._cache_dir = cache_dir
     self._solver_name = solver
+    self._memory_mb = _memory_mb(solver, config.num_train, config.input_dim,
+                                 config.num_test + config.num_val)
     self._stale: set[pathlib.Path] = set()  # Files that were complained of.
     shape = (config.num_train, config.input_dim)
     points = _Points(
@@ -719,9 +737,9 @@ class _Group:
     if solver == 'dense':
       self._solver = _DenseSolver(points)
     else:
-      checkpoint_dir = cache_dir and cache_dir / f'{self._function_name()}.steps'
-      self._solver = _MatrixFreeSolver(points, memory_budget_mb, checkpoint_dir,
-                                       progress)
+      self._solver = _MatrixFreeSolver(
+          points, memory_budget_mb,
+          cache_dir and cache_dir / self._function_name(), progress)
     self._normals = _draw_normals(
         config, _FUNCTION_KEY, (shape[0] + self._solver.num_extra_normals,))
     self._val_normals = _draw_normals(config, _VAL_FUNCTION_KEY,
@@ -730,13 +748,16 @@ class _Group:
   def make(self, configs: Sequence[ProblemConfig]) -> list[Problem]:
     """The problems of configs that differ in noise_std only."""
     found = self.read(configs)
+    lock = self._cache_dir and self._cache_dir / f'{self._function_name()}.lock'
     if all(found.values()):
+      if lock is not None:
+        file_locks.remove_abandoned(lock)
       return list(found.values())
-    if self._cache_dir is None:
-      return self._compute(configs)
-    with _claim(self._cache_dir / f'{self._function_name()}.lock'):
+    with (contextlib.nullcontext() if lock is None else file_locks.claim(lock)):
       # Whoever had the claim before has perhaps made it.
-      return self._compute(configs)
+      with file_locks.claim_memory(0. if all(self.read(configs).values()) else
+                                   self._memory_mb):
+        return self._compute(configs)
 
   def read(self, configs: Sequence[ProblemConfig]
            ) -> dict[ProblemConfig, Optional[Problem]]:
@@ -796,8 +817,9 @@ class _Group:
   def _function_name(self) -> str:
     """The readable part of the names of files that noise levels share."""
     config = self._config
-    name = f'D{config.input_dim}_l{_number(config.data_ratio)}_s{config.seed}'
-    return f'{name}{_SOLVER_SUFFIX[self._solver_name]}_function'
+    return (f'D{config.input_dim}_l{_number(config.data_ratio)}_s{config.seed}'
+            f'{config.settings_suffix}{_SOLVER_SUFFIX[self._solver_name]}'
+            '_function')
 
   @functools.cached_property
   def _function_entry(self) -> '_CacheEntry':
@@ -838,35 +860,6 @@ class _Group:
       return None
     arrays = self._solved_entry(config, target).read(self._stale)
     return None if arrays is None else _unpack(arrays)
-
-
-@contextlib.contextmanager
-def _claim(path: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process has the claim, then has it.
-
-  The lock is the kernel's: it ends with its process, whatever ends that. Where
-  the file system has no locks the work is done twice, which is safe.
-  """
-  file = None
-  try:
-    while fcntl is not None:
-      file = open(path, 'a')
-      fcntl.flock(file, fcntl.LOCK_EX)
-      try:
-        if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
-          break
-      except FileNotFoundError:
-        pass
-      file.close()  # The one before removed it: it locks nothing.
-  except OSError as error:
-    logging.info('%s cannot be locked: %s.', path, error.strerror)
-  try:
-    yield
-  finally:
-    if file is not None:
-      with contextlib.suppress(OSError):
-        os.unlink(path)
-      file.close()
 
 
 _MOMENT_ARRAYS = ('mean', 'std', 'covariances', 'weights')

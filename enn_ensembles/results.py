@@ -40,7 +40,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence, Union
 import numpy as np
 
 PROJECT = 'enn_ensembles'
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PathLike = Union[str, os.PathLike]
 Row = dict[str, Any]
@@ -81,6 +81,8 @@ ROW_SCHEMA: Mapping[str, Field] = {
     'seed': Field('int', 'seed of the problem'),
     'reference': Field('str', 'noise variance of the exact posterior',
                        choices=('bayes', 'enn2021')),
+    'kernel': Field('str', 'prior that the problem is drawn from: activation '
+                    'and number of hidden layers, e.g. relu2'),
     'num_train': Field('int', 'T, number of training points'),
     'num_enn_samples': Field('int', 'draws of the agent that were asked for; '
                              'None = all members were enumerated',
@@ -135,8 +137,10 @@ SCORE_FIELDS = ('kl_estimate', 'kl_reverse', 'mean_error', 'std_error',
 TIMING_FIELDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
                  'problem_seconds', 'compile_seconds', 'versions', 'device',
                  'created')
+# The prior of the testbed: two hidden ReLU layers.
+DEFAULT_KERNEL = 'relu2'
 PROBLEM_FIELDS = ('input_dim', 'data_ratio', 'noise_std', 'seed')
-PROTOCOL_FIELDS = ('reference', 'selection', 'enumerate_indices',
+PROTOCOL_FIELDS = ('reference', 'kernel', 'selection', 'enumerate_indices',
                    'num_enn_samples')
 
 # JSON has no such numbers. A float field, and no other, may hold these
@@ -521,7 +525,7 @@ class ResultsStore:
     Args:
       entries: one per agent setting and (input_dim, data_ratio): agent,
         agent_id, agent_config, input_dim, data_ratio, noise_stds (list),
-        seeds (list), reference, selection, enumerate_indices, num_enn_samples.
+        seeds (list), and PROTOCOL_FIELDS.
 
     Returns:
       The file.

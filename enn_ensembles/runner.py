@@ -214,6 +214,7 @@ def run_unit(unit: sweeps.WorkUnit, options: RunOptions,
       'agent': unit.agent, 'agent_id': unit.agent_id,
       'agent_config': unit.agent_config, 'input_dim': unit.input_dim,
       'data_ratio': unit.data_ratio, 'reference': unit.reference,
+      'kernel': unit.kernel,
       'num_train': unit.num_train, 'enumerate_indices': unit.enumerate_indices,
       'dtype': unit.dtype,
       'problem_seconds': problem_seconds, 'versions': _versions(),
@@ -256,15 +257,14 @@ def _make_group(unit: sweeps.WorkUnit, seed: int, options: RunOptions
   num_points = (unit.num_train + problems_lib.ProblemConfig.num_test
                 + problems_lib.ProblemConfig.num_val)
   small = num_points * unit.input_dim <= _SMALL_PROBLEM
-  make = _make_small_group if small else problems_lib.make_problem_group
-  return make(unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
-              unit.reference, options.cache_dir, unit.solver,
+  make = _make_small_group if small else problems_lib.make_problems
+  return make(unit.problem_configs(seed), options.cache_dir, unit.solver,
               options.solver_memory_mb)
 
 
 @functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)
 def _make_small_group(*args: Any) -> Sequence[problems_lib.Problem]:
-  return problems_lib.make_problem_group(*args)  # Its arrays are read-only.
+  return problems_lib.make_problems(*args)  # Its arrays are read-only.
 
 
 def _make_agent(unit: sweeps.WorkUnit, agent_module: Optional[str]) -> Any:
@@ -539,6 +539,7 @@ def _run_and_write(unit: sweeps.WorkUnit, options: RunOptions) -> Outcome:
       {'agent': unit.agent, 'agent_config': unit.agent_config,
        'input_dim': unit.input_dim, 'data_ratio': unit.data_ratio,
        'noise_stds': unit.noise_stds, 'dtype': unit.dtype,
+       'kernel': unit.kernel, 'solver': unit.solver,
        'versions': _versions(), 'device': device_name()},
       options.checkpoint_seconds)
   rows, details = run_unit(unit, options, checkpoint)

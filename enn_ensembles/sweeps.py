@@ -12,6 +12,7 @@ A config is a Python file of plain data, constants only:
   ]
   # May be left out; these are the defaults:
   REFERENCE = 'bayes'
+  KERNEL = 'relu2'
   NUM_ENN_SAMPLES = 1000
   ENUMERATE_INDICES = True
   DTYPE = 'float32'
@@ -46,6 +47,7 @@ from enn_ensembles import base
 from enn_ensembles import config_checks as checks
 from enn_ensembles import problems
 from enn_ensembles import results
+from enn_ensembles.nngp import kernels
 
 # Names of a config file that are lists of numbers, with the check of each.
 _GRIDS: Mapping[str, Callable[[str, Any], None]] = {
@@ -80,6 +82,8 @@ class SweepConfig:
     agents: dicts with the key 'agent', perhaps 'selection', and settings; lists
       are swept.
     reference: noise variance of the exact posterior, 'bayes' or 'enn2021'.
+    kernel: prior of the problems: activation and number of hidden layers, as
+      'relu2' (the testbed's) or 'erf1'.
     num_enn_samples: draws of agents that are not enumerated.
     enumerate_indices: whether finite index sets are scored on all members.
     dtype: precision of training.
@@ -93,6 +97,7 @@ class SweepConfig:
   seed: tuple[int, ...]
   agents: tuple[Mapping[str, Any], ...]
   reference: str = 'bayes'
+  kernel: str = results.DEFAULT_KERNEL
   num_enn_samples: int = 1000
   enumerate_indices: bool = True
   dtype: str = 'float32'
@@ -111,6 +116,7 @@ class SweepConfig:
     _check_values('AGENTS', self.agents, _check_agent_entry)
     checks.check_choice('REFERENCE', self.reference,
                         results.ROW_SCHEMA['reference'].choices)
+    kernels.KernelConfig.from_name(self.kernel)
     checks.check_count('NUM_ENN_SAMPLES', self.num_enn_samples)
     checks.check_flag('ENUMERATE_INDICES', self.enumerate_indices)
     for entry in self.agents:
@@ -156,6 +162,7 @@ class WorkUnit:
     num_enn_samples: draws that are asked for.
     enumerate_indices: whether finite index sets are enumerated.
     dtype: precision of training.
+    kernel: prior of the problems.
     selections: how members are selected, each a row of its own.
     solver: how posteriors are computed.
   """
@@ -170,6 +177,7 @@ class WorkUnit:
   num_enn_samples: int = 1000
   enumerate_indices: bool = True
   dtype: str = 'float32'
+  kernel: str = results.DEFAULT_KERNEL
   selections: tuple[str, ...] = ('none',)
   solver: str = 'auto'
 
@@ -206,13 +214,19 @@ class WorkUnit:
   def problem_config(self, noise_std: float,
                      seed: int) -> problems.ProblemConfig:
     """One of its problems."""
-    return problems.ProblemConfig(self.input_dim, self.data_ratio, noise_std,
-                                  seed, self.reference)
+    return problems.ProblemConfig(
+        self.input_dim, self.data_ratio, noise_std, seed, self.reference,
+        kernels.KernelConfig.from_name(self.kernel))
+
+  def problem_configs(self, seed: int) -> tuple[problems.ProblemConfig, ...]:
+    """Its problems of one seed, per noise level."""
+    return tuple(self.problem_config(noise_std, seed)
+                 for noise_std in self.noise_stds)
 
   def manifest_entries(self) -> list[dict[str, Any]]:
     """What it is expected to compute, as `ResultsStore.write_manifest` says."""
     names = ('agent', 'agent_id', 'agent_config', 'input_dim', 'data_ratio',
-             'noise_stds', 'seeds', 'reference', 'num_enn_samples',
+             'noise_stds', 'seeds', 'reference', 'kernel', 'num_enn_samples',
              'enumerate_indices')
     shared = {name: getattr(self, name) for name in names}
     return [{**shared, 'selection': selection}
@@ -240,6 +254,8 @@ def row_id(unit: WorkUnit, noise_std: float, seed: int,
       'selection': selection, 'dtype': unit.dtype}
   if unit.solver != 'auto':  # It may draw another f.
     config['solver'] = unit.solver
+  if unit.kernel != results.DEFAULT_KERNEL:
+    config['kernel'] = unit.kernel
   text = base.canonical_json(config)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -396,7 +412,7 @@ def expand(config: SweepConfig,
           seeds=tuple(sorted(config.seed)), reference=config.reference,
           num_enn_samples=config.num_enn_samples,
           enumerate_indices=config.enumerate_indices, dtype=config.dtype,
-          solver=config.solver,
+          solver=config.solver, kernel=config.kernel,
           selections=tuple(selection for selection in _SELECTIONS
                            if selection in selections[agent_id]))
       units.setdefault(unit.run_id, unit)
@@ -616,12 +632,16 @@ def _array_division(environment: Mapping[str, str], source: str,
   return (array_index - first) // step, count
 
 
+# Seconds that a unit takes on one core.
+Estimate = Callable[[WorkUnit], float]
+
 # Units above this part of a share are cut: the shares of 50 tasks then differ
 # by some percent, where one unit of ten seeds may be eleven shares.
 _LARGEST_PART = 0.5
 
 
-def split(units: Sequence[WorkUnit], num_shares: int) -> tuple[WorkUnit, ...]:
+def split(units: Sequence[WorkUnit], num_shares: int,
+          estimate: Optional[Estimate] = None) -> tuple[WorkUnit, ...]:
   """Units cut by seeds where they are too long to be shared evenly.
 
   A unit that is more than half of an even share becomes parts that are less, as
@@ -632,13 +652,14 @@ def split(units: Sequence[WorkUnit], num_shares: int) -> tuple[WorkUnit, ...]:
   Args:
     units: whole units.
     num_shares: into how many shares they are going to be divided, >= 1.
+    estimate: what a unit costs; None for `estimate_seconds`.
 
   Returns:
     Units, parts in place of what was cut.
   """
   if num_shares == 1:
     return tuple(units)
-  costs = [estimate_seconds(unit) for unit in units]
+  costs = list(map(estimate or estimate_seconds, units))
   # Not `sum`, whose rounding depends on the order of the units.
   largest = _LARGEST_PART * math.fsum(costs) / num_shares
   parts = []
@@ -652,8 +673,8 @@ def split(units: Sequence[WorkUnit], num_shares: int) -> tuple[WorkUnit, ...]:
   return tuple(parts)
 
 
-def select(units: Sequence[WorkUnit], task_index: int,
-           num_tasks: int) -> tuple[WorkUnit, ...]:
+def select(units: Sequence[WorkUnit], task_index: int, num_tasks: int,
+           estimate: Optional[Estimate] = None) -> tuple[WorkUnit, ...]:
   """The share of one task out of several, about equal in estimated cost.
 
   Long units are cut by seeds (`split`). Then the longest goes to the task with
@@ -664,6 +685,7 @@ def select(units: Sequence[WorkUnit], task_index: int,
     units: the whole sweep.
     task_index: which task, from 0.
     num_tasks: how many tasks there are.
+    estimate: what a unit costs; None for `estimate_seconds`.
 
   Returns:
     Its units and parts of units, in the order of `units`; none if there are
@@ -677,11 +699,12 @@ def select(units: Sequence[WorkUnit], task_index: int,
   if task_index >= num_tasks:
     raise ValueError(f'task_index must be below num_tasks = {num_tasks}, got '
                      f'{task_index}.')
-  units = split(units, num_tasks)
+  estimate = estimate or estimate_seconds
+  units = split(units, num_tasks, estimate)
   loads, chosen = [(0., task) for task in range(num_tasks)], set()
-  for unit in longest_first(units):
+  for unit in longest_first(units, estimate):
     load, task = loads[0]
-    heapq.heapreplace(loads, (load + estimate_seconds(unit), task))
+    heapq.heapreplace(loads, (load + estimate(unit), task))
     if task == task_index:
       chosen.add(unit.run_id)
   return tuple(unit for unit in units if unit.run_id in chosen)
@@ -705,40 +728,65 @@ def limit_inputs(units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
   return tuple(parts)
 
 
-def longest_first(units: Sequence[WorkUnit]) -> list[WorkUnit]:
+def longest_first(units: Sequence[WorkUnit],
+                  estimate: Optional[Estimate] = None) -> list[WorkUnit]:
   """Units by estimated cost, so that no long one is left for the end."""
-  return sorted(units, key=lambda u: (-estimate_seconds(u), u.run_id))
+  estimate = estimate or estimate_seconds
+  return sorted(units, key=lambda unit: (-estimate(unit), unit.run_id))
 
 
 # The cost model. It only has to rank units and to balance shares: the numbers
 # are those of one core of a 2024 server, and a factor of 2 does no harm.
 _FLOPS = 6e10  # Floating-point operations per second of training.
-_SOLVER_FLOPS = 8e10  # The same of dense linear algebra in float64.
 _START_SECONDS = 3.  # Tracing, compiling, reading the cache: per unit.
 _NUM_POINTS = 1000  # Test points; as many validation points.
+_DRAWS_PER_SECOND = 2e7  # Normals drawn: x of every seed, in every unit.
+_SOLVER_FLOPS = 8e10  # Dense linear algebra in float64.
+_TILE_FLOPS = 6e10  # The matrix-free solver's products.
+# Passes of that solver over the kernel: with U, with as many vectors as points
+# (block steps), and with few (conjugate gradients and a survey).
+_NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 2, 6
 
 
 def estimate_seconds(unit: WorkUnit) -> float:
-  """Estimated seconds of a unit on one core.
+  """Estimated seconds of a unit on one core, its ground truth apart.
 
-  Ground truth: per seed a kernel matrix and a Cholesky factor for the draw,
-  and per noise level a factor and the solves of 2000 points, T^3 / 3 and
-  2000 T^2 operations. Training: 6 operations per weight, copy of it, data point
-  and step; evaluation 2. An agent without the usual settings (hidden_sizes,
-  num_batches, batch_size) counts as ground truth alone.
+  Training: 6 operations per weight, copy of it, data point and step;
+  evaluation 2. An agent without the usual settings (hidden_sizes, num_batches,
+  batch_size) counts as reading its problems. Ground truth is made once for all
+  agents, by `make_problems` or by whoever comes first: it is no unit's own.
   """
-  num_seeds, num_noise = len(unit.seeds), len(unit.noise_stds)
-  t = unit.num_train
-  solver_flops = num_seeds * (
-      2. * t**2 * unit.input_dim
-      + (1 + num_noise) * t**3 / 3. + num_noise * 2 * _NUM_POINTS * t**2)
-  seconds = _START_SECONDS + solver_flops / _SOLVER_FLOPS
+  seconds = _START_SECONDS + (len(unit.seeds) * unit.num_train * unit.input_dim
+                              / _DRAWS_PER_SECOND)
   weights = _layer_weights(unit)
   if weights is not None:
     seconds += unit.num_problems * (
         estimate_training_seconds(unit)
         + 2. * sum(weights) * _NUM_POINTS * unit.num_enn_samples / _FLOPS)
   return seconds
+
+
+def estimate_ground_truth_seconds(
+    unit: WorkUnit,
+    solver_memory_mb: float = problems.SOLVER_MEMORY_MB) -> float:
+  """Estimated seconds on one core of a unit's ground truth.
+
+  Dense: per seed a kernel matrix and a Cholesky factor for the draw, and per
+  noise level a factor and the solves of 2000 points, T^3 / 3 and 2000 T^2
+  operations. Matrix-free: per seed and pass all cosines of half the kernel, and
+  each of its elements twice per vector.
+  """
+  t, num_noise = unit.num_train, len(unit.noise_stds)
+  config = unit.problem_config(unit.noise_stds[0], unit.seeds[0])
+  solver = problems.choose_solver(config, unit.solver, solver_memory_mb)
+  if solver == 'dense':
+    flops = (2. * t**2 * unit.input_dim + (1 + num_noise) * t**3 / 3.
+             + num_noise * 2 * _NUM_POINTS * t**2) / _SOLVER_FLOPS
+  else:
+    cosines = (1 + _NUM_BLOCK_PASSES + _NUM_THIN_PASSES) * unit.input_dim
+    vectors = unit.input_dim + 2 * _NUM_POINTS * _NUM_BLOCK_PASSES
+    flops = t**2 * (cosines + 2. * vectors) / _TILE_FLOPS
+  return len(unit.seeds) * (_START_SECONDS + flops)
 
 
 def estimate_training_seconds(unit: WorkUnit) -> float:
@@ -774,4 +822,7 @@ def _num_copies(settings: Mapping[str, Any], num_layers: int) -> list[int]:
     return [settings['index_dim'], *[copies] * (num_layers - 1)]
   copies = (settings.get('num_ensemble') or settings.get('num_index_samples')
             or 1)
+  if settings.get('activation_mode') == 'none':  # VNN, affine in its inputs:
+    # an index costs a row of each layer's weights, and no data point does.
+    copies = -(-copies // settings['batch_size'])
   return [copies] * num_layers

@@ -31,6 +31,9 @@ _MAX_NUM_TRAIN = flags.DEFINE_integer(
 _REFERENCE = flags.DEFINE_string(
     'reference', None, 'bayes: the exact posterior. enn2021: with the noise '
     'variance of the published testbeds, to compare with their numbers.')
+_KERNEL = flags.DEFINE_string(
+    'kernel', None, 'Prior of the problems: activation (relu or erf) and number '
+    'of hidden layers. Default: that of the config, else relu2.')
 _NUM_ENN_SAMPLES = flags.DEFINE_integer(
     'num_enn_samples', None, 'Draws of agents that are not enumerated.')
 _ENUMERATE_INDICES = flags.DEFINE_bool(
@@ -67,6 +70,7 @@ def read_sweep() -> sweeps.SweepConfig:
       data_ratio=cli.numbers(_DATA_RATIO, float),
       noise_std=cli.numbers(_NOISE_STD, float), seed=cli.numbers(_SEED, int),
       max_num_train=_MAX_NUM_TRAIN.value, reference=_REFERENCE.value,
+      kernel=_KERNEL.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value,
       solver=_SOLVER.value)

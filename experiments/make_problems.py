@@ -40,7 +40,7 @@ def _groups(config: sweeps.SweepConfig) -> list[sweeps.WorkUnit]:
       agent='ground_truth', agent_id='ground_truth', agent_config={},
       input_dim=input_dim, data_ratio=float(data_ratio),
       noise_stds=tuple(sorted(map(float, config.noise_std))), seeds=(seed,),
-      reference=config.reference, solver=config.solver)
+      reference=config.reference, solver=config.solver, kernel=config.kernel)
           for input_dim, data_ratio in config.cells()
           for seed in sorted(config.seed)]
 
@@ -49,11 +49,15 @@ def _name(unit: sweeps.WorkUnit) -> str:
   return f'D{unit.input_dim}_l{unit.data_ratio:g}_s{unit.seeds[0]}'
 
 
+def _estimate(unit: sweeps.WorkUnit) -> float:
+  return sweeps.estimate_ground_truth_seconds(unit,
+                                              grid_flags.solver_memory_mb())
+
+
 def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
-  return problems.make_problem_group(
-      unit.input_dim, unit.data_ratio, unit.noise_stds, unit.seeds[0],
-      reference=unit.reference, cache_dir=cache_dir,
-      solver=unit.solver, memory_budget_mb=grid_flags.solver_memory_mb(),
+  return problems.make_problems(
+      unit.problem_configs(unit.seeds[0]), cache_dir, unit.solver,
+      grid_flags.solver_memory_mb(),
       progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True))
 
 
@@ -65,14 +69,14 @@ def _export(group: Sequence[problems.Problem]) -> None:
 
 def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   """Makes what is missing and says how far it is."""
-  total = sum(map(sweeps.estimate_seconds, units))
+  total = sum(map(_estimate, units))
   start, done = time.perf_counter(), 0.
   for number, unit in enumerate(units, 1):
     before = time.perf_counter()
     group = _make(unit, cache_dir)
     _export(group)
     now = time.perf_counter()
-    done += sweeps.estimate_seconds(unit)
+    done += _estimate(unit)
     left = (now - start) / done * (total - done)
     truths = [problem.ground_truth for problem in group]
     print(f'[{now - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
@@ -87,8 +91,7 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   """Checks what is cached; 1 if anything fails or is missing."""
   num_failed = num_missing = num_passed = 0
   for unit in units:
-    configs = [unit.problem_config(noise_std, unit.seeds[0])
-               for noise_std in unit.noise_stds]
+    configs = unit.problem_configs(unit.seeds[0])
     cached = problems.read_cached(configs, cache_dir, unit.solver,
                                   grid_flags.solver_memory_mb())
     for config, problem in zip(configs, cached):
@@ -122,7 +125,7 @@ def main(_) -> int:
     problems.choose_solver(unit.problem_config(1., 0), unit.solver,
                            grid_flags.solver_memory_mb())
   task = grid_flags.task()
-  units = sweeps.select(units, task.index, task.num_tasks)
+  units = sweeps.select(units, task.index, task.num_tasks, _estimate)
   cache_dir = grid_flags.problem_cache()
   if cache_dir is None:
     raise ValueError('cache_dir must not be empty: it is what is filled.')

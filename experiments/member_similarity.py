@@ -133,9 +133,8 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   Returns:
     A dict per noise level and seed.
   """
-  groups = [problems.make_problem_group(
-      unit.input_dim, unit.data_ratio, unit.noise_stds, seed,
-      reference=unit.reference) for seed in unit.seeds]
+  groups = [problems.make_problems(unit.problem_configs(seed))
+            for seed in unit.seeds]
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
       module, agents_lib.make_config(module, unit.agent_config))

@@ -103,7 +103,7 @@ def test_missing_settings_are_named_with_the_config():
                                 allow_missing=True)
   assert [s.agent for s in compared.settings] == ['a']
   assert 'b is not here' in ' '.join(compared.notes)
-  for other in (make_rows('b', seeds=[9]), []):
+  for other in (make_rows('b', seeds=[9]), make_rows('b', kernel='erf1'), []):
     with pytest.raises(comparison.MissingSettingsError):
       comparison.compare(rows + other, settings('a', 'b'), reference='bayes')
   with pytest.raises(comparison.MissingSettingsError):

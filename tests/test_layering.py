@@ -22,6 +22,7 @@ LEVELS = {
     'enn_ensembles.similarity': 1,
     'enn_ensembles.results': 1,
     'enn_ensembles.checkpoints': 1,
+    'enn_ensembles.file_locks': 1,
     'enn_ensembles.heartbeats': 1,
     'enn_ensembles.preemption': 1,
     'enn_ensembles.problems': 2,

@@ -207,6 +207,7 @@ def test_leaderboard_line_by_hand():
       'num_cells': 2, 'num_cells_expected': 2, 'num_expected': 6,
       'num_present': 6, 'num_ok': 6, 'num_failed': 0, 'num_diverged': 0,
       'num_non_finite': 0, 'num_outside': 0, 'reference': 'bayes',
+      'kernel': 'relu2',
       'selection': 'none', 'num_params_min': 10, 'num_params_max': 1000,
       'train_seconds_mean': (2. + 4 * 0.5) / 5}
   for key, value in want.items():
@@ -300,7 +301,8 @@ def test_agents_without_a_common_problem_are_all_incomplete():
 
 
 @pytest.mark.parametrize('fields', [
-    {'reference': 'enn2021'}, {'selection': 'oracle'}, {'selection': 'val_nll'},
+    {'reference': 'enn2021'}, {'kernel': 'erf3'}, {'selection': 'oracle'},
+    {'selection': 'val_nll'},
     {'enumerate_indices': False, 'num_enn_samples': 100}])
 def test_protocols_never_share_a_ranking(fields):
   rows = (make_rows('a', ((1., 1.),)) + make_rows('b', ((2., 2.),), **fields)

@@ -10,8 +10,10 @@ import pytest
 import scipy.linalg
 
 from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import krylov
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import remainder
 import commands
 
 solver_errors = commands.load_command('solver_errors')
@@ -29,7 +31,7 @@ def _inputs(num_train, input_dim, num_eval, num_val=None, kernel=_RELU):
   rng = np.random.default_rng(0)
   x_train = rng.standard_normal((num_train, input_dim))
   x_eval = rng.standard_normal((num_eval, input_dim))
-  num = num_train + matrix_free.num_features(kernel, input_dim)
+  num = num_train + remainder.num_features(kernel, input_dim)
   normals = dict(normals_train=rng.standard_normal(num),
                  noise=rng.standard_normal(num_train))
   if num_val is not None:
@@ -58,28 +60,68 @@ def _dense_errors(kernel, x_train, x_eval, solution):
     (dataclasses.replace(_DEEP, activation='erf'), 7, 'float64')])
 def test_split_is_the_kernel(kernel, input_dim, dtype, monkeypatch):
   """U U^T + R = K, R >= diag(mu) >= 0; with panels that do not fit evenly."""
-  monkeypatch.setattr(matrix_free, '_CPU_TILE', 64)
-  monkeypatch.setattr(matrix_free, '_PANEL', 50)
+  monkeypatch.setattr(remainder, '_CPU_TILE', 64)
+  monkeypatch.setattr(krylov, 'PANEL', 50)
   x_train, x_eval, _ = _inputs(150, input_dim, 20)
-  split = matrix_free._Split(kernel, x_train)
+  split = remainder.Split(kernel, x_train)
   assert split.dtype == dtype
   features = split.features(x_train)
-  remainder = kernels.nngp(kernel, x_train) - features @ features.T
-  product = matrix_free._Remainder(split, x_train).apply(
-      np.eye(150)[:, :40], np.eye(150)[:, 40:])
-  np.testing.assert_allclose(product, remainder, rtol=0,
+  rest = kernels.nngp(kernel, x_train) - features @ features.T
+  operator = remainder.Remainder(split, x_train)
+  product, survey = operator.apply_and_survey(np.eye(150)[:, :40],
+                                              np.eye(150)[:, 40:])
+  np.testing.assert_array_equal(product, operator.apply(np.eye(150)))
+  np.testing.assert_allclose(product, rest, rtol=0,
                              atol=2e-8 if dtype == 'float32' else 1e-13)
-  np.testing.assert_allclose(np.diag(product), np.diag(remainder), rtol=0,
+  np.testing.assert_allclose(np.diag(product), np.diag(rest), rtol=0,
                              atol=1e-14)
+  assert (survey is not None) == (dtype == 'float32')
+  if survey is not None:
+    z, sigma = split.points(x_train)
+    rho = z @ z.T - np.eye(150)
+    assert 0 <= survey.largest - np.abs(rho).max() < 2e-5
+    for power, sums in zip((4, 6), survey.power_sums, strict=True):
+      exact = np.sum(rho**power * sigma, axis=1)
+      assert np.all((exact <= sums) & (sums <= 1.002 * exact))
+    assert split.accept(survey)
+    assert not split.accept(survey._replace(largest=0.69))
   bounds = split.eigenvalue_bounds
   assert np.min(bounds) >= 0
-  assert np.linalg.eigvalsh(remainder - np.diag(bounds))[0] > -1e-13
+  assert np.linalg.eigvalsh(rest - np.diag(bounds))[0] > -1e-13
   if dtype == 'float32':  # The bound is of use, and not far from the truth.
-    assert np.min(bounds) > 0.1 * np.linalg.eigvalsh(remainder)[0]
+    assert np.min(bounds) > 0.1 * np.linalg.eigvalsh(rest)[0]
   # The same U serves points elsewhere.
   cross = kernels.nngp(kernel, x_train, x_eval)
   outside = cross - features @ split.features(x_eval).T
   assert np.abs(outside).max() < 0.3 * np.abs(cross).max()
+
+
+@pytest.mark.parametrize('cosine, dtype', [(0.6, 'float32'), (1., 'float64')])
+def test_points_that_are_closer_than_was_guessed(cosine, dtype, tmp_path):
+  """Two of 2100 points, both not among those that are sampled."""
+  x_train, x_eval, normals = _inputs(2100, 150, 20)
+  sampled = np.linspace(0, 2099, 1000).astype(int)
+  first, second = np.setdiff1d(np.arange(2100), sampled)[[3, 500]]
+  assert remainder.Split(_RELU, x_train).largest_cosine < 0.59
+  away = x_train[second] - x_train[first] * (
+      x_train[second] @ x_train[first] / np.sum(x_train[first]**2))
+  away *= np.linalg.norm(x_train[first]) / np.linalg.norm(away)
+  x_train[second] = cosine * x_train[first] + np.sqrt(1 - cosine**2) * away
+  rho = remainder.Split(_RELU, x_train).points(x_train[[first, second]])[0]
+  assert rho[0] @ rho[1] == pytest.approx(cosine, abs=0.01)
+  steps = []
+  solution = matrix_free.solve(_RELU, x_train, x_eval, (0.1,), **normals,
+                               checkpoint_path=tmp_path / 'c',
+                               progress=steps.append)
+  assert solution.tile_dtype == dtype and solution.converged
+  std_errors, mean_errors = _dense_errors(_RELU, x_train, x_eval, solution)
+  assert np.all(std_errors <= solution.std_error_bounds)
+  assert np.all(mean_errors <= solution.mean_error_bounds)
+  # What was found is kept: nothing is done again.
+  again = matrix_free.solve(_RELU, x_train, x_eval, (0.1,), **normals,
+                            checkpoint_path=tmp_path / 'c')
+  np.testing.assert_array_equal(again.moments[0].std, solution.moments[0].std)
+  assert again.num_passes == solution.num_passes
 
 
 def test_series_is_the_kernel_of_the_cosine():
@@ -91,7 +133,7 @@ def test_series_is_the_kernel_of_the_cosine():
       value = (np.sqrt(1 - value**2) + (np.pi - np.arccos(value)) * value
                ) / np.pi
     series = np.polynomial.polynomial.polyval(
-        rho, matrix_free._relu_series(num_layers))
+        rho, remainder.relu_series(num_layers))
     np.testing.assert_allclose(series, value, rtol=0, atol=1e-14)
 
 
@@ -159,9 +201,9 @@ def test_given_targets(reference):
 def _true_function(x_train, normals):
   """U a + (R + jitter I)^1/2 z by scipy."""
   num_train = len(x_train)
-  features = matrix_free._Split(_RELU, x_train).features(x_train)
-  remainder = kernels.nngp(_RELU, x_train) - features @ features.T
-  root = scipy.linalg.sqrtm(remainder + _JITTER * np.eye(num_train)).real
+  features = remainder.Split(_RELU, x_train).features(x_train)
+  rest = kernels.nngp(_RELU, x_train) - features @ features.T
+  root = scipy.linalg.sqrtm(rest + _JITTER * np.eye(num_train)).real
   return (features @ normals['normals_train'][num_train:]
           + root @ normals['normals_train'][:num_train])
 

@@ -13,6 +13,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from enn_ensembles import file_locks
 from enn_ensembles import problems
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
@@ -627,6 +628,17 @@ def test_processes_that_want_the_same_do_it_once(tmp_path, monkeypatch):
   assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}
 
 
+def test_the_lock_of_a_killed_process_does_not_stay(tmp_path, monkeypatch):
+  claimed, claim = [], file_locks.claim
+  monkeypatch.setattr(file_locks, 'claim',
+                      lambda path: claimed.append(path) or claim(path))
+  problems.make_problem(_small(), tmp_path)
+  lock, = claimed
+  lock.touch()  # As after SIGKILL.
+  problems.make_problem(_small(), tmp_path)
+  assert claimed == [lock] and not lock.exists()
+
+
 def test_refuses_float32(restore_jax_flags):
   jax.config.update('jax_enable_x64', False)
   with pytest.raises(ValueError, match='jax_enable_x64 must be True'):
@@ -710,3 +722,37 @@ def test_a_killed_matrix_free_problem_goes_on(tmp_path):
   _assert_same(made, fresh)
   assert not set(said) & set(rest)
   assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}
+
+
+def _kill_when_second_step_is_said():
+  said = []
+
+  def killed(line):
+    said.append(line)
+    if len(said) == 2:
+      raise KeyboardInterrupt
+
+  return killed
+
+
+@pytest.mark.parametrize('changes', [
+    dict(noise_stds=(0.2, 0.1)), dict(reference='enn2021'),
+    dict(kernel=kernels.KernelConfig(activation='erf')), dict(num_val=16)])
+def test_what_was_killed_is_in_nobody_elses_way(tmp_path, changes):
+  settings = dict(noise_stds=(0.1,), solver='matrix_free', cache_dir=tmp_path,
+                  num_test=20, num_val=15)
+  with pytest.raises(KeyboardInterrupt):
+    problems.make_problem_group(6, 20, seed=0, **settings,
+                                progress=_kill_when_second_step_is_said())
+  left = {path for path in tmp_path.iterdir() if path.suffix == '.steps'}
+  made = problems.make_problem_group(6, 20, seed=0, **{**settings, **changes})
+  fresh = problems.make_problem_group(
+      6, 20, seed=0, **{**settings, **changes, 'cache_dir': None})
+  for problem, other in zip(made, fresh, strict=True):
+    _assert_same(problem, other)
+  # The same f with other noise levels makes the first of no use.
+  same_function = not {'kernel', 'num_val'} & set(changes)
+  assert left and all(path.exists() != same_function for path in left)
+  # And it is still made.
+  problems.make_problem_group(6, 20, seed=0, **settings)
+  assert not [path for path in tmp_path.iterdir() if path.suffix != '.cache']

@@ -65,7 +65,7 @@ def test_schema_has_the_fields_that_the_groups_name():
      "reference must be one of ['bayes', 'enn2021'], got 'exact'"),
     ({'status': 'fine'},
      "status must be one of ['ok', 'diverged', 'failed'], got 'fine'"),
-    ({'schema_version': 1}, 'schema_version must be 2, got 1'),
+    ({'schema_version': 1}, 'schema_version must be 3, got 1'),
     ({'kl': 1.}, "unknown fields ['kl']"),
     ({'kl_estimate': math.inf},
      'kl_estimate must be finite where status is ok, got inf'),
@@ -135,7 +135,7 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize('create', [False, True])
 @pytest.mark.parametrize('text, message', [
     ('{"project": "enn_ensembles", "schema_version": 7}',
-     'has schema_version 7, this program reads and writes 2'),
+     'has schema_version 7, this program reads and writes 3'),
     ('{"project": "other", "schema_version": 1}', "is a store of 'other'"),
     ('{"schema_version": 1}', 'STORE.json is damaged'),
     ('{"project": ', 'STORE.json is damaged'),

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from enn_ensembles import leaderboard
 from enn_ensembles import results
 import commands
 
@@ -99,6 +100,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'noise_std': 'nan'}, 'NOISE_STD must be a finite number > 0, got nan'),
       ({'seed': '1,1'}, 'SEED must name every value once, got 1 twice'),
       ({'reference': 'bays'}, "got 'bays'"),
+      ({'kernel': 'gelu2'}, "got 'gelu2'"),
       ({'num_enn_samples': 0}, 'NUM_ENN_SAMPLES must be an integer >= 1'),
       ({'dtype': 'int8'}, "got 'int8'"),
       ({'task_index': 2, 'num_tasks': 2}, 'below num_tasks = 2, got 2'),
@@ -242,3 +244,27 @@ def test_the_command_with_workers(folder):
       done.stdout)
   assert '] 6/6 rows; ' in done.stdout and done.stderr == ''
   assert len(results.ResultsStore(folder / 'results').read_rows()) == 6
+
+
+def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
+  """The exact posterior under a prior scores 0 under it, and under no other."""
+  flags = dict(agents='exact_posterior,prior_only', agent_module=None)
+  answers = run_commands(*[
+      make_flags(folder, kernel=kernel, **flags)
+      for kernel in (None, 'relu3', 'erf1', 'erf')])
+  assert [code for code, _, _ in answers] == [0, 0, 0, 2]
+  assert "kernel must be an activation and a number" in answers[-1][2]
+  rows = results.ResultsStore(folder / 'results').read_rows()
+  assert {row['kernel'] for row in rows} == {'relu2', 'relu3', 'erf1'}
+  assert len({row['problem_id'] for row in rows}) == 3 * 8
+  for row in rows:
+    if row['agent'] == 'exact_posterior':
+      assert row['kl_estimate'] < 1e-12
+  by_problem = {(row['kernel'], row['noise_std'], row['seed'],
+                 row['data_ratio']): row['kl_estimate'] for row in rows
+                if row['agent'] == 'prior_only'}
+  assert len(set(by_problem.values())) == len(by_problem) == 3 * 8
+  tables = leaderboard.make_tables(rows)
+  labels = set(tables.leaderboard['ranking'])
+  assert len(labels) == 3
+  assert sorted('kernel' in label for label in labels) == [False, True, True]

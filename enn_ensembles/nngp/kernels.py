@@ -18,6 +18,7 @@ subtraction from a constant, and diagonals come from their own formula.
 """
 
 import dataclasses
+import re
 from typing import Callable, Mapping, Optional
 
 import jax
@@ -29,6 +30,8 @@ from enn_ensembles import config_checks as checks
 # (128 KB) stay in a core's second-level cache, and are small enough for the
 # allocator to reuse instead of asking the system for fresh pages.
 _TILE = 128
+
+_NAME = re.compile('([a-z]+)([1-9][0-9]?)')  # 'relu2'.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,21 @@ class KernelConfig:
     checks.check_choice('activation', self.activation, tuple(_ACTIVATIONS))
     checks.check_positive('weight_std', self.weight_std)
     checks.check_scale('first_bias', self.first_bias)
+
+  @classmethod
+  def from_name(cls, name: str) -> 'KernelConfig':
+    """The kernel of a name as sweeps use them: 'relu2', 'erf1'.
+
+    Raises:
+      ValueError: it is not an activation and a number of hidden layers.
+    """
+    found = _NAME.fullmatch(name) if isinstance(name, str) else None
+    if found is None or found[1] not in _ACTIVATIONS:
+      raise ValueError(
+          'kernel must be an activation and a number of hidden layers, as '
+          f'relu2 or erf1; activations are {", ".join(_ACTIVATIONS)}; got '
+          f'{name!r}.')
+    return cls(num_hidden_layers=int(found[2]), activation=found[1])
 
 
 def nngp(config: KernelConfig, x1: np.ndarray,

@@ -7,20 +7,9 @@ This solver never stores it. It splits the kernel exactly,
 
 where U [T, D + 2] holds the kernel's constant and linear parts and R, the
 remainder, is positive semi-definite and well conditioned where T is not much
-larger than D^2: its diagonal is large, all else is small. R is only ever
-multiplied with blocks of vectors, in tiles that are made, used and forgotten.
-
-*The split.* A ReLU network's kernel is sigma sigma' h(rho): rho is the cosine
-of [x, 1] and [x', 1], h(rho) = sum_j c_j rho^j with every c_j >= 0 (Cho & Saul
-2009; Schoenberg 1942), sigma^2 = k(x, x). With d = D + 1, the degrees 2 and 3
-also have parts of degree 0 and 1, in the sense of spherical harmonics, so
-
-  U = sigma [sqrt(c_0 + c_2 / d), sqrt(c_1 + 3 c_3 / (d + 2)) z], z z'^T = rho,
-  R = sigma sigma' [c_2 (rho^2 - 1 / d) + c_3 (rho^3 - 3 rho / (d + 2))
-                    + sum_{j >= 4} c_j rho^j],
-
-and every term of R is positive semi-definite still (Gegenbauer polynomials). An
-erf network's kernel has odd degrees only: U is its exact linear part.
+larger than D^2: its diagonal is large, all else is small. `remainder` has the
+split, and multiplies R with blocks of vectors, in tiles that are made, used and
+forgotten; `krylov` has the spaces that come of it.
 
 *Variances.* Let A = K + s^2 I, and b = k(x_train, x) of a point x. For Q with
 orthonormal columns, the Galerkin solution a = Q (Q^T A Q)^-1 Q^T b, of residual
@@ -40,11 +29,8 @@ U U^T + const I as the preconditioner, from its Galerkin approximation. With c
 found and q its residual, the mean b^T A^-1 y is b^T c + a^T q + r^T A^-1 q; the
 last term is left out, and bounded likewise (Cauchy & Schwarz).
 
-*The lower bound of A.* A - diag(mu + s^2) is positive semi-definite for mu from
-Gershgorin's circles around the degrees from 4 (or 6) on, all others being
-positive semi-definite: mu_i = sigma_i^2 (1 - c_0 - .. - c_3)
-- sum_{j != i} |row i, degrees >= 4|, computed from all pairs of points; mu = 0
-where one of these is negative. So r^T A^-1 r <= sum_i r_i^2 / (mu_i + s^2).
+*The lower bound of A.* `remainder` bounds R from below by a diagonal mu >= 0:
+so r^T A^-1 r <= sum_i r_i^2 / (mu_i + s^2).
 
 *Rounding.* Tiles may be float32; the diagonal and sums of tiles are float64.
 What tiles round is estimated at some rows from float64 kernels, and is part of
@@ -58,7 +44,6 @@ another f from the same normals: the way is part of the problem.
 """
 
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
@@ -66,14 +51,13 @@ import time
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 import zipfile
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from enn_ensembles import config_checks as checks
 from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import krylov as krylov_lib
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import remainder
 
 PathLike = Union[str, os.PathLike]
 
@@ -84,26 +68,11 @@ MEAN_TOLERANCE = 1e-3
 # Root mean square error of a drawn function: a tenth of its jitter's std.
 FUNCTION_TOLERANCE = 1e-4
 
-# Up to this cosine the remainder is made as a polynomial, of degree 13 (at D =
-# 1000) to 50, and so small that float32 tiles do. Beyond: arccos, float64.
-_MAX_SERIES_COSINE = 0.7
-_SERIES_ERROR = 1e-12
-# Gershgorin's circles are drawn around degrees >= one of these: even, since
-# then no absolute value is needed, and >= 4, since U has parts of 2 and 3.
-_SURVEY_POWERS = (4, 6)
-# A direction that is this much shorter than the longest of its block is noise.
-# Much larger values (1e-5) can discard directions that matter.
-_DROP = 1e-7
 # Rows of R that are recomputed in float64 to measure the error of the tiles.
 _NUM_CHECKED_ROWS = 32
 _MAX_CG_STEPS = 200
 _MAX_LANCZOS_STEPS = 60
-# Side of R's tiles. On a CPU a tile stays in the cache while it is used.
-_CPU_TILE = 1024
-_ACCELERATOR_TILE = 4096
-# Rows of tall matrices that are worked on at a time.
-_PANEL = 4096
-_CHECKPOINT_VERSION = 1
+_CHECKPOINT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +141,6 @@ class Solution:
     return len(self.std_error_history)
 
 
-def num_features(kernel: kernels.KernelConfig, input_dim: int) -> int:
-  """Columns of U, the kernel's constant and linear parts."""
-  return input_dim + (2 if kernel.activation == 'relu' else 1)
-
-
 def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
                        num_block_steps: int = 4, itemsize: int = 4) -> float:
   """Peak memory of `solve` in MB of 10^6 bytes, x_train included.
@@ -198,7 +162,7 @@ def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
   columns += (16 + itemsize) * width
   # Columns of H, H and its factor; sides and solutions; what combines the rest.
   small = 8 * (2.5 * basis**2 + 4 * basis * width + 4 * (first + width)**2)
-  tiles = 3 * itemsize * min(_ACCELERATOR_TILE, num_train)**2
+  tiles = 3 * itemsize * min(remainder.ACCELERATOR_TILE, num_train)**2
   return (num_train * columns + small + tiles) / 1e6
 
 
@@ -225,7 +189,8 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
     x_train: [T, D] float64.
     x_eval: where the posteriors are wanted, [n, D].
     noise_stds: epsilon per noise level.
-    normals_train: [T + num_features(kernel, D)] standard normals, z then a.
+    normals_train: [T + remainder.num_features(kernel, D)] standard normals, z
+      then a.
     normals_eval: [v] standard normals for f at the last v points of x_eval;
       None for none.
     noise: [T] standard normals, shared by all noise levels.
@@ -306,325 +271,10 @@ def check_rows(kernel: kernels.KernelConfig, x_train: np.ndarray,
   weights = solution.weights[level]
   residuals = (solution.targets[level, rows]
                - solution.noise_variances[level] * weights[rows])
-  for block in _panels(len(rows), 64):
+  for block in remainder.panels(len(rows), 64):
     residuals[block] -= kernels.nngp(kernel, x_train[rows[block]],
                                      x_train) @ weights
   return residuals
-
-
-# The kernel as features and a remainder.
-
-
-@functools.lru_cache
-def _relu_series(num_hidden_layers: int) -> np.ndarray:
-  """Taylor coefficients c_j of h, the ReLU kernel as a function of the cosine.
-
-  h is J(J(..)), J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi, h(1) = 1 (Cho
-  & Saul 2009). By Cauchy's formula on a circle inside the unit disk: exact to
-  rounding, relative to where the series is used.
-  """
-  num, radius = 512, 0.8
-  value = radius * np.exp(2j * np.pi * np.arange(num) / num)
-  for _ in range(num_hidden_layers):
-    value = (np.sqrt(1 - value * value)
-             + (np.pi - np.arccos(value)) * value) / np.pi
-  coefficients = np.fft.fft(value).real[:100] / num
-  return np.maximum(coefficients / radius**np.arange(100), 0.)
-
-
-class _Split:
-  """K = U U^T + R for some kernel and points.
-
-  Attributes:
-    config: the kernel.
-    dtype: of R's tiles.
-    eigenvalue_bounds: mu [T] >= 0; R - diag(mu) is positive semi-definite.
-  """
-
-  def __init__(self, config: kernels.KernelConfig, x_train: np.ndarray):
-    self.config = config
-    self.dtype = np.dtype(np.float64)
-    self.eigenvalue_bounds = np.zeros(len(x_train))
-    self._dim = x_train.shape[1] + 1
-    self._series = None
-    if config.activation == 'relu':
-      self._coefficients = _relu_series(config.num_hidden_layers)
-      c = self._coefficients
-      self._constant = float(c[0] + c[2] / self._dim)
-      self._slope = float(c[1] + 3 * c[3] / (self._dim + 2))
-      self._survey(x_train)
-
-  def _survey(self, x_train: np.ndarray) -> None:
-    """Chooses how R is computed from the largest cosine, and bounds mu."""
-    z, sigma = self.points(x_train)
-    largest, sums = _survey_cosines(z.astype(np.float32), sigma)
-    if not largest < _MAX_SERIES_COSINE:
-      return
-    c = self._coefficients
-    tails = np.cumsum((c * largest**np.arange(len(c)))[::-1])[::-1]
-    series = c[:max(4, int(np.argmax(tails < _SERIES_ERROR)))].copy()
-    series[0] -= self._constant
-    series[1] -= self._slope
-    self._series = tuple(float(value) for value in series)
-    self.dtype = np.dtype(np.float32)
-    for power, others in zip(_SURVEY_POWERS, sums, strict=True):
-      # |rho|^j <= rho^power largest^(j - power): circles of degrees >= power.
-      factor = np.sum(c[power:] * largest**np.arange(len(c) - power))
-      circles = sigma * (sigma * (1 - np.sum(c[:power])) - factor * others)
-      if np.min(circles) > np.min(self.eigenvalue_bounds):
-        self.eigenvalue_bounds = circles
-
-  def points(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(z [n, D + 1], scale [n]): what `tile` takes of points, and R's scale.
-
-    ReLU: unit vectors and sigma. Erf: k0 = z z'^T, and no scale.
-    """
-    config = self.config
-    z = np.empty((len(x), self._dim))
-    np.multiply(x, config.weight_std, out=z[:, :-1])
-    z[:, -1] = config.first_bias
-    if config.activation == 'relu':
-      norm = np.sqrt(np.einsum('nd,nd->n', z, z))
-      z /= np.maximum(norm, np.finfo(np.float64).tiny)[:, None]
-      return z, np.sqrt(kernels.nngp_diag(config, x))
-    z /= np.sqrt(self._dim - 1)
-    return z, np.ones(len(x))
-
-  def features(self, x: np.ndarray) -> np.ndarray:
-    """U at points [n, D], [n, num_features]."""
-    config = self.config
-    z, scale = self.points(x)
-    if config.activation == 'relu':
-      z *= np.sqrt(self._slope) * scale[:, None]
-      return np.concatenate([np.sqrt(self._constant) * scale[:, None], z], 1)
-    # Each layer's slope at k12 = 0 is a product of one factor per point.
-    diag = np.einsum('nd,nd->n', z, z)
-    for _ in range(config.num_hidden_layers):
-      z *= (config.weight_std * np.sqrt(4 / np.pi / (1 + 2 * diag)))[:, None]
-      diag = config.weight_std**2 * 2 / np.pi * np.arctan2(
-          2 * diag, np.sqrt(1 + 4 * diag))
-    return z
-
-  def tile(self, z1: jax.Array, z2: jax.Array) -> jax.Array:
-    """R without its scales between points z1 [a, D + 1] and z2 [b, D + 1]."""
-    k12 = jnp.dot(z1, z2.T, precision=jax.lax.Precision.HIGHEST)
-    if self.config.activation == 'erf':
-      return self._erf_tile(k12, jnp.sum(z1 * z1, axis=1)[:, None],
-                            jnp.sum(z2 * z2, axis=1)[None, :])
-    if self._series is not None:
-      value = jnp.full_like(k12, self._series[-1])
-      for coefficient in self._series[-2::-1]:
-        value = value * k12 + coefficient
-      return value
-    rho = jnp.clip(k12, -1., 1.)
-    value = rho
-    for _ in range(self.config.num_hidden_layers):
-      value = (jnp.sqrt((1. - value) * (1. + value))
-               + jnp.arccos(-value) * value) / np.pi
-    return value - self._constant - self._slope * rho
-
-  def _erf_tile(self, k12, diag1, diag2):
-    """The layers of `kernels` in jax, less the linear part."""
-    gain = self.config.weight_std**2
-    linear = k12
-    for _ in range(self.config.num_hidden_layers):
-      linear = linear * (gain * 4. / np.pi) / jnp.sqrt(
-          (1. + 2. * diag1) * (1. + 2. * diag2))
-      determinant = jnp.maximum(diag1 * diag2 - k12 * k12, 0.)
-      leg = jnp.sqrt(1. + 2. * (diag1 + diag2) + 4. * determinant)
-      k12 = gain * 2. / np.pi * jnp.arctan2(2. * k12, leg)
-      diag1, diag2 = (
-          gain * 2. / np.pi * jnp.arctan2(2. * d, jnp.sqrt(1. + 4. * d))
-          for d in (diag1, diag2))
-    return k12 - linear
-
-
-def _panels(num: int, size: int) -> list[slice]:
-  return [slice(i, min(i + size, num)) for i in range(0, num, size)]
-
-
-def _tile_panels(num: int) -> list[slice]:
-  """Panels of nearly equal length; one compiled tile serves all."""
-  size = _CPU_TILE if jax.default_backend() == 'cpu' else _ACCELERATOR_TILE
-  count = -(-num // size)
-  return _panels(num, -(-num // count))
-
-
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-  missing = length - len(rows)
-  return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
-
-
-def _survey_cosines(z: np.ndarray,
-                    sigma: np.ndarray) -> tuple[float, np.ndarray]:
-  """(max |rho|, sum_j rho_ij^power sigma_j per power [P, T]) over j != i."""
-
-  @functools.partial(jax.jit, static_argnames='same')
-  def tile(z1, z2, s1, s2, same):
-    rho = jnp.dot(z1, z2.T, precision=jax.lax.Precision.HIGHEST)
-    if same:
-      rho = rho * (1. - jnp.eye(len(rho), dtype=rho.dtype))
-    powers = [rho**power for power in _SURVEY_POWERS]
-    return (jnp.max(jnp.abs(rho)), jnp.stack([p @ s2 for p in powers]),
-            jnp.stack([s1 @ p for p in powers]))
-
-  panels = _tile_panels(len(z))
-  length = panels[0].stop
-  # Points that fill up the last panel have cosine 0 with all others.
-  points = [jnp.asarray(_padded(z[panel], length)) for panel in panels]
-  scales = [jnp.asarray(_padded(sigma[panel, None], length)[:, 0],
-                        dtype=jnp.float32) for panel in panels]
-  sums = np.zeros((len(_SURVEY_POWERS), len(panels), length))
-  largest = 0.
-  for i, _ in enumerate(panels):
-    for j in range(i + 1):
-      top, rows, columns = tile(points[i], points[j], scales[i], scales[j],
-                                same=i == j)
-      largest = max(largest, float(top))
-      sums[:, i] += np.asarray(rows, np.float64)
-      if i != j:
-        sums[:, j] += np.asarray(columns, np.float64)
-  # float32's rounding of cosines and of sums of positive terms is below this.
-  return largest + 1e-5, 1.001 * sums.reshape(len(sums), -1)[:, :len(z)]
-
-
-class _Remainder:
-  """R of the training points, as an operator on blocks of vectors.
-
-  Only tiles on and below the diagonal are made; each serves twice. Tiles are
-  spread over all devices, and their products summed in float64.
-  """
-
-  def __init__(self, split: _Split, x_train: np.ndarray):
-    self._split = split
-    z, self._scale = split.points(x_train)
-    features = split.features(x_train)
-    # The diagonal is R's largest part: kept apart, and exact.
-    self.diagonal = (kernels.nngp_diag(split.config, x_train)
-                     - np.einsum('tf,tf->t', features, features))
-    self._panels = _tile_panels(len(x_train))
-    self._length = self._panels[0].stop
-    # Devices that are not the default are only used if there are several.
-    self._devices = jax.local_devices()
-    z = z.astype(split.dtype)
-    self._points = [[jax.device_put(_padded(z[panel], self._length), device)
-                     for panel in self._panels] for device in self._devices]
-
-    def off_diagonal(sum1, sum2, z1, z2, q1, q2):
-      tile = split.tile(z1, z2)
-      dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-      return sum1 + dot(tile, q2), sum2 + dot(tile.T, q1)
-
-    def on_diagonal(sum1, z1, q1):
-      tile = split.tile(z1, z1)
-      tile = jnp.where(jnp.eye(len(tile), dtype=bool), 0., tile)
-      return sum1 + jnp.dot(tile, q1, precision=jax.lax.Precision.HIGHEST)
-
-    self._off_diagonal = jax.jit(off_diagonal, donate_argnums=(0, 1))
-    self._on_diagonal = jax.jit(on_diagonal, donate_argnums=0)
-
-  def apply(self, *blocks: np.ndarray) -> np.ndarray:
-    """R [blocks], [T, m] float64, for blocks of together m columns."""
-    num_columns = sum(block.shape[1] for block in blocks)
-    num_devices = len(self._devices)
-    sums, vectors = [], []
-    for device in self._devices:
-      vectors.append([])
-      for panel in self._panels:
-        rows = np.concatenate(
-            [self._scale[panel, None] * block[panel] for block in blocks], 1)
-        vectors[-1].append(jax.device_put(
-            _padded(rows.astype(self._split.dtype), self._length), device))
-      with jax.default_device(device):
-        sums.append([jnp.zeros((self._length, num_columns), jnp.float64)
-                     for _ in self._panels])
-    for i, _ in enumerate(self._panels):
-      device = i % num_devices
-      z, q, s = self._points[device], vectors[device], sums[device]
-      for j in range(i):
-        s[i], s[j] = self._off_diagonal(s[i], s[j], z[i], z[j], q[i], q[j])
-      s[i] = self._on_diagonal(s[i], z[i], q[i])
-      if device == num_devices - 1:
-        jax.block_until_ready(sums)  # Keeps the queue short.
-    result = np.empty((len(self._scale), num_columns))
-    for i, panel in enumerate(self._panels):
-      rows = panel.stop - panel.start
-      result[panel] = sum(np.asarray(part[i])[:rows] for part in sums)
-      for part in sums:
-        part[i] = None
-      result[panel] *= self._scale[panel, None]
-      result[panel] += self.diagonal[panel, None] * np.concatenate(
-          [block[panel] for block in blocks], 1)
-    return result
-
-
-# Tall matrices, a panel of rows at a time.
-
-
-def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """left^T right: a panel in the wider of their types, their sum in float64."""
-  total = np.zeros((left.shape[1], right.shape[1]))
-  for panel in _panels(len(left), _PANEL):
-    total += left[panel].T @ right[panel]
-  return total
-
-
-def _gram(parts: Sequence[np.ndarray], scales: np.ndarray) -> np.ndarray:
-  """[parts]^T diag(scales^2) [parts] of columns side by side, in float64."""
-  total = 0.
-  for panel in _panels(len(scales), _PANEL):
-    rows = np.concatenate([part[panel] for part in parts], 1) * (
-        scales[panel, None])
-    total = total + rows.T @ rows
-  return total
-
-
-def _times(parts: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-  """[parts] @ weights of columns side by side, in the type of the parts."""
-  weights = weights.astype(parts[0].dtype)
-  result = np.empty((len(parts[0]), weights.shape[1]), weights.dtype)
-  for panel in _panels(len(result), _PANEL):
-    rows = np.concatenate([part[panel] for part in parts], 1)
-    np.matmul(rows, weights, out=result[panel])
-  return result
-
-
-def _orthonormalise(vectors: np.ndarray,
-                    basis: Sequence[np.ndarray]) -> np.ndarray:
-  """An orthonormal basis of what `vectors` add to `basis`, [T, rank].
-
-  Args:
-    vectors: [T, m], orthogonal to the basis but for rounding errors;
-      overwritten.
-    basis: blocks with orthonormal columns.
-  """
-  norms = np.sqrt(np.einsum('tm,tm->m', vectors, vectors, dtype=np.float64))
-  vectors *= (1 / np.where(norms > 0, norms, 1.)).astype(vectors.dtype)
-  ones = np.ones(len(vectors))
-  # Short directions are made long, and errors with them: hence twice. What then
-  # loses more than half of its length was an error, not a direction.
-  for repeat, drop in enumerate((_DROP, 0.5)):
-    if repeat:
-      _subtract(vectors, basis, [_inner(block, vectors) for block in basis])
-    values, directions = scipy.linalg.eigh(_gram([vectors], ones))
-    kept = values > drop**2 * max(values[-1], np.finfo(np.float64).tiny)
-    weights = (directions[:, kept] / np.sqrt(values[kept])).astype(
-        vectors.dtype)
-    for panel in _panels(len(vectors), _PANEL):
-      vectors[panel, :weights.shape[1]] = vectors[panel] @ weights
-    vectors = vectors[:, :weights.shape[1]]
-    if not vectors.shape[1]:
-      break
-  return np.ascontiguousarray(vectors)
-
-
-def _subtract(vectors: np.ndarray, basis: Sequence[np.ndarray],
-              coefficients: Sequence[np.ndarray]) -> None:
-  """vectors -= Q coefficients, in place and block by block."""
-  for block, part in zip(basis, coefficients, strict=True):
-    part = part.astype(block.dtype)
-    for panel in _panels(len(vectors), _PANEL):
-      vectors[panel] -= block[panel] @ part
 
 
 class _Checkpoint:
@@ -677,318 +327,27 @@ class _Checkpoint:
     return arrays
 
 
-# The three computations that apply R. Each says which vectors it wants R
-# applied to, and takes the product; so they can share a pass.
+class _LargerCosineError(Exception):
+  """A cosine between training points is beyond what tiles are made for."""
+
+  def __init__(self, largest: float):
+    super().__init__(largest)
+    self.largest = largest
 
 
-class _Lanczos:
-  """(R + jitter I)^1/2 z by Lanczos' method, with a bound of the error.
-
-  In the Krylov space of z, R is a tridiagonal matrix.
-  """
-
-  def __init__(self, normals: np.ndarray, eigenvalue_bound: float):
-    self._eigenvalue = eigenvalue_bound + posterior.SAMPLE_JITTER
-    self._norm = float(np.linalg.norm(normals))
-    self.vectors = (normals / self._norm)[:, None]
-    self.diagonal = np.zeros(0)
-    self.off_diagonal = np.zeros(0)
-
-  @property
-  def num_steps(self) -> int:
-    return len(self.diagonal)
-
-  def wanted(self) -> np.ndarray:
-    return self.vectors[:, -1:]
-
-  def take(self, product: np.ndarray) -> None:
-    vector = product[:, 0].copy()
-    self.diagonal = np.append(self.diagonal, self.vectors[:, -1] @ vector)
-    for _ in range(2):
-      vector -= self.vectors @ (self.vectors.T @ vector)
-    norm = np.linalg.norm(vector)
-    self.off_diagonal = np.append(self.off_diagonal, norm)
-    vector = vector / norm if norm > 0 else vector
-    self.vectors = np.concatenate([self.vectors, vector[:, None]], 1)
-
-  def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
-    return scipy.linalg.eigh_tridiagonal(
-        self.diagonal + posterior.SAMPLE_JITTER, self.off_diagonal[:-1])
-
-  def value(self) -> np.ndarray:
-    """The product, [T]."""
-    values, directions = self._eigen()
-    root = directions @ (np.sqrt(np.maximum(values, 0.)) * directions[0])
-    return self._norm * (self.vectors[:, :-1] @ root)
-
-  def error(self) -> float:
-    """A bound of the root mean square error of `value`.
-
-    B^1/2 z = 2 / pi int_0^inf [z - t^2 (B + t^2)^-1 z] dt, and the method
-    solves with B + t^2 up to a residual of known length; B >= eigenvalue.
-    """
-    values, directions = self._eigen()
-    # t = scale tan(angle): the midpoint rule on (0, pi / 2).
-    angles = (np.arange(2000) + 0.5) * np.pi / 4000
-    scale = np.sqrt(max(values[-1], self._eigenvalue))
-    squares = (scale * np.tan(angles))**2
-    last = np.abs((directions[0] * directions[-1])
-                  @ (1 / (np.maximum(values, 0.)[:, None] + squares)))
-    integrand = (self.off_diagonal[-1] * last * squares
-                 / (self._eigenvalue + squares) * scale / np.cos(angles)**2)
-    integral = 2 / np.pi * np.sum(integrand) * np.pi / 4000
-    return float(self._norm * integral / np.sqrt(len(self.vectors)))
-
-  def state(self) -> dict[str, np.ndarray]:
-    return {'vectors': self.vectors, 'diagonal': self.diagonal,
-            'off_diagonal': self.off_diagonal}
-
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    for name in self.state():
-      setattr(self, name, state[name])
+def _pack_survey(survey: Optional[remainder.Survey]) -> dict[str, Any]:
+  """What a checkpoint holds of it."""
+  return {} if survey is None else {
+      f'survey_{name}': value for name, value in survey._asdict().items()}
 
 
-class _Krylov:
-  """The block Krylov space Q and H = Q^T R Q; variances from them.
-
-  The sides b are k(x_train, x) of n points, and some extra vectors whose linear
-  systems are to be solved roughly. Residuals b - A a of vectors a in Q stand
-  outside Q, if the solution is Galerkin's. They come from what of the sides
-  stands outside, rest @ sides_rest, and from what of R Q does: for all blocks
-  but the last it is rest @ rest_weights. A step adds the last block's, and
-  takes the directions of the new block out.
-
-  Attributes:
-    blocks: Q_j, [T, b_j] each, in the dtype of the tiles; Q_1 spans U.
-    features: Q^T U, [b_1, F]: U has no part in other blocks.
-    columns: [Q_1 .. Q_j]^T R Q_j, one per block whose product is known.
-    sides: Q^T b, [basis, n + extra].
-    rest: [T, p], orthogonal to Q.
-    sides_rest: [p, n + extra].
-    rest_weights: [p, columns of all blocks but the last].
-    rest_gram: inner products of [rest, what is outside of R Q_last] in the
-      metric diag(scales^2).
-    error: estimated |computed R Q - R Q|.
-
-  Args:
-    prior_variances: k(x, x), [n].
-    scales: [T], of the metric in which residuals are measured.
-  """
-
-  def __init__(self, prior_variances: np.ndarray, scales: np.ndarray):
-    self._num = len(prior_variances)
-    self.prior = prior_variances
-    self.scales = scales
-    self.blocks: list[np.ndarray] = []
-    self.columns: list[np.ndarray] = []
-    self.error = 0.
-
-  def start(self, features: np.ndarray, features_eval: np.ndarray,
-            cross: np.ndarray, extra: np.ndarray, dtype: np.dtype) -> None:
-    """From U, and the sides k(x_train, x) [T, n] and extra [T, m]."""
-    block = _orthonormalise(features.copy(), []).astype(dtype)
-    inside = _inner(block, features)
-    sides = np.concatenate([cross, extra], 1)
-    remainders = sides[:, :self._num]
-    # U is taken out with its own coordinates: it is far larger than the rest.
-    for panel in _panels(len(sides), _PANEL):
-      remainders[panel] -= features[panel] @ features_eval.T
-    sides_inside = _inner(block, sides)
-    for panel in _panels(len(sides), _PANEL):
-      sides[panel] -= block[panel].astype(np.float64) @ sides_inside
-    sides_inside[:, :self._num] += inside @ features_eval.T
-    self.set_start(block, inside, sides_inside, sides.astype(dtype))
-
-  def set_start(self, block: np.ndarray, features: np.ndarray,
-                sides: np.ndarray, rest: np.ndarray) -> None:
-    """What `start` makes; see the attributes."""
-    self.blocks = [block]
-    self.features, self.sides, self.rest = features, sides, rest
-    self.sides_rest = np.eye(sides.shape[1])
-    self.rest_weights = np.zeros((sides.shape[1], 0))
-
-  def take(self, product: np.ndarray, tile_error: float) -> np.ndarray:
-    """Takes R Q_j [T, b_j] float64 of the last block.
-
-    Returns:
-      What of it is outside Q, in the type of the tiles. The product is
-      overwritten.
-    """
-    self.columns.append(np.concatenate(
-        [_inner(block, product) for block in self.blocks]))
-    _subtract(product, self.blocks, self._split(self.columns[-1]))
-    product = product.astype(self.rest.dtype, copy=False)
-    self.rest_gram = _gram([self.rest, product], self.scales)
-    self.error = max(self.error, tile_error)
-    return product
-
-  def expand(self, outside: np.ndarray, noise_variance: float) -> None:
-    """Adds a block: what the residuals of all sides at a noise level span.
-
-    Args:
-      outside: what `take` returned.
-      noise_variance: s^2.
-    """
-    weights = self._residual_weights(
-        self.solve(self.factor(noise_variance), self.sides), self.sides_rest)
-    new = _orthonormalise(_times([self.rest, outside], weights), self.blocks)
-    if not new.shape[1]:  # The space holds all that there is.
-      return
-    inside = _inner(new, self.rest)
-    self.sides = np.concatenate([self.sides, inside @ self.sides_rest])
-    # Combinations of [rest, outside] other than those are what remains.
-    norms = np.linalg.norm(weights, axis=0)
-    directions, triangle, _ = scipy.linalg.qr(
-        weights / np.where(norms > 0, norms, 1.), pivoting=True)
-    pivots = np.abs(np.diagonal(triangle))
-    directions = directions[:, np.count_nonzero(pivots > 1e-10 * pivots[0]):]
-    rest = _times([self.rest, outside], directions)
-    _subtract(rest, [new], [_inner(new, rest)])
-    num_rest = len(self.sides_rest)
-    self.rest = rest
-    self.sides_rest = directions[:num_rest].T @ self.sides_rest
-    self.rest_weights = np.concatenate(
-        [directions[:num_rest].T @ self.rest_weights,
-         directions[num_rest:].T], 1)
-    self.blocks.append(new)
-
-  def state(self) -> dict[str, np.ndarray]:
-    """What the last step has made."""
-    return {'column': self.columns[-1], 'block': self.blocks[-1],
-            **{name: getattr(self, name) for name in self._STATE}}
-
-  _STATE = ('sides', 'rest', 'sides_rest', 'rest_weights', 'rest_gram', 'error')
-
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    self.columns.append(state['column'])
-    for name in self._STATE:
-      setattr(self, name, state[name])
-    # The last step of all adds no block.
-    if self.rest_weights.shape[1] == len(state['column']):
-      self.blocks.append(state['block'])
-
-  def factor(self, noise_variance: float) -> np.ndarray:
-    """The Cholesky factor of Q^T (K + s^2 I) Q."""
-    matrix = np.empty((len(self.columns[-1]),) * 2)
-    for column in self.columns:
-      size, width = column.shape
-      own = slice(size - width, size)
-      matrix[:size, own] = column
-      matrix[own, :size] = column.T
-      matrix[own, own] = 0.5 * (column[own] + column[own].T)
-    num = len(self.features)
-    matrix[:num, :num] += self.features @ self.features.T
-    return posterior.cholesky(matrix, noise_variance)
-
-  def solve(self, factor: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """(Q^T A Q)^-1 sides, [basis, m]."""
-    return scipy.linalg.cho_solve((factor, True), sides, check_finite=False)
-
-  def variances(self, factor: np.ndarray
-                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Galerkin variances [n], residual norms [n], solutions [basis, n])."""
-    sides = self.sides[:, :self._num]
-    solutions = self.solve(factor, sides)
-    variances = self.prior - np.einsum('mn,mn->n', sides, solutions)
-    weights = self._residual_weights(solutions, self.sides_rest[:, :self._num])
-    squares = np.einsum('pn,pn->n', weights, self.rest_gram @ weights)
-    norms = (np.sqrt(np.maximum(squares, 0.))
-             + self.error * np.max(self.scales)
-             * np.linalg.norm(solutions, axis=0))
-    return variances, norms, solutions
-
-  def explained(self, solutions: np.ndarray, points: slice) -> np.ndarray:
-    """k^T A^-1 k between some points and those of solutions."""
-    return self.sides[:, :self._num][:, points].T @ solutions
-
-  def project(self, vectors: np.ndarray) -> np.ndarray:
-    """Q^T vectors, [basis, m]."""
-    return np.concatenate([_inner(block, vectors) for block in self.blocks])
-
-  def lift(self, coefficients: np.ndarray) -> np.ndarray:
-    """Q coefficients, [T, m] float64."""
-    total = 0.
-    for block, part in zip(self.blocks, self._split(coefficients), strict=True):
-      total = total + _times([block], part).astype(np.float64)
-    return total
-
-  def _residual_weights(self, solutions: np.ndarray,
-                        sides_rest: np.ndarray) -> np.ndarray:
-    """Residuals in terms of [rest, what is outside of R Q_last]; [p, m]."""
-    size = self.rest_weights.shape[1]
-    return np.concatenate(
-        [sides_rest - self.rest_weights @ solutions[:size], -solutions[size:]])
-
-  def _split(self, coefficients: np.ndarray) -> list[np.ndarray]:
-    """Coordinates in Q, taken apart by blocks."""
-    widths = [column.shape[1] for column in self.columns]
-    return np.split(coefficients, np.cumsum(widths)[:-1])
-
-
-class _ConjugateGradients:
-  """(K + s_e^2 I)^-1 y_e, all right-hand sides e in step with each other."""
-
-  def __init__(self, features: np.ndarray, noise_variances: np.ndarray,
-               remainder_mean: float, scales: np.ndarray):
-    self._features = features
-    self._scales = scales
-    self._variances = noise_variances
-    # U U^T + shift I, inverted by Woodbury's formula.
-    self._shifts = noise_variances + remainder_mean
-    gram = _inner(features, features)
-    self._factors = [posterior.cholesky(gram, shift) for shift in self._shifts]
-
-  def start(self, targets: np.ndarray, guess: np.ndarray) -> None:
-    """targets and guess, [T, E]."""
-    self._targets = targets
-    self.weights = guess
-    self.residuals = None
-    self.search = None
-    self.squares = np.ones(guess.shape[1])
-
-  def wanted(self) -> np.ndarray:
-    return self.weights if self.residuals is None else self.search
-
-  def take(self, product: np.ndarray) -> None:
-    vectors = self.wanted()
-    product = (product + self._variances * vectors
-               + self._features @ (self._features.T @ vectors))
-    if self.residuals is None:
-      self.residuals = self._targets - product
-      previous = None
-    else:
-      curvature = np.einsum('te,te->e', vectors, product)
-      # A column that is solved exactly has no direction left.
-      length = self.squares / np.where(curvature > 0, curvature, np.inf)
-      self.weights = self.weights + length * vectors
-      self.residuals = self.residuals - length * product
-      previous = self.squares
-    preconditioned = self._precondition(self.residuals)
-    self.squares = np.einsum('te,te->e', self.residuals, preconditioned)
-    if previous is None:
-      self.search = preconditioned
-    else:
-      ratio = self.squares / np.where(previous > 0, previous, np.inf)
-      self.search = preconditioned + ratio * vectors
-
-  def _precondition(self, vectors: np.ndarray) -> np.ndarray:
-    small = self._features.T @ vectors
-    small = np.stack(
-        [scipy.linalg.cho_solve((factor, True), small[:, e])
-         for e, factor in enumerate(self._factors)], axis=1)
-    return (vectors - self._features @ small) / self._shifts
-
-  def norms(self) -> np.ndarray:
-    """Of the residuals, in the metric diag(scales^2), [E]."""
-    return np.linalg.norm(self._scales[:, None] * self.residuals, axis=0)
-
-  def state(self) -> dict[str, np.ndarray]:
-    return {name: getattr(self, name)
-            for name in ('weights', 'residuals', 'search', 'squares')}
-
-  def restore(self, state: Mapping[str, np.ndarray]) -> None:
-    for name, array in state.items():
-      setattr(self, name, array)
+def _unpack_survey(arrays: Mapping[str, np.ndarray]
+                   ) -> Optional[remainder.Survey]:
+  """Inverse of `_pack_survey`."""
+  if 'survey_largest' not in arrays:
+    return None
+  return remainder.Survey(**{name: arrays[f'survey_{name}']
+                             for name in remainder.Survey._fields})
 
 
 class _Solver:
@@ -1027,8 +386,9 @@ class _Solver:
     self._normals_eval = None
     if self._drawn:
       self._noise = _vector('noise', noise, num_train)
-      self._normals = _vector('normals_train', normals_train,
-                              num_train + num_features(kernel, input_dim))
+      self._normals = _vector(
+          'normals_train', normals_train,
+          num_train + remainder.num_features(kernel, input_dim))
       if normals_eval is not None:
         self._normals_eval = _finite('normals_eval', normals_eval)
         if (self._normals_eval.ndim != 1
@@ -1075,24 +435,42 @@ class _Solver:
   def run(self) -> Solution:
     """All phases, each from its checkpoint where there is one."""
     self._check_memory(4)
-    self._split = _Split(self._kernel, self._x_train)
+    saved = self._load('cosines')
+    largest = None if saved is None else float(saved['largest'])
+    try:
+      return self._run(largest)
+    except _LargerCosineError as error:
+      # Tiles did not reach that far. Rare: points that are nearly the same.
+      self._save('cosines', largest=error.largest)
+      return self._run(error.largest)
+
+  def _run(self, largest_cosine: Optional[float]) -> Solution:
+    """The same, with tiles for a largest cosine; None guesses it."""
+    self._split = remainder.Split(self._kernel, self._x_train, largest_cosine)
     self._check_memory(self._split.dtype.itemsize)
-    self._remainder = _Remainder(self._split, self._x_train)
+    self._remainder = remainder.Remainder(self._split, self._x_train)
     self._features = self._split.features(self._x_train)
-    # Residuals are measured such that their squares bound r^T A^-1 r at the
-    # smallest noise; other levels divide by a factor.
-    self._metric = self._split.eigenvalue_bounds + np.min(self._noise_variances)
-    self._krylov = _Krylov(kernels.nngp_diag(self._kernel, self._x_eval),
-                           1 / np.sqrt(self._metric))
+    self._krylov = krylov_lib.Krylov(
+        kernels.nngp_diag(self._kernel, self._x_eval))
     self._lanczos = None
     if self._drawn:
-      self._lanczos = _Lanczos(self._normals[:len(self._x_train)],
-                               self._eigenvalue_bound)
+      self._lanczos = krylov_lib.Lanczos(self._normals[:len(self._x_train)])
     history = self._run_variances()
     function_error = 0.
     if self._drawn:
       function_error = self._run_function()
     return self._run_means(history, function_error)
+
+  def _take_survey(self, survey: Optional[remainder.Survey]) -> None:
+    """What bounds need to know of R; None where it needs no survey."""
+    if survey is not None and not self._split.accept(survey):
+      raise _LargerCosineError(survey.largest)
+    # Residuals are measured such that their squares bound r^T A^-1 r at the
+    # smallest noise; other levels divide by a factor.
+    self._metric = self._split.eigenvalue_bounds + np.min(self._noise_variances)
+    self._krylov.scales = 1 / np.sqrt(self._metric)
+    if self._lanczos is not None:
+      self._lanczos.eigenvalue_bound = self._eigenvalue_bound
 
   def _check_memory(self, itemsize: int) -> None:
     need = self._memory_mb(1, itemsize)
@@ -1115,7 +493,7 @@ class _Solver:
     """
     krylov = self._krylov
     saved = self._load('step_0')
-    if saved is None:
+    if saved is None or saved['block'].dtype != self._split.dtype:
       extra = (self._targets if self._targets is not None else
                np.stack([self._normals[:len(self._x_train)], self._noise]))
       krylov.start(self._features, self._split.features(self._x_eval),
@@ -1129,16 +507,18 @@ class _Solver:
       step = len(krylov.blocks)
       saved = self._load(f'step_{step}')
       if saved is not None:
+        if step == 1:
+          self._take_survey(_unpack_survey(saved))
         history.append(saved['bounds'])
         krylov.restore(saved)
         if self._lanczos is not None:
           self._lanczos.restore(saved)
       else:
-        product, tile_error = self._block_product()
+        product, tile_error, survey = self._block_product(survey=step == 1)
         outside = krylov.take(product, tile_error)
         del product
         history.append(np.array([
-            self._stds(*krylov.variances(krylov.factor(variance)), variance)[1]
+            self._stds(krylov.variances(krylov.factor(variance)), variance)[1]
             for variance in self._noise_variances]))
       error = float(np.max(history[-1])) / self._std_tolerance
       full = (step == self._max_block_steps
@@ -1150,40 +530,48 @@ class _Solver:
         del outside
         lanczos = {} if self._lanczos is None else self._lanczos.state()
         self._save(f'step_{step}', bounds=history[-1], **krylov.state(),
-                   **lanczos)
+                   **lanczos, **_pack_survey(survey))
         self._tell('variances', step, error)
       if len(krylov.blocks) == step:
         return np.array(history)
 
-  def _block_product(self) -> tuple[np.ndarray, float]:
-    """R Q_j [T, b_j] of the last block, and an estimate of its error.
+  def _block_product(self, survey: bool) -> tuple[
+      np.ndarray, float, Optional[remainder.Survey]]:
+    """R Q_j [T, b_j] of the last block, an estimate of its error, a survey.
 
-    The error is that of some rows, against rows of R made in float64.
+    The error is that of some rows, against rows of R made in float64. The
+    survey is None unless it is asked for and needed.
     """
     block = self._krylov.blocks[-1]
     wanted = [block]
     if self._lanczos is not None:
       wanted.append(self._lanczos.wanted())
-    product = self._apply(*wanted)
+    found = None
+    if survey:
+      self._num_passes += 1
+      product, found = self._remainder.apply_and_survey(*wanted)
+      self._take_survey(found)
+    else:
+      product = self._apply(*wanted)
     if self._lanczos is not None:
       self._lanczos.take(product[:, block.shape[1]:])
       product = product[:, :block.shape[1]]
     rows = self._checked_rows()
     exact = kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
     exact -= self._features[rows] @ self._features.T
-    error = np.linalg.norm(_inner(exact.T, block) - product[rows])
-    return product, float(error * np.sqrt(len(self._x_train) / len(rows)))
+    error = np.linalg.norm(krylov_lib.inner(exact.T, block) - product[rows])
+    error *= np.sqrt(len(self._x_train) / len(rows))
+    return product, float(error), found
 
-  def _stds(self, variances: np.ndarray, residual_norms: np.ndarray,
-            solutions: np.ndarray, noise_variance: float
+  def _stds(self, solved: krylov_lib.Galerkin, noise_variance: float
             ) -> tuple[np.ndarray, float]:
     """Stds [n], ridge included, and a bound of their largest relative error."""
-    excess = residual_norms**2 * self._metric_factor(noise_variance)
+    excess = solved.residual_norms**2 * self._metric_factor(noise_variance)
     # What tiles round, and by what Q is not orthonormal.
-    rounding = (self._krylov.error * np.einsum('mn,mn->n', solutions, solutions)
-                + np.finfo(self._split.dtype).eps * self._krylov.prior)
-    lowest = np.maximum(variances - excess - rounding, 0.)
-    highest = np.maximum(variances + rounding, 0.)
+    rounding = solved.rounding + self._krylov.error * np.einsum(
+        'mn,mn->n', solved.solutions, solved.solutions)
+    lowest = np.maximum(solved.variances - excess - rounding, 0.)
+    highest = np.maximum(solved.variances + rounding, 0.)
     lowest, middle, highest = (
         np.sqrt(values + posterior.KERNEL_RIDGE)
         for values in (lowest, 0.5 * (lowest + highest), highest))
@@ -1232,8 +620,9 @@ class _Solver:
     for e, variance in enumerate(variances):
       factor = krylov.factor(variance)
       guess.append(krylov.solve(factor, sides[:, e:e + 1]))
-      values, norms, solution = krylov.variances(factor)
-      stds.append(self._stds(values, norms, solution, variance)[0])
+      solved = krylov.variances(factor)
+      solution, norms = solved.solutions, solved.residual_norms
+      stds.append(self._stds(solved, variance)[0])
       # Of the residual's norm, such that its product with that of k is small.
       allowed.append(self._mean_tolerance / self._metric_factor(variance)
                      / np.max(norms / stds[-1]))
@@ -1241,7 +630,7 @@ class _Solver:
       solutions.append(solution)
       covariances.append(self._block_covariances(solution, stds[-1]))
     del factor
-    gradients = _ConjugateGradients(
+    gradients = krylov_lib.ConjugateGradients(
         self._features, variances, float(np.mean(self._remainder.diagonal)),
         krylov.scales)
     gradients.start(targets, krylov.lift(np.concatenate(guess, 1)))
@@ -1266,6 +655,11 @@ class _Solver:
     rounding = self._residual_errors(targets, variances, gradients)
     norms = gradients.norms() + rounding * np.max(krylov.scales)
     mean_errors = self._mean_tolerance * norms / allowed + lengths * rounding
+    if self._split.dtype == np.float64:
+      # Of float32, tiles round far more than this last product.
+      sizes = self._cross_times(gradients.weights, np.abs)
+      mean_errors += np.finfo(np.float64).eps * np.max(
+          sizes / np.stack(stds, axis=1), axis=0)
     eval_function = None
     if self._normals_eval is not None:
       eval_function = self._draw_eval(means[:, -1], solutions[-1])
@@ -1291,7 +685,7 @@ class _Solver:
         memory_mb=self._memory_mb(len(history)), seconds=self._seconds())
 
   def _residual_errors(self, targets: np.ndarray, variances: np.ndarray,
-                       gradients: _ConjugateGradients) -> np.ndarray:
+                       gradients: krylov_lib.ConjugateGradients) -> np.ndarray:
     """Estimated |computed - true residual|, [E], from rows in float64."""
     rows = self._checked_rows()
     exact = (targets[rows] - variances * gradients.weights[rows]
@@ -1336,10 +730,12 @@ class _Solver:
     """k(x_train[rows], x_eval)."""
     return kernels.nngp(self._kernel, self._x_train[rows], self._x_eval)
 
-  def _cross_times(self, weights: np.ndarray) -> np.ndarray:
-    """k(x_eval, x_train) weights, [n, m]."""
-    return sum(self._cross(panel).T @ weights[panel]
-               for panel in _panels(len(weights), _PANEL))
+  def _cross_times(self, weights: np.ndarray,
+                   of: Callable[[np.ndarray], np.ndarray] = np.asarray
+                   ) -> np.ndarray:
+    """k(x_eval, x_train) weights, [n, m]; `of` is applied to both first."""
+    return sum(of(self._cross(panel)).T @ of(weights[panel])
+               for panel in remainder.panels(len(weights), krylov_lib.PANEL))
 
   def _apply(self, *blocks: np.ndarray) -> np.ndarray:
     self._num_passes += 1

@@ -1,0 +1,360 @@
+"""A kernel as features and a remainder that is never stored: K = U U^T + R.
+
+U [T, D + 2] holds the kernel's constant and linear parts; R, the remainder, is
+positive semi-definite. A ReLU network's kernel is sigma sigma' h(rho): rho is
+the cosine of [x, 1] and [x', 1], h(rho) = sum_j c_j rho^j with every c_j >= 0
+(Cho & Saul 2009; Schoenberg 1942), sigma^2 = k(x, x). With d = D + 1, the
+degrees 2 and 3 also have parts of degree 0 and 1, in the sense of spherical
+harmonics, so
+
+  U = sigma [sqrt(c_0 + c_2 / d), sqrt(c_1 + 3 c_3 / (d + 2)) z], z z'^T = rho,
+  R = sigma sigma' [c_2 (rho^2 - 1 / d) + c_3 (rho^3 - 3 rho / (d + 2))
+                    + sum_{j >= 4} c_j rho^j],
+
+and every term of R is positive semi-definite still (Gegenbauer polynomials). An
+erf network's kernel has odd degrees only: U is its exact linear part.
+
+R is multiplied with blocks of vectors in tiles that are made, used and
+forgotten. Tiles may be float32; the diagonal and sums of tiles are float64.
+
+*A lower bound of R.* R - diag(mu) is positive semi-definite for mu from
+Gershgorin's circles around the degrees from 4 (or 6) on, all others being
+positive semi-definite: mu_i = sigma_i^2 (1 - c_0 - .. - c_3)
+- sum_{j != i} |row i, degrees >= 4|, computed from all pairs of points; mu = 0
+where one of these is negative.
+"""
+
+import functools
+from typing import NamedTuple, Optional, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles.nngp import kernels
+
+# Up to this cosine the remainder is made as a polynomial, of degree 13 (at D =
+# 1000) to 50, and so small that float32 tiles do. Beyond: arccos, float64.
+_MAX_SERIES_COSINE = 0.7
+_SERIES_ERROR = 1e-12
+# The largest cosine is first guessed from those of some points with all. Of
+# standard normal points it is 1.1 times theirs at T = 100,000.
+_NUM_SAMPLED_POINTS = 1000
+_GUESS_MARGIN = 1.3
+# Gershgorin's circles are drawn around degrees >= one of these: even, since
+# then no absolute value is needed, and >= 4, since U has parts of 2 and 3.
+_SURVEY_POWERS = (4, 6)
+# Side of R's tiles. On a CPU a tile stays in the cache while it is used.
+_CPU_TILE = 1024
+ACCELERATOR_TILE = 4096
+
+
+def num_features(kernel: kernels.KernelConfig, input_dim: int) -> int:
+  """Columns of U, the kernel's constant and linear parts."""
+  return input_dim + (2 if kernel.activation == 'relu' else 1)
+
+
+@functools.lru_cache
+def relu_series(num_hidden_layers: int) -> np.ndarray:
+  """Taylor coefficients c_j of h, the ReLU kernel as a function of the cosine.
+
+  h is J(J(..)), J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi, h(1) = 1 (Cho
+  & Saul 2009). By Cauchy's formula on a circle inside the unit disk: exact to
+  rounding, relative to where the series is used.
+  """
+  num, radius = 512, 0.8
+  value = radius * np.exp(2j * np.pi * np.arange(num) / num)
+  for _ in range(num_hidden_layers):
+    value = (np.sqrt(1 - value * value)
+             + (np.pi - np.arccos(value)) * value) / np.pi
+  coefficients = np.fft.fft(value).real[:100] / num
+  return np.maximum(coefficients / radius**np.arange(100), 0.)
+
+
+class Survey(NamedTuple):
+  """What a pass over all pairs of points finds.
+
+  Attributes:
+    largest: max |rho_ij| over i != j, at most.
+    power_sums: sum_{j != i} rho_ij^power sigma_j, at most, per power of
+      _SURVEY_POWERS, [P, T].
+  """
+  largest: float
+  power_sums: np.ndarray
+
+
+class Split:
+  """K = U U^T + R for some kernel and points.
+
+  How R is computed depends on the largest cosine, which is guessed, until a
+  `Survey` says more (`accept`).
+
+  Attributes:
+    config: the kernel.
+    dtype: of R's tiles.
+    largest_cosine: tiles are right up to this one.
+    needs_survey: whether tiles depend on the guess; if not, nothing more can be
+      learnt from one.
+    eigenvalue_bounds: mu [T] >= 0; R - diag(mu) is positive semi-definite. 0
+      before a survey.
+
+  Args:
+    config: the kernel.
+    x_train: [T, D].
+    largest_cosine: max |rho_ij| over i != j, at most; None guesses.
+  """
+
+  def __init__(self, config: kernels.KernelConfig, x_train: np.ndarray,
+               largest_cosine: Optional[float] = None):
+    self.config = config
+    self.dtype = np.dtype(np.float64)
+    self.eigenvalue_bounds = np.zeros(len(x_train))
+    self._dim = x_train.shape[1] + 1
+    self._series = None
+    self.largest_cosine = 1.
+    if config.activation == 'relu':
+      self._coefficients = relu_series(config.num_hidden_layers)
+      c = self._coefficients
+      self._constant = float(c[0] + c[2] / self._dim)
+      self._slope = float(c[1] + 3 * c[3] / (self._dim + 2))
+      z, self._sigma = self.points(x_train)
+      if largest_cosine is None:
+        largest_cosine = _GUESS_MARGIN * _sample_largest_cosine(z)
+      self._choose_series(largest_cosine)
+    self.needs_survey = self._series is not None
+
+  def _choose_series(self, largest: float) -> None:
+    if not largest < _MAX_SERIES_COSINE:
+      return
+    c = self._coefficients
+    tails = np.cumsum((c * largest**np.arange(len(c)))[::-1])[::-1]
+    series = c[:max(4, int(np.argmax(tails < _SERIES_ERROR)))].copy()
+    series[0] -= self._constant
+    series[1] -= self._slope
+    self._series = tuple(float(value) for value in series)
+    self.largest_cosine = largest
+    self.dtype = np.dtype(np.float32)
+
+  def accept(self, survey: Survey) -> bool:
+    """Bounds mu; False if a cosine is larger than guessed, and tiles wrong."""
+    if survey.largest > self.largest_cosine:
+      return False
+    c, sigma = self._coefficients, self._sigma
+    for power, others in zip(_SURVEY_POWERS, survey.power_sums, strict=True):
+      # |rho|^j <= rho^power largest^(j - power): circles of degrees >= power.
+      factor = np.sum(c[power:] * survey.largest**np.arange(len(c) - power))
+      circles = sigma * (sigma * (1 - np.sum(c[:power])) - factor * others)
+      if np.min(circles) > np.min(self.eigenvalue_bounds):
+        self.eigenvalue_bounds = circles
+    return True
+
+  def points(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(z [n, D + 1], scale [n]): what `tile` takes of points, and R's scale.
+
+    ReLU: unit vectors and sigma. Erf: k0 = z z'^T, and no scale.
+    """
+    config = self.config
+    z = np.empty((len(x), self._dim))
+    np.multiply(x, config.weight_std, out=z[:, :-1])
+    z[:, -1] = config.first_bias
+    if config.activation == 'relu':
+      norm = np.sqrt(np.einsum('nd,nd->n', z, z))
+      z /= np.maximum(norm, np.finfo(np.float64).tiny)[:, None]
+      return z, np.sqrt(kernels.nngp_diag(config, x))
+    z /= np.sqrt(self._dim - 1)
+    return z, np.ones(len(x))
+
+  def features(self, x: np.ndarray) -> np.ndarray:
+    """U at points [n, D], [n, num_features]."""
+    config = self.config
+    z, scale = self.points(x)
+    if config.activation == 'relu':
+      z *= np.sqrt(self._slope) * scale[:, None]
+      return np.concatenate([np.sqrt(self._constant) * scale[:, None], z], 1)
+    # Each layer's slope at k12 = 0 is a product of one factor per point.
+    diag = np.einsum('nd,nd->n', z, z)
+    for _ in range(config.num_hidden_layers):
+      z *= (config.weight_std * np.sqrt(4 / np.pi / (1 + 2 * diag)))[:, None]
+      diag = config.weight_std**2 * 2 / np.pi * np.arctan2(
+          2 * diag, np.sqrt(1 + 4 * diag))
+    return z
+
+  def tile(self, k12: jax.Array, z1: jax.Array, z2: jax.Array) -> jax.Array:
+    """R without its scales between points z1 [a, D + 1] and z2 [b, D + 1].
+
+    k12 [a, b] is z1 z2^T: cosines, for ReLU.
+    """
+    if self.config.activation == 'erf':
+      return self._erf_tile(k12, jnp.sum(z1 * z1, axis=1)[:, None],
+                            jnp.sum(z2 * z2, axis=1)[None, :])
+    if self._series is not None:
+      value = jnp.full_like(k12, self._series[-1])
+      for coefficient in self._series[-2::-1]:
+        value = value * k12 + coefficient
+      return value
+    rho = jnp.clip(k12, -1., 1.)
+    value = rho
+    for _ in range(self.config.num_hidden_layers):
+      value = (jnp.sqrt((1. - value) * (1. + value))
+               + jnp.arccos(-value) * value) / np.pi
+    return value - self._constant - self._slope * rho
+
+  def _erf_tile(self, k12, diag1, diag2):
+    """The layers of `kernels` in jax, less the linear part."""
+    gain = self.config.weight_std**2
+    linear = k12
+    for _ in range(self.config.num_hidden_layers):
+      linear = linear * (gain * 4. / np.pi) / jnp.sqrt(
+          (1. + 2. * diag1) * (1. + 2. * diag2))
+      determinant = jnp.maximum(diag1 * diag2 - k12 * k12, 0.)
+      leg = jnp.sqrt(1. + 2. * (diag1 + diag2) + 4. * determinant)
+      k12 = gain * 2. / np.pi * jnp.arctan2(2. * k12, leg)
+      diag1, diag2 = (
+          gain * 2. / np.pi * jnp.arctan2(2. * d, jnp.sqrt(1. + 4. * d))
+          for d in (diag1, diag2))
+    return k12 - linear
+
+
+def panels(num: int, size: int) -> list[slice]:
+  return [slice(i, min(i + size, num)) for i in range(0, num, size)]
+
+
+def _tile_panels(num: int) -> list[slice]:
+  """Panels of nearly equal length; one compiled tile serves all."""
+  size = _CPU_TILE if jax.default_backend() == 'cpu' else ACCELERATOR_TILE
+  count = -(-num // size)
+  return panels(num, -(-num // count))
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+  missing = length - len(rows)
+  return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
+
+
+def _sample_largest_cosine(z: np.ndarray) -> float:
+  """max |rho_ij| over some points i and all j != i."""
+  rows = np.unique(np.linspace(0, len(z) - 1, _NUM_SAMPLED_POINTS).astype(int))
+  largest = 0.
+  for panel in panels(len(z), 4096):
+    rho = np.abs(z[rows].astype(np.float32) @ z[panel].T.astype(np.float32))
+    rho[rows[:, None] == np.arange(panel.start, panel.stop)[None]] = 0.
+    largest = max(largest, float(np.max(rho)))
+  return largest
+
+
+class Remainder:
+  """R of the training points, as an operator on blocks of vectors.
+
+  Only tiles on and below the diagonal are made; each serves twice. Tiles are
+  spread over all devices, and their products summed in float64.
+  """
+
+  def __init__(self, split: Split, x_train: np.ndarray):
+    self._split = split
+    z, self._scale = split.points(x_train)
+    features = split.features(x_train)
+    # The diagonal is R's largest part: kept apart, and exact.
+    self.diagonal = (kernels.nngp_diag(split.config, x_train)
+                     - np.einsum('tf,tf->t', features, features))
+    self._panels = _tile_panels(len(x_train))
+    self._length = self._panels[0].stop
+    # Devices that are not the default are only used if there are several.
+    self._devices = jax.local_devices()
+    z = z.astype(split.dtype)
+    self._points = [[jax.device_put(_padded(z[panel], self._length), device)
+                     for panel in self._panels] for device in self._devices]
+
+    self._scales = [jax.device_put(_padded(self._scale[panel, None],
+                                           self._length)[:, 0].astype(z.dtype),
+                                   self._devices[0]) for panel in self._panels]
+    dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+
+    def off_diagonal(row, sum2, found1, found2, z1, z2, q1, q2, scale1, scale2):
+      k12 = dot(z1, z2.T)
+      tile = split.tile(k12, z1, z2)
+      return (row + dot(tile, q2), sum2 + dot(tile.T, q1),
+              _look(found1, k12, scale2), _look(found2, k12.T, scale1))
+
+    def on_diagonal(row, sum1, found1, z1, q1, scale1):
+      k12 = dot(z1, z1.T)
+      same = jnp.eye(len(k12), dtype=bool)
+      tile = jnp.where(same, 0., split.tile(k12, z1, z1))
+      return (sum1 + row + dot(tile, q1),
+              _look(found1, jnp.where(same, 0., k12), scale1))
+
+    self._off_diagonal = jax.jit(off_diagonal, donate_argnums=(0, 1))
+    self._on_diagonal = jax.jit(on_diagonal, donate_argnums=1)
+
+  def apply(self, *blocks: np.ndarray) -> np.ndarray:
+    """R [blocks], [T, m] float64, for blocks of together m columns."""
+    return self._apply(blocks, survey=False)[0]
+
+  def apply_and_survey(self, *blocks: np.ndarray
+                       ) -> tuple[np.ndarray, Optional[Survey]]:
+    """The same, and what the pass has seen; None if it needs no survey."""
+    return self._apply(blocks, survey=self._split.needs_survey)
+
+  def _apply(self, blocks: Sequence[np.ndarray], survey: bool
+             ) -> tuple[np.ndarray, Optional[Survey]]:
+    num_columns = sum(block.shape[1] for block in blocks)
+    num_devices = len(self._devices)
+    sums, vectors, founds, scales = [], [], [], []
+    for device in self._devices:
+      vectors.append([])
+      for panel in self._panels:
+        rows = np.concatenate(
+            [self._scale[panel, None] * block[panel] for block in blocks], 1)
+        vectors[-1].append(jax.device_put(
+            _padded(rows.astype(self._split.dtype), self._length), device))
+      with jax.default_device(device):
+        sums.append([jnp.zeros((self._length, num_columns), jnp.float64)
+                     for _ in self._panels])
+        founds.append([
+            (jnp.zeros(()), jnp.zeros((len(_SURVEY_POWERS), self._length)))
+            if survey else None for _ in self._panels])
+        scales.append([jax.device_put(scale, device) if survey else None
+                       for scale in self._scales])
+    for i, _ in enumerate(self._panels):
+      device = i % num_devices
+      z, q, s = self._points[device], vectors[device], sums[device]
+      found, scale = founds[device], scales[device]
+      with jax.default_device(self._devices[device]):
+        # The sum of a row of tiles is in their own precision until the row is
+        # done: half of the memory traffic.
+        row = jnp.zeros((self._length, num_columns), self._split.dtype)
+      for j in range(i):
+        row, s[j], found[i], found[j] = self._off_diagonal(
+            row, s[j], found[i], found[j], z[i], z[j], q[i], q[j], scale[i],
+            scale[j])
+      s[i], found[i] = self._on_diagonal(row, s[i], found[i], z[i], q[i],
+                                         scale[i])
+      if device == num_devices - 1:
+        jax.block_until_ready(sums)  # Keeps the queue short.
+    result = np.empty((len(self._scale), num_columns))
+    for i, panel in enumerate(self._panels):
+      rows = panel.stop - panel.start
+      result[panel] = sum(np.asarray(part[i])[:rows] for part in sums)
+      for part in sums:
+        part[i] = None
+      result[panel] *= self._scale[panel, None]
+      result[panel] += self.diagonal[panel, None] * np.concatenate(
+          [block[panel] for block in blocks], 1)
+    return result, self._merge(founds) if survey else None
+
+  def _merge(self, founds) -> Survey:
+    """What all devices have seen of all panels."""
+    largest = max(float(found[0]) for part in founds for found in part)
+    sums = np.concatenate([
+        sum(np.asarray(part[i][1]) for part in founds)
+        for i, _ in enumerate(self._panels)], axis=1)
+    # float32's rounding of cosines, and of sums of positive terms, is less.
+    return Survey(largest + 1e-5, 1.001 * sums[:, :len(self._scale)])
+
+
+def _look(found, rho: jax.Array, scale: Optional[jax.Array]):
+  """Adds a tile of cosines to what a survey has found; None stays None."""
+  if found is None:
+    return None
+  largest, sums = found
+  return (jnp.maximum(largest, jnp.max(jnp.abs(rho))),
+          sums + jnp.stack([rho**power @ scale for power in _SURVEY_POWERS]))

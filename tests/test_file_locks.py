@@ -1,0 +1,106 @@
+"""Claims of files and of a machine's memory."""
+
+import concurrent.futures
+import contextlib
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from enn_ensembles import file_locks
+
+_HOLD = '''
+import pathlib, sys, time
+from enn_ensembles import file_locks
+with file_locks.claim(pathlib.Path(sys.argv[1])):
+  print('held', flush=True)
+  time.sleep(60)
+'''
+
+
+@contextlib.contextmanager
+def holder(path):
+  """A process that has the claim, until it is killed."""
+  process = subprocess.Popen([sys.executable, '-c', _HOLD, str(path)],
+                             stdout=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == 'held\n'
+  try:
+    yield process
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_claim_is_had_by_one_at_a_time(tmp_path):
+  path, inside, most = tmp_path / 'a.lock', [], []
+
+  def work(number):
+    for _ in range(20):
+      with file_locks.claim(path):
+        inside.append(number)
+        most.append(len(inside))
+        inside.remove(number)
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(work, range(8)))
+  assert len(most) == 160 and max(most) == 1
+  assert not path.exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_held_is_not(
+    tmp_path):
+  path = tmp_path / 'a.lock'
+  with holder(path):
+    file_locks.remove_abandoned(path)
+    assert path.exists()
+  assert path.exists()  # It was killed.
+  file_locks.remove_abandoned(path)
+  assert not path.exists()
+  file_locks.remove_abandoned(path)  # Nothing to do is no error.
+
+
+def test_a_claim_is_had_when_its_holder_is_killed(tmp_path):
+  path, had = tmp_path / 'a.lock', threading.Event()
+
+  def wait():
+    with file_locks.claim(path):
+      had.set()
+
+  with holder(path):
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not had.wait(0.3)
+  assert had.wait(10)
+  thread.join()
+  assert not path.exists()
+
+
+def test_a_folder_without_locks_makes_nobody_wait(tmp_path):
+  with file_locks.claim(tmp_path / 'missing' / 'a.lock'):
+    pass
+
+
+@pytest.mark.parametrize('memory_mb, together', [(1000., 4), (2000., 1)])
+def test_large_work_is_done_one_at_a_time(memory_mb, together, tmp_path,
+                                          monkeypatch):
+  """Four cores and 8 GB: of 1 GB each four fit, of 2 GB not quite."""
+  monkeypatch.setattr(file_locks.os, 'cpu_count', lambda: 4)
+  monkeypatch.setattr(file_locks, '_machine_memory_mb', lambda: 8000.)
+  monkeypatch.setattr(file_locks.tempfile, 'gettempdir', lambda: tmp_path)
+  inside, most = [], []
+  barrier = threading.Barrier(4)
+
+  def work(number):
+    with file_locks.claim_memory(memory_mb):
+      inside.append(number)
+      # All four are inside at once, or nobody ever comes.
+      with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait(0.2)
+      most.append(len(inside))
+      inside.remove(number)
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(work, range(4)))
+  assert max(most) == together
