@@ -927,7 +927,7 @@ class _CacheEntry:
       return self._parse(content)
     except _StaleError as error:
       if self._path not in stale:
-        logging.warning('%s is made again: %s.', self._path, error)
+        logging.warning('%s is not used: %s.', self._path, error)
       stale.add(self._path)
       return None
 
@@ -942,7 +942,7 @@ class _CacheEntry:
     if not isinstance(header, dict):
       raise _StaleError('its header is damaged')
     if header.get('identity') != self._header['identity']:
-      raise _StaleError('it is of another problem or format version')
+      raise _StaleError(_difference(header.get('identity')))
     if header.get('inputs') != self._header['inputs']:
       raise _StaleError('it was made from other draws')
     if header.get('sha256') != hashlib.sha256(payload).hexdigest():
@@ -950,6 +950,18 @@ class _CacheEntry:
     # The checksum holds: these are the arrays that were written.
     with np.load(io.BytesIO(payload), allow_pickle=False) as file:
       return dict(file)
+
+
+def _difference(identity: Any) -> str:
+  """Why a file is of something else."""
+  try:
+    version = json.loads(identity)['format_version']
+  except (KeyError, TypeError, ValueError):
+    return 'its header is damaged'
+  if version != CACHE_FORMAT_VERSION:
+    return (f'it has format version {version}, this program reads and writes '
+            f'{CACHE_FORMAT_VERSION}')
+  return 'it is of another problem'
 
 
 class _StaleError(Exception):

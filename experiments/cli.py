@@ -8,6 +8,11 @@ import logging as python_logging
 import sys
 from typing import Any, Callable, Optional, Sequence
 
+try:
+  import resource
+except ImportError:  # Not on this system.
+  resource = None
+
 from absl import app
 from absl import flags
 from absl import logging
@@ -38,6 +43,15 @@ def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
       return 2
 
   app.run(guarded)
+
+
+def peak_memory_mb() -> Optional[float]:
+  """The most this process has held, MB; None where the system does not say."""
+  if resource is None:
+    return None
+  # In kilobytes, on macOS in bytes.
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def numbers(flag: flags.FlagHolder,

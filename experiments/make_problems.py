@@ -84,6 +84,9 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
           f'{max(t.std_error for t in truths):.1e}, mean within '
           f'{max(t.mean_error for t in truths):.1e} stds, in '
           f'{now - before:.1f} s; about {left:.0f} s left', flush=True)
+  memory = cli.peak_memory_mb()
+  if memory is not None:
+    print(f'done; {memory:,.0f} MB of memory at most.')
   return 0
 
 

@@ -21,7 +21,6 @@ python -m experiments.solver_errors --input_dim=1000 --data_ratio=100 --seed=0
 import csv
 import io
 import pathlib
-import resource
 import sys
 import time
 from typing import Any, Optional, Sequence
@@ -119,8 +118,7 @@ def measure(input_dim: int, data_ratio: float, seed: int,
           function_error=solution.function_error,
           num_passes=solution.num_passes, seconds=solution.seconds,
           dense_seconds=dense_seconds, memory_mb=solution.memory_mb,
-          # Kilobytes on Linux.
-          peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+          peak_rss_mb=cli.peak_memory_mb(),
           tile_dtype=solution.tile_dtype)
       if truth is not None:
         moments, exact = solution.moments[level], truth[level]

@@ -1,12 +1,15 @@
 """Runs commands of `experiments` as a user would, many in one process tree."""
 
+import contextlib
 import importlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 from absl import flags
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -38,6 +41,20 @@ for argv, environment in commands:
                   *[file.read().decode() for file in files]])
 json.dump(answers, sys.stdout)
 '''
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+  """A folder that is a disk of its own, e.g. of '1m'; skips where none can be."""
+  folder.mkdir()
+  if not shutil.which('mount') or subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(folder)],
+      check=False, capture_output=True).returncode:
+    pytest.skip('this needs the right to mount a tmpfs')
+  try:
+    yield folder
+  finally:
+    subprocess.run(['umount', str(folder)], check=True)
 
 
 def load_command(name):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -47,6 +48,8 @@ def test_fills_verifies_and_exports(tmp_path):
     assert '4 problems of 2 kernels' in share[1] and '] 2/2 D' in share[1]
     assert 'dense, std within ' in share[1] and 's left' in share[1]
   assert again[0] == 0 and '8 problems of 4 kernels' in again[1]
+  memory, = re.findall(r'done; ([0-9,]+) MB of memory at most', again[1])
+  assert 50 < int(memory.replace(',', '')) < 5000
   assert verified[0] == 0
   assert '8 problems passed, 0 failed, 0 are missing.' in verified[1]
   # Two kernels have one file of f and two posteriors each; no lock is left.
@@ -102,6 +105,58 @@ def test_bad_input_is_one_line(tmp_path):
   for message, (code, _, error) in zip(cases, answers):
     assert code == 2, message
     assert error.count('\n') == 1 and re.search(message, error), error
+
+
+@pytest.mark.parametrize('solver', ['dense', 'matrix_free'])
+def test_a_full_disk_loses_nothing_that_was_complete(tmp_path, solver):
+  with commands.small_disk(tmp_path / 'disk', '1m') as disk:
+    flags = make_flags(tmp_path, cache_dir=disk, solver=solver, seed=0,
+                       input_dim=5)
+    (disk / 'ballast').write_bytes(bytes(2**20 - 96 * 1024))
+    (code, _, error), = commands.run_commands('make_problems', flags)
+    assert code == 2 and error.count('\n') == 1, error
+    assert 'error: cannot write ' in error
+    assert 'No space left on device' in error
+    assert not list(disk.glob('**/*.tmp'))
+    before = {path: path.stat().st_mtime_ns for path in disk.glob('*.cache')}
+    (disk / 'ballast').unlink()
+    done, verified = commands.run_commands(
+        'make_problems', flags, [*flags, '--verify'])
+    assert done[0] == 0 and verified[0] == 0, (done, verified)
+    assert len(list(disk.iterdir())) == 3  # f and two posteriors.
+    for path, time in before.items():
+      assert path.stat().st_mtime_ns == time, path
+
+
+def test_a_read_only_cache_is_one_line(tmp_path):
+  with commands.small_disk(tmp_path / 'disk', '1m') as disk:
+    subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+    (code, _, error), = commands.run_commands(
+        'make_problems', make_flags(tmp_path, cache_dir=disk))
+  assert code == 2 and error.count('\n') == 1
+  assert f'cache_dir {str(disk)!r} is not a folder that can be written' in error
+
+
+@pytest.mark.parametrize('change, said', [
+    ((b'format_version\\":2', b'format_version\\":1'),
+     'it has format version 1, this program reads and writes 2'),
+    ((b'noise_std\\":0.1', b'noise_std\\":0.3'), 'it is of another problem'),
+    ((b'PK', b'KP'), 'its contents do not match their checksum'),
+    ((b'enn_', b'ann_'), 'it is not a ground-truth file')])
+def test_a_file_that_cannot_be_used_is_named_and_made_again(tmp_path, change,
+                                                            said):
+  flags = make_flags(tmp_path, seed=0, input_dim=5, noise_std=0.1)
+  assert commands.run_commands('make_problems', flags)[0][0] == 0
+  path, = (tmp_path / 'cache').glob('*_bayes_*.cache')
+  whole = path.read_bytes()
+  path.write_bytes(whole.replace(*change, 1))
+  verified, made, again = commands.run_commands(
+      'make_problems', [*flags, '--verify'], flags, flags)
+  for code, _, error in (verified, made):
+    assert error.count('\n') == 1, error
+    assert f'{path} is not used: {said}.' in error
+  assert (verified[0], made[0], again[0], again[2]) == (1, 0, 0, '')
+  assert path.read_bytes().startswith(whole[:200])
 
 
 def make_problem(**fields):

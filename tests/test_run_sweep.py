@@ -1,7 +1,6 @@
 """The command run_sweep: flags, exit codes, what is skipped, what is said."""
 
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -195,13 +194,7 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
 
 
 def test_a_full_disk_ends_a_sweep_that_goes_on_later(folder):
-  disk = folder / 'disk'
-  disk.mkdir()
-  if not shutil.which('mount') or subprocess.run(
-      ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(disk)],
-      check=False, capture_output=True).returncode:
-    pytest.skip('this needs the right to mount a tmpfs')
-  try:
+  with commands.small_disk(folder / 'disk', '1m') as disk:
     (disk / 'ballast').write_bytes(bytes(2**20 - 48 * 1024))
     flags = make_flags(folder, results_dir=disk / 'results')
     (code, out, err), = run_commands(flags)
@@ -215,8 +208,6 @@ def test_a_full_disk_ends_a_sweep_that_goes_on_later(folder):
     (code, out, err), = run_commands(flags)
     assert code == 0, err
     assert f'{24 - written} rows in ' in out and len(store.read_rows()) == 24
-  finally:
-    subprocess.run(['umount', str(disk)], check=True)
 
 
 def test_a_job_array_does_all_of_a_sweep(folder):

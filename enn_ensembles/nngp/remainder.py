@@ -38,9 +38,12 @@ from enn_ensembles.nngp import kernels
 _MAX_SERIES_COSINE = 0.7
 _SERIES_ERROR = 1e-12
 # The largest cosine is first guessed from those of some points with all. Of
-# standard normal points it is 1.1 times theirs at T = 100,000.
+# standard normal points it is 1.1 times theirs at T = 100,000, give or take 5 %.
+# A guess that is too small costs a pass; one beyond the series costs more.
 _NUM_SAMPLED_POINTS = 1000
 _GUESS_MARGIN = 1.3
+_LEAST_MARGIN = 1.05
+_COSINE_ERROR = 1e-5  # What float32 rounds is less.
 # Gershgorin's circles are drawn around degrees >= one of these: even, since
 # then no absolute value is needed, and >= 4, since U has parts of 2 and 3.
 _SURVEY_POWERS = (4, 6)
@@ -119,7 +122,7 @@ class Split:
       self._slope = float(c[1] + 3 * c[3] / (self._dim + 2))
       z, self._sigma = self.points(x_train)
       if largest_cosine is None:
-        largest_cosine = _GUESS_MARGIN * _sample_largest_cosine(z)
+        largest_cosine = _guess_largest_cosine(z)
       self._choose_series(largest_cosine)
     self.needs_survey = self._series is not None
 
@@ -231,15 +234,20 @@ def _padded(rows: np.ndarray, length: int) -> np.ndarray:
   return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
-def _sample_largest_cosine(z: np.ndarray) -> float:
-  """max |rho_ij| over some points i and all j != i."""
+def _guess_largest_cosine(z: np.ndarray) -> float:
+  """max |rho_ij| over i != j, probably at most."""
   rows = np.unique(np.linspace(0, len(z) - 1, _NUM_SAMPLED_POINTS).astype(int))
   largest = 0.
   for panel in panels(len(z), 4096):
     rho = np.abs(z[rows].astype(np.float32) @ z[panel].T.astype(np.float32))
     rho[rows[:, None] == np.arange(panel.start, panel.stop)[None]] = 0.
     largest = max(largest, float(np.max(rho)))
-  return largest
+  if len(rows) == len(z):
+    return largest + 2 * _COSINE_ERROR
+  guess = _GUESS_MARGIN * largest
+  if guess >= _MAX_SERIES_COSINE > _LEAST_MARGIN * largest:
+    guess = np.nextafter(_MAX_SERIES_COSINE, 0.)
+  return guess
 
 
 class Remainder:
@@ -347,8 +355,8 @@ class Remainder:
     sums = np.concatenate([
         sum(np.asarray(part[i][1]) for part in founds)
         for i, _ in enumerate(self._panels)], axis=1)
-    # float32's rounding of cosines, and of sums of positive terms, is less.
-    return Survey(largest + 1e-5, 1.001 * sums[:, :len(self._scale)])
+    # Sums are of positive terms: what float32 rounds is less.
+    return Survey(largest + _COSINE_ERROR, 1.001 * sums[:, :len(self._scale)])
 
 
 def _look(found, rho: jax.Array, scale: Optional[jax.Array]):
