@@ -4,6 +4,10 @@ Truth is numpy and scipy on the full kernel matrix, at sizes where it fits.
 """
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -321,6 +325,46 @@ def test_checkpoint_folder_that_cannot_be(tmp_path):
   with pytest.raises(ValueError, match='checkpoint_path cannot be used'):
     matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals,
                       checkpoint_path=tmp_path / 'file')
+
+
+_DEVICES = '''
+import sys
+import jax
+jax.config.update('jax_enable_x64', True)
+import numpy as np
+from enn_ensembles.nngp import kernels, matrix_free, remainder
+assert jax.local_device_count() == int(sys.argv[1])
+remainder._CPU_TILE = 64  # Seven panels: more than devices.
+rng = np.random.default_rng(0)
+x_train = rng.standard_normal((400, 80))
+solution = matrix_free.solve(
+    kernels.KernelConfig(), x_train, rng.standard_normal((30, 80)), [0.1, 1.],
+    normals_train=rng.standard_normal(482), noise=rng.standard_normal(400))
+assert solution.tile_dtype == 'float32' and solution.eigenvalue_bound > 0
+np.savez(sys.argv[2], weights=solution.weights, function=solution.function,
+         stds=[m.std for m in solution.moments],
+         bound=solution.eigenvalue_bound, passes=solution.num_passes)
+'''
+
+
+def test_tiles_are_spread_over_devices(tmp_path):
+  """Three devices find what one does, up to the order of float32 sums."""
+  found = []
+  for count in (1, 3):
+    path = tmp_path / f'{count}.npz'
+    done = subprocess.run(
+        [sys.executable, '-c', _DEVICES, str(count), str(path)], check=False,
+        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu',
+             'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'})
+    assert done.returncode == 0, done.stderr
+    found.append(np.load(path))
+  one, three = found
+  assert one['passes'] == three['passes']
+  for name in ('stds', 'function', 'bound'):
+    np.testing.assert_allclose(three[name], one[name], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(three['weights'], one['weights'], rtol=0,
+                             atol=1e-4 * np.abs(one['weights']).max())
 
 
 def test_memory():
