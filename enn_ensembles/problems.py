@@ -16,17 +16,14 @@ by the inverse of the normal distribution function. (`jax.random.normal` depends
 on jax_threefry_partitionable, its last digits on the device, and it compiles
 for a second per shape.)
 
-The expensive parts, f and the posteriors, can be kept in a cache folder. A
-cache file carries what it is of, a checksum of the draws it was made from and
-one of its contents; whatever does not fit is made again.
+The expensive parts, f and the posteriors, can be kept in a cache folder
+(`problem_cache`); whatever does not fit is made again.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
-import json
 import os
 import pathlib
 import shutil
@@ -34,7 +31,6 @@ import time
 from typing import (Any, Callable, Mapping, NamedTuple, Optional, Sequence,
                     Union)
 
-from absl import logging
 import chex
 import jax
 import numpy as np
@@ -43,6 +39,7 @@ import scipy.special
 from enn_ensembles import base
 from enn_ensembles import config_checks as checks
 from enn_ensembles import file_locks
+from enn_ensembles import problem_cache
 from enn_ensembles import results
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
@@ -74,11 +71,6 @@ _VAL_NOISE_KEY = 9
 
 # Seeds are 32-bit: the same key with and without x64.
 _MAX_SEED = 2**32 - 1
-
-# Of cache files and of what is in them; a change of any draw or formula here
-# or in `nngp` raises it.
-CACHE_FORMAT_VERSION = 2
-_CACHE_MAGIC = b'enn_ensembles ground truth\n'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -822,24 +814,24 @@ class _Group:
             '_function')
 
   @functools.cached_property
-  def _function_entry(self) -> '_CacheEntry':
+  def _function_entry(self) -> problem_cache.CacheEntry:
     config, points = self._config, self._points
     identity = {
         'kind': 'function', 'input_dim': config.input_dim,
         'data_ratio': config.data_ratio, 'seed': config.seed,
         'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
         'num_val': config.num_val, 'solver': self._solver_name}
-    return _CacheEntry(
+    return problem_cache.CacheEntry(
         self._cache_dir, self._function_name(), identity,
         _digest(points.x_train, self._normals, points.x_val,
                 self._val_normals))
 
   def _solved_entry(self, config: ProblemConfig,
-                    target: np.ndarray) -> '_CacheEntry':
+                    target: np.ndarray) -> problem_cache.CacheEntry:
     identity = {'kind': 'posterior', 'config': config,
                 'kernel_ridge': posterior.KERNEL_RIDGE, 'joint_tau': JOINT_TAU,
                 'solver': self._solver_name}
-    return _CacheEntry(
+    return problem_cache.CacheEntry(
         self._cache_dir,
         config.problem_id + _SOLVER_SUFFIX[self._solver_name], identity,
         self._x_digest + _digest(target))
@@ -881,88 +873,3 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> _Solved:
       **{name: arrays[name] for name in _MOMENT_ARRAYS},
       residual=ground_truth.residual, mean_error=ground_truth.mean_error, std_error=ground_truth.std_error)
   return _Solved(moments, ground_truth)
-
-
-class _CacheEntry:
-  """One cache file: magic line, header line of JSON, arrays as npz.
-
-  Args:
-    cache_dir: the folder, which exists.
-    name: the readable part of the file's name.
-    identity: what the arrays are of, any canonical config.
-    inputs: a checksum of the draws that they were made from.
-  """
-
-  def __init__(self, cache_dir: pathlib.Path, name: str,
-               identity: Mapping[str, Any], inputs: str):
-    identity = {**identity, 'format_version': CACHE_FORMAT_VERSION}
-    self._path = cache_dir / f'{name}_{base.config_hash(identity)}.cache'
-    self._header = {'identity': base.canonical_json(identity), 'inputs': inputs}
-
-  def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes the file at once or not at all; whoever comes last wins."""
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    payload = stream.getvalue()
-    header = {**self._header, 'sha256': hashlib.sha256(payload).hexdigest()}
-    results.write_atomically(
-        self._path,
-        _CACHE_MAGIC + json.dumps(header).encode() + b'\n' + payload)
-
-  def read(self, stale: set[pathlib.Path]
-           ) -> Optional[dict[str, np.ndarray]]:
-    """The arrays by name; None if they must be made (again).
-
-    Says in one warning why a file that exists is not used, and adds it to
-    `stale`; of what is there already it says nothing.
-    """
-    try:
-      content = self._path.read_bytes()
-    except FileNotFoundError:
-      return None
-    except OSError as error:
-      raise ValueError(f'cache_dir holds {self._path}, which cannot be read: '
-                       f'{error.strerror}.') from error
-    try:
-      return self._parse(content)
-    except _StaleError as error:
-      if self._path not in stale:
-        logging.warning('%s is not used: %s.', self._path, error)
-      stale.add(self._path)
-      return None
-
-  def _parse(self, content: bytes) -> dict[str, np.ndarray]:
-    if not content.startswith(_CACHE_MAGIC):
-      raise _StaleError('it is not a ground-truth file')
-    line, _, payload = content[len(_CACHE_MAGIC):].partition(b'\n')
-    try:
-      header = json.loads(line)
-    except ValueError as error:
-      raise _StaleError('its header is damaged') from error
-    if not isinstance(header, dict):
-      raise _StaleError('its header is damaged')
-    if header.get('identity') != self._header['identity']:
-      raise _StaleError(_difference(header.get('identity')))
-    if header.get('inputs') != self._header['inputs']:
-      raise _StaleError('it was made from other draws')
-    if header.get('sha256') != hashlib.sha256(payload).hexdigest():
-      raise _StaleError('its contents do not match their checksum')
-    # The checksum holds: these are the arrays that were written.
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-      return dict(file)
-
-
-def _difference(identity: Any) -> str:
-  """Why a file is of something else."""
-  try:
-    version = json.loads(identity)['format_version']
-  except (KeyError, TypeError, ValueError):
-    return 'its header is damaged'
-  if version != CACHE_FORMAT_VERSION:
-    return (f'it has format version {version}, this program reads and writes '
-            f'{CACHE_FORMAT_VERSION}')
-  return 'it is of another problem'
-
-
-class _StaleError(Exception):
-  """Why a cache file is not used."""

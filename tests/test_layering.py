@@ -25,6 +25,7 @@ LEVELS = {
     'enn_ensembles.file_locks': 1,
     'enn_ensembles.heartbeats': 1,
     'enn_ensembles.preemption': 1,
+    'enn_ensembles.problem_cache': 1,
     'enn_ensembles.problems': 2,
     'enn_ensembles.training': 2,
     'enn_ensembles.evaluation': 2,

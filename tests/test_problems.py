@@ -14,6 +14,7 @@ import scipy.special
 import scipy.stats
 
 from enn_ensembles import file_locks
+from enn_ensembles import problem_cache
 from enn_ensembles import problems
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
@@ -364,7 +365,7 @@ def _with_header(content: bytes, **fields) -> bytes:
 def _another_version(content: bytes) -> bytes:
   identity = json.loads(content.split(b'\n', 2)[1])['identity']
   other = identity.replace(
-      f'"format_version":{problems.CACHE_FORMAT_VERSION}',
+      f'"format_version":{problem_cache.FORMAT_VERSION}',
       '"format_version":999')
   assert other != identity
   return _with_header(content, identity=other)
