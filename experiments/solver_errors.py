@@ -6,10 +6,10 @@ python -m experiments.solver_errors [--input_dim=100,1000] [--data_ratio=1,10]
 
 For every (D_x, lambda, seed): inputs are drawn, a function and its labels from
 them, and the posterior at --num_eval points is computed by
-`enn_ensembles.nngp.matrix_free`. Up to T = --max_dense_train also densely, and
-after every number of block steps: errors beside the bounds that the solver
-computes of them. Writes a CSV with one row per noise level and number of steps,
-and a plot beside it.
+`enn_ensembles.nngp.matrix_free`. Up to T = --max_dense_train also densely: the
+errors of the stds after every block step, and of the means after the last,
+beside the bounds that the solver computes of them. Writes a CSV with one row
+per noise level and number of steps, and a plot beside it.
 
 A large problem is solved once, with its bounds by block steps and residuals of
 its weights at --check_rows random rows, in float64:
@@ -89,53 +89,42 @@ def measure(input_dim: int, data_ratio: float, seed: int,
       normals_train=rng.standard_normal(num),
       noise=rng.standard_normal(num_train), strict=False,
       memory_budget_mb=memory_budget_mb)
-  final = matrix_free.solve(**arguments, checkpoint_path=checkpoint_path,
-                            progress=_print_progress)
-  # Targets are those of the final solution: the same truth for all.
-  arguments['targets'] = final.targets
-  del arguments['normals_train'], arguments['noise']
+  solution = matrix_free.solve(**arguments, checkpoint_path=checkpoint_path,
+                               progress=_print_progress)
   truth, dense_seconds = None, None
-  solutions = [final]
   if dense:
     started = time.monotonic()
     truth = posterior.posterior_moments(
         kernels.nngp(kernel, x_train), kernels.nngp(kernel, x_eval, x_train),
-        kernels.nngp_diag(kernel, x_eval), final.targets,
-        final.noise_variances)
+        kernels.nngp_diag(kernel, x_eval), solution.targets,
+        solution.noise_variances)
     dense_seconds = time.monotonic() - started
-    solutions[:0] = [matrix_free.solve(**arguments, max_block_steps=steps)
-                     for steps in range(1, final.num_block_steps)]
   checked = rng.choice(num_train, min(num_rows, num_train), replace=False)
   rows = []
-  for solution in solutions:
-    for level, noise_std in enumerate(noise_stds):
-      residuals = matrix_free.check_rows(kernel, x_train, solution, noise_std,
-                                         checked)
-      row = dict(
-          input_dim=input_dim, data_ratio=data_ratio, seed=seed,
-          noise_std=noise_std, num_block_steps=solution.num_block_steps,
-          std_error_bound=solution.std_error_bounds[level],
-          mean_error_bound=solution.mean_error_bounds[level],
-          residual_rms=solution.residual_norms[level] / np.sqrt(num_train),
-          residual_rms_checked=np.sqrt(np.mean(residuals**2)),
-          function_error=solution.function_error,
-          num_passes=solution.num_passes, seconds=solution.seconds,
-          dense_seconds=dense_seconds, memory_mb=solution.memory_mb,
-          peak_rss_mb=cli.peak_memory_mb(),
-          tile_dtype=solution.tile_dtype)
+  for level, noise_std in enumerate(noise_stds):
+    for step, (bounds, stds) in enumerate(
+        zip(solution.std_error_history, solution.std_history, strict=True), 1):
+      row = dict(input_dim=input_dim, data_ratio=data_ratio, seed=seed,
+                 noise_std=noise_std, num_block_steps=step,
+                 std_error_bound=bounds[level])
       if truth is not None:
-        moments, exact = solution.moments[level], truth[level]
-        row['std_error'] = np.max(np.abs(moments.std / exact.std - 1))
-        row['mean_error'] = np.max(
-            np.abs(moments.mean - exact.mean) / exact.std)
+        row['std_error'] = np.max(np.abs(stds[level] / truth[level].std - 1))
       rows.append(row)
-  if truth is None:
-    # Steps before the last have bounds only.
-    for step, bounds in enumerate(final.std_error_history[:-1], start=1):
-      rows += [dict(input_dim=input_dim, data_ratio=data_ratio, seed=seed,
-                    noise_std=noise_std, num_block_steps=step,
-                    std_error_bound=bound)
-               for noise_std, bound in zip(noise_stds, bounds, strict=True)]
+    # What is known of the last step alone.
+    residuals = matrix_free.check_rows(kernel, x_train, solution, noise_std,
+                                       checked)
+    rows[-1].update(
+        mean_error_bound=solution.mean_error_bounds[level],
+        residual_rms=solution.residual_norms[level] / np.sqrt(num_train),
+        residual_rms_checked=np.sqrt(np.mean(residuals**2)),
+        function_error=solution.function_error,
+        num_passes=solution.num_passes, seconds=solution.seconds,
+        dense_seconds=dense_seconds, memory_mb=solution.memory_mb,
+        peak_rss_mb=cli.peak_memory_mb(), tile_dtype=solution.tile_dtype)
+    if truth is not None:
+      rows[-1]['mean_error'] = np.max(
+          np.abs(solution.moments[level].mean - truth[level].mean)
+          / truth[level].std)
   return rows
 
 

@@ -72,7 +72,7 @@ FUNCTION_TOLERANCE = 1e-4
 _NUM_CHECKED_ROWS = 32
 _MAX_CG_STEPS = 200
 _MAX_LANCZOS_STEPS = 60
-_CHECKPOINT_VERSION = 2
+_CHECKPOINT_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Solution:
     function_error: bound of the root mean square error of f.
     eigenvalue_bound: lambda_min(K) is at least this.
     std_error_history: std_error_bounds after every block step, [steps, E].
+    std_history: the stds then, [steps, E, n].
     tile_error: estimated |computed R Q - R Q|, Frobenius norm.
     tile_dtype: 'float32' or 'float64'.
     num_passes: how often the remainder was applied, a survey not counted.
@@ -130,6 +131,7 @@ class Solution:
   function_error: Optional[float]
   eigenvalue_bound: float
   std_error_history: np.ndarray
+  std_history: np.ndarray
   tile_error: float
   tile_dtype: str
   num_passes: int
@@ -455,11 +457,11 @@ class _Solver:
     self._lanczos = None
     if self._drawn:
       self._lanczos = krylov_lib.Lanczos(self._normals[:len(self._x_train)])
-    history = self._run_variances()
+    history, stds = self._run_variances()
     function_error = 0.
     if self._drawn:
       function_error = self._run_function()
-    return self._run_means(history, function_error)
+    return self._run_means(history, stds, function_error)
 
   def _take_survey(self, survey: Optional[remainder.Survey]) -> None:
     """What bounds need to know of R; None where it needs no survey."""
@@ -486,10 +488,13 @@ class _Solver:
                               num_block_steps,
                               itemsize or self._split.dtype.itemsize)
 
-  def _run_variances(self) -> np.ndarray:
-    """Block steps until the stds are exact enough; bounds [steps, E].
+  def _run_variances(self) -> tuple[np.ndarray, np.ndarray]:
+    """Block steps until the stds are exact enough.
 
     Lanczos' method for f takes a step in every pass.
+
+    Returns:
+      Bounds [steps, E] and stds [steps, E, n].
     """
     krylov = self._krylov
     saved = self._load('step_0')
@@ -502,7 +507,7 @@ class _Solver:
                  sides=krylov.sides, rest=krylov.rest)
     else:
       krylov.set_start(**saved)
-    history = []
+    history, stds = [], []
     while True:
       step = len(krylov.blocks)
       saved = self._load(f'step_{step}')
@@ -510,6 +515,7 @@ class _Solver:
         if step == 1:
           self._take_survey(_unpack_survey(saved))
         history.append(saved['bounds'])
+        stds.append(saved['stds'])
         krylov.restore(saved)
         if self._lanczos is not None:
           self._lanczos.restore(saved)
@@ -517,9 +523,11 @@ class _Solver:
         product, tile_error, survey = self._block_product(survey=step == 1)
         outside = krylov.take(product, tile_error)
         del product
-        history.append(np.array([
-            self._stds(krylov.variances(krylov.factor(variance)), variance)[1]
-            for variance in self._noise_variances]))
+        found = [
+            self._stds(krylov.variances(krylov.factor(variance)), variance)
+            for variance in self._noise_variances]
+        stds.append(np.stack([std for std, _ in found]))
+        history.append(np.array([bound for _, bound in found]))
       error = float(np.max(history[-1])) / self._std_tolerance
       full = (step == self._max_block_steps
               or self._memory_mb(step + 1) > self._budget_mb)
@@ -529,11 +537,11 @@ class _Solver:
                         self._noise_variances[np.argmax(history[-1])])
         del outside
         lanczos = {} if self._lanczos is None else self._lanczos.state()
-        self._save(f'step_{step}', bounds=history[-1], **krylov.state(),
-                   **lanczos, **_pack_survey(survey))
+        self._save(f'step_{step}', bounds=history[-1], stds=stds[-1],
+                   **krylov.state(), **lanczos, **_pack_survey(survey))
         self._tell('variances', step, error)
       if len(krylov.blocks) == step:
-        return np.array(history)
+        return np.array(history), np.array(stds)
 
   def _block_product(self, survey: bool) -> tuple[
       np.ndarray, float, Optional[remainder.Survey]]:
@@ -605,7 +613,7 @@ class _Solver:
                      + self._noise_stds[:, None] * self._noise[None, :])
     return lanczos.error()
 
-  def _run_means(self, history: np.ndarray,
+  def _run_means(self, history: np.ndarray, std_history: np.ndarray,
                  function_error: float) -> Solution:
     """Conjugate gradients until the means are exact enough."""
     krylov = self._krylov
@@ -680,7 +688,8 @@ class _Solver:
         eval_function=eval_function,
         function_error=function_error if self._drawn else None,
         eigenvalue_bound=self._eigenvalue_bound,
-        std_error_history=history, tile_error=krylov.error,
+        std_error_history=history, std_history=std_history,
+        tile_error=krylov.error,
         tile_dtype=self._split.dtype.name, num_passes=self._num_passes,
         memory_mb=self._memory_mb(len(history)), seconds=self._seconds())
 
