@@ -65,6 +65,8 @@ _FIELDS = ('input_dim', 'data_ratio', 'seed', 'noise_std', 'num_block_steps',
 # The dense posterior has rounding errors of its own.
 _DENSE_ROUNDING = 1e-12
 
+_MOST_COLUMNS = 4  # Of the plot.
+
 Row = dict[str, Any]
 
 
@@ -143,11 +145,15 @@ def plot(rows: Sequence[Row]) -> bytes:
   matplotlib.use('Agg')
   from matplotlib import pyplot
   cells = sorted({(row['input_dim'], row['data_ratio']) for row in rows})
+  num_columns = min(len(cells), _MOST_COLUMNS)
+  num_rows = -(-len(cells) // num_columns)
   figure, axes = pyplot.subplots(
-      1, len(cells), figsize=(1 + 3.5 * len(cells), 3.5), sharey=True,
-      squeeze=False, layout='constrained')
+      num_rows, num_columns, figsize=(1 + 3 * num_columns, 0.5 + 3 * num_rows),
+      sharey=True, squeeze=False, layout='constrained')
+  for axis in axes.flat[len(cells):]:
+    axis.set_axis_off()
   levels = sorted({row['noise_std'] for row in rows})
-  for cell, axis in zip(cells, axes[0]):
+  for cell, axis in zip(cells, axes.flat):
     for number, level in enumerate(levels):
       own = [row for row in rows if row['noise_std'] == level
              and (row['input_dim'], row['data_ratio']) == cell]
@@ -157,15 +163,18 @@ def plot(rows: Sequence[Row]) -> bytes:
                         if row['seed'] == seed)
         steps, bounds, errors = zip(*points)
         first = seed == min(row['seed'] for row in own)
-        axis.plot(steps, bounds, '-', color=f'C{number}', linewidth=1,
+        axis.plot(steps, bounds, '-_', color=f'C{number}', linewidth=1,
                   label=f'noise std {level:g}' if first else None)
         if None not in errors:
           axis.plot(steps, errors, '.', color=f'C{number}')
     axis.axhline(matrix_free.STD_TOLERANCE, color='0.6', linewidth=1)
     axis.set(yscale='log', xlabel='block steps',
              title=f'$D_x$ = {cell[0]}, $\\lambda$ = {cell[1]:g}')
-    axis.xaxis.get_major_locator().set_params(integer=True)
-  axes[0, 0].set_ylabel('relative error of the std:\ndots; bounds: lines')
+    last = max(row['num_block_steps'] for row in rows
+               if (row['input_dim'], row['data_ratio']) == cell)
+    axis.set(xlim=(0.5, last + 0.5), xticks=range(1, last + 1))
+  for axis in axes[:, 0]:
+    axis.set_ylabel('relative error of the std:\ndots; bounds: lines')
   axes[0, 0].legend()
   stream = io.BytesIO()
   figure.savefig(stream, format='png', dpi=150)
@@ -217,6 +226,7 @@ def main(argv: Sequence[str]) -> int:
     last = max(row['num_block_steps'] for row in own)
     exact &= all(row['std_error_bound'] <= matrix_free.STD_TOLERANCE
                  and row['mean_error_bound'] <= matrix_free.MEAN_TOLERANCE
+                 and row['function_error'] <= matrix_free.FUNCTION_TOLERANCE
                  for row in own if row['num_block_steps'] == last)
     exact &= all(row.get(f'{name}_error', 0.)
                  <= row[f'{name}_error_bound'] + _DENSE_ROUNDING

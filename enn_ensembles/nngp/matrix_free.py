@@ -71,7 +71,7 @@ FUNCTION_TOLERANCE = 1e-4
 # Rows of R that are recomputed in float64 to measure the error of the tiles.
 _NUM_CHECKED_ROWS = 32
 _MAX_CG_STEPS = 200
-_MAX_LANCZOS_STEPS = 60
+_MAX_LANCZOS_STEPS = 300
 _CHECKPOINT_VERSION = 3
 
 
