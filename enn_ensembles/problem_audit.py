@@ -6,9 +6,7 @@ computed here afresh in float64:
 
 * equations: y_i = sum_j K_ij w_j + s^2 w_i at random training points i. Their
   misfit, relative to |y|, is to be what the solver says that it has left.
-* means: k(x, x_train) w is the stored mean at random test points. The matrix-free
-  solver adds the effect of the misfit to first order: more than the tolerance
-  and it was too large.
+* means: k(x, x_train) w is the stored mean at random test points.
 * labels: (y_val - val_mean) / sqrt(val_std^2 + epsilon^2) has mean square 1.
   This is what would show a wrong std. The points of a problem are correlated:
   their effective number is taken from the posterior covariances of test points.

@@ -15,7 +15,7 @@ from enn_ensembles.nngp import remainder
 # A direction that is this much shorter than the longest of its block is noise.
 # Much larger values (1e-5) can discard directions that matter.
 _DROP = 1e-7
-# What constants stand before eps in estimates of rounding errors; that of the
+# What stands before eps in estimates of float64's rounding errors; that of the
 # dense solution, which is compared with, included.
 _ROUNDING = 4.
 # Rows of tall matrices that are worked on at a time.
@@ -329,13 +329,13 @@ class Krylov:
     norms = (np.sqrt(np.maximum(squares, 0.))
              + self.error * np.max(self.scales)
              * np.linalg.norm(solutions, axis=0))
-    rounding = _ROUNDING * np.finfo(self.blocks[0].dtype).eps * self.prior
+    rounding = np.finfo(self.blocks[0].dtype).eps * self.prior
     if self.blocks[0].dtype == np.float64:
       # Of float32, `error` is far larger than this: the backward error of
       # solving by Cholesky's method (Higham 2002, theorem 10.3).
       amplified = np.abs(np.tril(factor)).T @ np.abs(solutions)
-      rounding += _ROUNDING * np.finfo(np.float64).eps * np.einsum(
-          'mn,mn->n', amplified, amplified)
+      rounding = _ROUNDING * (rounding + np.finfo(np.float64).eps * np.einsum(
+          'mn,mn->n', amplified, amplified))
     return Galerkin(variances, norms, solutions, rounding)
 
   def explained(self, solutions: np.ndarray, points: slice) -> np.ndarray:

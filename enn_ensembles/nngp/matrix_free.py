@@ -27,7 +27,8 @@ Q^T K Q + s^2 I, in float64.
 *Means.* A^-1 y is found by conjugate gradients (Hestenes & Stiefel 1952) with
 U U^T + const I as the preconditioner, from its Galerkin approximation. With c
 found and q its residual, the mean b^T A^-1 y is b^T c + a^T q + r^T A^-1 q; the
-last term is left out, and bounded likewise (Cauchy & Schwarz).
+last term is left out, and bounded likewise (Cauchy & Schwarz). The others are
+b^T w with the weights w = c + Q (Q^T A Q)^-1 Q^T q.
 
 *The lower bound of A.* `remainder` bounds R from below by a diagonal mu >= 0:
 so r^T A^-1 r <= sum_i r_i^2 / (mu_i + s^2).
@@ -70,6 +71,8 @@ FUNCTION_TOLERANCE = 1e-4
 
 # Rows of R that are recomputed in float64 to measure the error of the tiles.
 _NUM_CHECKED_ROWS = 32
+# Rows of the equations that tell how well the weights solve them.
+_NUM_RESIDUAL_ROWS = 256
 _MAX_CG_STEPS = 200
 _MAX_LANCZOS_STEPS = 300
 _CHECKPOINT_VERSION = 3
@@ -103,7 +106,7 @@ class Solution:
     moments: at x_eval, per noise level.
     std_error_bounds: relative errors of the stds are at most this, [E].
     mean_error_bounds: errors of the means, in posterior stds, [E].
-    residual_norms: |y - (K + s^2 I) weights|, [E].
+    residual_norms: |y - (K + s^2 I) weights|, estimated from rows, [E].
     converged: whether all bounds, the function's too, meet their tolerances.
     function: f at x_train, [T]; None if targets were given, as the next two.
     eval_function: f at the last points of x_eval, [number of normals_eval].
@@ -564,11 +567,12 @@ class _Solver:
     if self._lanczos is not None:
       self._lanczos.take(product[:, block.shape[1]:])
       product = product[:, :block.shape[1]]
-    rows = self._checked_rows()
-    exact = kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
-    exact -= self._features[rows] @ self._features.T
-    error = np.linalg.norm(krylov_lib.inner(exact.T, block) - product[rows])
-    error *= np.sqrt(len(self._x_train) / len(rows))
+    def difference(rows: np.ndarray) -> np.ndarray:
+      exact = kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
+      exact -= self._features[rows] @ self._features.T
+      return krylov_lib.inner(exact.T, block) - product[rows]
+
+    error = np.linalg.norm(self._norm_from_rows(_NUM_CHECKED_ROWS, difference))
     return product, float(error), found
 
   def _stds(self, solved: krylov_lib.Galerkin, noise_variance: float
@@ -654,18 +658,22 @@ class _Solver:
       self._save('means', step=step, **gradients.state())
       self._tell('means', step,
                  float(np.max(gradients.norms() / allowed)))
-    means = self._cross_times(gradients.weights)
-    corrections = krylov.project(gradients.residuals)
-    for e, solution in enumerate(solutions):
-      means[:, e] += solution.T @ corrections[:, e]
+    # Galerkin's correction: means of these weights are b^T c + a^T q.
+    sides = krylov.project(gradients.residuals)
+    weights = gradients.weights + krylov.lift(np.concatenate(
+        [krylov.solve(krylov.factor(variance), sides[:, e:e + 1])
+         for e, variance in enumerate(variances)], 1))
+    means = self._cross_times(weights)
     num = len(self._noise_stds)
     # Residuals are known up to what tiles and recursions have rounded.
-    rounding = self._residual_errors(targets, variances, gradients)
+    rounding = self._norm_from_rows(_NUM_CHECKED_ROWS, lambda rows: (
+        self._residuals(rows, targets, variances, gradients.weights)
+        - gradients.residuals[rows]))
     norms = gradients.norms() + rounding * np.max(krylov.scales)
     mean_errors = self._mean_tolerance * norms / allowed + lengths * rounding
     if self._split.dtype == np.float64:
       # Of float32, tiles round far more than this last product.
-      sizes = self._cross_times(gradients.weights, np.abs)
+      sizes = self._cross_times(weights, np.abs)
       mean_errors += np.finfo(np.float64).eps * np.max(
           sizes / np.stack(stds, axis=1), axis=0)
     eval_function = None
@@ -674,13 +682,14 @@ class _Solver:
     return Solution(
         noise_stds=self._noise_stds, noise_variances=self._noise_variances,
         targets=self._targets,
-        weights=np.ascontiguousarray(gradients.weights[:, :num].T),
+        weights=np.ascontiguousarray(weights[:, :num].T),
         moments=[posterior.Moments(mean=means[:, e].copy(), std=stds[e],
                                    covariances=covariances[e])
                  for e in range(num)],
         std_error_bounds=history[-1], mean_error_bounds=mean_errors[:num],
-        residual_norms=(np.linalg.norm(gradients.residuals, axis=0)
-                        + rounding)[:num],
+        residual_norms=self._norm_from_rows(
+            _NUM_RESIDUAL_ROWS, lambda rows: self._residuals(
+                rows, targets, variances, weights))[:num],
         converged=bool(np.all(history[-1] <= self._std_tolerance)
                        and np.all(mean_errors <= self._mean_tolerance)
                        and function_error <= self._function_tolerance),
@@ -693,20 +702,23 @@ class _Solver:
         tile_dtype=self._split.dtype.name, num_passes=self._num_passes,
         memory_mb=self._memory_mb(len(history)), seconds=self._seconds())
 
-  def _residual_errors(self, targets: np.ndarray, variances: np.ndarray,
-                       gradients: krylov_lib.ConjugateGradients) -> np.ndarray:
-    """Estimated |computed - true residual|, [E], from rows in float64."""
-    rows = self._checked_rows()
-    exact = (targets[rows] - variances * gradients.weights[rows]
-             - kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
-             @ gradients.weights)
-    return (np.linalg.norm(exact - gradients.residuals[rows], axis=0)
-            * np.sqrt(len(self._x_train) / len(rows)))
+  def _residuals(self, rows: np.ndarray, targets: np.ndarray,
+                 variances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """targets - (K + s_e^2 I) weights at some rows, [rows, E], in float64."""
+    return targets[rows] - variances * weights[rows] - kernels.nngp(
+        self._kernel, self._x_train[rows], self._x_train) @ weights
 
-  def _checked_rows(self) -> np.ndarray:
+  def _norm_from_rows(self, num_rows: int,
+                      of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Estimated norms of the columns of a [T, m] of which rows are known."""
+    rows = self._some_rows(num_rows)
+    return np.linalg.norm(of(rows), axis=0) * np.sqrt(
+        len(self._x_train) / len(rows))
+
+  def _some_rows(self, num_rows: int) -> np.ndarray:
     num_train = len(self._x_train)
     return np.random.default_rng(0).choice(
-        num_train, min(_NUM_CHECKED_ROWS, num_train), replace=False)
+        num_train, min(num_rows, num_train), replace=False)
 
   def _draw_eval(self, mean: np.ndarray, solution: np.ndarray) -> np.ndarray:
     """f at the last points of x_eval, given f at x_train."""
