@@ -742,10 +742,11 @@ _START_SECONDS = 3.  # Tracing, compiling, reading the cache: per unit.
 _NUM_POINTS = 1000  # Test points; as many validation points.
 _DRAWS_PER_SECOND = 2e7  # Normals drawn: x of every seed, in every unit.
 _SOLVER_FLOPS = 8e10  # Dense linear algebra in float64.
-_TILE_FLOPS = 6e10  # The matrix-free solver's products.
-# Passes of that solver over the kernel: with U, with as many vectors as points
-# (block steps), and with few (conjugate gradients and a survey).
-_NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 2, 6
+_TILE_FLOPS = 1e11  # The matrix-free solver's products.
+# Passes of that solver over the kernel besides the first, at T = 100,000: with as
+# many vectors as there are points (block steps), and with few (Lanczos' method
+# and conjugate gradients).
+_NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 3, 7
 
 
 def estimate_seconds(unit: WorkUnit) -> float:

@@ -21,6 +21,8 @@ from enn_ensembles import problem_audit
 from enn_ensembles import problem_export
 from enn_ensembles import problems
 from enn_ensembles import results
+from enn_ensembles import runner
+from enn_ensembles import sweep_status
 from enn_ensembles import sweeps
 from experiments import cli
 from experiments import grid_flags
@@ -32,6 +34,10 @@ _NUM_ROWS = flags.DEFINE_integer(
 _EXPORT_DIR = flags.DEFINE_string(
     'export_dir', None, 'Also write each problem as .npz and .json there; made '
     'if missing.')
+
+
+# What takes longer is announced.
+_LONG_SECONDS = 60.
 
 
 def _groups(config: sweeps.SweepConfig) -> list[sweeps.WorkUnit]:
@@ -73,6 +79,12 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   start, done = time.perf_counter(), 0.
   for number, unit in enumerate(units, 1):
     before = time.perf_counter()
+    seconds = _estimate(unit) / len(runner.available_cores())
+    if seconds > _LONG_SECONDS:
+      print(f'[{before - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
+            f'T = {unit.num_train}, about '
+            f'{sweep_status.duration_text(seconds)} unless it is in the cache',
+            flush=True)
     group = _make(unit, cache_dir)
     _export(group)
     now = time.perf_counter()
