@@ -5,9 +5,10 @@ python -m experiments.kill_test --output_dir=DIR
 A sweep of 66 work units is run once undisturbed. Then it is started, killed at
 a random moment and started again, until that has happened --num_kills times
 with each signal; sweeps that get done meanwhile are compared with the plain one and
-begun anew. After every kill the results folder must be readable, no unit that
-was written may change, and no process may be left. Then 16 processes share one
-sweep, one results folder and one problem cache.
+begun anew, without the problems they have made. After every kill the results
+folder must be readable, no unit that was written may change, and no process may
+be left; no lock after a sweep. Then 16 processes share one sweep, one results
+folder and one problem cache.
 
 The files of the leaderboard must be those of the plain run, but for the columns
 of timings.
@@ -227,6 +228,7 @@ class _KillTest:
 
   def __init__(self, folder: pathlib.Path, quick: bool, seed: int):
     self._folder = folder
+    self._problems = folder / 'problems'
     self._random = random.Random(seed)
     (folder / 'config.py').write_text(_QUICK_CONFIG if quick else _CONFIG)
     (folder / 'quick_agent.py').write_text(_QUICK_AGENT)
@@ -241,7 +243,7 @@ class _KillTest:
   def _flags(self, name: str, *more: str) -> list[str]:
     return [f'--config={self._folder / "config.py"}',
             f'--results_dir={self._folder / name}', *self._agent,
-            f'--cache_dir={self._folder / "problems"}',
+            f'--cache_dir={self._problems}',
             f'--compilation_cache_dir={self._folder / "compiled"}', *more]
 
   def run_plain(self, num_workers: Iterable[int]) -> None:
@@ -274,6 +276,8 @@ class _KillTest:
     while tally.kills < num_kills:
       num = num_workers[tally.sweeps % len(num_workers)]
       name = f'{signal_name}{tally.sweeps}'
+      # Kills are to come while problems are made, too.
+      shutil.rmtree(self._problems, ignore_errors=True)
       while not self._run_and_kill(name, signal_name, num, tally, num_kills):
         pass
       tally.sweeps += 1
@@ -348,7 +352,8 @@ class _KillTest:
     for table, rows in self._plain[num_workers].items():
       if tables[table] != rows:
         raise _Failure(f'{name}: {table} is not that of the plain run')
-    left = list((self._folder / name).glob('checkpoints/*'))
+    left = [*(self._folder / name).glob('checkpoints/*'),
+            *self._problems.glob('*.lock')]
     if left:
       raise _Failure(f'{left} are left')
 
@@ -366,7 +371,7 @@ class _KillTest:
       raise _Failure(f'processes that share a folder ended with {codes}')
     folder = self._folder / 'shared'
     left = [path for root in (folder, cache) for path in root.rglob('.*')]
-    left += list((folder / 'running').glob('*'))
+    left += [*(folder / 'running').glob('*'), *cache.glob('*.lock')]
     if left:
       raise _Failure(f'{left} are left')
     tables = _read_tables(folder, self._folder / 'shared.board')

@@ -221,6 +221,7 @@ def test_the_kill_test(tmp_path):
   folder = tmp_path / 'out' / 'plain1.board'
   test = kill_test._KillTest.__new__(kill_test._KillTest)
   test._folder = tmp_path / 'out'
+  test._problems = test._folder / 'problems'
   plain = kill_test._read_tables(tmp_path / 'out' / 'plain1', folder)
   test._plain = {'1': plain}
   test._compare('SIGTERM0', '1')
@@ -228,6 +229,11 @@ def test_the_kill_test(tmp_path):
   assert 'train_seconds' not in plain['scores.csv'][0]
   plain['scores.csv'][0]['kl_estimate'] += '1'
   with pytest.raises(kill_test._Failure, match='scores.csv is not that of'):
+    test._compare('SIGTERM0', '1')
+  plain['scores.csv'][0]['kl_estimate'] = (
+      plain['scores.csv'][0]['kl_estimate'][:-1])
+  (test._problems / 'D2_l1_s0_function.lock').touch()
+  with pytest.raises(kill_test._Failure, match='function.lock.* are left'):
     test._compare('SIGTERM0', '1')
 
 
