@@ -72,18 +72,31 @@ def _is_at(file, path: pathlib.Path) -> bool:
 def claim_memory(memory_mb: float) -> contextlib.AbstractContextManager[None]:
   """Waits for other large work of this user on this machine.
 
-  Work is large if one of it per core would not fit into the machine's memory:
-  that is done one at a time, all other at once.
+  Work is large if it would not fit into the machine's memory as often as there
+  are processes that have as many cores as this one, and twice: that is done one
+  at a time, all other at once.
 
   Args:
     memory_mb: what the work needs, MB of 10^6 bytes.
   """
-  cores, memory = os.cpu_count() or 1, _machine_memory_mb()
-  if memory is None or memory_mb * cores <= _SHARE_OF_MEMORY * memory:
+  memory = _machine_memory_mb()
+  num_processes = max(2, _machine_cores() // _own_cores())
+  if memory is None or memory_mb * num_processes <= _SHARE_OF_MEMORY * memory:
     return contextlib.nullcontext()
   user = os.getuid() if hasattr(os, 'getuid') else 'all'
   return claim(pathlib.Path(tempfile.gettempdir(),
                             _MACHINE_LOCK.format(user=user)))
+
+
+def _machine_cores() -> int:
+  return os.cpu_count() or 1
+
+
+def _own_cores() -> int:
+  """Cores that this process may use: a worker's, or a cluster job's."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return _machine_cores()
 
 
 def _machine_memory_mb() -> float | None:

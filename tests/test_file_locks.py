@@ -82,11 +82,15 @@ def test_a_folder_without_locks_makes_nobody_wait(tmp_path):
     pass
 
 
-@pytest.mark.parametrize('memory_mb, together', [(1000., 4), (2000., 1)])
-def test_large_work_is_done_one_at_a_time(memory_mb, together, tmp_path,
-                                          monkeypatch):
-  """Four cores and 8 GB: of 1 GB each four fit, of 2 GB not quite."""
-  monkeypatch.setattr(file_locks.os, 'cpu_count', lambda: 4)
+@pytest.mark.parametrize('memory_mb, own_cores, together', [
+    (1000., 2, 4), (2000., 2, 1),
+    # Fewer processes have room beside each other, but always two.
+    (2000., 3, 4), (2000., 8, 4), (3500., 8, 1)])
+def test_large_work_is_done_one_at_a_time(memory_mb, own_cores, together,
+                                          tmp_path, monkeypatch):
+  """8 cores and 8 GB; two cores each: of 1 GB four fit, of 2 GB not quite."""
+  monkeypatch.setattr(file_locks, '_machine_cores', lambda: 8)
+  monkeypatch.setattr(file_locks, '_own_cores', lambda: own_cores)
   monkeypatch.setattr(file_locks, '_machine_memory_mb', lambda: 8000.)
   monkeypatch.setattr(file_locks.tempfile, 'gettempdir', lambda: tmp_path)
   inside, most = [], []
