@@ -746,9 +746,10 @@ class _Group:
         file_locks.remove_abandoned(lock)
       return list(found.values())
     with (contextlib.nullcontext() if lock is None else file_locks.claim(lock)):
-      # Whoever had the claim before has perhaps made it.
-      with file_locks.claim_memory(0. if all(self.read(configs).values()) else
-                                   self._memory_mb):
+      found = self.read(configs)
+      if all(found.values()):  # Made by whoever had the claim before.
+        return list(found.values())
+      with file_locks.claim_memory(self._memory_mb):
         return self._compute(configs)
 
   def read(self, configs: Sequence[ProblemConfig]
