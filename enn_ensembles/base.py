@@ -13,11 +13,13 @@ Shape letters used everywhere: B data points in a batch, D input dimension,
 J indices, K members or options, T training points, S seeds, E noise levels.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
-import hashlib
-import json
 import sys
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Protocol, Union
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
 
 import chex
 import jax
@@ -48,7 +50,7 @@ class OutputWithPrior(NamedTuple):
     return self.train + jax.lax.stop_gradient(self.prior)
 
 
-Output = Union[Array, OutputWithPrior]
+Output = Array | OutputWithPrior
 
 
 def make_output(train: Array, prior: Array) -> OutputWithPrior:
@@ -82,6 +84,7 @@ class EpistemicIndexer(Protocol):
   def __call__(self, key: chex.PRNGKey) -> Index:
     """One index, drawn from its reference distribution."""
 
+
   # An indexer may also offer
   #   support() -> Index or None: all indices stacked along a first axis, as
   #     numpy arrays, or None where there are infinitely many. Missing = None.
@@ -89,7 +92,7 @@ class EpistemicIndexer(Protocol):
   #     target noise depends on the index, see `losses.make_regression_loss`.
 
 
-def get_support(indexer: EpistemicIndexer) -> Optional[Index]:
+def get_support(indexer: EpistemicIndexer) -> Index | None:
   """All indices of a finite indexer stacked as [J, ...] numpy, or None."""
   support = getattr(indexer, 'support', None)
   return None if support is None else support()
@@ -116,8 +119,8 @@ class EpistemicNetwork:
   apply: Callable[..., tuple[Output, State]]
   init: Callable[..., tuple[Params, State]]
   indexer: EpistemicIndexer
-  apply_indices: Optional[Callable[..., tuple[Output, State]]] = None
-  images: Optional[Callable[[Params, State, Array], Any]] = None
+  apply_indices: Callable[..., tuple[Output, State]] | None = None
+  images: Callable[[Params, State, Array], Any] | None = None
 
 
 def get_images(network: EpistemicNetwork, params: Params, state: State,
@@ -128,7 +131,7 @@ def get_images(network: EpistemicNetwork, params: Params, state: State,
 
 
 def apply_indices(network: EpistemicNetwork, params: Params, state: State,
-                  x: Array, indices: Optional[Index],
+                  x: Array, indices: Index | None,
                   images: Any = None) -> tuple[Output, State]:
   """Forwards any network, ours or DeepMind's, over many indices.
 
@@ -214,37 +217,3 @@ class Agent(Protocol):
   def __call__(self, data: Data, prior: PriorKnowledge,
                key: chex.PRNGKey) -> EpistemicSampler:
     """Learns from one problem and returns draws of its posterior."""
-
-
-def canonical_json(config: Any) -> str:
-  """One text for one config: sorted keys, no spaces, dataclasses as dicts.
-
-  Integers and equal floats give the same text (1 and 1.0 are one setting).
-
-  Raises:
-    ValueError: a value has no such text (a function, NaN, an array).
-  """
-
-  def plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-      value = {f.name: getattr(value, f.name)
-               for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-      return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-      return [plain(v) for v in value]
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-      return value
-    if isinstance(value, (int, np.integer)):
-      return int(value)
-    if isinstance(value, (float, np.floating)):
-      return int(value) if float(value).is_integer() else float(value)
-    raise ValueError(f'a config cannot hold {value!r} ({type(value).__name__}).')
-
-  return json.dumps(plain(config), sort_keys=True, separators=(',', ':'),
-                    allow_nan=False)
-
-
-def config_hash(config: Any) -> str:
-  """The first ten hexadecimal digits of the config's SHA-256."""
-  return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:10]

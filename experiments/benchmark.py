@@ -3,24 +3,26 @@
 python -m experiments.benchmark [--quick] [--agents=ensemble,bbb]
     [--input_dim=10,100,1000] [--data_ratio=10] [--num_workers=2]
 
-Prints a table, and writes all columns to a CSV; `enn_ensembles/benchmarking.py`
+Prints a table, and writes all columns to a CSV; `enn_ensembles/studies/speed/benchmarking.py`
 says what is measured and how. The default takes about ten minutes on two cores,
 --quick about one.
 """
 
+from collections.abc import Sequence
 import csv
 import io
 import os
 import pathlib
 import time
-from typing import Any, Sequence
+from typing import Any
 
 from absl import flags
 
-from enn_ensembles import benchmarking
-from enn_ensembles import results
-from enn_ensembles import runner
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
+from enn_ensembles.machine import files
+from enn_ensembles.studies.speed import benchmarking
+from enn_ensembles.sweeps import one_unit
 from experiments import cli
 
 _AGENTS = flags.DEFINE_list(
@@ -89,7 +91,7 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
       data_ratio=tuple(cli.numbers(_DATA_RATIO, float)),
       seed=tuple(range(_NUM_SEEDS.value * num_workers)))
   units = sweeps.expand(sweeps.override(config, agents=agents))
-  runner.check_units(units)
+  one_unit.check_units(units)
   return sorted(units, key=lambda u: (u.input_dim, u.data_ratio))
 
 
@@ -129,7 +131,7 @@ def format_csv(rows: Sequence[benchmarking.Row]) -> bytes:
 def _check_output(path: pathlib.Path) -> None:
   if path.is_dir():
     raise ValueError(f'output must be a file, got the folder {str(path)!r}.')
-  results.make_folder(path.parent, 'the folder of output')
+  files.make_folder(path.parent, 'the folder of output')
 
 
 def main(_) -> int:
@@ -144,12 +146,12 @@ def main(_) -> int:
 
   start, rows = time.perf_counter(), []
   print(f'{len(units)} cases, {_NUM_WORKERS.value} worker(s) on '
-        f'{len(runner.available_cores())} cores, load average '
+        f'{len(devices.available_cores())} cores, load average '
         f'{os.getloadavg()[0]:.2f}', flush=True)
   for row in benchmarking.run(units, options, _NUM_WORKERS.value):
     rows.append(row)
     # Every time, in one piece: a long run that is stopped leaves what it has.
-    results.write_atomically(output, format_csv(rows))
+    files.write_atomically(output, format_csv(rows))
     plain = ('' if row['ratio_min'] is None else
              f', plain {_text(row["plain_seconds_min"])} s '
              f'({_text(row["ratio_min"])} times)')

@@ -5,8 +5,8 @@ python -m experiments.build_leaderboard --results_dir=DIR --output_dir=OUT
 
 from absl import flags
 
-from enn_ensembles import leaderboard
-from enn_ensembles import report
+from enn_ensembles.report import html_page
+from enn_ensembles.report import leaderboard
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -19,7 +19,7 @@ _MARKDOWN = flags.DEFINE_bool(
 
 
 def main(_) -> None:
-  tables, paths = report.build(_RESULTS_DIR.value, _OUTPUT_DIR.value)
+  tables, paths = html_page.build(_RESULTS_DIR.value, _OUTPUT_DIR.value)
   print(leaderboard.format_table(
       tables, 'markdown' if _MARKDOWN.value else 'text'))
   print()

@@ -4,9 +4,11 @@ A mistake of the user is a ValueError with a message written for that user: the
 command prints it as one line and exits with 2. A bug keeps its traceback.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import logging as python_logging
 import sys
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 try:
   import resource
@@ -18,7 +20,7 @@ from absl import flags
 from absl import logging
 
 
-def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
+def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
   """Parses the flags, runs `main(argv)` and exits with what it returns.
 
   With --verbosity=1 a ValueError keeps its traceback too.
@@ -30,7 +32,7 @@ def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
   # At level info jax lists the accelerators that it did not find.
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
 
-  def guarded(argv: Sequence[str]) -> Optional[int]:
+  def guarded(argv: Sequence[str]) -> int | None:
     try:
       if len(argv) > 1:
         raise ValueError(f'unknown argument {argv[1]!r}: everything is given '
@@ -45,7 +47,7 @@ def run_main(main: Callable[[Sequence[str]], Optional[int]]) -> None:
   app.run(guarded)
 
 
-def peak_memory_mb() -> Optional[float]:
+def peak_memory_mb() -> float | None:
   """The most this process has held, MB; None where the system does not say."""
   if resource is None:
     return None
@@ -55,7 +57,7 @@ def peak_memory_mb() -> Optional[float]:
 
 
 def numbers(flag: flags.FlagHolder,
-            kind: Callable[[str], Any]) -> Optional[list[Any]]:
+            kind: Callable[[str], Any]) -> list[Any] | None:
   """The values of a list flag as numbers; None if it was not given.
 
   Raises:

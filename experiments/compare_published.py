@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles import agents
-from enn_ensembles import evaluation
 from enn_ensembles import problems
-from enn_ensembles import training
+from enn_ensembles.scoring import evaluation
+from enn_ensembles.training import loop
 from experiments import cli
 
 _PROBLEMS_DIR = flags.DEFINE_string(
@@ -70,7 +70,8 @@ def read_published(path: pathlib.Path) -> pd.DataFrame:
   missing = [name for name in [*CELL, 'agent', 'kl_estimate']
              if name not in table]
   if missing:
-    raise ValueError(f'published_csv {str(path)!r} has no column {missing[0]!r}.')
+    raise ValueError(
+        f'published_csv {str(path)!r} has no column {missing[0]!r}.')
   return table
 
 
@@ -102,7 +103,7 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
   stored = np.load(path)
   repeat = lambda a: np.broadcast_to(a, (num_agent_seeds, *a.shape))
   seeds = range(num_agent_seeds)
-  trained = training.train(
+  trained = loop.train(
       agent, repeat(stored['x_train']),
       repeat(stored['y_train'].reshape(1, -1, 1)), np.array([noise_std]),
       np.stack([problems.agent_key(seed) for seed in seeds]))

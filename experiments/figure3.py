@@ -3,21 +3,22 @@
 python -m experiments.figure3 --output_dir=figures [--num_options=2,3,4,5]
     [--batch_size=32] [--repeats=5] [--dtype=float32]
 
-Writes figure3.csv and figure3.png; `enn_ensembles/ole_benchmark.py` says what
+Writes figure3.csv and figure3.png; `enn_ensembles/studies/layer_ensembles/ole_benchmark.py` says what
 the network is, what is measured and how. The default takes about three minutes
 on one core.
 """
 
+from collections.abc import Sequence
 import csv
 import io
 import pathlib
-from typing import Any, Sequence
+from typing import Any
 
 from absl import flags
 import jax
 
-from enn_ensembles import ole_benchmark
-from enn_ensembles import results
+from enn_ensembles.machine import files
+from enn_ensembles.studies.layer_ensembles import ole_benchmark
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -69,19 +70,19 @@ def main(_) -> int:
   jax.config.update('jax_enable_x64', True)
   # All that can be wrong is found before any work starts.
   options = ole_benchmark.OleBenchmarkOptions(
-      batch_size=_BATCH_SIZE.value, repeats=_REPEATS.value,
-      dtype=_DTYPE.value, channels=tuple(cli.numbers(_CHANNELS, int)), hidden=_HIDDEN.value,
+      batch_size=_BATCH_SIZE.value, repeats=_REPEATS.value, dtype=_DTYPE.value,
+      channels=tuple(cli.numbers(_CHANNELS, int)), hidden=_HIDDEN.value,
       seconds=_SECONDS.value)
   measured = ole_benchmark.run(cli.numbers(_NUM_OPTIONS, int), options)
-  folder = results.make_folder(pathlib.Path(_OUTPUT_DIR.value), 'output_dir')
+  folder = files.make_folder(pathlib.Path(_OUTPUT_DIR.value), 'output_dir')
 
   rows = []
   for row in measured:
     rows.append(row)
     # Every time, in one piece: a run that is stopped leaves what it has.
-    results.write_atomically(folder / 'figure3.csv', format_csv(rows))
+    files.write_atomically(folder / 'figure3.csv', format_csv(rows))
     print(format_line(row), flush=True)
-  results.write_atomically(folder / 'figure3.png',
+  files.write_atomically(folder / 'figure3.png',
                            ole_benchmark.make_picture(rows))
   last = rows[-1]
   print(f'{last["device"]}, {last["num_cores"]} core(s), load average '

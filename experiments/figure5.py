@@ -7,7 +7,7 @@ python -m experiments.figure5 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure5.png and figure5.csv; prints what is missing or left out.
 """
 
-from enn_ensembles import figures
+from enn_ensembles.studies.layer_ensembles import figures
 from experiments import cli
 from experiments import figure_command
 

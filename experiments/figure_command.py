@@ -1,11 +1,12 @@
 """What the commands of figures 2, 4 and 5 share: rows in, picture and CSV out."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
-from enn_ensembles import figures
-from enn_ensembles import leaderboard
+from enn_ensembles.report import leaderboard
+from enn_ensembles.studies.layer_ensembles import figures
 
 _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders that sweeps have written to.', required=True)

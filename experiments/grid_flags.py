@@ -2,13 +2,13 @@
 
 import os
 import pathlib
-from typing import Optional
 
 from absl import flags
 
 from enn_ensembles import problems
-from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import files
+from enn_ensembles.machine import job_arrays
 from experiments import cli
 
 _CONFIG = flags.DEFINE_string(
@@ -32,7 +32,8 @@ _REFERENCE = flags.DEFINE_string(
     'reference', None, 'bayes: the exact posterior. enn2021: with the noise '
     'variance of the published testbeds, to compare with their numbers.')
 _KERNEL = flags.DEFINE_string(
-    'kernel', None, 'Prior of the problems: activation (relu or erf) and number '
+    'kernel', None,
+    'Prior of the problems: activation (relu or erf) and number '
     'of hidden layers. Default: that of the config, else relu2.')
 _NUM_ENN_SAMPLES = flags.DEFINE_integer(
     'num_enn_samples', None, 'Draws of agents that are not enumerated.')
@@ -42,7 +43,7 @@ _DTYPE = flags.DEFINE_string(
     'dtype', None, 'Precision of training, float32 or float64.')
 
 _TASK_INDEX = flags.DEFINE_integer(
-    'task_index', None, 'Which share of the work is this process\'s, from 0. '
+    'task_index', None, "Which share of the work is this process's, from 0. "
     'Default: as the job array says that it is in, else all.')
 _NUM_TASKS = flags.DEFINE_integer(
     'num_tasks', None, 'Into how many shares the work is cut.')
@@ -52,8 +53,9 @@ _CACHE_DIR = flags.DEFINE_string(
 _SOLVER = flags.DEFINE_string(
     'solver', None, 'How posteriors are computed: dense, matrix_free, or auto '
     'for dense where it fits into the memory. They draw other functions.')
-_SOLVER_MEMORY_MB = flags.DEFINE_float(
-    'solver_memory_mb', problems.SOLVER_MEMORY_MB, 'Memory that a solver may take.')
+_SOLVER_MEMORY_MB = flags.DEFINE_float('solver_memory_mb',
+                                       problems.SOLVER_MEMORY_MB,
+                                       'Memory that a solver may take.')
 
 
 def read_sweep() -> sweeps.SweepConfig:
@@ -76,18 +78,18 @@ def read_sweep() -> sweeps.SweepConfig:
       solver=_SOLVER.value)
 
 
-def agent_module() -> Optional[str]:
+def agent_module() -> str | None:
   """The file of an agent of one's own, None for none."""
   return _AGENT_MODULE.value
 
 
-def task() -> sweeps.Task:
+def task() -> job_arrays.Task:
   """Which share of the work is this process's: as flags or its array say.
 
   Raises:
     ValueError: as `sweeps.choose_task`.
   """
-  return sweeps.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)
+  return job_arrays.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)
 
 
 def solver_memory_mb() -> float:
@@ -95,16 +97,16 @@ def solver_memory_mb() -> float:
   return _SOLVER_MEMORY_MB.value
 
 
-def problem_cache() -> Optional[str]:
+def problem_cache() -> str | None:
   """The folder of the ground-truth cache, made if missing; None for none."""
   return cache_folder(_CACHE_DIR, 'problems')
 
 
-def cache_folder(flag: flags.FlagHolder, name: str) -> Optional[str]:
+def cache_folder(flag: flags.FlagHolder, name: str) -> str | None:
   """The folder a cache flag means, made if missing; None for no cache."""
   if flag.value == '':  # pylint: disable=g-explicit-bool-comparison
     return None
   home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
       pathlib.Path.home(), '.cache')
   folder = flag.value or os.path.join(home, 'enn_ensembles', name)
-  return str(results.make_folder(folder, flag.name))
+  return str(files.make_folder(folder, flag.name))

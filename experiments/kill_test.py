@@ -16,6 +16,8 @@ of timings.
 Exit codes: 0 all is as it must be; 1 something is not; 2 bad input.
 """
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import csv
 import dataclasses
 import json
@@ -27,13 +29,14 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any
 
 from absl import flags
 
-from enn_ensembles import preemption
-from enn_ensembles import report
 from enn_ensembles import results
+from enn_ensembles.machine import files
+from enn_ensembles.machine import preemption
+from enn_ensembles.report import html_page
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -212,7 +215,7 @@ def _is_timing(column: str) -> bool:
 def _read_tables(results_dir: pathlib.Path,
                  output_dir: pathlib.Path) -> dict[str, list[dict[str, str]]]:
   """The leaderboard's csv files without their timings."""
-  _, paths = report.build(results_dir, output_dir)
+  _, paths = html_page.build(results_dir, output_dir)
   tables = {}
   for name, path in paths.items():
     if name.endswith('.csv'):
@@ -393,7 +396,7 @@ def _make_folder(path: str) -> pathlib.Path:
       raise ValueError(f'output_dir {path!r} is not empty and was not made by '
                        'a kill test.')
     shutil.rmtree(folder)
-  results.make_folder(folder, 'output_dir')
+  files.make_folder(folder, 'output_dir')
   (folder / _MARK).touch()
   return folder
 
@@ -417,7 +420,7 @@ def _check_flags() -> list[int]:
   return num_workers
 
 
-def main(_) -> Optional[int]:
+def main(_) -> int | None:
   num_workers = _check_flags()
   test = _KillTest(_make_folder(_OUTPUT_DIR.value), _QUICK.value, _SEED.value)
   try:

@@ -5,25 +5,25 @@ python -m experiments.make_problems --config=testbed_configs/paper.py \
     [--export_dir=DIR]
 
 --verify computes nothing new: it checks what is in the cache by arithmetic of
-its own (`enn_ensembles/problem_audit.py`) and says what fails or is missing.
+its own (`enn_ensembles/problems/audit.py`) and says what fails or is missing.
 
 Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad input.
 """
 
+from collections.abc import Sequence
 import pathlib
 import time
-from typing import Sequence
 
 from absl import flags
 import jax
 
-from enn_ensembles import problem_audit
-from enn_ensembles import problem_export
 from enn_ensembles import problems
-from enn_ensembles import results
-from enn_ensembles import runner
-from enn_ensembles import sweep_status
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
+from enn_ensembles.machine import files
+from enn_ensembles.problems import audit
+from enn_ensembles.problems import problem_export
+from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
 
@@ -79,7 +79,7 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   start, done = time.perf_counter(), 0.
   for number, unit in enumerate(units, 1):
     before = time.perf_counter()
-    seconds = _estimate(unit) / len(runner.available_cores())
+    seconds = _estimate(unit) / len(devices.available_cores())
     if seconds > _LONG_SECONDS:
       print(f'[{before - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
             f'T = {unit.num_train}, about '
@@ -114,7 +114,7 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
         print(f'missing: {config.problem_id}', flush=True)
         num_missing += 1
         continue
-      checks = problem_audit.check_problem(problem, _NUM_ROWS.value)
+      checks = audit.check_problem(problem, _NUM_ROWS.value)
       failed = [check for check in checks if not check.passed]
       text = ', '.join(f'{check.name} {check.error:.1e} (allowed '
                        f'{check.allowed:.0e})' for check in failed or checks)
@@ -145,7 +145,7 @@ def main(_) -> int:
   if cache_dir is None:
     raise ValueError('cache_dir must not be empty: it is what is filled.')
   if _EXPORT_DIR.value is not None:
-    results.make_folder(_EXPORT_DIR.value, 'export_dir')
+    files.make_folder(_EXPORT_DIR.value, 'export_dir')
   jax.config.update('jax_enable_x64', True)
   print(f'{sum(unit.num_problems for unit in units)} problems of {len(units)} '
         f'kernels; cache in {cache_dir}', flush=True)

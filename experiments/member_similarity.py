@@ -15,9 +15,11 @@ seeds with Student's t 95 % intervals over seeds, and per agent setting a row
 without a cell, the mean over all of them.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import pathlib
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 import jax
@@ -27,15 +29,15 @@ import pandas as pd
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
-from enn_ensembles import comparison
-from enn_ensembles import evaluation
-from enn_ensembles import leaderboard
 from enn_ensembles import problems
-from enn_ensembles import results
-from enn_ensembles import similarity
 from enn_ensembles import sweeps
-from enn_ensembles import training
 from enn_ensembles.agents import batch_ensemble
+from enn_ensembles.machine import files
+from enn_ensembles.report import comparison
+from enn_ensembles.report import leaderboard
+from enn_ensembles.scoring import diversity
+from enn_ensembles.scoring import evaluation
+from enn_ensembles.training import loop
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -112,15 +114,15 @@ def measure(predictions: np.ndarray, layers: Sequence[np.ndarray],
   found = {score: scores[score] for score in comparison.SCORES}
   if len(predictions) < 2:
     return found
-  pairs = similarity.member_pairs(len(predictions), MAX_PAIRS)
+  pairs = diversity.member_pairs(len(predictions), MAX_PAIRS)
   weights = [layer[..., :-1].reshape(len(layer), -1) for layer in layers]
   pairwise = {
-      'disagreement': similarity.sign_disagreement(predictions, pairs),
-      'jensen_shannon': similarity.mean_jensen_shannon(
+      'disagreement': diversity.sign_disagreement(predictions, pairs),
+      'jensen_shannon': diversity.mean_jensen_shannon(
           predictions, problem.noise_std, pairs),
-      'correlation': similarity.correlation(predictions, pairs),
-      'cosine': similarity.cosine(np.concatenate(weights, axis=1), pairs),
-      **{f'cosine_layer_{i}': similarity.cosine(layer, pairs)
+      'correlation': diversity.correlation(predictions, pairs),
+      'cosine': diversity.cosine(np.concatenate(weights, axis=1), pairs),
+      **{f'cosine_layer_{i}': diversity.cosine(layer, pairs)
          for i, layer in enumerate(weights)}}
   return {**{name: float(np.mean(values))
              for name, values in pairwise.items()},
@@ -138,7 +140,7 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
       module, agents_lib.make_config(module, unit.agent_config))
-  trained = training.train(
+  trained = loop.train(
       agent, np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),
       np.asarray(unit.noise_stds),
@@ -221,7 +223,7 @@ def _make_units() -> list[sweeps.WorkUnit]:
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
   units = _make_units()
-  folder = results.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   start, found = time.perf_counter(), []
   for i, unit in enumerate(units):
     found += measure_unit(unit)
@@ -230,7 +232,7 @@ def main(_) -> None:
           f'{unit.data_ratio:g}', flush=True)
   table = summarize(found)
   path = pathlib.Path(folder) / 'similarity.csv'
-  results.write_atomically(path, leaderboard.csv_text(table).encode())
+  files.write_atomically(path, leaderboard.csv_text(table).encode())
   overall = table[table['input_dim'].isna()]
   names = [name for name in ('disagreement', 'jensen_shannon', 'correlation',
                              'cosine', 'std_ratio', 'kl_estimate')

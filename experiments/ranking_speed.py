@@ -17,9 +17,9 @@ from absl import flags
 import jax
 import numpy as np
 
-from enn_ensembles import ranking
-from enn_ensembles import results
-from enn_ensembles import runner
+from enn_ensembles.machine import devices
+from enn_ensembles.machine import files
+from enn_ensembles.scoring import ranking
 from experiments import cli
 
 _NUM_SAMPLES = flags.DEFINE_list(
@@ -74,8 +74,8 @@ def _measure(num_samples: int, num_x: int, dtype: str) -> dict[str, object]:
   return dict(zip(_COLUMNS, (
       num_samples, num_x, 'oracle', dtype, min(seconds),
       float(np.median(seconds)), max(first - min(seconds), 0.), plain_seconds,
-      len(runner.available_cores()), os.getloadavg()[0],
-      runner.device_name())))
+      len(devices.available_cores()), os.getloadavg()[0],
+      devices.device_name())))
 
 
 def main(_) -> None:
@@ -99,7 +99,7 @@ def main(_) -> None:
   writer = csv.DictWriter(stream, _COLUMNS, lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
-  results.write_atomically(_OUTPUT.value, stream.getvalue().encode())
+  files.write_atomically(_OUTPUT.value, stream.getvalue().encode())
   print(_OUTPUT.value)
 
 

@@ -14,21 +14,24 @@ Exit codes: 0 all is well; 1 an agent failed or a worker died; 2 bad input; 75
 (EX_TEMPFAIL) it was told to stop and is not done: the same command goes on.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import multiprocessing
 import pathlib
 import sys
 import time
-from typing import Optional, Sequence
 
 from absl import flags
 import tqdm
 
-from enn_ensembles import heartbeats
-from enn_ensembles import preemption
 from enn_ensembles import results
-from enn_ensembles import runner
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
+from enn_ensembles.machine import files
+from enn_ensembles.machine import heartbeats
+from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import workers
 from experiments import cli
 from experiments import grid_flags
 
@@ -62,7 +65,7 @@ def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
   return sum(unit.num_rows for unit in units)
 
 
-def _run(units: Sequence[sweeps.WorkUnit], options: runner.RunOptions,
+def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
          num_workers: int, heartbeat: heartbeats.Heartbeat) -> bool:
   """Runs units and says how it goes; whether all succeeded."""
   start, num_done, total = time.perf_counter(), 0, _num_rows(units)
@@ -70,7 +73,7 @@ def _run(units: Sequence[sweeps.WorkUnit], options: runner.RunOptions,
   succeeded = True
   with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
                  smoothing=0.1) as bar:
-    for outcome in runner.run(
+    for outcome in workers.run(
         units, options, num_workers, announce=lambda in_hand:
         heartbeat.set_entries([dataclasses.asdict(unit)
                                for unit in in_hand])):
@@ -98,14 +101,14 @@ class _Ending:
   """What a process does that has to end wherever it is."""
 
   def __init__(self):
-    self.heartbeat: Optional[heartbeats.Heartbeat] = None
+    self.heartbeat: heartbeats.Heartbeat | None = None
 
   def __call__(self) -> None:
     for worker in multiprocessing.active_children():
       worker.kill()
     if self.heartbeat is not None:
       self.heartbeat.close()
-    results.finish_writing(5.)
+    files.finish_writing(5.)
 
 
 def main(_) -> int:
@@ -130,7 +133,7 @@ def _sweep(ending: _Ending) -> int:
   task = grid_flags.task()
   config = grid_flags.read_sweep()
   sweep = sweeps.expand(config, grid_flags.agent_module())
-  runner.check_units(sweep, grid_flags.agent_module(),
+  one_unit.check_units(sweep, grid_flags.agent_module(),
                      grid_flags.solver_memory_mb())
   mine = sweeps.select(sweep, task.index, task.num_tasks)
   if _NUM_WORKERS.value is not None and _NUM_WORKERS.value < 1:
@@ -154,7 +157,7 @@ def _sweep(ending: _Ending) -> int:
     raise ValueError('--results_dir must be given, except with --dry_run.')
 
   store = results.open_store(_RESULTS_DIR.value, create=True)
-  options = runner.RunOptions(
+  options = one_unit.RunOptions(
       results_dir=_RESULTS_DIR.value, agent_module=grid_flags.agent_module(),
       cache_dir=grid_flags.problem_cache(),
       compilation_cache_dir=grid_flags.cache_folder(
@@ -164,7 +167,7 @@ def _sweep(ending: _Ending) -> int:
       grace_seconds=_GRACE_SECONDS.value)
   for folder in (_RESULTS_DIR.value, options.cache_dir):
     if folder is not None:
-      results.remove_stale_files(pathlib.Path(folder))
+      files.remove_stale_files(pathlib.Path(folder))
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   store.write_manifest([entry for unit in sweep
                         for entry in unit.manifest_entries()])
@@ -172,7 +175,7 @@ def _sweep(ending: _Ending) -> int:
                       for unit in mine for row_id in unit.row_ids())
   num_workers = 1
   if any(row_id not in done for unit in mine for row_id in unit.row_ids()):
-    num_workers = _NUM_WORKERS.value or runner.default_num_workers()
+    num_workers = _NUM_WORKERS.value or devices.default_num_workers()
   # Cut before what is done is left out: the parts are the same at every start.
   todo = [part for unit in sweeps.split(mine, num_workers)
           for part in sweeps.narrow(unit, done)]

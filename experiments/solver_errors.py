@@ -18,18 +18,19 @@ python -m experiments.solver_errors --input_dim=1000 --data_ratio=100 --seed=0
     --checkpoint_path=/large/disk/D1000_l100_s0
 """
 
+from collections.abc import Sequence
 import csv
 import io
 import pathlib
 import sys
 import time
-from typing import Any, Optional, Sequence
+from typing import Any
 
 from absl import flags
 import jax
 import numpy as np
 
-from enn_ensembles import results
+from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
@@ -77,7 +78,7 @@ def _print_progress(progress: matrix_free.Progress) -> None:
 
 def measure(input_dim: int, data_ratio: float, seed: int,
             noise_stds: Sequence[float], num_eval: int, dense: bool,
-            memory_budget_mb: float, checkpoint_path: Optional[str],
+            memory_budget_mb: float, checkpoint_path: str | None,
             num_rows: int) -> list[Row]:
   """Rows of one (D_x, lambda, seed): per noise level, and block steps."""
   rng = np.random.default_rng([seed, input_dim, int(1000 * data_ratio)])
@@ -213,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
     raise ValueError('checkpoint_path is of one (input_dim, data_ratio, seed), '
                      f'got {len(cells)} of them.')
   path = pathlib.Path(_OUTPUT.value)
-  results.make_folder(path.parent, 'the folder of --output')
+  files.make_folder(path.parent, 'the folder of --output')
   rows, exact = [], True
   for input_dim, data_ratio, seed in cells:
     print(f'D_x {input_dim} ratio {data_ratio:g} seed {seed}', flush=True)
@@ -234,8 +235,8 @@ def main(argv: Sequence[str]) -> int:
                  if f'{name}_error_bound' in row)
     rows += own
     # After every cell: what was measured is not lost.
-    results.write_atomically(path, format_csv(rows))
-    results.write_atomically(path.with_suffix('.png'), plot(rows))
+    files.write_atomically(path, format_csv(rows))
+    files.write_atomically(path.with_suffix('.png'), plot(rows))
   if not exact:
     print('error: a bound is above its tolerance, or an error above its bound.',
           file=sys.stderr)

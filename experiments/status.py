@@ -16,10 +16,11 @@ import io
 
 from absl import flags
 
-from enn_ensembles import heartbeats
 from enn_ensembles import results
-from enn_ensembles import sweep_status
 from enn_ensembles import sweeps
+from enn_ensembles.machine import files
+from enn_ensembles.machine import heartbeats
+from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
 
@@ -66,7 +67,7 @@ def main(_) -> int:
       unit for store in stores for unit in store.read_units())
   status = sweep_status.make_status(units, rows, _row_ids_in_hand(alive))
   if _CSV.value is not None:
-    results.write_atomically(_CSV.value, _csv_text(status).encode())
+    files.write_atomically(_CSV.value, _csv_text(status).encode())
   print(sweep_status.format_text(
       status, sum(worker.num_workers for worker in alive),
       len(workers) - len(alive)), end='')

@@ -4,19 +4,18 @@ python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
     [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
 
 Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
-and claims_brief.md, the table of the README. `enn_ensembles/claims.py` states the rule of every verdict.
+and claims_brief.md, the table of the README. `enn_ensembles/studies/layer_ensembles/claims.py` states the rule of every verdict.
 """
 
 import collections
 import pathlib
-from typing import Optional
 
 from absl import flags
 import pandas as pd
 
-from enn_ensembles import claims
-from enn_ensembles import leaderboard
-from enn_ensembles import results
+from enn_ensembles.machine import files
+from enn_ensembles.report import leaderboard
+from enn_ensembles.studies.layer_ensembles import claims
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -31,7 +30,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the tables go; made if missing.', required=True)
 
 
-def read_table(flag: flags.FlagHolder) -> Optional[pd.DataFrame]:
+def read_table(flag: flags.FlagHolder) -> pd.DataFrame | None:
   """The CSV that a flag names; None if it was not given.
 
   Raises:
@@ -54,13 +53,13 @@ def main(_) -> None:
   figure3, similarity = read_table(_FIGURE3_CSV), read_table(_SIMILARITY_CSV)
   rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
   lines = claims.evaluate(rows, figure3, similarity)
-  folder = results.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   text = claims.format_markdown(lines)
-  results.write_atomically(
+  files.write_atomically(
       folder / 'claims.csv',
       leaderboard.csv_text(claims.make_table(lines)).encode())
-  results.write_atomically(folder / 'claims.md', text.encode())
-  results.write_atomically(folder / 'claims_brief.md',
+  files.write_atomically(folder / 'claims.md', text.encode())
+  files.write_atomically(folder / 'claims_brief.md',
                            claims.format_markdown(lines, brief=True).encode())
   print(text)
   counts = collections.Counter(line.verdict for line in lines)

@@ -12,7 +12,6 @@ import pytest
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
-from enn_ensembles import training
 from enn_ensembles.agents import batch_ensemble
 from enn_ensembles.agents import bbb
 from enn_ensembles.agents import deep_sub_ensemble
@@ -22,6 +21,7 @@ from enn_ensembles.agents import layer_ensemble
 from enn_ensembles.agents import map as map_agent
 from enn_ensembles.agents import mc_dropout
 from enn_ensembles.nngp import kernels
+from enn_ensembles.training import loop
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.PRNGKey(0)
@@ -105,7 +105,7 @@ def test_samples_are_functions_of_their_key(name):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_batched_path_trains_what_the_plain_path_trains(name):
   agent = make_agent(name)
-  trained = training.train(agent, DATA_X, DATA_Y, NOISE_STDS, KEYS)
+  trained = loop.train(agent, DATA_X, DATA_Y, NOISE_STDS, KEYS)
   network = agent.make_network(PRIOR)
   params, state = jax.tree.map(lambda a: a[1, 1],
                                (trained.params, trained.state))
@@ -119,7 +119,7 @@ def test_the_batched_path_trains_what_the_plain_path_trains(name):
     assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf))
   # Training changed something, and the seeds differ.
   initial, _ = network.init(
-      jax.random.fold_in(KEYS[1], training._INIT_KEY), x[:1],
+      jax.random.fold_in(KEYS[1], loop._INIT_KEY), x[:1],
       network.indexer(KEY))
   changed = [np.any(np.asarray(a) != b) for a, b in zip(
       jax.tree.leaves(params), jax.tree.leaves(initial))]
@@ -141,7 +141,7 @@ def walk_equations(jaxpr):
 def test_steps_in_float32_compute_no_array_in_float64(name):
   shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
   jaxpr = jax.make_jaxpr(functools.partial(
-      training.train_problem, make_agent(name)))(
+      loop.train_problem, make_agent(name)))(
           shape((8, 2)), shape((8, 1)), shape(()), KEY)
   assert all(v.dtype == jnp.float32 for v in jaxpr.out_avals)
   steps = [equation.params['jaxpr'] for equation in walk_equations(jaxpr)
@@ -654,7 +654,7 @@ def test_layer_ensemble_draws_every_option_of_every_layer():
 def train_limit(name, **settings):
   """Trained float64 parameters of one problem, layers as [K, out, in + 1]."""
   agent = make_agent(name, num_batches=20, **settings)
-  trained = training.train(agent, DATA_X[:1], DATA_Y[:1, :1], NOISE_STDS[:1],
+  trained = loop.train(agent, DATA_X[:1], DATA_Y[:1, :1], NOISE_STDS[:1],
                            KEYS[:1], dtype=jnp.float64)
   (layers,) = jax.tree.map(lambda a: a[0, 0], trained.params).values()
   return [np.swapaxes(w, 0, 1) if name == 'layer_ensemble' else np.asarray(w)

@@ -5,7 +5,8 @@ import hashlib
 import json
 import sys
 import types
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from enn_ensembles import base
+from enn_ensembles.machine import canonical
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,22 +115,22 @@ def test_support_is_optional():
     (Config(inner=Config()), Config(inner=dataclasses.asdict(Config()))),
 ])
 def test_one_setting_has_one_hash(one, other):
-  assert base.config_hash(one) == base.config_hash(other)
+  assert canonical.config_hash(one) == canonical.config_hash(other)
 
 
 @pytest.mark.parametrize('other', [
     Config(rate=0.5000001), Config(sizes=(50,)), Config(sizes=(50, 51)),
     Config(inner=''), Config(inner=0), Config(inner=False)])
 def test_different_settings_have_different_hashes(other):
-  assert base.config_hash(Config()) != base.config_hash(other)
+  assert canonical.config_hash(Config()) != canonical.config_hash(other)
 
 
 def test_hash_is_sha256_of_sorted_json():
   config = {'b': (1, 2.5), 'a': {'y': True, 'x': None}}
   text = '{"a":{"x":null,"y":true},"b":[1,2.5]}'
-  assert base.canonical_json(config) == text
+  assert canonical.canonical_json(config) == text
   assert json.loads(text) == {'a': {'x': None, 'y': True}, 'b': [1, 2.5]}
-  assert (base.config_hash(config)
+  assert (canonical.config_hash(config)
           == hashlib.sha256(text.encode()).hexdigest()[:10])
 
 
@@ -136,4 +138,4 @@ def test_hash_is_sha256_of_sorted_json():
     float('nan'), float('inf'), len, np.zeros(2), 1j, Config])
 def test_a_config_holds_plain_values_only(value):
   with pytest.raises(ValueError):
-    base.canonical_json({'field': value})
+    canonical.canonical_json({'field': value})

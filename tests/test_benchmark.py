@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +16,11 @@ import pytest
 
 from enn_ensembles import agents
 from enn_ensembles import base
-from enn_ensembles import benchmarking
 from enn_ensembles import networks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
-from enn_ensembles import training
-import commands
+from enn_ensembles.studies.speed import benchmarking
+from enn_ensembles.training import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -51,19 +51,19 @@ def test_both_ways_train_the_same_agent(agent, settings):
   assert unit.num_train == 1  # Every minibatch is the same, whoever draws it.
   made, key, noise_std = make_agent(unit), problems.agent_key(3), 0.5
   x, y = np.array([[0.3, -1.2]]), np.array([[0.7]])
-  trained = training.train(made, x[None], y[None, None], np.array([noise_std]),
+  trained = loop.train(made, x[None], y[None, None], np.array([noise_std]),
                            key[None], dtype=jnp.float64)
 
   network = made.make_network(base.PriorKnowledge(2, 1, noise_std))
   fold_in = functools.partial(jax.random.fold_in, key)
   params, state = network.init(
-      fold_in(training._INIT_KEY), x, network.indexer(fold_in(99)))
+      fold_in(loop._INIT_KEY), x, network.indexer(fold_in(99)))
   optimizer = optax.adam(made.learning_rate)
   step = jax.jit(benchmarking.make_plain_step(
       benchmarking.make_plain_loss(network, unit, noise_std), optimizer))
   start, opt_state = params, optimizer.init(params)
   for i in range(made.num_batches):
-    step_key = jax.random.fold_in(fold_in(training._STEP_KEY), i)
+    step_key = jax.random.fold_in(fold_in(loop._STEP_KEY), i)
     params, opt_state = step(params, opt_state, state, np.repeat(x, 5, 0),
                              np.repeat(y, 5, 0), np.zeros((5, 0)), step_key)
   moved = 0.
@@ -178,7 +178,8 @@ def test_bad_input_is_one_line(tmp_path):
       (['--input_dim=1.5', output], '--input_dim must be integers'),
       (['--input_dim=0', output], 'must be an integer >= 1, got 0'),
       (['--data_ratio=ten', output], 'must be numbers with commas between'),
-      (['--input_dim=1000', '--data_ratio=1000', output], 'solver_memory_mb must'),
+      (['--input_dim=1000', '--data_ratio=1000',
+        output], 'solver_memory_mb must'),
       (['--num_workers=0', output], 'num_workers must be an integer >= 1'),
       (['--num_workers=9999', output], 'num_workers must be at most'),
       (['--num_seeds=0', output], 'num_seeds must be >= 1'),

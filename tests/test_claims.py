@@ -6,14 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import example_rows
 import numpy as np
 import pandas as pd
 import pytest
 
-from enn_ensembles import claims
-from enn_ensembles import comparison
 from enn_ensembles import results
-import example_rows
+from enn_ensembles.report import comparison
+from enn_ensembles.studies.layer_ensembles import claims
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 Interval = comparison.Interval

@@ -2,13 +2,13 @@
 
 import math
 
+import example_rows
 import numpy as np
 import pytest
 from scipy import stats
 
-from enn_ensembles import comparison
-from enn_ensembles import leaderboard
-import example_rows
+from enn_ensembles.report import comparison
+from enn_ensembles.report import leaderboard
 
 CELLS = [(10, 1., 0.1), (10, 10., 0.1), (100, 1., 0.1)]
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from enn_ensembles import config_checks as checks
+from enn_ensembles import checks
 
 NAN, INF = float('nan'), float('inf')
 

@@ -10,11 +10,6 @@ import numpy as np
 import optax
 import pytest
 
-from enn_ensembles import base
-from enn_ensembles import evaluation
-from enn_ensembles import losses
-from enn_ensembles import problems
-from enn_ensembles import training
 from enn_ensembles.agents import layer_ensemble
 
 try:
@@ -27,6 +22,12 @@ try:
 except (ImportError, AttributeError) as error:
   pytest.skip("DeepMind's enn (github.com/google-deepmind/enn) cannot be "
               f'imported: {error}', allow_module_level=True)
+
+from enn_ensembles import base
+from enn_ensembles import problems
+from enn_ensembles.scoring import evaluation
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @pytest.fixture(name='group', scope='module')
@@ -53,7 +54,7 @@ def make_theirs(num_steps):
     return enn_networks.MLPEnsembleMatchedPrior(
         output_sizes=[20, 1], dummy_input=jnp.ones((1, prior.input_dim)),
         num_ensemble=4, prior_scale=1.)
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=make_network,
       make_loss=lambda prior: losses.make_regression_loss(num_index_samples=4),
       num_batches=num_steps, batch_size=24, learning_rate=1e-2)
@@ -63,7 +64,7 @@ def test_their_network_is_trained_and_scored_here(group):
   scores = {}
   for num_steps in (1, 300):
     agent = make_theirs(num_steps)
-    trained = training.train(
+    trained = loop.train(
         agent, group[0].x_train[None],
         np.stack([problem.y_train for problem in group])[None],
         np.array([0.1, 1.]), problems.agent_key(0)[None])
@@ -129,7 +130,7 @@ def test_our_network_is_trained_by_their_experiment(group):
   params, state = jax.tree.map(
       lambda a: jnp.asarray(a)[None, None],
       (experiment.state.params, experiment.state.network_state))
-  trained = training.Trained(params, state, np.zeros((1, 1)), 0,
+  trained = loop.Trained(params, state, np.zeros((1, 1)), 0,
                              jnp.dtype('float64'), 0., 0.)
   (scores,) = score(agent, trained, group[:1], num_enn_samples=40,
                     enumerate_indices=True)

@@ -9,13 +9,13 @@ import pytest
 import scipy.stats
 
 from enn_ensembles import base
-from enn_ensembles import evaluation
-from enn_ensembles import metrics
 from enn_ensembles import problems
-from enn_ensembles import training
 from enn_ensembles.agents import ensemble
 from enn_ensembles.agents import exact_posterior
 from enn_ensembles.agents import prior_only
+from enn_ensembles.scoring import evaluation
+from enn_ensembles.scoring import gaussian
+from enn_ensembles.training import loop
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 6, 3))
@@ -31,7 +31,7 @@ def make_trained():
   init = lambda key: network.init(key, jnp.ones((1, 3), jnp.float32), 0)
   params, state = jax.vmap(jax.vmap(init))(
       jax.random.split(jax.random.PRNGKey(0), (2, 3)))
-  return training.Trained(params, state, np.zeros((2, 3)), 0,
+  return loop.Trained(params, state, np.zeros((2, 3)), 0,
                           jnp.dtype('float32'), 0., 0.)
 
 
@@ -102,7 +102,7 @@ def test_draws_come_from_the_evaluation_key(trained, drawn, members):
 def test_only_finite_indices_are_enumerated():
   draws = lambda *args: evaluation.num_index_draws(AGENT, 3, *args)
   assert draws(100, True) is None and draws(100, False) == 100
-  infinite = training.NetworkAgent(
+  infinite = loop.NetworkAgent(
       make_network=lambda prior: base.EpistemicNetwork(
           None, None, indexer=lambda key: 0), make_loss=None)
   assert evaluation.num_index_draws(infinite, 3, 100, True) == 100
@@ -207,7 +207,7 @@ def test_scores_are_the_direct_formulas():
       'kl_estimate': forward / 40, 'kl_reverse': reverse / 40,
       'mean_error': mean_error / 40, 'std_error': std_error / 40,
       'mean_rmse': math.sqrt(square / 40), 'std_ratio': ratio / 40,
-      'kl_floor': metrics.finite_sample_floor(30)}
+      'kl_floor': gaussian.finite_sample_floor(30)}
   assert scores.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_allclose(scores[name], value, rtol=1e-10, err_msg=name)
@@ -267,7 +267,7 @@ def test_sampled_exact_posterior_scores_its_floor(num_enn_samples):
       exact_posterior.ExactPosteriorConfig(analytic=False))
   scores = [score_agent(agent, make_problem(seed), num_enn_samples)
             for seed in range(16)]
-  floor = metrics.finite_sample_floor(num_enn_samples)
+  floor = gaussian.finite_sample_floor(num_enn_samples)
   assert {s['kl_floor'] for s in scores} == {floor}
   kls = np.array([s['kl_estimate'] for s in scores])
   standard_error = kls.std(ddof=1) / 4.

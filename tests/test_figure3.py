@@ -5,13 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import jax
 import numpy as np
 import pytest
 
-from enn_ensembles import ole
-from enn_ensembles import ole_benchmark
-import commands
+from enn_ensembles.networks import ole
+from enn_ensembles.studies.layer_ensembles import ole_benchmark
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -5,19 +5,19 @@ import pathlib
 import subprocess
 import sys
 
+import example_rows
 from matplotlib import image
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from enn_ensembles import claims
-from enn_ensembles import comparison
-from enn_ensembles import figures
-from enn_ensembles import leaderboard
 from enn_ensembles import results
 from enn_ensembles import sweeps
-import example_rows
+from enn_ensembles.report import comparison
+from enn_ensembles.report import leaderboard
+from enn_ensembles.studies.layer_ensembles import claims
+from enn_ensembles.studies.layer_ensembles import figures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CELLS = [(10, 1., 0.1), (10, 1., 1.), (100, 10., 0.1)]

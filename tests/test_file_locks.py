@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from enn_ensembles import file_locks
+from enn_ensembles.machine import file_locks
 
 _HOLD = '''
 import pathlib, sys, time
-from enn_ensembles import file_locks
+from enn_ensembles.machine import file_locks
 with file_locks.claim(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(60)

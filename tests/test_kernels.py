@@ -3,13 +3,14 @@
 import itertools
 
 import jax
-import numpy as np
-import pytest
 
-from enn_ensembles.nngp import kernels
 # Plain imports, from this folder: neural-tangents installs a package `tests`.
 import neural_tangents_shim
+import numpy as np
+import pytest
 import references
+
+from enn_ensembles.nngp import kernels
 
 
 def _points(num: int, input_dim: int, seed: int = 0) -> np.ndarray:

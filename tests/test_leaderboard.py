@@ -12,16 +12,16 @@ import subprocess
 import sys
 import zlib
 
+import example_rows
 from matplotlib import image
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from enn_ensembles import leaderboard
-from enn_ensembles import report
 from enn_ensembles import results
-import example_rows
+from enn_ensembles.report import html_page
+from enn_ensembles.report import leaderboard
 
 make_row = example_rows.make_row
 make_entry = example_rows.make_entry
@@ -156,7 +156,12 @@ def test_interval_covers_the_mean_in_95_percent_of_samples():
 
 def test_a_cell_counts_once_however_many_seeds_it_has():
   mean = leaderboard.mean_over_cells({
-      (10, 1., 0.1): {s: 1. for s in range(8)}, (10, 1., 1.): {0: 3., 1: 3.}})
+      (10, 1., 0.1): dict.fromkeys(range(8), 1.0),
+      (10, 1., 1.): {
+          0: 3.,
+          1: 3.
+      }
+  })
   assert mean.mean == 2.
 
 
@@ -315,7 +320,7 @@ def test_protocols_never_share_a_ranking(fields):
               [('a', 1, 1.)], [('b', 1, 2.), ('a', 2, 3.)]]
   for label, _ in rankings:
     assert label[1:] in leaderboard.format_table(tables)
-    assert label[1:] in report.make_page(tables, b'')
+    assert label[1:] in html_page.make_page(tables, b'')
 
 
 def test_enumerated_rows_stand_with_each_number_of_draws():
@@ -411,7 +416,7 @@ def test_report_does_not_depend_on_the_order_of_rows(tmp_path):
   rows, expected = realistic_rows()
   written = []
   for i in range(2):
-    paths = report.write_report(
+    paths = html_page.write_report(
         leaderboard.make_tables(rows, expected), tmp_path / str(i))
     written.append({name: path.read_bytes() for name, path in paths.items()})
     random.Random(i).shuffle(rows)
@@ -431,7 +436,7 @@ def test_means_do_not_change_with_the_timing_fields():
   assert leaderboard.csv_text(first.leaderboard.drop(columns=drop)) == (
       leaderboard.csv_text(second.leaderboard.drop(columns=drop)))
   assert leaderboard.csv_text(first.cells) == leaderboard.csv_text(second.cells)
-  assert report.make_picture(first) == report.make_picture(second)
+  assert html_page.make_picture(first) == html_page.make_picture(second)
 
 
 def _chunks(content):
@@ -451,14 +456,14 @@ def _chunks(content):
 
 def test_picture_has_no_text_metadata_and_grows_with_the_agents():
   rows, expected = realistic_rows()
-  content = report.make_picture(leaderboard.make_tables(rows, expected))
+  content = html_page.make_picture(leaderboard.make_tables(rows, expected))
   kinds = {kind for kind, _ in _chunks(content)}
   assert b'IDAT' in kinds and not {b'tEXt', b'iTXt', b'tIME'} & kinds
   small = image.imread(io.BytesIO(content))
   many = [row for i in range(60)
           for row in make_rows(f'agent-{i}', ((1., 2.),))]
   large = image.imread(io.BytesIO(
-      report.make_picture(leaderboard.make_tables(many))))
+      html_page.make_picture(leaderboard.make_tables(many))))
   assert large.shape[0] - small.shape[0] == pytest.approx(46 * 0.3 * 150, abs=2)
 
 
@@ -468,11 +473,11 @@ def test_picture_has_no_text_metadata_and_grows_with_the_agents():
 def test_picture_and_page_take_any_score(scores):
   tables = leaderboard.make_tables(
       make_rows('a', (scores,), kl_floor=math.inf))
-  content = report.make_picture(tables)
+  content = html_page.make_picture(tables)
   pixels = image.imread(io.BytesIO(content))
   # A broken axis leaves an empty or huge picture.
   assert pixels.shape[0] < 400 and pixels[..., :3].min() < 0.3
-  assert 'a' in report.make_page(tables, content)
+  assert 'a' in html_page.make_page(tables, content)
   assert leaderboard.format_table(tables).count('\n') == 3
 
 
@@ -508,8 +513,8 @@ def parse(page):
 def test_page_is_well_formed_self_contained_and_accessible():
   rows, expected = realistic_rows()
   tables = leaderboard.make_tables(rows, expected)
-  picture = report.make_picture(tables)
-  checker = parse(report.make_page(tables, picture))
+  picture = html_page.make_picture(tables)
+  checker = parse(html_page.make_page(tables, picture))
   tags = [tag for tag, _ in checker.elements]
   assert tags[0] == 'html' and checker.elements[0][1] == {'lang': 'en'}
   # 14 agents in two tables, their headers, and the table of versions.
@@ -522,7 +527,7 @@ def test_page_is_well_formed_self_contained_and_accessible():
     if tag == 'img':
       assert len(attributes['alt']) > 20
     assert not any(key.startswith('on') for key in attributes)
-  page = report.make_page(tables, picture)
+  page = html_page.make_page(tables, picture)
   assert not re.search(r'https?://|@import|url\(', page)
   assert 'aria-sort' in page and 'prefers-color-scheme: dark' in page
   text = ' '.join(checker.text)
@@ -534,7 +539,7 @@ def test_page_is_well_formed_self_contained_and_accessible():
 
 
 def test_page_says_when_nothing_is_missing():
-  page = report.make_page(
+  page = html_page.make_page(
       leaderboard.make_tables(make_rows('a', ((1., 2.),))), b'')
   assert 'class="attention"' not in page
   assert 'finite score for every problem' in page
@@ -545,7 +550,7 @@ def test_page_escapes_everything():
   rows = make_rows(evil, ((1., None),), agent_config={evil: evil}, agent=evil,
                    device=evil, versions={evil: evil})
   tables = leaderboard.make_tables(rows)
-  page = report.make_page(tables, report.make_picture(tables))
+  page = html_page.make_page(tables, html_page.make_picture(tables))
   checker = parse(page)
   assert [tag for tag, _ in checker.elements].count('script') == 1
   assert evil not in page
@@ -557,7 +562,7 @@ def test_page_says_what_agents_are_scored_on():
           + make_rows('b', ((1.,),), num_samples_used=None)
           + make_rows('c', ((1.,),), num_samples_used=1000,
                       num_enn_samples=1000))
-  text = parse(report.make_page(leaderboard.make_tables(rows), b'')).text
+  text = parse(html_page.make_page(leaderboard.make_tables(rows), b'')).text
   for part in ('all 30', 'exact moments', '1,000 draws'):
     assert part in text
 
@@ -566,7 +571,7 @@ def test_exact_values_are_in_the_page():
   tables = leaderboard.make_tables(make_rows('a', ((0.1, 0.1 + 0.2),)))
   mean = tables.leaderboard['kl_estimate_mean'][0]
   values = [attributes.get('data-value')
-            for _, attributes in parse(report.make_page(
+            for _, attributes in parse(html_page.make_page(
                 tables, b'')).elements]
   assert repr(mean) in values
 
@@ -618,11 +623,11 @@ def test_build_reads_several_folders(tmp_path):
   one = _fill(tmp_path / 'one', make_rows('a', ((1., 2.),)))
   two = _fill(tmp_path / 'two', make_rows('b', ((3., 4.),)),
               [make_entry('b', noise_stds=[0.01], seeds=[0, 1, 2])])
-  tables, paths = report.build([one, two], tmp_path / 'x' / 'out')
+  tables, paths = html_page.build([one, two], tmp_path / 'x' / 'out')
   assert {line['label']: line['num_expected'] for line in lines(
       tables).values()} == {'a': 2, 'b': 2}
   assert all(path.stat().st_size for path in paths.values())
-  tables, _ = report.build(str(two), tmp_path / 'out')
+  tables, _ = html_page.build(str(two), tmp_path / 'out')
   assert lines(tables)['b']['num_expected'] == 3
 
 
@@ -630,9 +635,9 @@ def test_folder_without_rows_is_refused(tmp_path):
   empty = results.open_store(tmp_path / 'empty', create=True)
   empty.write_manifest([make_entry()])
   with pytest.raises(ValueError, match='empty holds no rows yet: run the sw'):
-    report.build(empty.results_dir, tmp_path / 'out')
+    html_page.build(empty.results_dir, tmp_path / 'out')
   with pytest.raises(ValueError, match="none' does not exist"):
-    report.build(tmp_path / 'none', tmp_path / 'out')
+    html_page.build(tmp_path / 'none', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 

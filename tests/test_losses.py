@@ -10,11 +10,11 @@ import pytest
 import scipy.stats
 
 from enn_ensembles import base
-from enn_ensembles import losses
 from enn_ensembles import networks
 from enn_ensembles.agents import bbb
 from enn_ensembles.agents import layer_ensemble
 from enn_ensembles.agents import mc_dropout
+from enn_ensembles.training import losses
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)

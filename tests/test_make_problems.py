@@ -6,14 +6,14 @@ import json
 import re
 import subprocess
 
+import commands
 import numpy as np
 import pytest
 
-from enn_ensembles import metrics
-from enn_ensembles import problem_audit
-from enn_ensembles import problem_export
 from enn_ensembles import problems
-import commands
+from enn_ensembles.problems import audit
+from enn_ensembles.problems import problem_export
+from enn_ensembles.scoring import gaussian
 
 CONFIG = '''
 INPUT_DIM = [3, 5]
@@ -176,13 +176,13 @@ def test_every_check_can_fail(changes, failing):
   problem = dataclasses.replace(problem, **{
       name: factor * getattr(problem, name)
       for name, factor in changes.items()})
-  checks = problem_audit.check_problem(problem, num_rows=30)
+  checks = audit.check_problem(problem, num_rows=30)
   assert {check.name for check in checks if not check.passed} == failing
   assert len(checks) == 5
 
 
 def test_a_number_that_is_none_does_not_pass():
-  assert not problem_audit.Check('means', float('nan'), 1.).passed
+  assert not audit.Check('means', float('nan'), 1.).passed
 
 
 def test_exported_blocks_are_joint_covariances(tmp_path):
@@ -195,7 +195,7 @@ def test_exported_blocks_are_joint_covariances(tmp_path):
       np.sqrt(np.einsum('bii->bi', arrays['test_covariances'])).ravel(),
       arrays['test_std'], rtol=1e-9)
   ridge = metadata['std_ridge']
-  assert np.mean(metrics.gaussian_kl(
+  assert np.mean(gaussian.gaussian_kl(
       arrays['test_mean'], arrays['test_std'] + ridge, problem.test_mean,
       problem.test_std + ridge)) == 0.
   # Checksums as anybody computes them.

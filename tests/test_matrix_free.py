@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import pytest
 import scipy.linalg
@@ -18,7 +19,6 @@ from enn_ensembles.nngp import krylov
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
-import commands
 
 solver_errors = commands.load_command('solver_errors')
 

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +14,10 @@ from scipy import stats
 
 from enn_ensembles import agents
 from enn_ensembles import base
-from enn_ensembles import claims
-from enn_ensembles import metrics
 from enn_ensembles import problems
 from enn_ensembles import sweeps
-import commands
+from enn_ensembles.scoring import gaussian
+from enn_ensembles.studies.layer_ensembles import claims
 
 member_similarity = commands.load_command('member_similarity')
 
@@ -74,7 +74,7 @@ def test_identical_members_are_identical():
   np.testing.assert_allclose(
       [found[name] for name in ('correlation', 'cosine', 'cosine_layer_0')], 1.)
   assert found['std_ratio'] == pytest.approx(0., abs=1e-12)
-  assert found['kl_estimate'] == pytest.approx(np.mean(metrics.gaussian_kl(
+  assert found['kl_estimate'] == pytest.approx(np.mean(gaussian.gaussian_kl(
       problem.test_mean, problem.test_std + 1e-3, predictions[0], 1e-3)))
 
 

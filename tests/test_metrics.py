@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from enn_ensembles import metrics
+from enn_ensembles.scoring import gaussian
 
 RATIOS = [1e-9, 1e-4, 0.3, 0.7, 0.8, 1. - 1e-5, 1. + 1e-5, 1.2, 1.3, 40., 1e9]
 
@@ -34,7 +34,7 @@ def test_kl_is_the_integral(mean_p, std_p, mean_q, std_q):
     expected, _ = scipy.integrate.quad(
         lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)),
         a[0] - 12 * a[1], a[0] + 12 * a[1], epsabs=1e-13, limit=200)
-    np.testing.assert_allclose(metrics.gaussian_kl(*a, *b), expected,
+    np.testing.assert_allclose(gaussian.gaussian_kl(*a, *b), expected,
                                rtol=1e-9, atol=1e-12)
 
 
@@ -43,7 +43,7 @@ def test_kl_is_the_integral(mean_p, std_p, mean_q, std_q):
 @pytest.mark.parametrize('shift', [0., 1e-3, 10.])
 def test_kl_is_the_textbooks_at_any_ratio(module, ratio, shift):
   args = [shift, 0.37 * ratio, 0., 0.37]
-  result = metrics.gaussian_kl(*(module.asarray([a]) for a in args))
+  result = gaussian.gaussian_kl(*(module.asarray([a]) for a in args))
   assert result.dtype == np.float64
   # A rounding of the ratio itself costs digits where the KL is tiny.
   np.testing.assert_allclose(result[0], textbook_kl(*args), rtol=1e-10)
@@ -52,7 +52,7 @@ def test_kl_is_the_textbooks_at_any_ratio(module, ratio, shift):
 def test_kl_keeps_its_digits_where_gaussians_are_nearly_equal():
   # The textbook's form cancels to nothing here: KL = d^2 - 5/3 d^3 + ...
   d = 1e-7
-  value = metrics.gaussian_kl(np.array(0.), np.array(1. + d), np.array(0.),
+  value = gaussian.gaussian_kl(np.array(0.), np.array(1. + d), np.array(0.),
                               np.array(1.))
   np.testing.assert_allclose(value, d ** 2, rtol=1e-5)
 
@@ -63,19 +63,19 @@ def test_kl_of_equal_gaussians_is_exactly_zero(module):
   mean = module.asarray(rng.standard_normal(1000))
   std = module.asarray(np.exp(5. * rng.standard_normal(1000)))
   np.testing.assert_array_equal(
-      metrics.gaussian_kl(mean, std, mean, std), np.zeros(1000))
+      gaussian.gaussian_kl(mean, std, mean, std), np.zeros(1000))
 
 
 def test_kl_is_never_negative_and_tells_its_direction():
   rng = np.random.default_rng(0)
   mean_p, mean_q = rng.standard_normal((2, 1000))
   std_p, std_q = np.exp(rng.standard_normal((2, 1000)))
-  forward = metrics.gaussian_kl(mean_p, std_p, mean_q, std_q)
-  reverse = metrics.gaussian_kl(mean_q, std_q, mean_p, std_p)
+  forward = gaussian.gaussian_kl(mean_p, std_p, mean_q, std_q)
+  reverse = gaussian.gaussian_kl(mean_q, std_q, mean_p, std_p)
   assert np.min(forward) >= 0. and np.min(reverse) >= 0.
   # Too narrow an agent costs more forward than in reverse.
-  assert (metrics.gaussian_kl(0., 1., 0., 0.1)
-          > 10. * metrics.gaussian_kl(0., 0.1, 0., 1.))
+  assert (gaussian.gaussian_kl(0., 1., 0., 0.1)
+          > 10. * gaussian.gaussian_kl(0., 0.1, 0., 1.))
   assert not np.allclose(forward, reverse)
 
 
@@ -83,7 +83,7 @@ def test_kl_is_never_negative_and_tells_its_direction():
     (100, 0.0105), (30, 0.040), (10, 0.175), (5, 0.753)])
 def test_floor_has_the_known_values(num_samples, expected):
   digits = len(str(expected).split('.')[1])
-  assert round(metrics.finite_sample_floor(num_samples), digits) == expected
+  assert round(gaussian.finite_sample_floor(num_samples), digits) == expected
 
 
 @pytest.mark.parametrize('num_samples', [4, 5, 10, 100])
@@ -95,22 +95,22 @@ def test_floor_is_the_expectation_over_chi_squares(num_samples):
       lambda v: f(v) * chi2.pdf(v), 0., np.inf, limit=500)[0]
   expected = 0.5 * (expect(lambda v: np.log(v / s))
                     + (1. + 1. / s) * s * expect(lambda v: 1. / v) - 1.)
-  np.testing.assert_allclose(metrics.finite_sample_floor(s), expected,
+  np.testing.assert_allclose(gaussian.finite_sample_floor(s), expected,
                              rtol=1e-5)
 
 
 @pytest.mark.parametrize('num_samples', [10, 30, 100])
 def test_floor_is_what_exact_draws_score(num_samples):
   draws = np.random.default_rng(0).standard_normal((100_000, num_samples))
-  kl = metrics.gaussian_kl(0., 1., draws.mean(1), draws.std(1))
+  kl = gaussian.gaussian_kl(0., 1., draws.mean(1), draws.std(1))
   standard_error = kl.std() / np.sqrt(len(kl))
-  assert abs(kl.mean() - metrics.finite_sample_floor(num_samples)) < (
+  assert abs(kl.mean() - gaussian.finite_sample_floor(num_samples)) < (
       4 * standard_error)
 
 
 @pytest.mark.parametrize('num_samples', [1, 2, 3])
 def test_floor_of_three_samples_or_fewer_is_infinite(num_samples):
-  assert metrics.finite_sample_floor(num_samples) == np.inf
+  assert gaussian.finite_sample_floor(num_samples) == np.inf
 
 
 @pytest.mark.parametrize('module', [np, jnp])
@@ -120,7 +120,7 @@ def test_errors_are_the_plain_loops(module):
   relative = sum(abs((t - e) / t) for t, e in zip(truth, estimate)) / 50
   square = sum((t - e) ** 2 for t, e in zip(truth, estimate)) / 50
   truth, estimate = module.asarray(truth), module.asarray(estimate)
-  np.testing.assert_allclose(metrics.relative_error(truth, estimate), relative,
+  np.testing.assert_allclose(gaussian.relative_error(truth, estimate), relative,
                              rtol=1e-12)
-  np.testing.assert_allclose(metrics.root_mean_square_error(truth, estimate),
+  np.testing.assert_allclose(gaussian.root_mean_square_error(truth, estimate),
                              square ** 0.5, rtol=1e-12)

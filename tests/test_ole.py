@@ -10,9 +10,9 @@ import pytest
 import scipy.signal
 
 from enn_ensembles import base
-from enn_ensembles import losses
-from enn_ensembles import ole
 from enn_ensembles.agents import layer_ensemble
+from enn_ensembles.networks import ole
+from enn_ensembles.training import losses
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
@@ -365,7 +365,7 @@ def test_plans_are_refused_where_they_do_not_belong():
     (lambda: ole.Conv2D(3, kernel=(3,)), 'kernel must be an integer or two'),
     (lambda: ole.Conv2D(3, strides=0), 'strides must be .* got 0'),
     (lambda: ole.Conv2D(3, padding='same'), "padding must be .* got 'same'"),
-    (lambda: ole.Conv2D(3, activation='elu'), "activation must be"),
+    (lambda: ole.Conv2D(3, activation='elu'), 'activation must be'),
     (lambda: ole.MaxPool((2, 2, 2)), 'window must be an integer or two'),
     (lambda: ole.LayerStack(MLP, (1, 1, 1)).shapes((4, 4, 1)),
      r'Dense.* needs vectors, got examples of shape \(4, 4, 1\)'),

@@ -5,12 +5,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import references
 import scipy.linalg
 
 from enn_ensembles import problems
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
-import references
 
 _DATA = pathlib.Path(__file__).parent / 'data'
 # Complete files of the same problems, where this checkout has them beside it.

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from enn_ensembles import checkpoints
-from enn_ensembles import preemption
 from enn_ensembles import results
-from enn_ensembles import runner
 from enn_ensembles import sweeps
-from enn_ensembles import training
 from enn_ensembles.agents import ensemble
-import commands
+from enn_ensembles.machine import checkpoints
+from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import workers
+from enn_ensembles.training import loop
 
 kill_test = commands.load_command('kill_test')
 
@@ -189,13 +190,7 @@ def test_a_signal_is_heard_inside_a_long_call():
   # The main thread is in C and answers no signal; another thread ends it.
   code = '''
 import ctypes, os, signal, sys, threading
-from enn_ensembles import preemption
-with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
-                                                              flush=True)):
-  threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-  libc = ctypes.CDLL(None)
-  for _ in range(60):
-    libc.poll(None, 0, 60_000)
+from enn_ensembles.machine import preemption
 '''
   start = time.monotonic()
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False,
@@ -263,7 +258,7 @@ AGENT = ensemble.make_agent(ensemble.EnsembleConfig(
 
 
 def train(checkpoint=None, **options):
-  return training.train(AGENT, X, Y, np.array([0.1, 1.]), KEYS,
+  return loop.train(AGENT, X, Y, np.array([0.1, 1.]), KEYS,
                         checkpoint=checkpoint, **options)
 
 
@@ -330,20 +325,20 @@ def make_unit(**settings):
 
 
 def test_only_long_training_is_cut():
-  options = runner.RunOptions('nowhere')
-  assert runner._steps_between_checkpoints(make_unit(), options) is None
+  options = one_unit.RunOptions('nowhere')
+  assert one_unit._steps_between_checkpoints(make_unit(), options) is None
   # 6 operations, 14 weights, 2 members, 2 noise levels, 100 points, 6e10 per
   # second: 5.6e-7 s a step.
   long = make_unit(num_batches=10**9)
-  steps = runner._steps_between_checkpoints(long, options)
+  steps = one_unit._steps_between_checkpoints(long, options)
   assert steps == pytest.approx(60 / (6 * 12 * 2 * 2 * 100 / 6e10), rel=0.01)
 
 
 def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
   unit = make_unit(num_batches=50)
   results.open_store(tmp_path / 'store', create=True)
-  options = runner.RunOptions(str(tmp_path / 'store'))
-  whole, _ = runner.run_unit(unit, options)
+  options = one_unit.RunOptions(str(tmp_path / 'store'))
+  whole, _ = one_unit.run_unit(unit, options)
   offer, count = checkpoints.Checkpoint.offer, []
 
   def stop_at_the_second(self, key, make):
@@ -354,12 +349,12 @@ def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
   monkeypatch.setattr(checkpoints.Checkpoint, 'offer', stop_at_the_second)
   with pytest.raises(preemption.Preempted):
-    list(runner.run([unit], options, 1))
+    list(workers.run([unit], options, 1))
   preemption._requested.clear()
   store = results.ResultsStore(tmp_path / 'store')
   assert not store.read_rows()
   assert len(list((tmp_path / 'store' / 'checkpoints').iterdir())) == 2
-  outcome, = runner.run([unit], options, 1)
+  outcome, = workers.run([unit], options, 1)
   assert outcome.num_ok == 6 and len(count) == 3  # One seed was left.
   assert not list((tmp_path / 'store' / 'checkpoints').iterdir())
   scores = lambda rows: {row['row_id']: [row[k] for k in results.SCORE_FIELDS]

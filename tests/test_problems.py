@@ -10,15 +10,15 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import references
 import scipy.special
 import scipy.stats
 
-from enn_ensembles import file_locks
-from enn_ensembles import problem_cache
 from enn_ensembles import problems
+from enn_ensembles.machine import array_files
+from enn_ensembles.machine import file_locks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
-import references
 
 _NOISE_STDS = (0.01, 0.1, 1.)
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean', 'test_std',
@@ -365,7 +365,7 @@ def _with_header(content: bytes, **fields) -> bytes:
 def _another_version(content: bytes) -> bytes:
   identity = json.loads(content.split(b'\n', 2)[1])['identity']
   other = identity.replace(
-      f'"format_version":{problem_cache.FORMAT_VERSION}',
+      f'"format_version":{array_files.FORMAT_VERSION}',
       '"format_version":999')
   assert other != identity
   return _with_header(content, identity=other)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from enn_ensembles import ranking
+from enn_ensembles.scoring import ranking
 
 DATA = pathlib.Path(__file__).parent / 'data'
 REFERENCE = pathlib.Path(__file__).parents[2] / 'shared' / 'reference'

@@ -13,11 +13,12 @@ import sys
 import tempfile
 import time
 
+import example_rows
 import numpy as np
 import pytest
 
 from enn_ensembles import results
-import example_rows
+from enn_ensembles.machine import files
 
 make_row = example_rows.make_row
 make_entry = example_rows.make_entry
@@ -76,16 +77,16 @@ def test_schema_has_the_fields_that_the_groups_name():
     ({'kl_floor': None}, 'kl_floor must not be None where status is ok'),
 ])
 def test_bad_row_is_refused_and_named(fields, message):
-  with pytest.raises(results.StoreError, match=re.escape(message)):
+  with pytest.raises(files.StoreError, match=re.escape(message)):
     results.check_row({**make_row(), **fields}, 'row 3')
-  with pytest.raises(results.StoreError, match='^row 3: '):
+  with pytest.raises(files.StoreError, match='^row 3: '):
     results.check_row({**make_row(), **fields}, 'row 3')
 
 
 def test_missing_field_is_refused():
   row = make_row()
   del row['kl_floor']
-  with pytest.raises(results.StoreError, match=r"missing fields \['kl_floor'"):
+  with pytest.raises(files.StoreError, match=r"missing fields \['kl_floor'"):
     results.check_row(row)
 
 
@@ -113,20 +114,20 @@ def test_created_store_opens_again(tmp_path):
 
 
 def test_reading_makes_nothing(tmp_path):
-  with pytest.raises(results.StoreError, match=r"'.*missing' does not exist"):
+  with pytest.raises(files.StoreError, match=r"'.*missing' does not exist"):
     results.open_store(tmp_path / 'missing')
   assert not list(tmp_path.iterdir())
 
 
 def test_empty_folder_is_no_store_to_read_but_one_to_create(tmp_path):
-  with pytest.raises(results.StoreError, match='has no STORE.json'):
+  with pytest.raises(files.StoreError, match='has no STORE.json'):
     results.open_store(tmp_path)
   results.open_store(tmp_path, create=True)
 
 
 def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(results.StoreError,
+  with pytest.raises(files.StoreError,
                      match=r'is not empty .*thesis\.tex'):
     results.open_store(tmp_path, create=True)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
@@ -143,7 +144,7 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
 ])
 def test_foreign_store_is_refused(store, create, text, message):
   (store.results_dir / 'STORE.json').write_text(text)
-  with pytest.raises(results.StoreError, match=message):
+  with pytest.raises(files.StoreError, match=message):
     results.open_store(store.results_dir, create=create)
 
 
@@ -151,9 +152,9 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
   path = tmp_path / 'file'
   path.write_text('x')
   for folder in (path, path / 'below'):
-    with pytest.raises(results.StoreError, match='can be written to'):
+    with pytest.raises(files.StoreError, match='can be written to'):
       results.open_store(folder, create=True)
-  with pytest.raises(results.StoreError, match='is no folder'):
+  with pytest.raises(files.StoreError, match='is no folder'):
     results.open_store(path)
 
 
@@ -178,12 +179,12 @@ def fixture_closed_folder():
 
 
 def test_unwritable_folder_is_refused_before_work_but_read(closed_folder):
-  with pytest.raises(results.StoreError,
+  with pytest.raises(files.StoreError,
                      match='can be written to: Permission denied'):
     results.open_store(closed_folder, create=True)
   store = results.open_store(closed_folder)
   assert len(store.read_rows()) == 3
-  with pytest.raises(results.StoreError, match='cannot write .*denied'):
+  with pytest.raises(files.StoreError, match='cannot write .*denied'):
     store.write_unit('other', [make_row(run_id='other')])
 
 
@@ -228,7 +229,7 @@ def test_extreme_floats_come_back(store):
 
 @pytest.mark.parametrize('run_id', ['', '../x', 'a/b', '.x', 'a b', 'x' * 201])
 def test_run_id_that_is_no_file_name_is_refused(store, run_id):
-  with pytest.raises(results.StoreError, match='run_id must be'):
+  with pytest.raises(files.StoreError, match='run_id must be'):
     store.write_unit(run_id, [make_row(run_id=run_id)])
 
 
@@ -239,7 +240,7 @@ def test_bad_units_are_refused_and_nothing_is_written(store):
       ([make_row(run_id='other')], "has run_id 'other'"),
       ([rows[0], rows[0]], 'is there 2 times'),
       ([rows[0], make_row(seed='1')], 'row 1: seed must be')):
-    with pytest.raises(results.StoreError, match=message):
+    with pytest.raises(files.StoreError, match=message):
       store.write_unit(run_id, bad)
   assert not list((store.results_dir / 'units').iterdir())
 
@@ -250,7 +251,7 @@ def test_writing_again_replaces_but_never_loses_rows(store):
   again = rows[:2] + [make_row(0.7, seed=2)]
   store.write_unit(run_id, again)
   assert store.read_rows()[2]['kl_estimate'] == 0.7
-  with pytest.raises(results.StoreError, match='already holds 1 rows'):
+  with pytest.raises(files.StoreError, match='already holds 1 rows'):
     store.write_unit(run_id, rows[:2])
   assert len(store.read_rows()) == 3
 
@@ -288,7 +289,7 @@ def test_damaged_unit_is_named_with_what_to_do(store, damage, read):
   store.write_unit(*make_unit())
   damage(next((store.results_dir / 'units').iterdir()))
   path = next((store.results_dir / 'units').iterdir())
-  with pytest.raises(results.StoreError) as error:
+  with pytest.raises(files.StoreError) as error:
     getattr(store, read)()
   assert str(path) in str(error.value)
   assert 'Delete it and run the sweep again' in str(error.value)
@@ -301,14 +302,14 @@ def test_hand_made_row_with_its_checksum_is_still_checked(store):
     document['rows'][0]['status'] = 'fine'
     document['sha256'] = results._sha256(document['rows'])
   _edit(path, change)
-  with pytest.raises(results.StoreError, match='damaged .*status must be one'):
+  with pytest.raises(files.StoreError, match='damaged .*status must be one'):
     store.read_rows()
 
 
 def test_unit_of_another_version_is_not_called_damaged(store):
   path = store.write_unit(*make_unit())
   _edit(path, lambda document: document.update(schema_version=1))
-  with pytest.raises(results.StoreError,
+  with pytest.raises(files.StoreError,
                      match=r'\.json has schema_version 1, this program reads'):
     store.read_rows()
 
@@ -374,7 +375,7 @@ def test_same_row_in_two_files_is_one_row(store):
 def test_contradicting_files_are_both_named_with_their_values(store):
   a = store.write_unit('a', [make_row(0.5, run_id='a')])
   b = store.write_unit('b', [make_row(0.5000001, run_id='b')])
-  with pytest.raises(results.StoreError) as error:
+  with pytest.raises(files.StoreError) as error:
     store.read_rows()
   for part in (str(a), str(b), 'kl_estimate', '0.5 ', '0.5000001'):
     assert part in str(error.value)
@@ -427,13 +428,13 @@ def test_processes_that_write_the_same_unit_do_not_disturb_each_other(tmp_path):
 def test_writer_killed_before_the_rename_leaves_the_old_file(store):
   run_id, rows = make_unit()
   store.write_unit(run_id, rows)
-  code = f"""
+  code = f'''
 import os, signal
 from enn_ensembles import results
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 results.write_atomically({str(store.unit_path(run_id))!r}, b'new')
-"""
-  root = pathlib.Path(results.__file__).parents[1]
+'''
+  root = pathlib.Path(__file__).parents[1]
   done = subprocess.run([sys.executable, '-c', code], cwd=root, check=False)
   assert done.returncode == -signal.SIGKILL
   assert len(list((store.results_dir / 'units').iterdir())) == 2
@@ -444,7 +445,7 @@ def test_failing_disk_is_one_line_and_leaves_nothing(store, monkeypatch):
   def full(_):
     raise OSError(28, 'No space left on device')
   monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(results.StoreError,
+  with pytest.raises(files.StoreError,
                      match='cannot write .*: No space left on device'):
     store.write_unit(*make_unit())
   assert not list((store.results_dir / 'units').iterdir())
@@ -469,14 +470,14 @@ def test_stale_files_are_removed_and_others_are_not(store):
     os.utime(path, (stamp, stamp))
   for path in units.glob('*.json'):
     os.utime(path, (0, 0))
-  removed = results.remove_stale_files(store.results_dir)
+  removed = files.remove_stale_files(store.results_dir)
   assert {path.name for path in removed} == {
       '.STORE.json.1.ab.tmp', '.a.json.1.ab.tmp', 'b.checkpoint'}
   assert {path for path in times if path.exists()} == set(times) - set(removed)
   assert len(store.read_rows()) == 3
   assert not list(store.results_dir.glob('.clock*'))
   # A folder that is not there, or read-only, is no error.
-  assert results.remove_stale_files(store.results_dir / 'nowhere') == []
+  assert files.remove_stale_files(store.results_dir / 'nowhere') == []
 
 
 def test_no_clock_decides_what_is_done(store, monkeypatch):
@@ -506,7 +507,7 @@ def fixture_small_disk(tmp_path):
 def test_a_full_disk_loses_nothing_that_was_written(small_disk):
   store = results.open_store(small_disk / 'results', create=True)
   written = []
-  with pytest.raises(results.StoreError,
+  with pytest.raises(files.StoreError,
                      match='cannot write .*: No space left on device'):
     for i in range(1000):
       run_id = f'unit{i}'
@@ -523,7 +524,7 @@ def test_a_full_disk_loses_nothing_that_was_written(small_disk):
 
 def test_a_process_that_ends_waits_for_a_file(tmp_path):
   # The file is half written when another thread ends the process.
-  code = f"""
+  code = f'''
 import os, threading, time
 from enn_ensembles import results
 replace = os.replace
@@ -536,9 +537,9 @@ def end():
 threading.Thread(target=end).start()
 for i in range(100):
   results.write_atomically({str(tmp_path)!r} + '/file' + str(i), b'content')
-"""
+'''
   done = subprocess.run([sys.executable, '-c', code], check=False,
-                        cwd=pathlib.Path(results.__file__).parents[1])
+                        cwd=pathlib.Path(__file__).parents[1])
   assert done.returncode == 75
   # The one file, or, by the order of two threads, a second.
   assert {path.read_text() for path in tmp_path.iterdir()} == {'content'}
@@ -578,12 +579,12 @@ def test_same_manifest_is_one_file_whatever_the_order(store):
 ])
 def test_bad_manifest_entry_is_refused(store, fields, message):
   entry = {**make_entry(), **fields}
-  with pytest.raises(results.StoreError, match=message):
+  with pytest.raises(files.StoreError, match=message):
     store.write_manifest([entry])
 
 
 def test_empty_manifest_is_refused(store):
-  with pytest.raises(results.StoreError, match='at least one entry'):
+  with pytest.raises(files.StoreError, match='at least one entry'):
     store.write_manifest([])
 
 
@@ -595,7 +596,7 @@ def test_empty_manifest_is_refused(store):
 def test_damaged_manifest_is_named_with_what_to_do(store, damage):
   path = store.write_manifest([make_entry()])
   damage(path)
-  with pytest.raises(results.StoreError) as error:
+  with pytest.raises(files.StoreError) as error:
     store.read_manifests()
   assert str(path) in str(error.value)
   assert 'Delete it and run the sweep again' in str(error.value)
@@ -605,7 +606,7 @@ def test_store_and_leaderboard_do_not_import_jax():
   code = ('import sys, enn_ensembles.leaderboard, experiments.cli; '
           'print(*sorted(m for m in sys.modules if m.split(".")[0] in ("jax", '
           '"jaxlib", "haiku") or m.startswith("enn_ensembles.")))')
-  root = pathlib.Path(results.__file__).parents[1]
+  root = pathlib.Path(__file__).parents[1]
   done = subprocess.run([sys.executable, '-c', code], cwd=root, check=True,
                         capture_output=True, text=True)
   assert done.stdout.split() == ['enn_ensembles.leaderboard',
@@ -624,7 +625,7 @@ def test_path_of_a_row(store):
       ({**path, 'kl_reverse': [1.]}, 'path must hold lists of one length'),
       ({**path, 'kl_reverse': 1.}, 'path must hold lists of one length'),
       ({**path, 'kl_reverse': [1., np.nan]}, 'path cannot be stored as JSON')):
-    with pytest.raises(results.StoreError, match=message):
+    with pytest.raises(files.StoreError, match=message):
       results.check_row(make_row(path=wrong))
-  with pytest.raises(results.StoreError, match="fields .*'val_score'"):
+  with pytest.raises(files.StoreError, match="fields .*'val_score'"):
     results.check_row(make_row(path=path, selection='oracle'))

@@ -4,11 +4,11 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import pytest
 
-from enn_ensembles import leaderboard
 from enn_ensembles import results
-import commands
+from enn_ensembles.report import leaderboard
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -111,7 +111,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'memory_budget_mb': 0}, 'memory_budget_mb must be > 0, got 0'),
       ({'data_ratio': '1,10000', 'solver': 'dense'}, 'must be enough for '
        'num_train = input_dim * data_ratio = 30000 points'),
-      ({'solver': 'lu'}, "SOLVER must be one of"),
+      ({'solver': 'lu'}, 'SOLVER must be one of'),
       ({'max_num_train': 2}, 'no cell has at most max_num_train = 2'),
       ({'results_dir': None}, '--results_dir must be given'),
       ({'results_dir': folder / 'config.py'}, 'not a folder that can be writ'),
@@ -244,7 +244,7 @@ def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
       make_flags(folder, kernel=kernel, **flags)
       for kernel in (None, 'relu3', 'erf1', 'erf')])
   assert [code for code, _, _ in answers] == [0, 0, 0, 2]
-  assert "kernel must be an activation and a number" in answers[-1][2]
+  assert 'kernel must be an activation and a number' in answers[-1][2]
   rows = results.ResultsStore(folder / 'results').read_rows()
   assert {row['kernel'] for row in rows} == {'relu2', 'relu3', 'erf1'}
   assert len({row['problem_id'] for row in rows}) == 3 * 8

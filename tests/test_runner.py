@@ -11,8 +11,10 @@ import pytest
 
 from enn_ensembles import problems
 from enn_ensembles import results
-from enn_ensembles import runner
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import workers
 
 # A constant, drawn from the key; a setting says what goes wrong.
 MY_AGENT = '''
@@ -69,7 +71,7 @@ def make_units(folder, agent='my_agent', seed=(0,), noise_std=(0.1, 1.),
 
 def make_options(folder, **fields):
   results.open_store(folder / 'store', create=True)
-  return runner.RunOptions(str(folder / 'store'),
+  return one_unit.RunOptions(str(folder / 'store'),
                            agent_module=str(folder / 'my_agent.py'), **fields)
 
 
@@ -84,7 +86,7 @@ def scores_of(rows):
 
 def test_rows_of_a_network(folder):
   unit, = make_units(folder, 'ensemble', seed=(1, 0), **TINY)
-  rows, details = runner.run_unit(unit, make_options(folder))
+  rows, details = one_unit.run_unit(unit, make_options(folder))
   assert details == ''
   assert [(row['seed'], row['noise_std']) for row in rows] == [
       (0, 0.1), (0, 1.), (1, 0.1), (1, 1.)]
@@ -107,18 +109,18 @@ def test_rows_of_a_network(folder):
     assert row['versions']['jax'] == jax.__version__
   # The 2021 protocol: draws with replacement for all.
   sampled = dataclasses.replace(unit, enumerate_indices=False)
-  rows, _ = runner.run_unit(sampled, make_options(folder))
+  rows, _ = one_unit.run_unit(sampled, make_options(folder))
   assert {row['num_enn_samples'] for row in rows} == {5}
   assert {row['num_samples_used'] for row in rows} == {5}
 
 
 def test_rows_do_not_depend_on_their_unit(folder):
   unit, = make_units(folder, 'ensemble', seed=(0, 1, 2), **TINY)
-  rows, _ = runner.run_unit(unit, make_options(folder))
+  rows, _ = one_unit.run_unit(unit, make_options(folder))
   together = scores_of(rows)
   for seed, noise_std in ((0, 1.), (2, 0.1)):
     part = dataclasses.replace(unit, seeds=(seed,), noise_stds=(noise_std,))
-    row, = runner.run_unit(part, make_options(folder))[0]
+    row, = one_unit.run_unit(part, make_options(folder))[0]
     assert row['run_id'] != unit.run_id
     np.testing.assert_allclose(scores_of([row])[row['row_id']],
                                together[row['row_id']], rtol=1e-4)
@@ -127,14 +129,14 @@ def test_rows_do_not_depend_on_their_unit(folder):
 def test_the_audits_score_what_they_must(folder):
   options = make_options(folder, cache_dir=str(folder / 'cache'))
   unit, = make_units(folder, 'exact_posterior', seed=(0, 1))
-  rows, _ = runner.run_unit(unit, options)
+  rows, _ = one_unit.run_unit(unit, options)
   for row in rows:
     assert abs(row['kl_estimate']) < 1e-9 and row['kl_floor'] == 0
     assert row['num_samples_used'] is None and row['num_enn_samples'] is None
   assert list((folder / 'cache').iterdir())
   unit, = make_units(folder, 'exact_posterior', seed=(0, 1), analytic=False,
                      num_enn_samples=400)
-  rows, _ = runner.run_unit(unit, options)
+  rows, _ = one_unit.run_unit(unit, options)
   for row in rows:
     # Draws are shared by test points: the spread around the floor is wide.
     assert row['kl_floor'] == pytest.approx(0.00252, rel=0.01)
@@ -144,7 +146,7 @@ def test_the_audits_score_what_they_must(folder):
 
 def test_a_plain_agent_fails_problem_by_problem(folder):
   unit, = make_units(folder, what='raises')
-  rows, details = runner.run_unit(unit, make_options(folder))
+  rows, details = one_unit.run_unit(unit, make_options(folder))
   assert [row['status'] for row in rows] == ['ok', 'failed']
   assert rows[1]['message'] == 'ArithmeticError: too noisy'
   assert 'my_agent.py' in details and 'Traceback' in details
@@ -162,21 +164,21 @@ def test_a_plain_agent_fails_problem_by_problem(folder):
 
 def test_an_agent_that_cannot_be_made_fails(folder):
   unit, = make_units(folder, what='make_raises')
-  rows, _ = runner.run_unit(unit, make_options(folder))
+  rows, _ = one_unit.run_unit(unit, make_options(folder))
   assert [row['message'] for row in rows] == ['OSError: no such thing'] * 2
   assert {row['status'] for row in rows} == {'failed'}
 
 
 def test_what_diverges_is_told_and_scored_as_it_is(folder):
   unit, = make_units(folder, what='nan')
-  rows, _ = runner.run_unit(unit, make_options(folder))
+  rows, _ = one_unit.run_unit(unit, make_options(folder))
   for row in rows:
     results.check_row(row)
     assert row['status'] == 'diverged' and np.isnan(row['kl_estimate'])
     assert row['message'].startswith('not finite: predictions, kl_estimate')
   # A step of 1e38 leaves the range of float32 at once.
   unit, = make_units(folder, 'ensemble', **TINY, learning_rate=1e38)
-  rows, details = runner.run_unit(unit, make_options(folder))
+  rows, details = one_unit.run_unit(unit, make_options(folder))
   assert details == ''
   for row in rows:
     assert row['status'] == 'diverged'
@@ -186,25 +188,25 @@ def test_what_diverges_is_told_and_scored_as_it_is(folder):
 def test_an_interrupt_is_no_failure_of_the_agent(folder):
   unit, = make_units(folder, what='interrupted')
   with pytest.raises(KeyboardInterrupt):
-    runner.run_unit(unit, make_options(folder))
+    one_unit.run_unit(unit, make_options(folder))
 
 
 def test_check_units(folder):
   units = make_units(folder, data_ratio=(1., 10_000.))
-  runner.check_units(units)
+  one_unit.check_units(units)
   # 30,000 points: two matrices of 7.2 GB for a dense solver.
   with pytest.raises(ValueError, match=(
       r'solver_memory_mb must be enough for .* = 30000 points .* got 14000: '
       r'dense needs .*MB\. --max_num_train=29999 leaves such cells out')):
-    runner.check_units([dataclasses.replace(unit, solver='dense')
+    one_unit.check_units([dataclasses.replace(unit, solver='dense')
                         for unit in units])
   with pytest.raises(ValueError, match='solver_memory_mb .* got 1: dense needs '
                                        '.*, matrix_free needs'):
-    runner.check_units(units, solver_memory_mb=1.)
+    one_unit.check_units(units, solver_memory_mb=1.)
   with pytest.raises(ValueError, match='seed must be at most'):
-    runner.check_units(make_units(folder, seed=(2**32,)))
+    one_unit.check_units(make_units(folder, seed=(2**32,)))
   with pytest.raises(ValueError, match='num_workers must be >= 1, got 0'):
-    next(runner.run(units, make_options(folder), 0))
+    next(workers.run(units, make_options(folder), 0))
 
 
 def test_workers_write_the_rows_of_one_process(folder):
@@ -213,9 +215,9 @@ def test_workers_write_the_rows_of_one_process(folder):
            *make_units(folder, what='raises'),
            *make_units(folder, what='killed'),
            *make_units(folder, what='exits'), *make_units(folder, what='nan')]
-  assert runner.available_cores()
+  assert devices.available_cores()
   outcomes = {outcome.unit.agent_config.get('what', 'exact'): outcome
-              for outcome in runner.run(units, make_options(folder), 2)}
+              for outcome in workers.run(units, make_options(folder), 2)}
   # Whoever is killed takes nobody along.
   assert {what: outcome[1:5] for what, outcome in outcomes.items()} == {
       'zero': (2, 0, 0, 0), 'exact': (4, 0, 0, 0), 'raises': (1, 0, 1, 0),
@@ -231,7 +233,7 @@ def test_workers_write_the_rows_of_one_process(folder):
   alone = []
   for unit in units:
     if unit.agent_config.get('what') not in ('killed', 'exits'):
-      alone += runner.run_unit(unit, make_options(folder))[0]
+      alone += one_unit.run_unit(unit, make_options(folder))[0]
   ours, theirs = scores_of(alone), scores_of(rows)
   assert ours.keys() == theirs.keys()
   for row_id, scores in ours.items():
@@ -250,7 +252,7 @@ def test_workers_have_their_own_cores(folder):
                      data_ratio=(1., 2., 3., 4.), noise_std=(0.1,))
   before = os.sched_getaffinity(0)
   environment = dict(os.environ)
-  assert all(o.succeeded for o in runner.run(units, make_options(folder), 2))
+  assert all(o.succeeded for o in workers.run(units, make_options(folder), 2))
   assert os.sched_getaffinity(0) == before and os.environ == environment
   cores, half = sorted(before), len(before) // 2
   said = [path.read_text() for path in told.iterdir()]
@@ -260,33 +262,33 @@ def test_workers_have_their_own_cores(folder):
 
 
 def test_workers_have_their_own_gpus(monkeypatch):
-  alone = runner.worker_environments(4, {}, ['0', '1', '2', '3'])
+  alone = devices.worker_environments(4, {}, ['0', '1', '2', '3'])
   assert [e['CUDA_VISIBLE_DEVICES'] for e in alone] == ['0', '1', '2', '3']
   assert all(len(e) == 1 for e in alone)
   # Five on two: memory is shared by three and by two.
-  shared = runner.worker_environments(5, {}, ['4', '7'])
+  shared = devices.worker_environments(5, {}, ['4', '7'])
   assert [tuple(e.values()) for e in shared] == [
       ('4', '0.300'), ('7', '0.450'), ('4', '0.300'), ('7', '0.450'),
       ('4', '0.300')]
   told = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '.2'}
-  assert all(len(e) == 1 for e in runner.worker_environments(5, told, ['0']))
-  assert runner.worker_environments(2, {}, []) == [{}, {}]
+  assert all(len(e) == 1 for e in devices.worker_environments(5, told, ['0']))
+  assert devices.worker_environments(2, {}, []) == [{}, {}]
 
   monkeypatch.delenv('JAX_PLATFORMS', raising=False)
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', 'GPU-a, GPU-b')
-  assert runner.visible_gpus() == ['GPU-a', 'GPU-b']
+  assert devices.visible_gpus() == ['GPU-a', 'GPU-b']
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-  assert runner.visible_gpus() == []
+  assert devices.visible_gpus() == []
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  assert runner.visible_gpus() == []
+  assert devices.visible_gpus() == []
 
 
 def test_settings_are_inherited_and_given_back(monkeypatch):
   monkeypatch.setenv('OMP_NUM_THREADS', '7')
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1')
   before = dict(os.environ)
-  with runner.inherited_settings(runner.available_cores()[:1],
+  with devices.inherited_settings(devices.available_cores()[:1],
                                  {'CUDA_VISIBLE_DEVICES': '1', 'NEW': 'x'}):
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '1'
     assert os.environ['NEW'] == 'x'
@@ -299,7 +301,7 @@ def test_settings_are_inherited_and_given_back(monkeypatch):
 def test_what_is_in_hand_is_announced(folder, num_workers):
   units = make_units(folder, data_ratio=(1., 2., 3.), noise_std=(0.1,))
   told = []
-  list(runner.run(units, make_options(folder), num_workers, told.append))
+  list(workers.run(units, make_options(folder), num_workers, told.append))
   assert max(map(len, told)) == num_workers and told[-1] == []
   assert {unit.run_id for units in told for unit in units} == {
       unit.run_id for unit in units}
@@ -309,23 +311,23 @@ def test_a_worker_s_mistakes_reach_the_parent(folder):
   options = make_options(folder, cache_dir=str(folder / 'my_agent.py'))
   units = make_units(folder, data_ratio=(1., 2.))
   with pytest.raises(ValueError, match='cache_dir .* is not a folder'):
-    list(runner.run(units, options, 2))
+    list(workers.run(units, options, 2))
 
 
 def test_default_num_workers(monkeypatch):
-  cores = len(runner.available_cores())
+  cores = len(devices.available_cores())
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  assert runner.default_num_workers() == cores
+  assert devices.default_num_workers() == cores
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda,cpu')
-  assert runner.default_num_workers() == 1
+  assert devices.default_num_workers() == 1
 
 
 def test_compiled_programs_are_kept(folder, monkeypatch):
   told = {}
   monkeypatch.setattr(jax.config, 'update', told.__setitem__)
-  runner.configure_jax(make_options(folder))
+  one_unit.configure_jax(make_options(folder))
   assert told == {'jax_enable_x64': True}
-  runner.configure_jax(make_options(folder, compilation_cache_dir='/some'))
+  one_unit.configure_jax(make_options(folder, compilation_cache_dir='/some'))
   assert pathlib.Path(told['jax_compilation_cache_dir']).parent == (
       pathlib.Path('/some'))
   assert told['jax_persistent_cache_min_compile_time_secs'] == 0
@@ -336,7 +338,7 @@ def test_rows_of_selections(folder):
   unit, = make_units(folder, 'ensemble', seed=(0, 1), num_ensemble=5,
                      num_batches=30, hidden_sizes=(8,),
                      selection=['none', 'oracle', 'val_nll'])
-  rows, _ = runner.run_unit(unit, make_options(folder))
+  rows, _ = one_unit.run_unit(unit, make_options(folder))
   assert [row['row_id'] for row in rows] == unit.row_ids()
   for row in rows:
     results.check_row(row)
@@ -352,7 +354,7 @@ def test_rows_of_selections(folder):
       assert row['rank_seconds'] > 0
   plain, = make_units(folder, 'ensemble', seed=(0, 1), num_ensemble=5,
                       num_batches=30, hidden_sizes=(8,))
-  alone, _ = runner.run_unit(plain, make_options(folder))
+  alone, _ = one_unit.run_unit(plain, make_options(folder))
   together = scores_of(rows)
   for row_id, scores in scores_of(alone).items():
     np.testing.assert_allclose(scores, together[row_id], rtol=1e-6)
@@ -363,17 +365,18 @@ def test_a_trivial_unit_costs_little(folder):
   units = make_units(folder, noise_std=(0.1,),
                      where=[f'unit{i}' for i in range(60)])
   options = make_options(folder, cache_dir=str(folder / 'cache'))
-  list(runner.run(units[:10], options, 1))
+  list(workers.run(units[:10], options, 1))
   start = time.process_time()
-  assert all(o.succeeded for o in runner.run(units[10:], options, 1))
+  assert all(o.succeeded for o in workers.run(units[10:], options, 1))
   assert (time.process_time() - start) / 50 < 0.02
 
 
 def test_selection_needs_members(folder):
   unit, = make_units(folder, 'mc_dropout', selection='oracle')
-  with pytest.raises(ValueError, match="selection 'oracle' needs an agent with a"
-                                       " finite index set .*'mc_dropout' has"):
-    runner.check_units([unit])
+  with pytest.raises(
+      ValueError, match="selection 'oracle' needs an agent with a"
+      " finite index set .*'mc_dropout' has"):
+    one_unit.check_units([unit])
   unit, = make_units(folder, selection='val_nll')
   with pytest.raises(ValueError, match="'val_nll' needs .*'my_agent"):
-    runner.check_units([unit], str(folder / 'my_agent.py'))
+    one_unit.check_units([unit], str(folder / 'my_agent.py'))

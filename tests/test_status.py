@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 
+import example_rows
 import pytest
 
-from enn_ensembles import heartbeats
 from enn_ensembles import results
-from enn_ensembles import sweep_status
 from enn_ensembles import sweeps
-import example_rows
+from enn_ensembles.machine import heartbeats
+from enn_ensembles.sweeps import sweep_status
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -8,9 +8,11 @@ import re
 
 import pytest
 
+from enn_ensembles.sweeps import cost_model
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import job_arrays
 from enn_ensembles.nngp import kernels
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'testbed_configs'
@@ -276,7 +278,7 @@ def test_tasks_share_the_work_once_and_by_cost(num_tasks):
 
 def test_long_units_are_cut_by_seeds(monkeypatch):
   # As long as its number says, per seed, and 3 to start.
-  monkeypatch.setattr(sweeps, 'estimate_seconds',
+  monkeypatch.setattr(cost_model, 'estimate_seconds',
                       lambda unit: 3 + unit.data_ratio * len(unit.seeds))
   unit = lambda ratio, num_seeds: sweeps.WorkUnit(
       'a', 'a', {}, 10, ratio, (0.1, 1.), tuple(range(num_seeds)))
@@ -295,7 +297,7 @@ def test_long_units_are_cut_by_seeds(monkeypatch):
 def test_tasks_are_filled_from_the_longest_unit_on(monkeypatch):
   # By hand: 7 | 5, then 4 to the second, 3 to the first, 3 to the second (9 <
   # 10), 2 to the first: 12 and 12. In turns it would be 14 and 10.
-  monkeypatch.setattr(sweeps, 'estimate_seconds', lambda unit: unit.data_ratio)
+  monkeypatch.setattr(cost_model, 'estimate_seconds', lambda unit: unit.data_ratio)
   # Of one seed each: nothing to cut.
   units = [sweeps.WorkUnit('a', 'a', {}, 10, ratio, (0.1,), (seed,))
            for seed, ratio in enumerate((3., 7., 2., 4., 5., 3.))]
@@ -340,7 +342,7 @@ GOOGLE = {'BATCH_TASK_INDEX': '0', 'BATCH_TASK_COUNT': '4'}
      (0, 4, 'BATCH_TASK_INDEX')),
 ])
 def test_the_task_of_a_job_array(given, environment, task):
-  assert sweeps.choose_task(*given, environment) == task
+  assert job_arrays.choose_task(*given, environment) == task
 
 
 @pytest.mark.parametrize('given, environment, message', [
@@ -363,7 +365,7 @@ def test_the_task_of_a_job_array(given, environment, task):
 ])
 def test_bad_job_arrays(given, environment, message):
   with pytest.raises(ValueError, match=message):
-    sweeps.choose_task(*given, environment)
+    job_arrays.choose_task(*given, environment)
 
 
 def test_estimated_costs_are_in_the_right_order(tmp_path):

@@ -15,11 +15,11 @@ import optax
 import pytest
 
 from enn_ensembles import base
-from enn_ensembles import losses
 from enn_ensembles import networks
-from enn_ensembles import training
 from enn_ensembles.agents import ensemble
 from enn_ensembles.agents import map as map_agent
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 RNG = np.random.default_rng(0)
 NUM_SEEDS, NOISE_STDS = 3, np.array([0.1, 1.])
@@ -65,7 +65,7 @@ def train(x=X, y=Y, noise_stds=NOISE_STDS, keys=KEYS, **options):
   """Trains the small ensemble in float64; also says how often it compiled."""
   with CompileCounter() as counter:
     agent = counter.count_traces(ensemble.make_agent(CONFIG))
-    trained = training.train(agent, x, y, noise_stds, keys,
+    trained = loop.train(agent, x, y, noise_stds, keys,
                              dtype=jnp.float64, **options)
   return trained, counter
 
@@ -89,9 +89,9 @@ def test_training_is_the_plain_loop(together):
   s, e = 1, 1
   fold_in = lambda constant: jax.random.fold_in(KEYS[s], constant)
   network = ensemble.make_network(CONFIG)
-  params, state = network.init(fold_in(training._INIT_KEY), X[s][:1], 0)
-  noise = jax.random.normal(fold_in(training._PREPARE_KEY), (8, 2))
-  rows_of_steps = jax.random.bits(fold_in(training._MINIBATCH_KEY), (15, 5),
+  params, state = network.init(fold_in(loop._INIT_KEY), X[s][:1], 0)
+  noise = jax.random.normal(fold_in(loop._PREPARE_KEY), (8, 2))
+  rows_of_steps = jax.random.bits(fold_in(loop._MINIBATCH_KEY), (15, 5),
                                   jnp.uint32) % 8
   assert len(np.unique(rows_of_steps)) == 8
 
@@ -172,7 +172,7 @@ def test_linear_regression_has_its_solution():
       hidden_sizes=(), num_batches=2000, batch_size=8, learning_rate=0.02))
   solution = np.array([0.7, -1.3, 0.4])  # Two weights and the bias.
   y = X[:1] @ solution[:2, None] + solution[2]
-  trained = training.train(agent, X[:1], y[:, None], np.ones(1), KEYS[:1],
+  trained = loop.train(agent, X[:1], y[:, None], np.ones(1), KEYS[:1],
                            dtype=jnp.float64)
   (w,) = jax.tree.leaves(trained.params)
   np.testing.assert_allclose(np.ravel(w), solution, atol=1e-5)
@@ -188,10 +188,10 @@ def test_the_final_loss_is_of_the_last_hundred_steps():
   network = base.EpistemicNetwork(
       apply=None, init=lambda key, x, z: (jnp.zeros((), x.dtype), ()),
       indexer=networks.EnsembleIndexer(1))
-  agent = training.NetworkAgent(
+  agent = loop.NetworkAgent(
       make_network=lambda prior: network, make_loss=lambda prior: constant,
       learning_rate=0.5, num_batches=150, batch_size=1)
-  trained = training.train(agent, X[:1], Y[:1], NOISE_STDS, KEYS[:1],
+  trained = loop.train(agent, X[:1], Y[:1], NOISE_STDS, KEYS[:1],
                            dtype=jnp.float64)
   np.testing.assert_allclose(trained.params, [[-75., -75.]], rtol=1e-6)
   expected = np.mean([-0.5 * step for step in range(50, 150)])
@@ -211,11 +211,11 @@ def train_on_a_slope(num_batches, dtype=jnp.float64, **rates):
       apply=None, indexer=networks.EnsembleIndexer(1),
       init=lambda key, x, z: (jnp.zeros((), x.dtype),
                               jnp.zeros(num_batches, x.dtype)))
-  agent = training.NetworkAgent(
+  agent = loop.NetworkAgent(
       make_network=lambda prior: network,
       make_loss=lambda prior: losses.Loss(lambda *args: (), evaluate),
       num_batches=num_batches, batch_size=1, **rates)
-  trained = training.train(agent, X[:1], Y[:1, :1], NOISE_STDS[:1], KEYS[:1],
+  trained = loop.train(agent, X[:1], Y[:1, :1], NOISE_STDS[:1], KEYS[:1],
                            dtype=dtype)
   assert trained.params.dtype == dtype
   history = np.append(trained.state[0, 0], trained.params[0, 0])
@@ -251,7 +251,7 @@ def test_nan_in_the_data_spoils_its_own_problem_only():
       hidden_sizes=(), num_batches=20, batch_size=8))
   y = Y[:2].copy()
   y[0, 1, 3] = np.nan
-  trained = training.train(agent, X[:2], y, NOISE_STDS, KEYS[:2])
+  trained = loop.train(agent, X[:2], y, NOISE_STDS, KEYS[:2])
   (w,) = jax.tree.leaves(trained.params)
   assert w.dtype == jnp.float32
   finite = np.isfinite(w).all(axis=tuple(range(2, w.ndim)))
@@ -271,16 +271,16 @@ def test_bad_options_are_named(options, message):
 
 def test_the_memory_budget_sets_the_chunk():
   agent, device = ensemble.make_agent(CONFIG), jax.devices()[0]
-  one = training.seed_bytes(agent, (8, 2), 2, jnp.float32) / 1e6
-  choose = lambda budget: training.choose_seeds_per_chunk(
+  one = loop.seed_bytes(agent, (8, 2), 2, jnp.float32) / 1e6
+  choose = lambda budget: loop.choose_seeds_per_chunk(
       agent, (8, 2), 2, jnp.float32, budget, device)
   assert [choose(b * one) for b in (0.5, 1.01, 2.5, 10.01)] == [1, 1, 2, 10]
   if device.platform == 'cpu':
     assert choose(None) == 1
   # It grows with the data and the dtype, and holds at least the data.
-  larger = training.seed_bytes(agent, (800, 200), 2, jnp.float32) / 1e6
+  larger = loop.seed_bytes(agent, (800, 200), 2, jnp.float32) / 1e6
   assert larger > max(one, 800 * 200 * 4 / 1e6)
-  assert training.seed_bytes(agent, (8, 2), 2, jnp.float64) / 1e6 > one
+  assert loop.seed_bytes(agent, (8, 2), 2, jnp.float64) / 1e6 > one
 
 
 def test_train_asks_for_the_chunk_that_fits(monkeypatch):
@@ -290,7 +290,7 @@ def test_train_asks_for_the_chunk_that_fits(monkeypatch):
   def choose(agent, data_shape, num_noise, dtype, budget, device):
     raise Asked(data_shape, num_noise, dtype, budget)
 
-  monkeypatch.setattr(training, 'choose_seeds_per_chunk', choose)
+  monkeypatch.setattr(loop, 'choose_seeds_per_chunk', choose)
   with pytest.raises(Asked) as info:
     train(memory_budget_mb=7.)
   assert info.value.args == ((8, 2), 2, jnp.float64, 7.)
@@ -301,7 +301,7 @@ import jax
 jax.config.update('jax_enable_x64', True)
 import numpy as np
 import test_training as t
-from enn_ensembles import training
+from enn_ensembles.training import loop as training
 from enn_ensembles.agents import map as map_agent
 assert len(jax.devices()) == 8
 rng = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import pytest
 import scipy.stats
 
 from enn_ensembles import base
-from enn_ensembles import losses
-from enn_ensembles import training
 from enn_ensembles.agents import vnn
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.PRNGKey(0)
@@ -303,7 +303,7 @@ def train(dtype, **settings):
   agent = vnn.make_agent(dataclasses.replace(
       SMALL, hidden_sizes=(8, 8), num_index_samples=10, learning_rate=0.02,
       num_batches=1000, **settings))
-  return training.train(agent, TRAIN_X, TRAIN_Y, np.array([0.1]), KEY[None],
+  return loop.train(agent, TRAIN_X, TRAIN_Y, np.array([0.1]), KEY[None],
                         dtype=dtype)
 
 

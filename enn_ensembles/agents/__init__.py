@@ -5,6 +5,8 @@ dataclass annotated in that signature. A file of one's own, outside the package,
 may do without a config: `make_agent() -> Agent`.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
 import importlib
 import importlib.util
@@ -12,8 +14,10 @@ import inspect
 import pathlib
 import pkgutil
 import sys
-from typing import Any, Callable, Mapping, NamedTuple, Optional
 import typing
+from typing import Any
+from typing import NamedTuple
+from typing import Optional
 
 
 class AgentModule(NamedTuple):
@@ -25,7 +29,7 @@ class AgentModule(NamedTuple):
     make_agent: config -> Agent, or () -> Agent without a config_class.
   """
   name: str
-  config_class: Optional[type]
+  config_class: type | None
   make_agent: Callable[..., Any]
 
 
@@ -76,7 +80,8 @@ def _inspect_module(name: str, module: Any) -> AgentModule:
   """Reads the config class off make_agent's signature."""
   make_agent = getattr(module, 'make_agent', None)
   if not callable(make_agent):
-    raise ValueError(f'agent {name!r} must define make_agent(config), got none.')
+    raise ValueError(
+        f'agent {name!r} must define make_agent(config), got none.')
   parameters = list(inspect.signature(make_agent).parameters)
   if not parameters:
     return AgentModule(name, None, make_agent)

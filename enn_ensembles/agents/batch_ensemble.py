@@ -15,17 +15,17 @@ Wen, Tran & Ba 2020, "BatchEnsemble: an alternative approach to efficient
 ensemble and lifelong learning" (arXiv 2002.06715).
 """
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Optional, Sequence
 
 import haiku as hk
 import jax.numpy as jnp
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 FAST_INITS = ('sign', 'normal')
 
@@ -101,7 +101,7 @@ class BatchEnsembleMLP(hk.Module):
 
 
 def member_layers(layers: Sequence[tuple],
-                  indices: Optional[base.Index]) -> networks.Layers:
+                  indices: base.Index | None) -> networks.Layers:
   """The layers of members, all (None) or some: [J, out, in + 1] each.
 
   W o (r s^T) is made once per step: it has fewer entries than the activations
@@ -136,7 +136,7 @@ def make_agent(config: BatchEnsembleConfig) -> base.Agent:
     noise_std = config.noise_scale and config.noise_scale * prior.noise_std
     return losses.make_regression_loss(noise_std)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

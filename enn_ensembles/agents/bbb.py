@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 INDEX_SCALES = ('unit', 'enn2021')
 
@@ -123,7 +123,7 @@ def make_agent(config: BbbConfig) -> base.Agent:
         lambda params: weight_divergence(params, config.sigma_0),
         config.num_index_samples)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config, prior.input_dim),
       make_loss=make_loss, learning_rate=config.learning_rate,
       num_batches=config.num_batches, batch_size=config.batch_size)

@@ -18,10 +18,10 @@ image classification" (arXiv 1910.08168).
 import dataclasses
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def make_agent(config: DeepSubEnsembleConfig) -> base.Agent:
     noise_std = config.noise_scale and config.noise_scale * prior.noise_std
     return losses.make_regression_loss(noise_std)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

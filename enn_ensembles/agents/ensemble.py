@@ -20,10 +20,10 @@ Lu & Van Roy 2017, "Ensemble sampling" (arXiv 1705.07347).
 import dataclasses
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_agent(config: EnsembleConfig) -> base.Agent:
     noise_std = config.noise_scale and config.noise_scale * prior.noise_std
     return losses.make_regression_loss(noise_std)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

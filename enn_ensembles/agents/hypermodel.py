@@ -18,8 +18,9 @@ cheaper way for many inputs. Deeper layers need weights: their inputs differ.
 Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
 """
 
+from collections.abc import Callable
 import dataclasses
-from typing import Any, Callable, Optional
+from typing import Any
 
 import haiku as hk
 import jax
@@ -27,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ def mix_columns(z: base.Array, w: base.Array) -> base.Array:
 
 
 def first_images(layers: networks.Layers,
-                 x: base.Array) -> Optional[base.Array]:
+                 x: base.Array) -> base.Array | None:
   """The first layer's output for each column at x [B, D]: [d, out, B].
 
   None where it is cheaper to give every index weights of its own.
@@ -139,7 +140,7 @@ def first_images(layers: networks.Layers,
 
 def hyper_forward(layers: networks.Layers, x: base.Array,
                   parts: list[base.Array],
-                  images: Optional[base.Array]) -> base.Array:
+                  images: base.Array | None) -> base.Array:
   """An MLP whose weights are linear in the index, for many indices.
 
   Args:
@@ -216,7 +217,7 @@ def make_agent(config: HypermodelConfig) -> base.Agent:
         noise_std,
         num_index_samples=config.samples_per_dim * config.index_dim)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

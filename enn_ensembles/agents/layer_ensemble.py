@@ -15,9 +15,9 @@ indices). The agent is the testbed's MLP; `make_stack_network` takes any layers.
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
 
+from collections.abc import Callable
 import dataclasses
 import itertools
-from typing import Callable, Optional, Union
 
 import chex
 import jax
@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import ole
-from enn_ensembles import training
+from enn_ensembles.networks import ole
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 Moments = Callable[[base.Params, base.State, base.Array],
                    tuple[base.Array, base.Array]]
@@ -56,11 +56,11 @@ class LayerEnsembleConfig:
     num_batches: SGD steps.
     batch_size: data points per step, drawn with replacement.
   """
-  num_options: Union[int, tuple[int, ...]] = 3
+  num_options: int | tuple[int, ...] = 3
   prior_scale: float = 1.
   noise_scale: float = 1.
   noise_by: str = 'combination'
-  num_index_samples: Optional[int] = None
+  num_index_samples: int | None = None
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
   learning_rate: float = 1e-3
@@ -194,7 +194,7 @@ def make_agent(config: LayerEnsembleConfig) -> base.Agent:
     return losses.make_regression_loss(
         noise_std, num_index_samples=config.num_index_samples)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

@@ -9,10 +9,10 @@ the stds keeps its score finite.
 import dataclasses
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def make_network(config: MapConfig) -> base.EpistemicNetwork:
 
 def make_agent(config: MapConfig) -> base.Agent:
   """A single network trained on the squared error."""
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config),
       make_loss=lambda prior: losses.make_regression_loss(),
       learning_rate=config.learning_rate, num_batches=config.num_batches,

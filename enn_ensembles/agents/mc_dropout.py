@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_agent(config: McDropoutConfig) -> base.Agent:
              / (2. * prior.num_train))
     return losses.add_l2_weight_decay(losses.make_per_example_loss(), decay)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate, num_batches=config.num_batches,
       batch_size=config.batch_size)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
+from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 
 

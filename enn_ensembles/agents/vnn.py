@@ -43,7 +43,6 @@ Oleksiienko, Tran & Iosifidis 2022, "Variational Neural Networks"
 """
 
 import dataclasses
-from typing import Optional
 
 import chex
 import haiku as hk
@@ -52,10 +51,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles import config_checks as checks
-from enn_ensembles import losses
+from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles import training
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 
 ACTIVATIONS = ('relu', 'leaky_relu', 'tanh')
 ACTIVATION_MODES = ('none', 'mean', 'std', 'end', 'mean+std', 'mean+end',
@@ -95,7 +94,7 @@ class VnnConfig:
   num_index_samples: int = 100
   hidden_sizes: tuple[int, ...] = (100, 100, 100)
   learning_rate: float = 1e-3
-  final_learning_rate: Optional[float] = 1e-6
+  final_learning_rate: float | None = 1e-6
   num_batches: int = 1000
   batch_size: int = 100
 
@@ -144,7 +143,7 @@ def _activate(config: VnnConfig, target: str, h: base.Array,
 
 
 def mean_and_std(config: VnnConfig, w: base.Array, h: base.Array,
-                 is_output: bool) -> tuple[base.Array, Optional[base.Array]]:
+                 is_output: bool) -> tuple[base.Array, base.Array | None]:
   """What z is added to and multiplied by in one layer.
 
   Args:
@@ -169,7 +168,7 @@ def mean_and_std(config: VnnConfig, w: base.Array, h: base.Array,
 
 
 def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
-                images: tuple[base.Array, Optional[base.Array]]) -> base.Array:
+                images: tuple[base.Array, base.Array | None]) -> base.Array:
   """The network for many indices.
 
   Activations are [features, J B] here: the weights are shared by all indices,
@@ -342,7 +341,7 @@ def make_agent(config: VnnConfig) -> base.Agent:
     return losses.make_regression_loss(
         noise_std, num_index_samples=config.num_index_samples)
 
-  return training.NetworkAgent(
+  return loop.NetworkAgent(
       make_network=lambda prior: make_network(config), make_loss=make_loss,
       learning_rate=config.learning_rate,
       final_learning_rate=config.final_learning_rate,

@@ -17,14 +17,15 @@ rounding error is amplified: neither arccos nor arcsin is ever followed by a
 subtraction from a constant, and diagonals come from their own formula.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
 import re
-from typing import Callable, Mapping, Optional
 
 import jax
 import numpy as np
 
-from enn_ensembles import config_checks as checks
+from enn_ensembles import checks
 
 # Side of the square tiles in which the kernel is computed: their temporaries
 # (128 KB) stay in a core's second-level cache, and are small enough for the
@@ -75,7 +76,7 @@ class KernelConfig:
 
 
 def nngp(config: KernelConfig, x1: np.ndarray,
-         x2: Optional[np.ndarray] = None) -> np.ndarray:
+         x2: np.ndarray | None = None) -> np.ndarray:
   """The kernel between two sets of points.
 
   Args:

@@ -4,7 +4,9 @@ Each class says which vectors it wants R applied to, and takes the product: so
 several share a pass over the kernel. `matrix_free` drives them.
 """
 
-from typing import Mapping, NamedTuple, Optional, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -211,7 +213,7 @@ class Krylov:
   def __init__(self, prior_variances: np.ndarray):
     self._num = len(prior_variances)
     self.prior = prior_variances
-    self.scales: Optional[np.ndarray] = None
+    self.scales: np.ndarray | None = None
     self.blocks: list[np.ndarray] = []
     self.columns: list[np.ndarray] = []
     self.error = 0.

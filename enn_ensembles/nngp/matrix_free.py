@@ -44,23 +44,26 @@ distribution given f at the training points. Another way of drawing gives
 another f from the same normals: the way is part of the problem.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import os
 import pathlib
 import time
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any
 import zipfile
 
 import numpy as np
 
-from enn_ensembles import config_checks as checks
+from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import krylov as krylov_lib
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 
-PathLike = Union[str, os.PathLike]
+PathLike = str | os.PathLike
 
 # What a posterior's errors may be: relative for the std, in posterior stds for
 # the mean.
@@ -129,9 +132,9 @@ class Solution:
   mean_error_bounds: np.ndarray
   residual_norms: np.ndarray
   converged: bool
-  function: Optional[np.ndarray]
-  eval_function: Optional[np.ndarray]
-  function_error: Optional[float]
+  function: np.ndarray | None
+  eval_function: np.ndarray | None
+  function_error: float | None
   eigenvalue_bound: float
   std_error_history: np.ndarray
   std_history: np.ndarray
@@ -173,18 +176,18 @@ def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
 
 def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
           x_eval: np.ndarray, noise_stds: Sequence[float], *,
-          normals_train: Optional[np.ndarray] = None,
-          normals_eval: Optional[np.ndarray] = None,
-          noise: Optional[np.ndarray] = None,
-          targets: Optional[Sequence[np.ndarray]] = None,
+          normals_train: np.ndarray | None = None,
+          normals_eval: np.ndarray | None = None,
+          noise: np.ndarray | None = None,
+          targets: Sequence[np.ndarray] | None = None,
           reference: str = 'bayes', memory_budget_mb: float = 14_000.,
-          block_priors: Optional[np.ndarray] = None,
-          checkpoint_path: Optional[PathLike] = None,
+          block_priors: np.ndarray | None = None,
+          checkpoint_path: PathLike | None = None,
           std_tolerance: float = STD_TOLERANCE,
           mean_tolerance: float = MEAN_TOLERANCE,
           function_tolerance: float = FUNCTION_TOLERANCE,
           max_block_steps: int = 12, strict: bool = True,
-          progress: Optional[Callable[[Progress], None]] = None) -> Solution:
+          progress: Callable[[Progress], None] | None = None) -> Solution:
   """Draws a function, and its posteriors under all noise levels.
 
   Either gives `targets`, or what they are drawn from: y = f + epsilon noise.
@@ -285,7 +288,7 @@ def check_rows(kernel: kernels.KernelConfig, x_train: np.ndarray,
 class _Checkpoint:
   """Named sets of arrays in a folder, each written whole or not at all."""
 
-  def __init__(self, path: Optional[PathLike], identity: str):
+  def __init__(self, path: PathLike | None, identity: str):
     self._folder = None if path is None else pathlib.Path(path)
     self._identity = identity
     if self._folder is None:
@@ -314,7 +317,7 @@ class _Checkpoint:
       raise ValueError(
           f'cannot write the checkpoint {path}: {error.strerror}.') from error
 
-  def load(self, name: str) -> Optional[dict[str, np.ndarray]]:
+  def load(self, name: str) -> dict[str, np.ndarray] | None:
     if self._folder is None:
       return None
     path = self._folder / f'{name}.npz'
@@ -340,14 +343,14 @@ class _LargerCosineError(Exception):
     self.largest = largest
 
 
-def _pack_survey(survey: Optional[remainder.Survey]) -> dict[str, Any]:
+def _pack_survey(survey: remainder.Survey | None) -> dict[str, Any]:
   """What a checkpoint holds of it."""
   return {} if survey is None else {
       f'survey_{name}': value for name, value in survey._asdict().items()}
 
 
 def _unpack_survey(arrays: Mapping[str, np.ndarray]
-                   ) -> Optional[remainder.Survey]:
+                   ) -> remainder.Survey | None:
   """Inverse of `_pack_survey`."""
   if 'survey_largest' not in arrays:
     return None
@@ -449,7 +452,7 @@ class _Solver:
       self._save('cosines', largest=error.largest)
       return self._run(error.largest)
 
-  def _run(self, largest_cosine: Optional[float]) -> Solution:
+  def _run(self, largest_cosine: float | None) -> Solution:
     """The same, with tiles for a largest cosine; None guesses it."""
     self._split = remainder.Split(self._kernel, self._x_train, largest_cosine)
     self._check_memory(self._split.dtype.itemsize)
@@ -466,7 +469,7 @@ class _Solver:
       function_error = self._run_function()
     return self._run_means(history, stds, function_error)
 
-  def _take_survey(self, survey: Optional[remainder.Survey]) -> None:
+  def _take_survey(self, survey: remainder.Survey | None) -> None:
     """What bounds need to know of R; None where it needs no survey."""
     if survey is not None and not self._split.accept(survey):
       raise _LargerCosineError(survey.largest)
@@ -486,7 +489,7 @@ class _Solver:
           f'{len(self._x_eval)} evaluation points, got {self._budget_mb:g}.')
 
   def _memory_mb(self, num_block_steps: int,
-                 itemsize: Optional[int] = None) -> float:
+                 itemsize: int | None = None) -> float:
     return estimate_memory_mb(*self._x_train.shape, len(self._x_eval),
                               num_block_steps,
                               itemsize or self._split.dtype.itemsize)
@@ -547,7 +550,7 @@ class _Solver:
         return np.array(history), np.array(stds)
 
   def _block_product(self, survey: bool) -> tuple[
-      np.ndarray, float, Optional[remainder.Survey]]:
+      np.ndarray, float, remainder.Survey | None]:
     """R Q_j [T, b_j] of the last block, an estimate of its error, a survey.
 
     The error is that of some rows, against rows of R made in float64. The
@@ -731,7 +734,7 @@ class _Solver:
     return mean[-num:] + np.tril(factor) @ self._normals_eval
 
   def _block_covariances(self, solution: np.ndarray,
-                         std: np.ndarray) -> Optional[np.ndarray]:
+                         std: np.ndarray) -> np.ndarray | None:
     """Joint covariances of the blocks asked for, ridge included.
 
     Galerkin's; their diagonals are the variances of `std`, to the same error.
@@ -766,7 +769,7 @@ class _Solver:
     self._checkpoint.save(name, dict(arrays, seconds=self._seconds(),
                                      num_passes=self._num_passes))
 
-  def _load(self, name: str) -> Optional[dict[str, np.ndarray]]:
+  def _load(self, name: str) -> dict[str, np.ndarray] | None:
     saved = self._checkpoint.load(name)
     if saved is not None:
       # The clock goes on from where the last saved step left it.

@@ -14,8 +14,9 @@ matrix is not positive definite. At T = 10,000 a posterior holds K and one
 working copy, 0.8 GB each.
 """
 
+from collections.abc import Sequence
 import dataclasses
-from typing import Any, Optional, Sequence
+from typing import Any
 
 import chex
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 import scipy.linalg.blas
 import scipy.linalg.lapack
 
-from enn_ensembles import config_checks as checks
+from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 
 # Added to every posterior variance, as in the testbed of Osband et al. (2021).
@@ -58,7 +59,7 @@ def noise_variance(noise_std: float, prior_variances: np.ndarray,
 
 
 def cholesky(matrix: np.ndarray, shift: float = 0.,
-             work: Optional[np.ndarray] = None) -> np.ndarray:
+             work: np.ndarray | None = None) -> np.ndarray:
   """The lower Cholesky factor L of matrix + shift I.
 
   Args:
@@ -94,7 +95,7 @@ def sample_prior(kernel: np.ndarray, cross: np.ndarray,
                  covariance: np.ndarray, normals: np.ndarray,
                  normals_elsewhere: np.ndarray,
                  jitter: float = SAMPLE_JITTER,
-                 work: Optional[np.ndarray] = None
+                 work: np.ndarray | None = None
                  ) -> tuple[np.ndarray, np.ndarray]:
   """A draw of the prior at x_train and, jointly, elsewhere.
 
@@ -143,19 +144,19 @@ class Moments:
   """
   mean: np.ndarray
   std: np.ndarray
-  covariances: Optional[np.ndarray] = None
-  weights: Optional[np.ndarray] = None
-  residual: Optional[float] = None
-  mean_error: Optional[float] = None
-  std_error: Optional[float] = None
+  covariances: np.ndarray | None = None
+  weights: np.ndarray | None = None
+  residual: float | None = None
+  mean_error: float | None = None
+  std_error: float | None = None
 
 
 def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
                       variances: np.ndarray, targets: Sequence[np.ndarray],
                       noise_variances: Sequence[float],
                       kernel_ridge: float = KERNEL_RIDGE,
-                      block_priors: Optional[np.ndarray] = None,
-                      work: Optional[np.ndarray] = None) -> list[Moments]:
+                      block_priors: np.ndarray | None = None,
+                      work: np.ndarray | None = None) -> list[Moments]:
   """Posterior mean and std under several noise levels that share one kernel.
 
   The errors are those of rounding, measured by residuals, with A = K + s^2 I.

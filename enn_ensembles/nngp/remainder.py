@@ -24,8 +24,9 @@ positive semi-definite: mu_i = sigma_i^2 (1 - c_0 - .. - c_3)
 where one of these is negative.
 """
 
+from collections.abc import Sequence
 import functools
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ class Split:
   """
 
   def __init__(self, config: kernels.KernelConfig, x_train: np.ndarray,
-               largest_cosine: Optional[float] = None):
+               largest_cosine: float | None = None):
     self.config = config
     self.dtype = np.dtype(np.float64)
     self.eigenvalue_bounds = np.zeros(len(x_train))
@@ -298,12 +299,12 @@ class Remainder:
     return self._apply(blocks, survey=False)[0]
 
   def apply_and_survey(self, *blocks: np.ndarray
-                       ) -> tuple[np.ndarray, Optional[Survey]]:
+                       ) -> tuple[np.ndarray, Survey | None]:
     """The same, and what the pass has seen; None if it needs no survey."""
     return self._apply(blocks, survey=self._split.needs_survey)
 
   def _apply(self, blocks: Sequence[np.ndarray], survey: bool
-             ) -> tuple[np.ndarray, Optional[Survey]]:
+             ) -> tuple[np.ndarray, Survey | None]:
     num_columns = sum(block.shape[1] for block in blocks)
     num_devices = len(self._devices)
     sums, vectors, founds, scales = [], [], [], []
@@ -359,7 +360,7 @@ class Remainder:
     return Survey(largest + _COSINE_ERROR, 1.001 * sums[:, :len(self._scale)])
 
 
-def _look(found, rho: jax.Array, scale: Optional[jax.Array]):
+def _look(found, rho: jax.Array, scale: jax.Array | None):
   """Adds a tile of cosines to what a survey has found; None stays None."""
   if found is None:
     return None

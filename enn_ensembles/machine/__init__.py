@@ -1,0 +1,1 @@
+"""Files, locks, signals, devices and job arrays: what knows no network."""

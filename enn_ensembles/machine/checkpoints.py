@@ -1,0 +1,178 @@
+"""Parts of a work unit that are kept while it is computed.
+
+  results_dir/checkpoints/<name>-<hash>.checkpoint
+
+A unit's rows are written when all are there. Units that take long offer what
+they have so far: it is written once a minute, and when the process is told to
+stop, and taken up by whoever computes the same thing next. What is restored is
+bit for bit what was offered; a file that is not what was written, or is of
+another program or device, is not used. When the unit is written, its files are
+removed.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
+import hashlib
+import io
+import json
+import pathlib
+import re
+import time
+from typing import Any
+from typing import NamedTuple
+
+from absl import logging
+import numpy as np
+
+from enn_ensembles.machine import canonical
+from enn_ensembles.machine import files
+from enn_ensembles.machine import preemption
+
+SECONDS_BETWEEN = 60.
+
+_MAGIC = b'enn_ensembles checkpoint\n'
+
+
+class Part(NamedTuple):
+  """What is kept of one part of a unit.
+
+  Attributes:
+    info: JSON; numbers that are not finite are allowed.
+    arrays: numpy arrays.
+  """
+  info: Mapping[str, Any]
+  arrays: Sequence[np.ndarray] = ()
+
+
+class Checkpoint:
+  """The checkpoints of one unit.
+
+  Args:
+    results_dir: a results folder that exists.
+    name: readable beginning of the files' names.
+    identity: what is computed and on what, any canonical config. Versions and
+      the text of this package are added: another program's numbers are never
+      taken up.
+    seconds_between: how often parts are written.
+
+  Attributes:
+    seconds_between: as given.
+  """
+
+  def __init__(self, results_dir: files.PathLike, name: str,
+               identity: Mapping[str, Any],
+               seconds_between: float = SECONDS_BETWEEN):
+    self._folder = pathlib.Path(results_dir) / 'checkpoints'
+    self._name = re.sub(r'[^A-Za-z0-9._,=+-]', '_', name)[:120]
+    self._identity = {**identity, 'source': _source_digest()}
+    self.seconds_between = seconds_between
+    self._waiting: dict[str, tuple[Any, Callable[[], Part]]] = {}
+    self._files: set[pathlib.Path] = set()
+    self._last_write = time.monotonic()
+
+  def restore(self, key: Any) -> Part | None:
+    """A part that was kept, or None.
+
+    Args:
+      key: which part, any canonical config.
+    """
+    path, identity = self._locate(key)
+    try:
+      content = path.read_bytes()
+    except OSError:
+      return None  # As a rule there is none.
+    self._files.add(path)
+    try:
+      return _parse(content, identity)
+    except (ValueError, KeyError) as error:
+      logging.warning('%s is not used: %s.', path, error)
+      return None
+
+  def offer(self, key: Any, make: Callable[[], Part]) -> None:
+    """Says what there is of a part, at a point where nothing is half done.
+
+    Args:
+      key: which part; a later offer of it replaces an earlier one.
+      make: makes what is to be kept; not called where nothing is written.
+
+    Raises:
+      preemption.Preempted: the process was told to stop; all that was offered
+        is written.
+    """
+    self._waiting[canonical.canonical_json(key)] = (key, make)
+    stop = preemption.stop_requested()
+    if stop or time.monotonic() - self._last_write >= self.seconds_between:
+      self.write()
+    preemption.stop_if_requested()
+
+  def write(self) -> None:
+    """Writes what was offered and not written yet; a full disk is no error."""
+    for key, make in self._waiting.values():
+      path, identity = self._locate(key)
+      part = make()
+      stream = io.BytesIO()
+      np.savez(stream, **{f'a{i}': a for i, a in enumerate(part.arrays)})
+      payload = stream.getvalue()
+      header = {'identity': identity, 'info': part.info,
+                'num_arrays': len(part.arrays)}
+      header['sha256'] = _digest(header, payload)
+      try:
+        path.parent.mkdir(exist_ok=True)
+        files.write_atomically(
+            path, _MAGIC + json.dumps(header).encode() + b'\n' + payload)
+        self._files.add(path)
+      except (files.StoreError, OSError) as error:
+        # It saves time, no more: the sweep goes on without.
+        logging.warning('no checkpoint: %s', error)
+    self._waiting.clear()
+    self._last_write = time.monotonic()
+
+  def clear(self) -> None:
+    """Removes the files: the unit's rows are written."""
+    for path in self._files:
+      try:
+        path.unlink(missing_ok=True)
+      except OSError as error:
+        logging.warning('cannot remove %s: %s.', path, error.strerror)
+    self._files.clear()
+    self._waiting.clear()
+
+  def _locate(self, key: Any) -> tuple[pathlib.Path, str]:
+    """The file of a part, and the text of what it is of."""
+    identity = canonical.canonical_json({**self._identity, 'part': key})
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return self._folder / f'{self._name}-{digest}.checkpoint', identity
+
+
+def _parse(content: bytes, identity: str) -> Part:
+  """ValueError or KeyError unless the content is what was written."""
+  if not content.startswith(_MAGIC):
+    raise ValueError('it is no checkpoint')
+  line, _, payload = content[len(_MAGIC):].partition(b'\n')
+  header = json.loads(line)
+  if header['identity'] != identity:
+    raise ValueError('it is of something else')
+  if header.pop('sha256') != _digest(header, payload):
+    raise ValueError('its contents do not match their checksum')
+  with np.load(io.BytesIO(payload), allow_pickle=False) as file:
+    arrays = [file[f'a{i}'] for i in range(header['num_arrays'])]
+  return Part(header['info'], arrays)
+
+
+def _digest(header: Mapping[str, Any], payload: bytes) -> str:
+  sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+  sha.update(payload)
+  return sha.hexdigest()
+
+
+@functools.cache
+def _source_digest() -> str:
+  """A hash of this package: its version does not change with every edit."""
+  sha = hashlib.sha256()
+  folder = pathlib.Path(__file__).parent
+  for path in sorted(folder.rglob('*.py')):
+    sha.update(str(path.relative_to(folder)).encode())
+    sha.update(path.read_bytes())
+  return sha.hexdigest()[:16]

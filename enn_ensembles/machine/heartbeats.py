@@ -1,0 +1,213 @@
+"""Who works on a results folder, and on what: small files that come and go.
+
+  results_dir/running/<host>-<pid>-<random>.json
+
+A process that runs a sweep writes one, renews it every 20 seconds and removes
+it when it ends. They only tell: nothing waits for them and nothing is locked by
+them, so that one that a killed process left behind does no harm. It is told
+from a live one by its process where that can be looked up, by its age
+elsewhere.
+
+This module does not import jax.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+from typing import NamedTuple
+
+from enn_ensembles.machine import files
+
+_RENEW_SECONDS = 20.
+# Shared file systems may show a renewal to other hosts a minute late.
+_STALE_SECONDS = 150.
+# Units that take less leave no trace: a thousand of them are no thousand files.
+_SETTLE_SECONDS = 1.
+
+# What tells the jobs of a cluster apart, shown as it is.
+_JOB_VARIABLES = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID',
+                  'SLURM_RESTART_COUNT', 'PBS_JOBID', 'AWS_BATCH_JOB_ID',
+                  'BATCH_JOB_UID')
+
+
+class Worker(NamedTuple):
+  """One file of the folder `running`.
+
+  Attributes:
+    path: the file.
+    host: its name.
+    pid: the process that runs the sweep; it may have worker processes.
+    task: which share it does, e.g. '3 of 20'.
+    num_workers: its processes that compute.
+    job: the variables of its cluster job.
+    entries: what it has in hand: work units, as dicts of their fields.
+    age_seconds: since the file was renewed, at least 0 whatever the clocks say.
+    alive: whether the process still runs, as far as can be known.
+  """
+  path: pathlib.Path
+  host: str
+  pid: int
+  task: str
+  num_workers: int
+  job: Mapping[str, str]
+  entries: Sequence[Mapping[str, Any]]
+  age_seconds: float
+  alive: bool
+
+
+class Heartbeat:
+  """The file of this process, while it is entered.
+
+  Where the folder refuses it (a full disk), there is none: a sweep does not end
+  for it.
+
+  Args:
+    results_dir: a results folder that exists.
+    task: which share of the sweep this process does.
+    num_workers: its processes that compute.
+  """
+
+  def __init__(self, results_dir: files.PathLike, task: str,
+               num_workers: int):
+    self._folder = pathlib.Path(results_dir) / 'running'
+    name = f'{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json'
+    self._path = self._folder / name
+    self._content: dict[str, Any] = {
+        'host': socket.gethostname(), 'place': _place(), 'pid': os.getpid(),
+        'pid_start': _start_of(os.getpid()), 'task': task,
+        'num_workers': num_workers,
+        'job': {name: os.environ[name] for name in _JOB_VARIABLES
+                if os.environ.get(name)},
+        'entries': []}
+    self._lock = threading.Lock()
+    self._wake = threading.Event()
+    self._closed = threading.Event()
+    self._thread = threading.Thread(target=self._renew, daemon=True)
+
+  def __enter__(self) -> 'Heartbeat':
+    self._write()
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+    self._thread.join()
+
+  def close(self) -> None:
+    """Removes the file, for good; any thread may."""
+    self._closed.set()
+    self._wake.set()
+    # Whoever writes at this moment looks at `_closed` afterwards.
+    self._remove()
+
+  def set_entries(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Says what is in hand from now on: dicts that JSON can hold."""
+    with self._lock:
+      if self._content['entries'] == list(entries):
+        return
+      self._content = {**self._content, 'entries': list(entries)}
+    self._wake.set()
+
+  def _renew(self) -> None:
+    while not self._closed.is_set():
+      if self._wake.wait(_RENEW_SECONDS):
+        self._closed.wait(_SETTLE_SECONDS)
+      self._wake.clear()
+      self._write()
+
+  def _write(self) -> None:
+    with self._lock:
+      text = json.dumps(self._content)
+    temporary = self._path.with_name(f'.{self._path.name}.tmp')
+    try:
+      self._folder.mkdir(exist_ok=True)
+      temporary.write_text(text)
+      os.replace(temporary, self._path)
+    except OSError:
+      pass  # It only tells.
+    if self._closed.is_set():
+      self._remove()
+
+  def _remove(self) -> None:
+    try:
+      self._path.unlink(missing_ok=True)
+      self._path.with_name(f'.{self._path.name}.tmp').unlink(missing_ok=True)
+    except OSError:
+      pass
+
+
+def read(results_dir: files.PathLike) -> list[Worker]:
+  """The processes that say they work on a folder, dead ones included.
+
+  A file that cannot be read is left out: it may be gone the next moment.
+  """
+  folder = pathlib.Path(results_dir) / 'running'
+  now = _file_system_time(folder)
+  workers = []
+  for path in sorted(folder.glob('*.json')):
+    if path.name.startswith('.'):
+      continue
+    try:
+      content = json.loads(path.read_text())
+      age = max(0., now - path.stat().st_mtime)
+      workers.append(Worker(
+          path, content['host'], content['pid'], content['task'],
+          content['num_workers'], content['job'], content['entries'], age,
+          _is_alive(content, age)))
+    except (OSError, ValueError, KeyError, TypeError):
+      continue
+  return workers
+
+
+def _is_alive(content: Mapping[str, Any], age: float) -> bool:
+  if content['place'] and content['place'] == _place():
+    start = _start_of(content['pid'])
+    return start is not None and start == content['pid_start']
+  return age < _STALE_SECONDS
+
+
+def _file_system_time(folder: pathlib.Path) -> float:
+  """The clock that stamps files there; this machine's where it cannot be asked.
+
+  A server's clock and ours may be minutes apart.
+  """
+  probe = folder / f'.clock.{os.getpid()}.{secrets.token_hex(4)}.tmp'
+  try:
+    with open(probe, 'xb'):
+      pass
+    try:
+      return probe.stat().st_mtime
+    finally:
+      probe.unlink()
+  except OSError:
+    return time.time()
+
+
+def _place() -> str:
+  """Where a pid has a meaning: this boot of this machine, this container."""
+  try:
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    return f'{boot} {os.readlink("/proc/self/ns/pid")}'
+  except OSError:
+    return ''  # No Linux: age alone tells.
+
+
+def _start_of(pid: int) -> str | None:
+  """When a process started, in the kernel's ticks; None if there is none.
+
+  Pids are used again; a pid and its start are not.
+  """
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return None
+  # After the command, which may hold anything, in parentheses.
+  fields = text.rpartition(')')[2].split()
+  return None if fields[0] == 'Z' else fields[19]

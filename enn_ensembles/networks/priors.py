@@ -1,0 +1,63 @@
+"""Additive prior functions: a fixed random network beside the trained one."""
+
+
+import jax
+
+from enn_ensembles import base
+
+_NETWORK_KEY, _PRIOR_KEY = 0, 1  # fold_in constants of `with_additive_prior`.
+
+
+def with_additive_prior(network: base.EpistemicNetwork,
+                        prior_network: base.EpistemicNetwork,
+                        prior_scale: float) -> base.EpistemicNetwork:
+  """f(x, z) + prior_scale * p(x, z): randomized prior functions.
+
+  p is drawn when the network is initialised and never trained; its parameters
+  live in the state. Osband et al. 2018, "Randomized prior functions for deep
+  reinforcement learning" (arXiv 1806.03335).
+
+  Args:
+    network: the trained part; its output is a plain array.
+    prior_network: the untrained part, on the same index.
+    prior_scale: weight of the prior; 0 gives the network back as it is.
+
+  Returns:
+    A network whose output is an `OutputWithPrior`.
+  """
+  if prior_scale == 0:
+    return network
+
+  def init(key, x, z):
+    params, state = network.init(jax.random.fold_in(key, _NETWORK_KEY), x, z)
+    prior_params, prior_state = prior_network.init(
+        jax.random.fold_in(key, _PRIOR_KEY), x, z)
+    return params, {'network': state, 'prior_params': prior_params,
+                    'prior_state': prior_state}
+
+  def add(state, train, network_state, prior):
+    out = base.make_output(train, prior_scale * jax.lax.stop_gradient(prior))
+    return out, {**state, 'network': network_state}
+
+  def apply(params, state, x, z):
+    train, network_state = network.apply(params, state['network'], x, z)
+    prior, _ = prior_network.apply(state['prior_params'], state['prior_state'],
+                                   x, z)
+    return add(state, train, network_state, prior)
+
+  def images(params, state, x):
+    return (base.get_images(network, params, state['network'], x),
+            base.get_images(prior_network, state['prior_params'],
+                            state['prior_state'], x))
+
+  def apply_indices(params, state, x, indices, images=(None, None)):
+    train, network_state = base.apply_indices(
+        network, params, state['network'], x, indices, images[0])
+    prior, _ = base.apply_indices(
+        prior_network, state['prior_params'], state['prior_state'], x, indices,
+        images[1])
+    return add(state, train, network_state, prior)
+
+  return base.EpistemicNetwork(
+      apply=apply, init=init, indexer=network.indexer,
+      apply_indices=apply_indices, images=images)

@@ -1,0 +1,100 @@
+"""Problems from data that somebody brings, with their exact posterior."""
+
+from typing import Any
+
+import numpy as np
+
+from enn_ensembles import checks
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import solvers
+
+
+def problem_from_data(
+    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
+    x_val: np.ndarray, noise_std: float, reference: str = 'bayes',
+    kernel: kernels.KernelConfig = kernels.KernelConfig(),
+    y_val: np.ndarray | None = None, solver: str = 'auto',
+    memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
+) -> nngp_regression.Problem:
+  """A problem from data that somebody brings, with its exact posterior.
+
+  The posterior is that of the NNGP prior `kernel` with noise of std noise_std,
+  whatever really made the data.
+
+  Args:
+    x_train: [T, D] finite numbers, converted to float64 like the others.
+    y_train: [T] or [T, 1].
+    x_test: [any, D].
+    x_val: [any, D].
+    noise_std: std of the noise in y_train.
+    reference: see `ProblemConfig`.
+    kernel: the prior.
+    y_val: labels at x_val, [any] or [any, 1]; only selection by labels reads
+      them.
+    solver: one of SOLVERS.
+    memory_budget_mb: what it may hold.
+
+  Raises:
+    ValueError: a shape does not fit, a number is not finite, the problem does
+      not fit into the budget, or jax runs without x64.
+  """
+  kernels.require_x64()
+  checks.check_positive('noise_std', noise_std)
+  checks.check_choice('reference', reference, posterior.REFERENCES)
+  x_train = _check_points('x_train', x_train)
+  y_train = _check_targets('y_train', y_train, x_train)
+  x_test = _check_points('x_test', x_test, x_train.shape[1])
+  x_val = _check_points('x_val', x_val, x_train.shape[1])
+  if y_val is not None:
+    y_val = _check_targets('y_val', y_val, x_val)
+  solver = solvers.choose_solver_by_sizes(solver, memory_budget_mb,
+                                          *x_train.shape,
+                                          len(x_test) + len(x_val))
+  points = solvers.Points(kernel, x_train, x_test, x_val)
+  if solver == 'dense':
+    chosen = solvers.DenseSolver(points)
+  else:
+    chosen = solvers.MatrixFreeSolver(points, memory_budget_mb)
+  solved, = chosen.solve([y_train[:, 0]], [float(noise_std)], reference)
+  return nngp_regression.make_problem(None, x_train, y_train,
+                                      x_test, x_val, y_val, solved,
+                                      float(noise_std), reference, kernel)
+
+
+def _check_finite(name: str, values: Any) -> np.ndarray:
+  """Brought numbers as a float64 array of their own."""
+  try:
+    values = np.asarray(values)
+    if values.dtype.kind not in 'fiub':
+      raise TypeError(f'they are {values.dtype}')
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+        f'{name} must be an array of real numbers: {error}.') from error
+  values = values.astype(np.float64)  # Always a copy: it becomes read-only.
+  bad = values.size - np.count_nonzero(np.isfinite(values))
+  if bad:
+    raise ValueError(f'{name} must be finite, got {bad} NaN or infinite of '
+                     f'{values.size} values.')
+  return values
+
+
+def _check_points(name: str, x: Any,
+                  input_dim: int | None = None) -> np.ndarray:
+  x = _check_finite(name, x)
+  if x.ndim != 2 or 0 in x.shape or input_dim not in (None, x.shape[-1]):
+    columns = 'D >= 1' if input_dim is None else f'D = {input_dim}, as x_train'
+    raise ValueError(f'{name} must have shape [n, D] with n >= 1 and {columns},'
+                     f' got {list(x.shape)}.')
+  return x
+
+
+def _check_targets(name: str, y: Any, x: np.ndarray) -> np.ndarray:
+  """Brought targets as [n, 1]."""
+  y = _check_finite(name, y)
+  if y.shape not in ((len(x),), (len(x), 1)):
+    points = name.replace('y', 'x', 1)
+    raise ValueError(f'{name} must have shape [{len(x)}] or [{len(x)}, 1] like '
+                     f'{points}, got {list(y.shape)}.')
+  return y.reshape(-1, 1)

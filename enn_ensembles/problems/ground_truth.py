@@ -1,0 +1,342 @@
+"""Makes problems: draws, exact posteriors, and the cache of what is expensive.
+
+x, f and the noise draw are shared by all noise levels of one (input_dim,
+data_ratio, seed): comparisons across noise levels are paired, and one kernel
+serves them all. Everything else is drawn independently. f and the posteriors
+can be kept in a cache folder (`machine.array_files`); what does not fit the
+problem is made again.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from enn_ensembles.machine import array_files
+from enn_ensembles.machine import file_locks
+from enn_ensembles.machine import files
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import draws
+from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import solvers
+
+
+def make_problem(
+    config: nngp_regression.ProblemConfig,
+    cache_dir: files.PathLike | None = None, solver: str = 'auto',
+    memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
+) -> nngp_regression.Problem:
+  """One problem. Several are cheaper together: `make_problems`.
+
+  Args:
+    config: which.
+    cache_dir: a folder for what is expensive, made if missing; None computes
+      everything.
+    solver: one of SOLVERS. They agree on posteriors to their tolerances, but
+      draw another f from the same seed.
+    memory_budget_mb: what the solver may hold.
+
+  Raises:
+    ValueError: the problem does not fit into the budget, cache_dir cannot be
+      written to, a tolerance is not met, or jax runs without x64.
+  """
+  return make_problems([config], cache_dir, solver, memory_budget_mb)[0]
+
+
+def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
+                  cache_dir: files.PathLike | None = None, solver: str = 'auto',
+                  memory_budget_mb: float = solvers.SOLVER_MEMORY_MB,
+                  progress: Callable[[str], None] | None = None
+                  ) -> list[nngp_regression.Problem]:
+  """Problems in the order of their configs, each exactly as if made alone.
+
+  What configs share that differ in noise_std only is computed once: x, f, the
+  kernel. Processes that want the same at the same time wait for the first.
+
+  Args:
+    configs: which.
+    cache_dir: see `make_problem`, like all that follow.
+    solver: one of SOLVERS.
+    memory_budget_mb: what the solver may hold.
+    progress: told by the matrix-free solver how far it is, a line at a time.
+
+  Raises:
+    ValueError: as for `make_problem`; budgets before any work starts.
+  """
+  kernels.require_x64()
+  made: dict[nngp_regression.ProblemConfig, nngp_regression.Problem] = {}
+  groups = _group(configs, cache_dir, solver, memory_budget_mb, progress)
+  for group, members in groups:
+    for problem in group.make(members):
+      made[problem.config] = problem
+  return [made[config] for config in configs]
+
+
+def read_cached(
+    configs: Sequence[nngp_regression.ProblemConfig], cache_dir: files.PathLike,
+    solver: str = 'auto', memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
+) -> list[nngp_regression.Problem | None]:
+  """Problems that lie in the cache, None for those that do not.
+
+  Raises:
+    ValueError: as for `make_problems`.
+  """
+  kernels.require_x64()
+  found: dict[nngp_regression.ProblemConfig,
+              nngp_regression.Problem | None] = {}
+  for group, members in _group(configs, cache_dir, solver, memory_budget_mb):
+    found.update(group.read(members))
+  return [found[config] for config in configs]
+
+
+def _group(
+    configs: Sequence[nngp_regression.ProblemConfig],
+    cache_dir: files.PathLike | None, solver: str, memory_budget_mb: float,
+    progress: Callable[[str], None] | None = None
+) -> list[tuple['_Group', list[nngp_regression.ProblemConfig]]]:
+  """Configs that differ in noise_std only, together; each of them once."""
+  chosen = {config: solvers.choose_solver(config, solver, memory_budget_mb)
+             for config in configs}
+  if cache_dir is not None:
+    cache_dir = files.make_folder(cache_dir, 'cache_dir')
+  groups: dict[nngp_regression.ProblemConfig,
+               list[nngp_regression.ProblemConfig]] = {}
+  for config in dict.fromkeys(configs):
+    groups.setdefault(dataclasses.replace(config, noise_std=1.), []).append(
+        config)
+  return [(_Group(members[0], cache_dir, chosen[members[0]], memory_budget_mb,
+                  progress), members) for members in groups.values()]
+
+
+def make_problem_group(input_dim: int, data_ratio: float,
+                       noise_stds: Sequence[float], seed: int,
+                       reference: str = 'bayes',
+                       cache_dir: files.PathLike | None = None,
+                       solver: str = 'auto',
+                       memory_budget_mb: float = solvers.SOLVER_MEMORY_MB,
+                       progress: Callable[[str], None] | None = None,
+                       **settings: Any) -> list[nngp_regression.Problem]:
+  """The problems of one (input_dim, data_ratio, seed), per noise level.
+
+  Args:
+    input_dim: see `ProblemConfig`, as for all that follow.
+    data_ratio: lambda.
+    noise_stds: the noise levels, at least one.
+    seed: which draw.
+    reference: 'bayes' or 'enn2021'.
+    cache_dir: see `make_problems`, like the next three.
+    solver: one of SOLVERS.
+    memory_budget_mb: what the solver may hold.
+    progress: told how far it is.
+    **settings: other fields of `ProblemConfig`.
+
+  Returns:
+    Problems in the order of noise_stds, sharing x_train, x_test and x_val.
+
+  Raises:
+    ValueError: as for `ProblemConfig` and `make_problem`; no noise level.
+  """
+  if not len(noise_stds):
+    raise ValueError('noise_stds must hold at least one noise level, got '
+                     f'{noise_stds!r}.')
+  return make_problems([
+      nngp_regression.ProblemConfig(input_dim, data_ratio, noise_std, seed,
+                                    reference, **settings)
+      for noise_std in noise_stds
+  ], cache_dir, solver, memory_budget_mb, progress)
+
+
+class _Group:
+  """Problems that differ in noise_std only: draws, cache and solver."""
+
+  def __init__(self, config: nngp_regression.ProblemConfig,
+               cache_dir: pathlib.Path | None, solver: str,
+               memory_budget_mb: float, progress: Callable[[str], None] | None):
+    self._config = config
+    self._cache_dir = cache_dir
+    self._solver_name = solver
+    self._memory_mb = solvers.memory_mb(solver, config.num_train,
+                                        config.input_dim,
+                                        config.num_test + config.num_val)
+    self._stale: set[pathlib.Path] = set()  # Files that were complained of.
+
+    def draw(constant: int, *sizes: int) -> np.ndarray:
+      return draws.draw_normals(
+          config.seed, constant, (config.input_dim, config.num_train), sizes)
+
+    points = solvers.Points(
+        config.kernel, draw(draws.X_TRAIN_KEY, config.num_train,
+                            config.input_dim),
+        draw(draws.X_TEST_KEY, config.num_test, config.input_dim),
+        draw(draws.X_VAL_KEY, config.num_val, config.input_dim))
+    self._points = points
+    self._noise = draw(draws.NOISE_KEY, config.num_train)
+    self._val_noise = draw(draws.VAL_NOISE_KEY, config.num_val)
+    if solver == 'dense':
+      self._solver = solvers.DenseSolver(points)
+    else:
+      self._solver = solvers.MatrixFreeSolver(
+          points, memory_budget_mb,
+          cache_dir and cache_dir / self._function_name(), progress)
+    self._normals = draw(
+        draws.FUNCTION_KEY, config.num_train + self._solver.num_extra_normals)
+    self._val_normals = draw(draws.VAL_FUNCTION_KEY, config.num_val)
+
+  def make(
+      self, configs: Sequence[nngp_regression.ProblemConfig]
+  ) -> list[nngp_regression.Problem]:
+    """The problems of configs that differ in noise_std only."""
+    found = self.read(configs)
+    lock = self._cache_dir and self._cache_dir / f'{self._function_name()}.lock'
+    if all(found.values()):
+      if lock is not None:
+        file_locks.remove_abandoned(lock)
+      return list(found.values())
+    with (contextlib.nullcontext() if lock is None else file_locks.claim(lock)):
+      found = self.read(configs)
+      if all(found.values()):  # Made by whoever had the claim before.
+        return list(found.values())
+      with file_locks.claim_memory(self._memory_mb):
+        return self._compute(configs)
+
+  def read(
+      self, configs: Sequence[nngp_regression.ProblemConfig]
+  ) -> dict[nngp_regression.ProblemConfig, nngp_regression.Problem | None]:
+    """What the cache holds of them, None for what it does not."""
+    arrays = self._read_function()
+    if arrays is None:
+      return dict.fromkeys(configs)
+    targets = self._targets(configs, arrays['function'])
+    found = {}
+    for config in configs:
+      solved = self._read_solved(config, targets[config])
+      found[config] = solved and self._problem(config, arrays, targets[config],
+                                               solved)
+    return found
+
+  def _compute(
+      self, configs: Sequence[nngp_regression.ProblemConfig]
+  ) -> list[nngp_regression.Problem]:
+    """The problems; what is in the cache by now is not computed."""
+    arrays = self._read_function()
+    if arrays is None:
+      function, val_function = self._solver.draw_function(
+          self._normals, self._val_normals, self._noise,
+          [config.noise_std for config in configs], self._config.reference)
+      arrays = {'function': function, 'val_function': val_function}
+      if self._cache_dir is not None:
+        self._function_entry.write(arrays)
+    targets = self._targets(configs, arrays['function'])
+    found = {config: self._read_solved(config, targets[config])
+             for config in configs}
+    missing = [config for config in configs if found[config] is None]
+    if missing:
+      computed = self._solver.solve(
+          [targets[config] for config in missing],
+          [config.noise_std for config in missing], self._config.reference)
+      for config, solved in zip(missing, computed, strict=True):
+        found[config] = solved
+        if self._cache_dir is not None:
+          self._solved_entry(config, targets[config]).write(_pack(solved))
+    if self._solver_name == 'matrix_free':
+      self._solver.clear()
+    return [self._problem(config, arrays, targets[config], found[config])
+            for config in configs]
+
+  def _targets(
+      self, configs: Sequence[nngp_regression.ProblemConfig],
+      function: np.ndarray) -> dict[nngp_regression.ProblemConfig, np.ndarray]:
+    return {config: function + config.noise_std * self._noise
+            for config in configs}
+
+  def _problem(self, config: nngp_regression.ProblemConfig,
+               arrays: Mapping[str, np.ndarray], target: np.ndarray,
+               solved: nngp_regression.Solved) -> nngp_regression.Problem:
+    y_val = arrays['val_function'] + config.noise_std * self._val_noise
+    points = self._points
+    return nngp_regression.make_problem(config, points.x_train, target[:, None],
+                                        points.x_test, points.x_val,
+                                        y_val[:, None], solved,
+                                        float(config.noise_std),
+                                        config.reference, config.kernel)
+
+  def _function_name(self) -> str:
+    """The readable part of the names of files that noise levels share."""
+    config = self._config
+    return (
+        f'D{config.input_dim}_l{nngp_regression.number(config.data_ratio)}_s{config.seed}'
+        f'{config.settings_suffix}{nngp_regression.SOLVER_SUFFIX[self._solver_name]}'
+        '_function')
+
+  @functools.cached_property
+  def _function_entry(self) -> array_files.CacheEntry:
+    config, points = self._config, self._points
+    identity = {
+        'kind': 'function', 'input_dim': config.input_dim,
+        'data_ratio': config.data_ratio, 'seed': config.seed,
+        'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
+        'num_val': config.num_val, 'solver': self._solver_name}
+    return array_files.CacheEntry(
+        self._cache_dir, self._function_name(), identity,
+        draws.digest(points.x_train, self._normals, points.x_val,
+                self._val_normals))
+
+  def _solved_entry(self, config: nngp_regression.ProblemConfig,
+                    target: np.ndarray) -> array_files.CacheEntry:
+    identity = {
+        'kind': 'posterior',
+        'config': config,
+        'kernel_ridge': posterior.KERNEL_RIDGE,
+        'joint_tau': nngp_regression.JOINT_TAU,
+        'solver': self._solver_name
+    }
+    return array_files.CacheEntry(
+        self._cache_dir,
+        config.problem_id + nngp_regression.SOLVER_SUFFIX[self._solver_name],
+        identity, self._x_digest + draws.digest(target))
+
+  @functools.cached_property
+  def _x_digest(self) -> str:
+    points = self._points
+    return draws.digest(points.x_train, points.x_test, points.x_val)
+
+  def _read_function(self) -> dict[str, np.ndarray] | None:
+    if self._cache_dir is None:
+      return None
+    return self._function_entry.read(self._stale)
+
+  def _read_solved(self, config: nngp_regression.ProblemConfig,
+                   target: np.ndarray) -> nngp_regression.Solved | None:
+    if self._cache_dir is None:
+      return None
+    arrays = self._solved_entry(config, target).read(self._stale)
+    return None if arrays is None else _unpack(arrays)
+
+
+_MOMENT_ARRAYS = ('mean', 'std', 'covariances', 'weights')
+
+
+def _pack(solved: nngp_regression.Solved) -> dict[str, np.ndarray]:
+  """What a cache file holds of a posterior."""
+  return {**{name: getattr(solved.moments, name) for name in _MOMENT_ARRAYS},
+          **{f'ground_truth.{name}': np.asarray(value) for name, value
+             in dataclasses.asdict(solved.ground_truth).items()}}
+
+
+def _unpack(arrays: Mapping[str, np.ndarray]) -> nngp_regression.Solved:
+  """Inverse of `_pack`."""
+  ground_truth = nngp_regression.GroundTruth(**{
+      field.name: arrays[f'ground_truth.{field.name}'].item()
+      for field in dataclasses.fields(nngp_regression.GroundTruth)})
+  moments = posterior.Moments(**{name: arrays[name] for name in _MOMENT_ARRAYS},
+                              residual=ground_truth.residual,
+                              mean_error=ground_truth.mean_error,
+                              std_error=ground_truth.std_error)
+  return nngp_regression.Solved(moments, ground_truth)

@@ -1,0 +1,216 @@
+"""NNGP regression: what names a problem, and what a problem holds.
+
+A problem is regression on data from a function f drawn from the NNGP, y = f +
+noise_std n, with the exact posterior of f at 1000 test and 1000 validation
+points (Osband et al. 2021, arXiv 2107.08924), and labels at the latter, for
+methods that select something.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles.machine import canonical
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import draws
+
+# Test points whose joint covariance is kept.
+JOINT_TAU = 10
+
+# Seeds are 32-bit: the same key with and without x64.
+_MAX_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemConfig:
+  """Names one problem.
+
+  Attributes:
+    input_dim: D_x.
+    data_ratio: lambda; there are T = D_x lambda training points.
+    noise_std: epsilon, the std of the noise in y.
+    seed: which draw of the problem.
+    reference: the noise variance of the ground truth: 'bayes', the true one, or
+      'enn2021', that of published numbers (`posterior.noise_variance`).
+    kernel: the prior that f is drawn from.
+    num_test: test points.
+    num_val: validation points.
+  """
+  input_dim: int
+  data_ratio: float
+  noise_std: float
+  seed: int
+  reference: str = 'bayes'
+  kernel: kernels.KernelConfig = kernels.KernelConfig()
+  num_test: int = 1000
+  num_val: int = 1000
+
+  def __post_init__(self):
+    checks.check_count('input_dim', self.input_dim)
+    checks.check_positive('data_ratio', self.data_ratio)
+    checks.check_positive('noise_std', self.noise_std)
+    checks.check_count('seed', self.seed, minimum=0)
+    if self.seed > _MAX_SEED:
+      raise ValueError(f'seed must be at most 2**32 - 1, got {self.seed}.')
+    checks.check_choice('reference', self.reference, posterior.REFERENCES)
+    if not isinstance(self.kernel, kernels.KernelConfig):
+      raise ValueError(f'kernel must be a KernelConfig, got {self.kernel!r}.')
+    checks.check_count('num_test', self.num_test)
+    checks.check_count('num_val', self.num_val)
+    if self.num_train < 1:
+      raise ValueError(
+          'input_dim * data_ratio must be at least one training point, got '
+          f'{self.input_dim} * {self.data_ratio:g}.')
+
+  @property
+  def num_train(self) -> int:
+    """T, the whole part of input_dim * data_ratio."""
+    # Rounded first: 100 * 0.29 is 28.999999999999996.
+    return int(round(self.input_dim * self.data_ratio, 9))
+
+  @property
+  def problem_id(self) -> str:
+    """Readable and unique, e.g. 'D10_l1_e0.01_s0_bayes'.
+
+    A kernel or sizes other than the default add a hash of them.
+    """
+    name = (f'D{self.input_dim}_l{number(self.data_ratio)}'
+            f'_e{number(self.noise_std)}_s{self.seed}_{self.reference}')
+    return name + self.settings_suffix
+
+  @property
+  def settings_suffix(self) -> str:
+    """Empty for the default kernel and sizes, else a hash of them."""
+    rest = {key: getattr(self, key)
+            for key in ('kernel', 'num_test', 'num_val')}
+    if rest == {key: getattr(ProblemConfig, key) for key in rest}:
+      return ''
+    return f'_{canonical.config_hash(rest)}'
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+  """How a posterior was computed, and how exact it is.
+
+  Attributes:
+    solver: 'dense' or 'matrix_free'.
+    residual: |y_train - (K + s^2 I) weights| / |y_train|.
+    mean_error: bound of |mean - exact mean| / std over all points.
+    std_error: the same of |std - exact std| / exact std; of 'dense' the rounding
+      error at a few points.
+    seconds: wall time of its computation, shared evenly by the noise levels
+      that were computed together; the draw of f apart.
+  """
+  solver: str
+  residual: float
+  mean_error: float
+  std_error: float
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+  """Data, and the exact posterior to compare an agent with.
+
+  All arrays are float64 numpy, and read-only: problems that differ in their
+  noise level only share x_train, x_test and x_val.
+
+  Attributes:
+    config: None for data that somebody brought.
+    x_train: [T, D].
+    y_train: [T, 1].
+    x_test: [num_test, D].
+    x_val: [num_val, D].
+    test_mean: posterior mean of the noise-free function at x_test, [num_test].
+    test_std: its std, sqrt(variance + 1e-6), [num_test].
+    val_mean: the same at x_val, [num_val].
+    val_std: [num_val].
+    y_val: labels at x_val, made like y_train, [num_val, 1]; None where brought
+      data have none. Agents do not see them.
+    test_covariances: joint posterior covariances, ridge included, of
+      neighbouring test points, [num_test // tau, tau, tau] with tau = JOINT_TAU.
+    weights: (K + s^2 I)^-1 y_train, [T]: what any posterior mean is made from.
+    ground_truth: how the posterior was computed.
+    noise_std: epsilon.
+    reference: whose noise variance the posterior assumes.
+    kernel: the prior of the posterior.
+  """
+  config: ProblemConfig | None
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray
+  x_val: np.ndarray
+  test_mean: np.ndarray
+  test_std: np.ndarray
+  val_mean: np.ndarray
+  val_std: np.ndarray
+  y_val: np.ndarray | None
+  test_covariances: np.ndarray
+  weights: np.ndarray
+  ground_truth: GroundTruth
+  noise_std: float
+  reference: str
+  kernel: kernels.KernelConfig
+
+  @property
+  def data(self) -> base.Data:
+    """What an agent learns from."""
+    return base.Data(x=self.x_train, y=self.y_train)
+
+  @property
+  def prior(self) -> base.PriorKnowledge:
+    """What an agent is told besides."""
+    return base.PriorKnowledge(
+        input_dim=self.x_train.shape[1], num_train=len(self.x_train),
+        noise_std=self.noise_std, kernel=self.kernel)
+
+  @functools.cached_property
+  def problem_id(self) -> str:
+    """That of the config; for brought data 'data_' and a hash of it.
+
+    The matrix-free solver draws another f: its problems have another name.
+    """
+    if self.config is not None:
+      return self.config.problem_id + SOLVER_SUFFIX[self.ground_truth.solver]
+    digest = draws.digest(self.x_train, self.y_train, self.x_test, self.x_val)
+    return 'data_' + canonical.config_hash(
+        [digest, self.noise_std, self.reference, self.kernel])
+
+
+def number(value: float) -> str:
+  """A number in a name: 1.0 as '1', others as Python writes them."""
+  return canonical.canonical_json(value)
+
+
+class Solved(NamedTuple):
+  """Moments at x_test and x_val, one after the other, and where they are from."""
+  moments: posterior.Moments
+  ground_truth: GroundTruth
+
+
+def make_problem(config: ProblemConfig | None, x_train: np.ndarray,
+                  y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
+                  y_val: np.ndarray | None, solved: Solved,
+                  noise_std: float, reference: str,
+                  kernel: kernels.KernelConfig) -> Problem:
+  """Takes moments at x_test and x_val together apart; locks the arrays."""
+  num_test, moments = len(x_test), solved.moments
+  arrays = dict(
+      x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val, y_val=y_val,
+      test_mean=moments.mean[:num_test], test_std=moments.std[:num_test],
+      val_mean=moments.mean[num_test:], val_std=moments.std[num_test:],
+      test_covariances=moments.covariances, weights=moments.weights)
+  for array in arrays.values():
+    if array is not None:
+      array.flags.writeable = False
+  return Problem(config=config, noise_std=noise_std, reference=reference,
+                 kernel=kernel, ground_truth=solved.ground_truth, **arrays)
+
+
+# What names of problems add for a solver that draws another f.
+SOLVER_SUFFIX = {'dense': '', 'matrix_free': '_matrix_free'}

@@ -1,0 +1,234 @@
+"""Two solvers of the exact posterior, and which of them a problem gets.
+
+`dense` factorises the kernel matrix; `matrix_free` never stores it. They agree
+on posteriors to their tolerances, but draw another function from one seed.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+import functools
+import pathlib
+import shutil
+import time
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from enn_ensembles import checks
+from enn_ensembles.machine import canonical
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import matrix_free
+from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import remainder
+from enn_ensembles.problems import nngp_regression
+
+# How posteriors are computed: 'dense' factorises the kernel matrix of T^2
+# entries, 'matrix_free' never stores it, 'auto' is dense where that fits.
+SOLVERS = ('auto', 'dense', 'matrix_free')
+
+# What a solver may hold, in MB. The same everywhere, so that 'auto' makes the
+# same problem on every machine: the solvers draw f in different ways.
+SOLVER_MEMORY_MB = 14_000.
+
+
+def dense_memory_mb(num_train: int, num_points: int) -> float:
+  """What the dense solver holds in MB: two matrices and two sets of columns."""
+  return 16. * num_train * (num_train + num_points) / 1e6
+
+
+def choose_solver(config: nngp_regression.ProblemConfig, solver: str = 'auto',
+                  memory_budget_mb: float = SOLVER_MEMORY_MB) -> str:
+  """The solver of a problem: 'dense' or 'matrix_free'.
+
+  Args:
+    config: the problem.
+    solver: one of SOLVERS.
+    memory_budget_mb: what it may hold.
+
+  Raises:
+    ValueError: there is no such solver, or the problem does not fit.
+  """
+  return choose_solver_by_sizes(solver, memory_budget_mb, config.num_train,
+                        config.input_dim, config.num_test + config.num_val)
+
+
+def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
+                   input_dim: int, num_points: int) -> str:
+  checks.check_choice('solver', solver, SOLVERS)
+  checks.check_positive('solver_memory_mb', memory_budget_mb)
+  needed = {name: memory_mb(name, num_train, input_dim, num_points)
+            for name in SOLVERS[1:]}
+  allowed = [solver] if solver != 'auto' else list(needed)
+  for name in allowed:
+    if needed[name] <= memory_budget_mb:
+      return name
+  text = ', '.join(f'{name} needs {needed[name]:,.0f} MB' for name in allowed)
+  raise ValueError(
+      f'solver_memory_mb must be enough for num_train = input_dim * data_ratio '
+      f'= {num_train} points of {input_dim} dimensions, got '
+      f'{memory_budget_mb:g}: {text}.')
+
+
+def memory_mb(solver: str, num_train: int, input_dim: int,
+               num_points: int) -> float:
+  """What 'dense' or 'matrix_free' holds, MB."""
+  if solver == 'dense':
+    return dense_memory_mb(num_train, num_points)
+  return matrix_free.estimate_memory_mb(num_train, input_dim, num_points)
+
+
+class Points(NamedTuple):
+  """Where a kernel is wanted."""
+  kernel: kernels.KernelConfig
+  x_train: np.ndarray
+  x_test: np.ndarray
+  x_val: np.ndarray
+
+  @property
+  def x(self) -> np.ndarray:
+    """x_test and x_val, one after the other."""
+    return np.concatenate([self.x_test, self.x_val])
+
+  def block_priors(self) -> np.ndarray:
+    """k(x, x) of neighbouring test points, [num_test // tau, tau, tau]."""
+    num_blocks = len(self.x_test) // nngp_regression.JOINT_TAU
+    priors = np.empty(
+        [num_blocks, nngp_regression.JOINT_TAU, nngp_regression.JOINT_TAU])
+    for i in range(num_blocks):
+      priors[i] = kernels.nngp(
+          self.kernel, self.x_test[i * nngp_regression.JOINT_TAU:(i + 1) *
+                                   nngp_regression.JOINT_TAU])
+    return priors
+
+
+class DenseSolver:
+  """The kernel matrices of some points, each made when first needed."""
+
+  num_extra_normals = 0  # Normals for f besides one per training point.
+
+  def __init__(self, points: Points):
+    self._points = points
+
+  @functools.cached_property
+  def _matrix(self) -> np.ndarray:
+    return kernels.nngp(self._points.kernel, self._points.x_train)
+
+  @functools.cached_property
+  def _cross(self) -> np.ndarray:
+    # One product of kernel and factor serves both, without copying T rows.
+    return kernels.nngp(self._points.kernel, self._points.x,
+                        self._points.x_train)
+
+  @functools.cached_property
+  def _work(self) -> np.ndarray:
+    """Where all factorisations take place."""
+    return np.empty_like(self._matrix, order='F')
+
+  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
+                    noise: np.ndarray, noise_stds: Sequence[float],
+                    reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """f at x_train [T] and x_val, from as many standard normals each."""
+    del noise, noise_stds, reference
+    points = self._points
+    return posterior.sample_prior(
+        self._matrix, self._cross[-len(points.x_val):],
+        kernels.nngp(points.kernel, points.x_val), normals, val_normals,
+        work=self._work)
+
+  def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
+            reference: str) -> list[nngp_regression.Solved]:
+    """The posterior at x_test and x_val per noise level."""
+    start = time.perf_counter()
+    diagonal = np.diagonal(self._matrix)
+    found = posterior.posterior_moments(
+        self._matrix, self._cross,
+        kernels.nngp_diag(self._points.kernel, self._points.x), targets,
+        [posterior.noise_variance(noise_std, diagonal, reference)
+         for noise_std in noise_stds],
+        block_priors=self._points.block_priors(), work=self._work)
+    seconds = (time.perf_counter() - start) / len(found)
+    return [nngp_regression.Solved(moments, nngp_regression.GroundTruth(
+        'dense', moments.residual, moments.mean_error, moments.std_error,
+        seconds)) for moments in found]
+
+
+class MatrixFreeSolver:
+  """`nngp.matrix_free`, which draws and solves from one Krylov space.
+
+  Args:
+    points: where.
+    memory_budget_mb: what it may hold.
+    checkpoints: what the folders of its steps begin with, which are kept until
+      it is done: one per set of noise levels. None for nowhere.
+    progress: told how far it is.
+  """
+
+  def __init__(self, points: Points, memory_budget_mb: float,
+               checkpoints: pathlib.Path | None = None,
+               progress: Callable[[str], None] | None = None):
+    self._points = points
+    self._memory_budget_mb = memory_budget_mb
+    self._checkpoints = checkpoints
+    self._progress = progress
+    self._drawn: matrix_free.Solution | None = None
+
+  @property
+  def num_extra_normals(self) -> int:
+    """Normals for f besides one per training point."""
+    return remainder.num_features(self._points.kernel,
+                                  self._points.x_train.shape[1])
+
+  def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
+                    noise: np.ndarray, noise_stds: Sequence[float],
+                    reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """f at x_train [T] and x_val; what it takes serves `solve` as well."""
+    self._drawn = self._run(
+        noise_stds, reference, normals_train=normals, normals_eval=val_normals,
+        noise=noise)
+    return self._drawn.function, self._drawn.eval_function
+
+  def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
+            reference: str) -> list[nngp_regression.Solved]:
+    """The posterior at x_test and x_val per noise level."""
+    found = self._drawn
+    if found is None or not np.array_equal(found.noise_stds, noise_stds):
+      found = self._run(noise_stds, reference, targets=targets)
+    seconds = found.seconds / len(targets)
+    return [nngp_regression.Solved(
+        dataclasses.replace(moments, weights=found.weights[i]),
+        nngp_regression.GroundTruth(
+            'matrix_free', float(found.residual_norms[i]
+                                 / np.linalg.norm(found.targets[i])),
+            float(found.mean_error_bounds[i]),
+            float(found.std_error_bounds[i]), seconds))
+            for i, moments in enumerate(found.moments)]
+
+  def _run(self, noise_stds: Sequence[float], reference: str,
+           **draws: Any) -> matrix_free.Solution:
+    def tell(progress: matrix_free.Progress) -> None:
+      if self._progress is not None:
+        self._progress(
+            f'{progress.phase}, pass {progress.step}: error bound '
+            f'{progress.error:.1e} of what is allowed, '
+            f'{progress.seconds:.0f} s')
+
+    path = None
+    if self._checkpoints is not None:
+      what = canonical.config_hash(
+          [list(noise_stds), reference, 'targets' in draws])
+      path = f'{self._checkpoints}.{what}.steps'
+    solution = matrix_free.solve(
+        self._points.kernel, self._points.x_train, self._points.x, noise_stds,
+        reference=reference, memory_budget_mb=self._memory_budget_mb,
+        checkpoint_path=path,
+        block_priors=self._points.block_priors(), progress=tell, **draws)
+    return solution
+
+  def clear(self) -> None:
+    """Removes all checkpoints: with f drawn, none is of use."""
+    if self._checkpoints is not None:
+      for folder in self._checkpoints.parent.glob(
+          f'{self._checkpoints.name}.*.steps'):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""From rows to tables, pictures and pages; no jax."""

@@ -1,0 +1,420 @@
+"""The results store: what a row is, and how rows reach the disk and come back.
+
+A sweep is many processes on many machines that may die at any moment. So a
+work unit is one file, written whole or not at all, carrying its own checksum;
+two processes that finish the same unit write the same file; a sweep that
+starts again asks the store what is done. Reading never repairs: a file that is
+not what was written is an error that names it.
+
+  results_dir/STORE.json              project and schema version of the folder
+  results_dir/manifests/<hash>.json   what a sweep is going to compute
+  results_dir/units/<run_id>.json     the rows of one work unit
+
+Two more folders come and go while sweeps run, and hold no results: `running`
+(`heartbeats`) and `checkpoints` (`checkpoints`).
+
+What goes wrong:
+  * Killed while writing: the old file, or none, and a hidden temporary file
+    that nobody reads; sweeps remove those that are a day old.
+  * Disk full, folder read-only: an error that says so; all that was written
+    before is whole, and the same command goes on where it stopped.
+  * A file that is not what was written (cut short, edited): an error that names
+    it and says to delete it. Nothing is computed twice unasked.
+  * Clocks: nothing here reads them but `remove_stale_files`, which compares the
+    file system's own times and takes a file of the future for a new one.
+
+This module does not import jax: reports are made where jax is not installed.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import pathlib
+import re
+from typing import Any
+from typing import NamedTuple
+
+from enn_ensembles.machine import files
+from enn_ensembles.results import schema
+
+_RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
+
+
+class Unit(NamedTuple):
+  """A work unit as read: where it is and what it holds."""
+  path: pathlib.Path
+  run_id: str
+  rows: list[schema.Row]
+
+
+class ResultsStore:
+  """A results folder that exists. `open_store` makes one.
+
+  Attributes:
+    results_dir: the folder.
+  """
+
+  def __init__(self, results_dir: files.PathLike):
+    """Opens the folder for reading.
+
+    Raises:
+      StoreError: the folder is missing, is no results store, or has another
+        schema version.
+    """
+    self.results_dir = pathlib.Path(results_dir)
+    self._units = self.results_dir / 'units'
+    self._manifests = self.results_dir / 'manifests'
+    try:
+      if not self.results_dir.is_dir():
+        what = 'is no folder' if self.results_dir.exists() else (
+            'does not exist')
+        raise files.StoreError(
+            f'results_dir {str(results_dir)!r} {what}: give the '
+            'folder that a sweep has written to.')
+      text = (self.results_dir / 'STORE.json').read_bytes()
+    except FileNotFoundError:
+      raise files.StoreError(
+          f'results_dir {str(results_dir)!r} is no results store of {schema.PROJECT}: '
+          'it has no STORE.json.') from None
+    except OSError as error:
+      raise files.StoreError(f'cannot read results_dir {str(results_dir)!r}: '
+                       f'{error.strerror}.') from error
+    try:
+      header = _parse(text)
+      project, version = header['project'], header['schema_version']
+    except (ValueError, KeyError) as error:
+      raise files.StoreError(
+          f'{self.results_dir / "STORE.json"} is damaged: a store '
+          f'of {schema.PROJECT} holds its project and schema_version '
+          'there.') from error
+    if project != schema.PROJECT:
+      raise files.StoreError(f'results_dir {str(results_dir)!r} is a store of '
+                       f'{project!r}, not of {schema.PROJECT!r}.')
+    if version != schema.SCHEMA_VERSION:
+      raise files.StoreError(
+          f'results_dir {str(results_dir)!r} has schema_version {version}, '
+          f'this program reads and writes {schema.SCHEMA_VERSION}: use another '
+          'folder, or the version of the program that wrote it.')
+
+  def unit_path(self, run_id: str) -> pathlib.Path:
+    """Where the rows of a unit are, or would be.
+
+    Raises:
+      StoreError: run_id cannot be the name of a file.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+      raise files.StoreError(
+          f'run_id must be 1 to 200 letters, digits or ._,=+- and begin with a '
+          f'letter or digit, got {run_id!r}.')
+    return self._units / f'{run_id}.json'
+
+  def write_unit(self, run_id: str, rows: Sequence[Mapping[str, Any]]
+                 ) -> pathlib.Path:
+    """Writes all rows of one work unit as one file, at once.
+
+    A unit that exists is replaced. Its run_id must therefore name the whole
+    set of its rows: a second writing may not lack any row of the first.
+
+    Args:
+      run_id: the work unit.
+      rows: its rows, as in ROW_SCHEMA.
+
+    Returns:
+      The file.
+
+    Raises:
+      StoreError: a row is not as the schema says or of another unit, a row_id
+        is there twice, rows would be lost, the existing file is damaged, or
+        the disk refuses.
+    """
+    path = self.unit_path(run_id)
+    if not rows:
+      raise files.StoreError(f'unit {run_id}: rows must not be empty.')
+    checked = [schema.check_row(row, f'unit {run_id}, row {i}')
+               for i, row in enumerate(rows)]
+    row_ids = [row['row_id'] for row in checked]
+    for row in checked:
+      if row['run_id'] != run_id:
+        raise files.StoreError(f'unit {run_id}: row {row["row_id"]} has run_id '
+                         f'{row["run_id"]!r}.')
+      if row_ids.count(row['row_id']) > 1:
+        raise files.StoreError(
+            f'unit {run_id}: row_id {row["row_id"]} is there '
+            f'{row_ids.count(row["row_id"])} times.')
+    if path.exists():
+      lost = sorted({row['row_id'] for row in _read_unit(path).rows}
+                    - set(row_ids))
+      if lost:
+        raise files.StoreError(
+            f'unit {run_id}: {path} already holds {len(lost)} rows that the '
+            f'new one lacks, the first is {lost[0]}; a run_id must stand for '
+            'one set of rows.')
+    encoded = [schema.encode(row) for row in checked]
+    document = {
+        'project': schema.PROJECT,
+        'schema_version': schema.SCHEMA_VERSION,
+        'run_id': run_id,
+        'sha256': schema.sha256(encoded),
+        'rows': encoded
+    }
+    files.write_atomically(
+        path, (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
+    return path
+
+  def read_units(self) -> list[Unit]:
+    """All units, in the order of their file names.
+
+    Raises:
+      StoreError: a file is damaged; it says which and what to do.
+    """
+    return [_read_unit(path) for path in _json_files(self._units)]
+
+  def read_rows(self) -> list[schema.Row]:
+    """All rows, each row_id once, in the order of `merge_units`.
+
+    Raises:
+      StoreError: a file is damaged, or two files contradict each other.
+    """
+    return merge_units(self.read_units())
+
+  def done_row_ids(self, retry_failed: bool = False) -> dict[str, str]:
+    """row_id -> status of the rows that need not be computed again.
+
+    A diverged row is done: the same computation diverges again. A failed row
+    is done too, so that a broken agent does not cost its time at every start,
+    unless `retry_failed`.
+
+    Raises:
+      StoreError: as in `read_rows`.
+    """
+    return {row['row_id']: row['status'] for row in self.read_rows()
+            if not (retry_failed and row['status'] == 'failed')}
+
+  def write_manifest(self, entries: Sequence[Mapping[str, Any]]
+                     ) -> pathlib.Path:
+    """Says what a sweep is going to compute, so that what is missing shows.
+
+    The name of the file is a hash of its content: all processes of a job
+    array write the same file.
+
+    Args:
+      entries: one per agent setting and (input_dim, data_ratio): agent,
+        agent_id, agent_config, input_dim, data_ratio, noise_stds (list),
+        seeds (list), and PROTOCOL_FIELDS.
+
+    Returns:
+      The file.
+
+    Raises:
+      StoreError: an entry is not like that, or the disk refuses.
+    """
+    checked = [schema.check_entry(entry, f'manifest entry {i}')
+               for i, entry in enumerate(entries)]
+    if not checked:
+      raise files.StoreError(
+          'a manifest must have at least one entry, got none.')
+    checked.sort(key=schema.canonical_text)
+    document = {
+        'project': schema.PROJECT,
+        'schema_version': schema.SCHEMA_VERSION,
+        'entries': checked
+    }
+    path = self._manifests / f'{schema.sha256(document)[:16]}.json'
+    files.write_atomically(
+        path, (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
+    return path
+
+  def read_manifests(self) -> list[schema.Row]:
+    """What all sweeps of this folder together expect.
+
+    Returns:
+      One dict per expected row, each once, sorted: agent, agent_id,
+      agent_config, input_dim, data_ratio, noise_std, seed, and the fields of
+      PROTOCOL_FIELDS. num_enn_samples is what the sweep asked for; the rows of
+      an enumerated agent have None there.
+
+    Raises:
+      StoreError: a manifest is damaged.
+    """
+    expected = {}
+    for path in _json_files(self._manifests):
+      for entry in _read_manifest(path):
+        for noise_std in entry['noise_stds']:
+          for seed in entry['seeds']:
+            row = {key: entry[key] for key in schema.MANIFEST_FIELDS
+                   if key not in ('noise_stds', 'seeds')}
+            row.update(noise_std=noise_std, seed=seed)
+            expected[schema.canonical_text(row)] = row
+    return sorted(expected.values(), key=_reading_order)
+
+
+def open_store(results_dir: files.PathLike,
+               create: bool = False) -> ResultsStore:
+  """Opens a results folder.
+
+  Args:
+    results_dir: the folder.
+    create: open it for writing: it is made where it is missing, and it is
+      checked that it takes files before anybody computes what goes there.
+
+  Returns:
+    The store.
+
+  Raises:
+    StoreError: the folder is missing (and not `create`), cannot be written
+      to, has another schema version, or holds things but is no store.
+  """
+  if create:
+    folder = files.make_folder(results_dir, 'results_dir')
+    header = folder / 'STORE.json'
+    if not header.exists():
+      # Another process may be at the same point: its hidden files are no
+      # reason to refuse, and it writes the same content.
+      found = sorted(p.name for p in folder.iterdir()
+                     if not p.name.startswith('.'))
+      if found and not header.exists():
+        raise files.StoreError(
+            f'results_dir {str(results_dir)!r} is not empty and no results '
+            f'store of {schema.PROJECT} (it has {", ".join(found[:3])} and no '
+            'STORE.json): give an empty or a new folder.')
+      text = json.dumps({
+          'project': schema.PROJECT,
+          'schema_version': schema.SCHEMA_VERSION
+      })
+      files.write_atomically(header, (text + '\n').encode())
+  store = ResultsStore(results_dir)
+  if create:
+    files.make_folder(store.results_dir / 'units', 'results_dir')
+    files.make_folder(store.results_dir / 'manifests', 'results_dir')
+  return store
+
+
+def merge_units(units: Iterable[Unit]) -> list[schema.Row]:
+  """The rows of many units, of one folder or several, each row_id once.
+
+  The same computation may be in two files. Where they agree in all but the
+  fields of TIMING_FIELDS (and run_id and message) one is taken, the one whose
+  file name comes first; a failed row, which has no scores, gives way to one
+  that has.
+
+  Returns:
+    Rows sorted by agent_id, problem, protocol and row_id.
+
+  Raises:
+    StoreError: two files give different values for one row_id; both are named.
+  """
+  merged: dict[str, tuple[pathlib.Path, schema.Row]] = {}
+  for unit in sorted(units, key=lambda unit: (unit.path.name, str(unit.path))):
+    for row in unit.rows:
+      row_id = row['row_id']
+      if row_id not in merged:
+        merged[row_id] = (unit.path, row)
+        continue
+      path, known = merged[row_id]
+      if row['status'] == 'failed':
+        continue
+      if known['status'] == 'failed':
+        merged[row_id] = (unit.path, row)
+        continue
+      for key in schema.ROW_SCHEMA:
+        if key not in (*schema.TIMING_FIELDS, 'run_id', 'message') and (
+            not schema.same_value(known[key], row[key])):
+          raise files.StoreError(
+              f'row {row_id} ({row["agent_id"]} on {row["problem_id"]}) has '
+              f'{key} {known[key]!r} in {path} and {row[key]!r} in '
+              f'{unit.path}: delete the file that is wrong.')
+  return sorted((row for _, row in merged.values()), key=_reading_order)
+
+
+def _reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+  """Sorts rows the same way on every machine, whatever the files' order."""
+  return (row['agent_id'], *(row[key] for key in schema.PROBLEM_FIELDS),
+          *(str(row[key]) for key in schema.PROTOCOL_FIELDS),
+          row.get('row_id', ''))
+
+
+def _json_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The finished files of a folder: hidden and temporary ones are not."""
+  return sorted(path for path in folder.glob('*.json')
+                if not path.name.startswith('.'))
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+  """Strict JSON of an object; ValueError for anything else."""
+  def refuse(constant):
+    raise ValueError(f'{constant} is not JSON')
+  document = json.loads(content.decode('utf-8'), parse_constant=refuse)
+  if not isinstance(document, dict):
+    raise ValueError('not a JSON object')
+  return document
+
+
+def _read_document(path: pathlib.Path) -> dict[str, Any]:
+  """Reads and parses a file of the store; the checks all files share.
+
+  Raises:
+    ValueError: it is not strict JSON, or lacks what all files have.
+    StoreError: it cannot be opened, or has another schema version.
+  """
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise files.StoreError(f'cannot read {path}: {error.strerror}.') from error
+  document = _parse(content)
+  version = document.get('schema_version')
+  if isinstance(version, int) and version != schema.SCHEMA_VERSION:
+    raise files.StoreError(f'{path} has schema_version {version}, this program '
+                     f'reads {schema.SCHEMA_VERSION}.')
+  if version != schema.SCHEMA_VERSION or document.get(
+      'project') != schema.PROJECT:
+    raise ValueError('project or schema_version is missing')
+  return document
+
+
+def _read_unit(path: pathlib.Path) -> Unit:
+  """Reads one unit and checks that it is what was written."""
+  try:
+    document = _read_document(path)
+    if set(document) != {'project', 'schema_version', 'run_id', 'sha256',
+                         'rows'}:
+      raise ValueError(f'its fields are {sorted(document)}')
+    if document['sha256'] != schema.sha256(document['rows']):
+      raise ValueError('its rows do not match its checksum')
+    if document['run_id'] != path.name.removesuffix('.json'):
+      raise ValueError(f'it is the unit {document["run_id"]!r}')
+    rows = [schema.check_row(schema.decode(row), f'row {i}')
+            for i, row in enumerate(document['rows'])]
+  except files.StoreError as error:
+    if str(path) in str(error):
+      raise
+    raise _damaged(path, error) from error
+  except ValueError as error:
+    raise _damaged(path, error) from error
+  return Unit(path, document['run_id'], rows)
+
+
+def _damaged(path: pathlib.Path, reason: Exception) -> files.StoreError:
+  return files.StoreError(
+      f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
+      'sweep again: only this unit is computed again.')
+
+
+def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
+  """The entries of one manifest, checked against the hash in its name."""
+  try:
+    document = _read_document(path)
+    if schema.sha256(document)[:16] != path.name.removesuffix('.json'):
+      raise ValueError('its content does not match its name')
+    return [schema.check_entry(entry, f'entry {i}')
+            for i, entry in enumerate(document['entries'])]
+  except files.StoreError as error:
+    if str(path) in str(error):
+      raise
+    reason = error
+  except (ValueError, KeyError) as error:
+    reason = error
+  raise files.StoreError(
+      f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
+      'sweep again: it is written anew and nothing is computed again.'
+  ) from reason

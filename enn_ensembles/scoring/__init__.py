@@ -1,0 +1,1 @@
+"""How predictions become scores: pure formulas, and the table of all scores."""

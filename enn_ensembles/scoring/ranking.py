@@ -1,0 +1,438 @@
+"""Which combinations of a layer ensemble to keep, and in which order.
+
+A layer ensemble with K options in each of N layers holds J = K^N members, and
+some of them hurt. Ranking (Oleksiienko & Iosifidis 2022, arXiv 2210.04882,
+eqs. 3-4) orders them on validation inputs: it starts from the single best
+member, then adds, again and again, the one that most improves the score of
+all chosen so far. The first P of the order are then an ensemble of P samples,
+for every P: inference with a dial for the budget.
+
+The score of a set is that of the Gaussian with the mean and the std (ddof=0)
+of its members at each validation input, lower is better:
+
+* `oracle`: KL(N_nngp || N_agent), `std_ridge` added to both stds. The paper's
+  way, and out of reach on real data: it needs the exact posterior.
+* `val_nll`: negative log-likelihood of held-out labels under
+  N(mean, (std + std_ridge)^2 + noise_std^2).
+
+Both are one formula. The expected NLL of N(m, V) for a target with mean t and
+variance v is
+
+  1/2 [log(2 pi V) + (v + (t - m)^2) / V].
+
+A label is a target with v = 0; the posterior one with v = (std + std_ridge)^2,
+and subtracting its entropy gives the KL.
+
+This works for the members of any ensemble; it only reads their predictions.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles.scoring import gaussian
+
+Array = Any
+
+SELECTIONS = ('oracle', 'val_nll')
+
+
+class RankingPath(NamedTuple):
+  """A greedy order and how good each of its beginnings is.
+
+  Attributes:
+    order: [P] int32, the members in the order of their addition.
+    score: [P], the score of the first 1, 2, ..., P of them, in nats. What
+      overflows the dtype is inf or nan, and was chosen after all the others.
+  """
+  order: np.ndarray
+  score: np.ndarray
+
+
+class PathScores(NamedTuple):
+  """Scores of the first 1, 2, ..., P members of an order, each [P], in nats.
+
+  Attributes:
+    kl_estimate: mean over inputs of KL(N_nngp || N_agent).
+    kl_reverse: mean over inputs of KL(N_agent || N_nngp).
+  """
+  kl_estimate: np.ndarray
+  kl_reverse: np.ndarray
+
+
+def rank_samples(predictions: Array,
+                 mean: Array | None = None,
+                 std: Array | None = None,
+                 *,
+                 selection: str = 'oracle',
+                 labels: Array | None = None,
+                 noise_std: float | None = None,
+                 std_ridge: float = 1e-3,
+                 num_ranked: int | None = None,
+                 dtype: Any = None) -> RankingPath:
+  """Orders the members of an ensemble greedily, by the score of their set.
+
+  Equal scores go to the lowest index; the same input gives the same order.
+  Costs num_ranked * J * num_x evaluations of one sqrt, one log and one
+  division; the largest array is [J, num_x].
+
+  Args:
+    predictions: what each of the J members predicts at x_val, [J, num_x].
+    mean: posterior mean at x_val, [num_x]. Read by `oracle` only.
+    std: posterior std at x_val without ridge, [num_x]. Read by `oracle` only.
+    selection: `oracle` or `val_nll`.
+    labels: noisy labels at x_val, [num_x]. Read by `val_nll` only.
+    noise_std: std of the noise in the labels. Read by `val_nll` only.
+    std_ridge: added to the ensemble's std, and to the posterior's; > 0.
+    num_ranked: P, how many members to order; None for all J.
+    dtype: of the computation; None for float64 if jax has it on (x64), else
+      float32, which may order members of nearly equal score differently.
+
+  Returns:
+    The order and the score after each addition.
+
+  Raises:
+    ValueError: a shape, a value or a name is not as above, something that the
+      selection reads is missing, or num_ranked is not in 1..J.
+  """
+  task, num_ranked = _make_task(
+      predictions, mean, std, selection, labels, noise_std, std_ridge,
+      num_ranked, dtype, batched=False)
+  return _to_numpy(_rank(task, num_ranked))
+
+
+def rank_samples_batch(predictions: Array,
+                       mean: Array | None = None,
+                       std: Array | None = None,
+                       *,
+                       selection: str = 'oracle',
+                       labels: Array | None = None,
+                       noise_std: Array | None = None,
+                       std_ridge: float = 1e-3,
+                       num_ranked: int | None = None,
+                       dtype: Any = None) -> RankingPath:
+  """`rank_samples` for S problems in one compiled call.
+
+  Args:
+    predictions: [S, J, num_x].
+    mean: [S, num_x].
+    std: [S, num_x].
+    selection: as in `rank_samples`, the same for all problems.
+    labels: [S, num_x].
+    noise_std: a scalar, or [S].
+    std_ridge: as in `rank_samples`.
+    num_ranked: as in `rank_samples`.
+    dtype: as in `rank_samples`.
+
+  Returns:
+    order [S, P] and score [S, P].
+
+  Raises:
+    ValueError: as `rank_samples`.
+  """
+  task, num_ranked = _make_task(
+      predictions, mean, std, selection, labels, noise_std, std_ridge,
+      num_ranked, dtype, batched=True)
+  return _to_numpy(_rank_batch(task, num_ranked))
+
+
+def evaluate_path(predictions: Array,
+                  order: Array,
+                  mean: Array,
+                  std: Array,
+                  *,
+                  std_ridge: float = 1e-3,
+                  dtype: Any = None) -> PathScores:
+  """Scores every beginning of an order, on inputs that did not choose it.
+
+  Args:
+    predictions: what each of the J members predicts at x_test, [J, num_x].
+    order: distinct members, [P] integers in 0..J-1; any order, ranked or not.
+    mean: posterior mean at x_test, [num_x].
+    std: posterior std at x_test without ridge, [num_x].
+    std_ridge: added to both stds; > 0.
+    dtype: as in `rank_samples`.
+
+  Returns:
+    kl_estimate [P] and kl_reverse [P].
+
+  Raises:
+    ValueError: a shape or a value is not as above.
+  """
+  predictions = _as_finite('predictions', predictions, ndim=2)
+  num_samples, num_x = predictions.shape
+  if num_samples < 1 or num_x < 1:
+    raise ValueError('predictions must hold at least one member and one '
+                     f'input, got shape {predictions.shape}.')
+  mean = _as_finite('mean', mean, shape=(num_x,))
+  std = _as_std(std, shape=(num_x,))
+  _check_std_ridge(std_ridge)
+  order = np.asarray(order)
+  if order.ndim != 1 or not order.size or order.dtype.kind not in 'iu':
+    raise ValueError('order must be a non-empty list of integers, got shape '
+                     f'{order.shape} and dtype {order.dtype}.')
+  if order.min() < 0 or order.max() >= num_samples:
+    raise ValueError(f'order must lie in 0..{num_samples - 1}, got '
+                     f'{order.min()}..{order.max()}.')
+  if np.unique(order).size != order.size:
+    raise ValueError('order must not repeat a member, got '
+                     f'{order.size - np.unique(order).size} repeats.')
+  dtype = _get_dtype(dtype)
+  scores = _evaluate((predictions[order] - mean).astype(dtype),
+                     (std + std_ridge).astype(dtype),
+                     jnp.asarray(std_ridge, dtype))
+  return PathScores(*map(np.asarray, scores))
+
+
+def choose_num_samples(
+    num_available: int,
+    *,
+    budget_samples: float | None = None,
+    budget_ms: float | None = None,
+    ms_per_input: Callable[[int], float] | Sequence[float] | None = None,
+    score: Array | None = None) -> int:
+  """The number of samples P that a budget pays for.
+
+  Args:
+    num_available: the length of the order, the most that P can be.
+    budget_samples: how many samples may be evaluated per input; or
+    budget_ms: how many milliseconds may be spent per input.
+    ms_per_input: the measured cost of P samples in milliseconds per input, as
+      a function of P or as a list for P = 1..num_available. Needed with
+      budget_ms. It need not grow with P: the full set may well be cheaper
+      than most of it, as it shares more.
+    score: validation score after each addition, [num_available]. More samples
+      are not always better; with it, P is the best of those that fit.
+
+  Returns:
+    The largest P within the budget, or with `score` the best one (of equal
+    scores the smallest P).
+
+  Raises:
+    ValueError: not exactly one budget is given, the budget is below the
+      cheapest choice (one sample, as a rule), or an argument does not match
+      num_available.
+  """
+  if num_available < 1:
+    raise ValueError(f'num_available must be >= 1, got {num_available}.')
+  if (budget_samples is None) == (budget_ms is None):
+    raise ValueError('give one of budget_samples and budget_ms, got '
+                     f'{budget_samples} and {budget_ms}.')
+  candidates = np.arange(1, num_available + 1)
+  if budget_samples is not None:
+    if ms_per_input is not None:
+      raise ValueError('ms_per_input goes with budget_ms, got budget_samples='
+                       f'{budget_samples}.')
+    if not budget_samples >= 1:
+      raise ValueError(f'budget_samples must be >= 1, got {budget_samples}.')
+    fits = candidates <= budget_samples
+  else:
+    if ms_per_input is None:
+      raise ValueError(f'budget_ms={budget_ms} needs ms_per_input, got None.')
+    if callable(ms_per_input):
+      ms_per_input = [ms_per_input(int(p)) for p in candidates]
+    cost = _as_finite('ms_per_input', ms_per_input, shape=(num_available,))
+    if cost.min() <= 0:
+      raise ValueError(f'ms_per_input must be > 0, got {cost.min()}.')
+    fits = cost <= budget_ms
+    if not fits.any():
+      raise ValueError(f'budget_ms must be >= {cost.min()}, the least that '
+                       f'ms_per_input asks, got {budget_ms}.')
+  if score is None:
+    return int(candidates[fits].max())
+  score = np.asarray(score, np.float64)
+  if score.shape != (num_available,):
+    raise ValueError(f'score must have shape ({num_available},), got '
+                     f'{score.shape}.')
+  best = np.argmin(np.where(np.isnan(score), np.inf, score)[fits])
+  return int(candidates[fits][best])
+
+
+class _Task(NamedTuple):
+  """A ranking problem, whatever its selection: targets at 0, in their unit.
+
+  The unit is the posterior's std for `oracle` and the noise's for `val_nll`,
+  which leaves numbers near 1 and the same compiled code for both.
+
+  Attributes:
+    errors: predictions minus targets, [J, num_x].
+    ridge: added to the std, [num_x].
+    target_var: variance of the targets, a scalar.
+    noise_var: variance added to that of the members, a scalar.
+    offset: what the score has besides 1/2 E[log V + (v + m^2) / V], a scalar.
+  """
+  errors: Array
+  ridge: Array
+  target_var: Array
+  noise_var: Array
+  offset: Array
+
+
+def _make_task(predictions: Array, mean: Array | None,
+               std: Array | None, selection: str, labels: Array | None,
+               noise_std: Array | None, std_ridge: float,
+               num_ranked: int | None, dtype: Any,
+               batched: bool) -> tuple[_Task, int]:
+  """Checks what the user gave and brings it to one form (and P)."""
+  if selection not in SELECTIONS:
+    raise ValueError(
+        f'selection must be one of {SELECTIONS}, got {selection!r}.')
+  predictions = _as_finite('predictions', predictions, ndim=3 if batched else 2)
+  *batch, num_samples, num_x = predictions.shape
+  batch = tuple(batch)
+  if 0 in predictions.shape:
+    raise ValueError('predictions must hold at least one member and one '
+                     f'input, got shape {predictions.shape}.')
+  if num_ranked is None:
+    num_ranked = num_samples
+  if not 1 <= num_ranked <= num_samples or num_ranked != int(num_ranked):
+    raise ValueError(f'num_ranked must be an integer in 1..{num_samples}, got '
+                     f'{num_ranked}.')
+  _check_std_ridge(std_ridge)
+
+  if selection == 'oracle':
+    target = _as_finite('mean', mean, shape=batch + (num_x,))
+    unit = _as_std(std, shape=batch + (num_x,)) + std_ridge
+    target_var, noise_var = 1., 0.
+    offset = np.full(batch, -0.5)  # -(entropy), the logs of 2 pi cancel.
+  else:
+    target = _as_finite('labels', labels, shape=batch + (num_x,))
+    noise_std = _as_finite('noise_std', noise_std)
+    if noise_std.shape not in ((), batch):
+      raise ValueError(f'noise_std must be a scalar or have shape {batch}, '
+                       f'got {noise_std.shape}.')
+    if noise_std.min() <= 0:
+      raise ValueError(f'noise_std must be > 0, got {noise_std.min()}.')
+    noise_std = np.broadcast_to(noise_std, batch)
+    unit = np.broadcast_to(noise_std[..., None], target.shape)
+    target_var, noise_var = 0., 1.
+    offset = np.log(noise_std) + 0.5 * np.log(2. * np.pi)
+
+  # In float64 even when the path runs in float32: predictions are often
+  # large beside their distance to the target.
+  errors = (predictions - target[..., None, :]) / unit[..., None, :]
+  task = _Task(errors, std_ridge / unit, np.full(batch, target_var),
+               np.full(batch, noise_var), offset)
+  dtype = _get_dtype(dtype)
+  return _Task(*(leaf.astype(dtype) for leaf in task)), int(num_ranked)
+
+
+def _greedy_path(task: _Task, num_ranked: int) -> tuple[Array, Array]:
+  """The whole path in one scan, all candidates at once in each step.
+
+  Mean and variance grow by Welford's update, a sum of non-negative terms, so
+  that nothing cancels: with d the distance of a new member to the mean of the
+  p - 1 before, the mean moves by d/p and the sum of squared deviations grows
+  by d^2 (p - 1)/p.
+  """
+  num_samples, num_x = task.errors.shape
+  dtype = task.errors.dtype
+  largest = jnp.finfo(dtype).max
+
+  def step(carry, count):
+    mean, square_sum, is_chosen = carry
+    share = (count - 1) / count
+    delta = task.errors - mean
+    std = jnp.sqrt(square_sum / count + delta ** 2 * (share / count))
+    var = (std + task.ridge) ** 2 + task.noise_var
+    square_error = (mean + delta / count) ** 2
+    score = task.offset + 0.5 * jnp.mean(
+        jnp.log(var) + (task.target_var + square_error) / var, axis=-1)
+
+    # An overflow ranks behind every number and before what is chosen already.
+    rankable = jnp.where(jnp.isnan(score), largest, score)
+    rankable = jnp.where(
+        is_chosen, jnp.inf, jnp.minimum(rankable, largest))
+    best = jnp.argmin(rankable)  # The first of equal ones.
+    delta = task.errors[best] - mean
+    carry = (mean + delta / count, square_sum + delta ** 2 * share,
+             is_chosen.at[best].set(True))
+    return carry, (best.astype(jnp.int32), score[best])
+
+  start = (jnp.zeros(num_x, dtype), jnp.zeros(num_x, dtype),
+           jnp.zeros(num_samples, bool))
+  counts = jnp.arange(1, num_ranked + 1, dtype=dtype)
+  _, path = jax.lax.scan(step, start, counts)
+  return path
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rank(task: _Task, num_ranked: int) -> tuple[Array, Array]:
+  return _greedy_path(task, num_ranked)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rank_batch(task: _Task, num_ranked: int) -> tuple[Array, Array]:
+  return jax.vmap(lambda one: _greedy_path(one, num_ranked))(task)
+
+
+@jax.jit
+def _evaluate(errors: Array, posterior_std: Array,
+              std_ridge: Array) -> tuple[Array, Array]:
+  """KL both ways for errors [P, num_x] in order, by Welford's update."""
+
+  def step(carry, step_input):
+    mean, square_sum = carry
+    error, count = step_input
+    delta = error - mean
+    mean = mean + delta / count
+    square_sum = square_sum + delta * (error - mean)
+    std = jnp.sqrt(square_sum / count) + std_ridge
+    kl_estimate = gaussian.gaussian_kl(0., posterior_std, mean, std)
+    kl_reverse = gaussian.gaussian_kl(mean, std, 0., posterior_std)
+    return (mean, square_sum), (kl_estimate.mean(), kl_reverse.mean())
+
+  start = (jnp.zeros_like(posterior_std), jnp.zeros_like(posterior_std))
+  counts = jnp.arange(1, len(errors) + 1, dtype=errors.dtype)
+  return jax.lax.scan(step, start, (errors, counts))[1]
+
+
+def _to_numpy(path: tuple[Array, Array]) -> RankingPath:
+  return RankingPath(*map(np.asarray, path))
+
+
+def _get_dtype(dtype: Any) -> np.dtype:
+  """The dtype asked for, or the widest float that jax has on."""
+  widest = jnp.zeros(0, float).dtype
+  dtype = widest if dtype is None else np.dtype(dtype)
+  if dtype not in (np.dtype('float32'), widest):
+    raise ValueError(
+        f'dtype must be float32, or float64 with jax_enable_x64, got {dtype}.')
+  return dtype
+
+
+def _as_finite(name: str, value: Any, ndim: int | None = None,
+               shape: tuple[int, ...] | None = None) -> np.ndarray:
+  """The value as a finite float64 array of the given rank or shape."""
+  if value is None:
+    raise ValueError(f'{name} must be given, got None.')
+  array = np.asarray(value, np.float64)
+  if ndim is not None and array.ndim != ndim:
+    raise ValueError(f'{name} must have {ndim} axes, got shape {array.shape}.')
+  if shape is not None and array.shape != shape:
+    raise ValueError(f'{name} must have shape {shape}, got {array.shape}.')
+  num_bad = np.count_nonzero(~np.isfinite(array))
+  if num_bad:
+    raise ValueError(
+        f'{name} must be finite, got {num_bad} values of nan or inf.')
+  return array
+
+
+def _as_std(std: Any, shape: tuple[int, ...]) -> np.ndarray:
+  """The posterior std, checked."""
+  std = _as_finite('std', std, shape=shape)
+  if std.min() < 0:
+    raise ValueError(f'std must be >= 0, got {std.min()}.')
+  return std
+
+
+def _check_std_ridge(std_ridge: float):
+  """One member alone has std 0: without a ridge its KL is infinite."""
+  if not 0 < std_ridge < np.inf:
+    raise ValueError(f'std_ridge must be finite and > 0, got {std_ridge}.')

@@ -1,0 +1,391 @@
+"""What optimised layer ensembles save on a small CNN: seconds and memory.
+
+Figure 3 of the paper (arXiv 2210.04882) compares, on a CNN of four layers, an
+evaluation of every combination on its own with the optimised layer ensemble
+(OLE). Here all ways are compiled, compilation is not timed, and all compute the
+same outputs, which is checked. The ways take turns, A B C A B C, so that a busy
+moment of the machine meets them all; a speed-up is a ratio within one turn.
+
+The CNN reads 28 x 28 x 1 images: convolution 5 x 5, 32 channels; max pooling
+2 x 2; convolution 5 x 5, 64 channels; max pooling 2 x 2; dense, 128 units;
+dense, 10 outputs; ReLU; zeros around the images. All four layers have K
+options. Of the arithmetic of one path the second convolution has 90 %, so that
+one product per shared beginning, K + K^2 + K^3 + K^4 instead of 4 K^4, leaves
+about 1/K^2 of it: for K = 5 a 23rd. What is gained beyond is larger products
+and fewer calls.
+
+  one_by_one   a compiled forward of one network, called for each combination;
+               the weights are picked out beforehand, which is not timed
+  mapped       all combinations in one program, one after the other, nothing
+               shared
+  one_program  all combinations at once, nothing shared: the plain layer
+               ensemble. Only its memory is analysed
+  ole          all combinations, every shared beginning computed once
+  half         the same for a random half of the combinations, another in every
+               turn: planned on the host, within the time, for one program
+  moments      exact mean and std of all combinations (`ole.forward_moments`)
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import io
+import math
+import os
+import platform
+import statistics
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from matplotlib import figure as figure_lib
+from matplotlib import ticker
+from matplotlib.backends import backend_agg
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles.machine import devices
+from enn_ensembles.networks import ole
+
+Row = dict[str, Any]
+
+DTYPES = ('float32', 'float64')
+
+TIMED = ('one_by_one', 'mapped', 'ole', 'half', 'moments')
+ANALYSED = (*TIMED, 'one_program')
+
+PAPER_SPEEDUP = 19.
+
+_NUM_CLASSES = 10
+_SEED = 0
+
+# Between outputs of different ways; float32 leaves about 1e-6.
+_LARGEST_DIFFERENCE = 1e-3
+
+# Wong (2011), Nature Methods 8:441: told apart with any colour vision.
+_COLOURS = {'ole': '#0072B2', 'moments': '#D55E00', 'half': '#009E73',
+            'mapped': '#CC79A7', 'one_program': '#E69F00',
+            'one_by_one': '#555555'}
+_LABELS = {
+    'one_by_one': 'one by one', 'mapped': 'one after the other in one program',
+    'one_program': 'all at once, nothing shared', 'ole': 'OLE, all samples',
+    'half': 'OLE, a random half of the samples', 'moments': 'exact moments'}
+_MARKERS = {'ole': 'o', 'moments': 's', 'half': '^', 'mapped': 'v',
+            'one_program': 'D', 'one_by_one': 'x'}
+
+
+@dataclasses.dataclass(frozen=True)
+class OleBenchmarkOptions:
+  """What is measured, and how often.
+
+  Attributes:
+    batch_size: images per call.
+    repeats: turns of every way.
+    dtype: of weights and images, a name in `DTYPES`.
+    channels: of the two convolutions.
+    hidden: units of the first dense layer.
+    image_size: height and width of the images, at least 4.
+    seconds: what each way is run for, at least, in a turn.
+  """
+  batch_size: int = 32
+  repeats: int = 5
+  dtype: str = 'float32'
+  channels: tuple[int, int] = (32, 64)
+  hidden: int = 128
+  image_size: int = 28
+  seconds: float = 0.2
+
+  def __post_init__(self):
+    checks.check_count('batch_size', self.batch_size)
+    checks.check_count('repeats', self.repeats)
+    checks.check_choice('dtype', self.dtype, DTYPES)
+    checks.check_sizes('channels', self.channels)
+    if len(self.channels) != 2:
+      raise ValueError('channels must have 2 entries, one per convolution, got '
+                       f'{self.channels!r}.')
+    checks.check_count('hidden', self.hidden)
+    checks.check_count('image_size', self.image_size, minimum=4)
+    checks.check_positive('seconds', self.seconds)
+
+  @property
+  def input_shape(self) -> ole.Shape:
+    """Of one image."""
+    return (self.image_size, self.image_size, 1)
+
+
+def make_cnn(num_options: int, options: OleBenchmarkOptions) -> ole.LayerStack:
+  """The CNN of four layers, each with num_options options."""
+  first, second = options.channels
+  return ole.LayerStack(
+      (ole.Conv2D(first, kernel=5, bias_std=1.), ole.MaxPool(),
+       ole.Conv2D(second, kernel=5), ole.MaxPool(), ole.Flatten(),
+       ole.Dense(options.hidden), ole.Dense(_NUM_CLASSES, 'none')),
+      (num_options,) * 4)
+
+
+def layer_flops(stack: ole.LayerStack, input_shape: ole.Shape) -> list[int]:
+  """Floating-point operations of one option of each layer on one example.
+
+  Those of its products, two per multiplication, the zeros around an image
+  included.
+  """
+  shapes = stack.shapes(input_shape)
+  weights, flops = iter(stack.parameter_shapes(input_shape)), []
+  for layer, after in zip(stack.layers, shapes[1:]):
+    if layer.has_options:
+      num_options = stack.num_options[len(flops)]
+      # Weights of one option, at each place in an image.
+      flops.append(2 * math.prod(next(weights)) // num_options
+                   * math.prod(after[:-1]))
+  return flops
+
+
+class _Way(NamedTuple):
+  """One way of computing, compiled.
+
+  Attributes:
+    run: (turn) -> outputs; not blocked. None where only memory is analysed.
+    compiled: for the analysis of its memory.
+    compile_seconds: of tracing and compiling.
+  """
+  run: Callable[[int], Any] | None
+  compiled: jax.stages.Compiled
+  compile_seconds: float
+
+
+def _compile(function: Callable[..., Any], *args: Any
+             ) -> tuple[jax.stages.Compiled, float]:
+  start = time.perf_counter()
+  compiled = jax.jit(function).lower(*args).compile()
+  return compiled, time.perf_counter() - start
+
+
+def compile_ways(stack: ole.LayerStack, weights: ole.Weights,
+                 x: base.Array) -> dict[str, _Way]:
+  """Compiles all ways for these weights and images.
+
+  Returns:
+    The ways of `ANALYSED`. `one_program` is never run: its memory may be more
+    than there is.
+  """
+  paths = np.stack(np.unravel_index(
+      np.arange(stack.num_samples), stack.num_options), 1).astype(np.int32)
+  num_half = -(-len(paths) // 2)
+
+  single = ole.LayerStack(stack.layers, (1,) * len(stack.num_options))
+  # Arrays of their own: to pick one costs nothing.
+  separate = [[jnp.array(w[:, [k]]) for k in range(w.shape[1])]
+              for w in weights]
+  one, one_seconds = _compile(
+      lambda weights, x: ole.forward_all(single, weights, x)[0],
+      [options[0] for options in separate], x)
+
+  def one_by_one(_):
+    return [one([options[k] for options, k in zip(separate, z)], x)
+            for z in paths]
+
+  mapped, mapped_seconds = _compile(
+      lambda weights, x, paths: jax.lax.map(
+          lambda z: ole.forward_one(stack, weights, x, z), paths),
+      weights, x, paths)
+  all_paths, all_seconds = _compile(
+      lambda weights, x: ole.forward_all(stack, weights, x), weights, x)
+  moments, moments_seconds = _compile(
+      lambda weights, x: ole.forward_moments([(stack, weights, 1.)], x),
+      weights, x)
+  at_once, at_once_seconds = _compile(
+      lambda weights, x, paths: jax.vmap(
+          lambda z: ole.forward_one(stack, weights, x, z))(paths),
+      weights, x, paths)
+
+  def choose_half(turn: int) -> np.ndarray:
+    rng = np.random.default_rng([_SEED, turn])
+    return paths[rng.choice(len(paths), num_half, replace=False)]
+
+  half, half_seconds = _compile(
+      lambda weights, x, plan: ole.forward_set(stack, weights, x, plan),
+      weights, x, ole.plan_paths(choose_half(0), stack.num_options))
+  return {
+      'one_by_one': _Way(one_by_one, one, one_seconds),
+      'mapped': _Way(lambda _: mapped(weights, x, paths), mapped,
+                     mapped_seconds),
+      'ole': _Way(lambda _: all_paths(weights, x), all_paths, all_seconds),
+      'half': _Way(
+          lambda turn: half(weights, x, ole.plan_paths(
+              choose_half(turn), stack.num_options)), half, half_seconds),
+      'moments': _Way(lambda _: moments(weights, x), moments, moments_seconds),
+      'one_program': _Way(None, at_once, at_once_seconds)}
+
+
+def _difference(ways: dict[str, _Way], choose: np.ndarray) -> float:
+  """The largest difference between outputs, relative to the largest output."""
+  expected = np.asarray(ways['one_by_one'].run(0))
+  mean, std = ways['moments'].run(0)
+  pairs = [(ways['mapped'].run(0), expected), (ways['ole'].run(0), expected),
+           (ways['half'].run(0), expected[choose]), (mean, expected.mean(0)),
+           (std, expected.std(0))]
+  return float(max(np.max(np.abs(np.asarray(found) - wanted))
+                   for found, wanted in pairs) / np.max(np.abs(expected)))
+
+
+def _time(run: Callable[[int], Any], turn: int, seconds: float) -> float:
+  """Seconds of a call: the mean over as many as fill `seconds`."""
+  calls, start = 0, time.perf_counter()
+  while True:
+    jax.block_until_ready(run(turn))
+    calls += 1
+    passed = time.perf_counter() - start
+    if passed >= seconds:
+      return passed / calls
+
+
+def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
+  """Measures all ways for one number of options K.
+
+  Returns:
+    A row of the CSV. Seconds are of one batch and all K^4 samples, of half of
+    them for `half`: median, lowest and highest of the turns. A speed-up is
+    one_by_one over the way, for `half` over half of one_by_one's samples: its
+    median, lowest and highest over the turns. memory_*_bytes are XLA's: the
+    peak of temporaries and the output; for one_by_one of one call. flops_* are
+    those of the products.
+  """
+  checks.check_count('num_options', num_options)
+  load_before = os.getloadavg()[0]
+  stack = make_cnn(num_options, options)
+  rng = np.random.default_rng(_SEED)
+  x = jnp.asarray(rng.normal(size=(options.batch_size, *options.input_shape)),
+                  options.dtype)
+  params, _ = ole.make_network(stack, None).init(
+      jax.random.PRNGKey(_SEED), x, None)
+  weights = ole.get_weights(params)
+  ways = compile_ways(stack, weights, x)
+
+  num, num_half = stack.num_samples, -(-stack.num_samples // 2)
+  chosen = np.random.default_rng([_SEED, 0]).choice(num, num_half,
+                                                    replace=False)
+  difference = _difference(ways, chosen)  # It is their warm-up too.
+  if not difference < _LARGEST_DIFFERENCE:
+    raise RuntimeError(
+        f'the ways differ by {difference} of the largest output.')
+  seconds = {name: [] for name in TIMED}
+  for turn in range(options.repeats):
+    for name in TIMED:
+      seconds[name].append(_time(ways[name].run, turn, options.seconds))
+
+  row = {
+      'num_options': num_options, 'num_samples': num, 'num_half': num_half,
+      'batch_size': options.batch_size, 'dtype': options.dtype,
+      'image_size': options.image_size,
+      'channels': '-'.join(map(str, options.channels)),
+      'hidden': options.hidden,
+      'num_params': sum(int(np.prod(w.shape)) for w in weights),
+      'repeats': options.repeats, 'max_difference': difference}
+  flops = [options.batch_size * f for f in layer_flops(
+      stack, options.input_shape)]
+  row['flops_one_by_one'] = num * sum(flops)
+  row['flops_ole'] = sum(
+      f * num_options ** (depth + 1) for depth, f in enumerate(flops))
+  row['speedup_by_flops'] = row['flops_one_by_one'] / row['flops_ole']
+  for name in TIMED:
+    row[f'seconds_{name}'] = statistics.median(seconds[name])
+    row[f'seconds_{name}_low'] = min(seconds[name])
+    row[f'seconds_{name}_high'] = max(seconds[name])
+  for name in TIMED[1:]:
+    share = num_half / num if name == 'half' else 1.
+    ratios = [share * a / b for a, b in zip(seconds['one_by_one'],
+                                            seconds[name])]
+    row[f'speedup_{name}'] = statistics.median(ratios)
+    row[f'speedup_{name}_low'] = min(ratios)
+    row[f'speedup_{name}_high'] = max(ratios)
+  for name in ANALYSED:
+    analysis = ways[name].compiled.memory_analysis()
+    row[f'temp_{name}_bytes'] = analysis.temp_size_in_bytes
+    row[f'memory_{name}_bytes'] = (
+        analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+  for name in ANALYSED:
+    row[f'compile_seconds_{name}'] = ways[name].compile_seconds
+  return {**row, 'device': devices.device_name(),
+          'num_cores': len(devices.available_cores()),
+          'load_before': load_before, 'load_after': os.getloadavg()[0],
+          'jax': jax.__version__, 'jaxlib': jax.lib.__version__,
+          'python': platform.python_version()}
+
+
+def run(num_options: Sequence[int],
+        options: OleBenchmarkOptions) -> Iterator[Row]:
+  """A row per number of options.
+
+  Raises:
+    ValueError: num_options is empty, or not of integers >= 1.
+  """
+  if not num_options:
+    raise ValueError('num_options must name at least one number, got none.')
+  for number in num_options:
+    checks.check_count('every num_options', number)
+  return (measure(number, options) for number in num_options)
+
+
+def make_picture(rows: Sequence[Row]) -> bytes:
+  """Speed-up and memory against K, as PNG."""
+  rows = sorted(rows, key=lambda row: row['num_options'])
+  numbers = [row['num_options'] for row in rows]
+  figure = figure_lib.Figure(figsize=(10.5, 5.2), dpi=150, facecolor='white')
+  backend_agg.FigureCanvasAgg(figure)
+  speed, memory = figure.subplots(1, 2)
+
+  def beside(position: int) -> list[float]:
+    # Ways of the same speed stay visible side by side.
+    return [number + 0.05 * (position - 1.5) for number in numbers]
+
+  for position, name in enumerate(TIMED[1:]):
+    middle = [row[f'speedup_{name}'] for row in rows]
+    speed.errorbar(
+        beside(position), middle,
+        [[m - row[f'speedup_{name}_low'] for m, row in zip(middle, rows)],
+         [row[f'speedup_{name}_high'] - m for m, row in zip(middle, rows)]],
+        color=_COLOURS[name], marker=_MARKERS[name], capsize=3,
+        label=_LABELS[name])
+  speed.plot(numbers, [row['speedup_by_flops'] for row in rows], '--',
+             color='#999999', label='OLE, if only arithmetic counted')
+  speed.axhline(PAPER_SPEEDUP, color='black', linestyle=':', linewidth=1)
+  speed.annotate(f'paper: up to {PAPER_SPEEDUP:.0f}', (0, PAPER_SPEEDUP),
+                 xycoords=('axes fraction', 'data'), xytext=(4, 3),
+                 textcoords='offset points', fontsize=8)
+  speed.set_ylabel('speed-up over one by one')
+  speed.set_title('Speed', fontsize=11)
+
+  for position, name in enumerate(
+      ('ole', 'half', 'moments', 'one_program', 'one_by_one')):
+    memory.plot(beside(position),
+                [row[f'memory_{name}_bytes'] / 2**20 for row in rows],
+                color=_COLOURS[name], marker=_MARKERS[name],
+                label=_LABELS[name])
+  memory.set_ylabel('peak temporaries and output, MiB')
+  memory.set_title('Memory', fontsize=11)
+
+  for axes in (speed, memory):
+    axes.set_yscale('log')
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(
+        lambda value, _: f'{value:g}'))
+    axes.set_xlabel('options per layer K')
+    axes.set_xticks(numbers)
+    axes.grid(True, which='major', color='#dddddd', linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, frameon=False, loc='upper center', ncols=2,
+                bbox_to_anchor=(0.5, -0.13))
+  first = rows[0]
+  figure.suptitle(
+      f'CNN of 4 layers with K options each, K\N{SUPERSCRIPT FOUR} samples, '
+      f'{first["batch_size"]} images of {first["image_size"]} '
+      f'\N{MULTIPLICATION SIGN} {first["image_size"]}, {first["dtype"]}, '
+      f'{first["device"]}, {first["num_cores"]} core(s)', fontsize=9)
+  figure.tight_layout()
+  stream = io.BytesIO()
+  # Software and date would make the same picture another file.
+  figure.savefig(stream, format='png', metadata={'Software': None})
+  return stream.getvalue()

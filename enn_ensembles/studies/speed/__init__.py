@@ -1,0 +1,1 @@
+"""How fast agents train, and what the machine allows."""

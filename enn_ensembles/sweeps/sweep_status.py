@@ -1,0 +1,297 @@
+"""How far a sweep is: what is done, what runs, what failed, how long it takes.
+
+Pure: from what is expected (work units), what is there (rows) and what somebody
+has in hand (row ids) to counts, times and text.
+"""
+
+import collections
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+from typing import NamedTuple
+
+from enn_ensembles.sweeps import cost_model
+from enn_ensembles.sweeps import work_units
+
+Row = Mapping[str, Any]
+Group = tuple[str, int, float]  # (agent_id, input_dim, data_ratio)
+
+_LONGEST_LIST = 20  # Different errors that are shown.
+
+
+@dataclasses.dataclass
+class Counts:
+  """Rows of an agent setting on a cell, or of several of those together.
+
+  Attributes:
+    expected: rows that the sweep asks for; the sum of the others.
+    ok: scored, all finite.
+    diverged: scored, not finite.
+    failed: the agent raised; done, unless it is asked to be retried.
+    running: not there, and somebody has it in hand.
+    missing: not there, and nobody has it in hand.
+    seconds_left: of one process, for what runs and what is missing.
+  """
+  expected: int = 0
+  ok: int = 0
+  diverged: int = 0
+  failed: int = 0
+  running: int = 0
+  missing: int = 0
+  seconds_left: float = 0.
+
+  @property
+  def done(self) -> int:
+    """Rows that have scores."""
+    return self.ok + self.diverged
+
+  def add(self, other: 'Counts') -> None:
+    """Adds another's counts to these."""
+    for field in dataclasses.fields(self):
+      name = field.name
+      setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Error(NamedTuple):
+  """A message of rows that are not ok.
+
+  Attributes:
+    status: 'failed' or 'diverged'.
+    message: as in the rows.
+    num_rows: how many rows have it.
+    agent_ids: whose they are, sorted.
+  """
+  status: str
+  message: str
+  num_rows: int
+  agent_ids: tuple[str, ...]
+
+
+class Status(NamedTuple):
+  """How far a sweep is.
+
+  Attributes:
+    groups: counts of each agent setting on each cell, in the order of the
+      units.
+    errors: the most frequent first.
+    num_measured: groups whose time per row was measured; the times of others
+      are estimates, scaled by those.
+  """
+  groups: dict[Group, Counts]
+  errors: list[Error]
+  num_measured: int
+
+  @property
+  def total(self) -> Counts:
+    """Counts of the whole sweep."""
+    return add_up(self.groups.values())
+
+  def by_agent(self) -> dict[str, Counts]:
+    """Counts of each agent setting, over all cells."""
+    return self._by(lambda group: group[0])
+
+  def by_cell(self) -> dict[tuple[int, float], Counts]:
+    """Counts of each (input_dim, data_ratio), over all agent settings."""
+    return self._by(lambda group: group[1:])
+
+  def _by(self, key) -> dict[Any, Counts]:
+    parts = collections.defaultdict(list)
+    for group, counts in self.groups.items():
+      parts[key(group)].append(counts)
+    return {name: add_up(found) for name, found in parts.items()}
+
+
+def add_up(counts: Iterable[Counts]) -> Counts:
+  """The sum of counts."""
+  total = Counts()
+  for part in counts:
+    total.add(part)
+  return total
+
+
+def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
+                running: Collection[str] = ()) -> Status:
+  """Compares what is expected with what is there.
+
+  Args:
+    units: the sweep.
+    rows: rows of a store; those of other sweeps do not count.
+    running: row ids that somebody has in hand.
+  """
+  by_id = {row['row_id']: row for row in rows}
+  groups: dict[Group, Counts] = {}
+  ours: dict[Group, list[Row]] = {}
+  for unit in units:
+    group = (unit.agent_id, unit.input_dim, unit.data_ratio)
+    counts = groups.setdefault(group, Counts())
+    found = ours.setdefault(group, [])
+    for row_id in unit.row_ids():
+      counts.expected += 1
+      if row_id in by_id:
+        row = by_id[row_id]
+        found.append(row)
+        setattr(counts, row['status'], getattr(counts, row['status']) + 1)
+      elif row_id in running:
+        counts.running += 1
+      else:
+        counts.missing += 1
+  measured = {group: cost for group, found in ours.items()
+              if (cost := _measure(found)) is not None}
+  _add_times(units, by_id, groups, measured)
+  return Status(groups, _count_errors(ours), len(measured))
+
+
+class _Cost(NamedTuple):
+  """Seconds of one problem with all its selections, and of one unit's start."""
+  problem: float
+  start: float
+
+
+def _measure(rows: Sequence[Row]) -> _Cost | None:
+  """The mean cost in rows of one agent setting on one cell."""
+  rows = [row for row in rows if row['train_seconds'] is not None]
+  if not rows:
+    return None
+  # The rows of a problem share all but the ranking of members.
+  problems = {(row['noise_std'], row['seed']): row for row in rows}
+  shared = sum(row[name] or 0. for row in problems.values()
+               for name in ('problem_seconds', 'train_seconds',
+                            'evaluate_seconds'))
+  ranking = sum(row['rank_seconds'] or 0. for row in rows)
+  start = sum(row['compile_seconds'] or 0. for row in rows) / len(rows)
+  return _Cost((shared + ranking) / len(problems), start)
+
+
+def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
+               groups: Mapping[Group, Counts],
+               measured: Mapping[Group, _Cost]) -> None:
+  """Fills in seconds_left, from measured costs where there are any.
+
+  Elsewhere the estimate of `sweeps` is scaled by what this agent, or else any,
+  was found to take instead of its estimate.
+  """
+  left: dict[Group, list[work_units.WorkUnit]] = collections.defaultdict(list)
+  spent: dict[str, list[float]] = collections.defaultdict(lambda: [0., 0.])
+  for unit in units:
+    group = (unit.agent_id, unit.input_dim, unit.data_ratio)
+    left[group] += work_units.narrow(unit, by_id)
+    if group in measured:
+      cost = measured[group]
+      for name in (unit.agent, ''):
+        spent[name][0] += cost.start + cost.problem * unit.num_problems
+        spent[name][1] += cost_model.estimate_seconds(unit)
+  for group, parts in left.items():
+    for part in parts:
+      if group in measured:
+        cost = measured[group]
+        seconds = cost.start + cost.problem * part.num_problems
+      else:
+        taken, estimated = spent.get(part.agent) or spent.get('', (1., 1.))
+        seconds = cost_model.estimate_seconds(part) * taken / estimated
+      groups[group].seconds_left += seconds
+
+
+def _count_errors(ours: Mapping[Group, Sequence[Row]]) -> list[Error]:
+  """Messages of what is not ok, the most frequent first."""
+  counts: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+  for rows in ours.values():
+    for row in rows:
+      if row['status'] != 'ok':
+        counts[row['status'], row['message']].append(row['agent_id'])
+  errors = [Error(status, message, len(agents), tuple(sorted(set(agents))))
+            for (status, message), agents in counts.items()]
+  return sorted(errors, key=lambda e: (-e.num_rows, e.status, e.message))
+
+
+def duration_text(seconds: float) -> str:
+  """Seconds as one number with a readable unit."""
+  for limit, divisor, name in ((90, 1, 's'), (5400, 60, 'min'),
+                               (172800, 3600, 'h')):
+    if seconds < limit:
+      return f'{seconds / divisor:.0f} {name}' if divisor == 1 else (
+          f'{seconds / divisor:.1f} {name}')
+  return f'{seconds / 86400:.1f} days'
+
+
+_COLUMNS = ('done', 'diverged', 'running', 'failed', 'missing', 'of')
+
+
+def _count_texts(counts: Counts) -> list[str]:
+  texts = [str(value) if value else '-' for value in (
+      counts.done, counts.diverged, counts.running, counts.failed,
+      counts.missing)]
+  left = duration_text(counts.seconds_left) if (
+      counts.running or counts.missing) else '-'
+  return [*texts, str(counts.expected), left]
+
+
+def format_text(status: Status, num_processes: int, num_dead: int = 0) -> str:
+  """The status as tables of plain text.
+
+  Args:
+    status: the status.
+    num_processes: worker processes that are alive.
+    num_dead: processes that ended without saying so.
+  """
+  lines = []
+  header = ['', *_COLUMNS, 'time left']
+  by_agent = [[name, *_count_texts(counts)]
+              for name, counts in status.by_agent().items()]
+  by_cell = [[f'D_x = {cell[0]}, data_ratio = {cell[1]:g}',
+              *_count_texts(counts)]
+             for cell, counts in status.by_cell().items()]
+  total = ['total', *_count_texts(status.total)]
+  lines += _table([['agent', *header[1:]], *by_agent, total]) + ['']
+  lines += _table([['cell', *header[1:]], *by_cell, total]) + ['']
+  open_groups = [[f'{agent} on ({dim}, {ratio:g})', *_count_texts(counts)]
+                 for (agent, dim, ratio), counts in status.groups.items()
+                 if counts.done < counts.expected]
+  if open_groups and len(open_groups) < len(status.groups):
+    lines += _table([['not done', *header[1:]], *open_groups]) + ['']
+  if status.errors:
+    lines.append('rows that are not ok:')
+    for error in status.errors[:_LONGEST_LIST]:
+      agents = ', '.join(error.agent_ids[:3]) + (
+          f' and {len(error.agent_ids) - 3} more'
+          if len(error.agent_ids) > 3 else '')
+      lines.append(f'  {error.num_rows} {error.status} ({agents}): '
+                   f'{error.message}')
+    if len(status.errors) > _LONGEST_LIST:
+      lines.append(f'  and {len(status.errors) - _LONGEST_LIST} other messages')
+    lines.append('')
+  return '\n'.join(lines + _summary(status, num_processes, num_dead)) + '\n'
+
+
+def _summary(status: Status, num_processes: int, num_dead: int) -> list[str]:
+  """The last lines: how much, how long, who."""
+  total = status.total
+  lines = [f'{total.done} of {total.expected} rows are done'
+           + (f', {total.failed} failed (--retry_failed runs them again)'
+              if total.failed else '') + '.']
+  if total.running or total.missing:
+    how = ('measured' if status.num_measured == len(status.groups) else
+           f'measured on {status.num_measured} of {len(status.groups)} agent '
+           'settings and cells, estimated from them elsewhere'
+           if status.num_measured else 'estimated, nothing is measured yet')
+    lines.append(f'About {duration_text(total.seconds_left)} of one process '
+                 f'are left ({how}).')
+    if num_processes:
+      lines.append(f'{num_processes} processes are at work: about '
+                   f'{duration_text(total.seconds_left / num_processes)}.')
+    else:
+      lines.append('Nobody is at work on it.')
+  if num_dead:
+    lines.append(f'{num_dead} processes ended without saying so (killed, or '
+                 'their machine is gone); what they had in hand is missing.')
+  return lines
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+  """Columns of even width, the first to the left, the others to the right."""
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  return ['  '.join(text.ljust(width) if i == 0 else text.rjust(width)
+                    for i, (text, width) in enumerate(zip(row, widths)))
+          for row in rows]
