@@ -16,6 +16,8 @@ J indices, K members or options, T training points, S seeds, E noise levels.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
+import math
 import sys
 from typing import Any
 from typing import NamedTuple
@@ -103,36 +105,42 @@ class EpistemicNetwork:
   """A network f(x, z), the distribution of its index, and how to start it.
 
   Attributes:
-    apply: (params, state, x [B, D], z) -> (output [B, out], state), for one z.
-    init: (key, x [B, D], z) -> (params, state). `state` holds what gradients
+    apply: (params, state, x [B, ...], z) -> (output [B, out], state), for one
+      z.
+    init: (key, x [B, ...], z) -> (params, state). `state` holds what gradients
       do not change, the parameters of a prior function for instance.
     indexer: key -> z.
-    apply_indices: (params, state, x [B, D], indices) -> (output [J, B, out],
+    apply_indices: (params, state, x [B, ...], indices) -> (output [J, B, out],
       state), the forward over many indices at once. `indices` are stacked on
       a first axis, or None for the whole support of a finite indexer in its
       own order. Left out, it is `apply` mapped over the indices. Networks
       whose indices share work (layer ensembles, hypermodels) override it.
-    images: (params, state, x) -> what all indices need of x, or None. Given
+    shared: (params, state, x) -> what all indices share at x, or None. Given
       to `apply_indices` as a sixth argument by callers that forward the same x
       for block after block of indices (hypermodels).
+    apply_train: (params, state, x [B, ...], indices, key) -> (output
+      [J, B, out], new state), the forward of a training step where it differs
+      from `apply_indices`: batch statistics that are updated, dropout. Left
+      out, training forwards `apply_indices`.
   """
   apply: Callable[..., tuple[Output, State]]
   init: Callable[..., tuple[Params, State]]
   indexer: EpistemicIndexer
   apply_indices: Callable[..., tuple[Output, State]] | None = None
-  images: Callable[[Params, State, Array], Any] | None = None
+  shared: Callable[[Params, State, Array], Any] | None = None
+  apply_train: Callable[..., tuple[Output, State]] | None = None
 
 
-def get_images(network: EpistemicNetwork, params: Params, state: State,
+def get_shared(network: EpistemicNetwork, params: Params, state: State,
                x: Array) -> Any:
   """What a network's indices share at x; None where it has no such thing."""
-  images = getattr(network, 'images', None)
-  return None if images is None else images(params, state, x)
+  shared = getattr(network, 'shared', None)
+  return None if shared is None else shared(params, state, x)
 
 
 def apply_indices(network: EpistemicNetwork, params: Params, state: State,
                   x: Array, indices: Index | None,
-                  images: Any = None) -> tuple[Output, State]:
+                  shared: Any = None) -> tuple[Output, State]:
   """Forwards any network, ours or DeepMind's, over many indices.
 
   Args:
@@ -142,7 +150,7 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     x: inputs [B, D].
     indices: indices stacked on a first axis of size J, or None for all
       indices of a finite indexer.
-    images: of `get_images` at the same x, if the caller has them.
+    shared: of `get_shared` at the same x, if the caller has them.
 
   Returns:
     The output [J, B, out] (an array or an `OutputWithPrior`) and the state.
@@ -151,8 +159,8 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     ValueError: `indices` is None and the indexer has infinitely many.
   """
   structured = getattr(network, 'apply_indices', None)
-  if structured is not None and images is not None:
-    return structured(params, state, x, indices, images)
+  if structured is not None and shared is not None:
+    return structured(params, state, x, indices, shared)
   if structured is not None:
     return structured(params, state, x, indices)
   if indices is None:
@@ -167,16 +175,52 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
 
 
 class Data(NamedTuple):
-  """Training data of one problem: x [T, D], y [T, 1]."""
+  """Data of one problem: x [T, ...]; y [T, out], or [T] int32 class labels."""
   x: Array
   y: Array
 
 
 class Batch(NamedTuple):
-  """A minibatch: x [B, D], y [B, 1], data_index [B] = rows of the data."""
+  """A minibatch: x [B, ...], y [B, ...], data_index [B] = rows of the data."""
   x: Array
   y: Array
   data_index: Array
+
+
+@functools.partial(jax.tree_util.register_dataclass,
+                   data_fields=('noise_std',), meta_fields=('num_outputs',))
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+  """y = f(x) + noise_std n, n ~ N(0, 1): the likelihood of regression.
+
+  Attributes:
+    noise_std: epsilon. May be a traced scalar: one compiled training serves
+      all noise levels. None where the noise is unknown, a function
+      x [N, ...] -> [N, out] where it depends on the input.
+    num_outputs: components of y.
+  """
+  noise_std: Any
+  num_outputs: int = 1
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=(),
+                   meta_fields=('num_classes',))
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+  """y ~ softmax(f(x)): the likelihood of classification; outputs are logits.
+
+  Attributes:
+    num_classes: C; labels are 0..C-1.
+  """
+  num_classes: int
+
+  @property
+  def num_outputs(self) -> int:
+    """One logit per class."""
+    return self.num_classes
+
+
+Likelihood = Gaussian | Categorical
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,16 +228,90 @@ class PriorKnowledge:
   """What an agent is told about the problem besides its data.
 
   Attributes:
-    input_dim: D_x.
+    input_shape: shape of one input: (D_x,), or (height, width, channels).
     num_train: T.
-    noise_std: epsilon, the std of the noise in y. May be a traced scalar: one
-      compiled training serves all noise levels.
+    likelihood: how labels come from f.
     kernel: the prior of f, as `nngp.kernels.KernelConfig`; None if unknown.
   """
-  input_dim: int
+  input_shape: tuple[int, ...]
   num_train: int
-  noise_std: Any
+  likelihood: Likelihood
   kernel: Any = None
+
+  @property
+  def input_dim(self) -> int:
+    """D_x: numbers in one input."""
+    return math.prod(self.input_shape)
+
+  @property
+  def num_outputs(self) -> int:
+    """Components of f(x)."""
+    return self.likelihood.num_outputs
+
+  @property
+  def noise_std(self) -> Any:
+    """epsilon of a Gaussian likelihood.
+
+    Raises:
+      ValueError: the likelihood is categorical and has no noise level.
+    """
+    if not isinstance(self.likelihood, Gaussian):
+      raise ValueError('noise_std is asked of a problem with likelihood '
+                       f'{self.likelihood}, which has none.')
+    return self.likelihood.noise_std
+
+
+class Predictions(NamedTuple):
+  """What an agent says at N points: draws of f, or exact moments.
+
+  Attributes:
+    samples: J draws of f, [J, N, out]; logits where the likelihood is
+      categorical. None where the moments are exact.
+    observation_variances: what each draw says of the label noise, [J, N, out];
+      None where it says nothing and the likelihood's own is used.
+    mean: exact mean of f, [N, out]; None where there are samples.
+    std: exact std of f, [N, out].
+  """
+  samples: Array | None
+  observation_variances: Array | None = None
+  mean: Array | None = None
+  std: Array | None = None
+
+  @property
+  def num_samples(self) -> int | None:
+    """J; None where the moments are exact."""
+    return None if self.samples is None else len(self.samples)
+
+
+Predict = Callable[[Array], Predictions]  # x [N, ...] -> predictions there.
+
+
+class Problem(Protocol):
+  """A problem scores itself: nothing outside knows what kind it is.
+
+  Attributes:
+    problem_id: readable and unique name.
+    data: what the agent learns from.
+    prior: what it is told besides.
+    validation: held-out data for selection and early stopping, visible to
+      training only as such; None where there is none.
+    score_set: which scores it gives, a key of `scoring.table.SCORE_SETS`.
+  """
+  problem_id: str
+  data: Data
+  prior: PriorKnowledge
+  validation: Data | None
+  score_set: str
+
+  def score(self, predict: Predict) -> Mapping[str, float]:
+    """Scores by name, all of them in `scoring.table.SCORES`.
+
+    Scores may be infinite or nan; nothing is clipped or filled.
+    """
+
+  # A problem may also offer
+  #   score_curve(predict, order [P]) -> {score: [P]}: some of its scores for
+  #     the first 1, 2, ..., P members of an order.
 
 
 class EpistemicSampler(Protocol):
@@ -205,7 +323,7 @@ class EpistemicSampler(Protocol):
   """
 
   def __call__(self, x: Array, key: chex.PRNGKey) -> Array:
-    """One draw of f at x [num_x, D], as [num_x, 1], without observation noise.
+    """One draw of f at x [num_x, ...], as [num_x, out], without label noise.
 
     The same key gives the same function, whatever x it is asked at.
     """

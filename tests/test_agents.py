@@ -56,7 +56,7 @@ def make_agent(name, **settings):
 def make_network(name, **settings):
   """The agent's network, float64 parameters, and five of its indices."""
   network = make_agent(name, **settings).make_network(
-      base.PriorKnowledge(2, 8, 0.1))
+      base.PriorKnowledge((2,), 8, base.Gaussian(0.1)))
   params, state = network.init(KEY, X[:1], network.indexer(KEY))
   indices = jax.vmap(network.indexer)(jax.random.split(KEY, 5))
   return network, params, state, indices
@@ -67,7 +67,7 @@ DATA_X = RNG.standard_normal((2, 8, 2))
 DATA_Y = RNG.standard_normal((2, 2, 8, 1))
 NOISE_STDS = np.array([0.1, 1.])
 KEYS = jnp.stack([jax.random.PRNGKey(seed) for seed in (1, 2)])
-PRIOR = base.PriorKnowledge(2, 8, 1., kernels.KernelConfig())
+PRIOR = base.PriorKnowledge((2,), 8, base.Gaussian(1.), kernels.KernelConfig())
 DATA = base.Data(DATA_X[1], DATA_Y[1, 1])
 
 

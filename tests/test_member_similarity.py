@@ -46,7 +46,7 @@ def test_weights_of_members_give_their_trained_part(agent, settings, members):
   module = agents.load_agent(agent)
   network = agents.make_agent(module, agents.make_config(
       module, {**settings, 'hidden_sizes': (5, 7)})).make_network(
-          base.PriorKnowledge(DIM, 8, 0.1))
+          base.PriorKnowledge((DIM,), 8, base.Gaussian(0.1)))
   x = np.random.default_rng(0).normal(size=(6, DIM))
   key = jax.random.PRNGKey(0)
   params, state = network.init(key, jnp.asarray(x), network.indexer(key))

@@ -77,16 +77,16 @@ def test_schema_has_the_fields_that_the_groups_name():
     ({'kl_floor': None}, 'kl_floor must not be None where status is ok'),
 ])
 def test_bad_row_is_refused_and_named(fields, message):
-  with pytest.raises(files.StoreError, match=re.escape(message)):
+  with pytest.raises(files.FileError, match=re.escape(message)):
     results.check_row({**make_row(), **fields}, 'row 3')
-  with pytest.raises(files.StoreError, match='^row 3: '):
+  with pytest.raises(files.FileError, match='^row 3: '):
     results.check_row({**make_row(), **fields}, 'row 3')
 
 
 def test_missing_field_is_refused():
   row = make_row()
   del row['kl_floor']
-  with pytest.raises(files.StoreError, match=r"missing fields \['kl_floor'"):
+  with pytest.raises(files.FileError, match=r"missing fields \['kl_floor'"):
     results.check_row(row)
 
 
@@ -114,20 +114,20 @@ def test_created_store_opens_again(tmp_path):
 
 
 def test_reading_makes_nothing(tmp_path):
-  with pytest.raises(files.StoreError, match=r"'.*missing' does not exist"):
+  with pytest.raises(files.FileError, match=r"'.*missing' does not exist"):
     results.open_store(tmp_path / 'missing')
   assert not list(tmp_path.iterdir())
 
 
 def test_empty_folder_is_no_store_to_read_but_one_to_create(tmp_path):
-  with pytest.raises(files.StoreError, match='has no STORE.json'):
+  with pytest.raises(files.FileError, match='has no STORE.json'):
     results.open_store(tmp_path)
   results.open_store(tmp_path, create=True)
 
 
 def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(files.StoreError,
+  with pytest.raises(files.FileError,
                      match=r'is not empty .*thesis\.tex'):
     results.open_store(tmp_path, create=True)
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
@@ -144,7 +144,7 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
 ])
 def test_foreign_store_is_refused(store, create, text, message):
   (store.results_dir / 'STORE.json').write_text(text)
-  with pytest.raises(files.StoreError, match=message):
+  with pytest.raises(files.FileError, match=message):
     results.open_store(store.results_dir, create=create)
 
 
@@ -152,9 +152,9 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
   path = tmp_path / 'file'
   path.write_text('x')
   for folder in (path, path / 'below'):
-    with pytest.raises(files.StoreError, match='can be written to'):
+    with pytest.raises(files.FileError, match='can be written to'):
       results.open_store(folder, create=True)
-  with pytest.raises(files.StoreError, match='is no folder'):
+  with pytest.raises(files.FileError, match='is no folder'):
     results.open_store(path)
 
 
@@ -179,12 +179,12 @@ def fixture_closed_folder():
 
 
 def test_unwritable_folder_is_refused_before_work_but_read(closed_folder):
-  with pytest.raises(files.StoreError,
+  with pytest.raises(files.FileError,
                      match='can be written to: Permission denied'):
     results.open_store(closed_folder, create=True)
   store = results.open_store(closed_folder)
   assert len(store.read_rows()) == 3
-  with pytest.raises(files.StoreError, match='cannot write .*denied'):
+  with pytest.raises(files.FileError, match='cannot write .*denied'):
     store.write_unit('other', [make_row(run_id='other')])
 
 
@@ -229,7 +229,7 @@ def test_extreme_floats_come_back(store):
 
 @pytest.mark.parametrize('run_id', ['', '../x', 'a/b', '.x', 'a b', 'x' * 201])
 def test_run_id_that_is_no_file_name_is_refused(store, run_id):
-  with pytest.raises(files.StoreError, match='run_id must be'):
+  with pytest.raises(files.FileError, match='run_id must be'):
     store.write_unit(run_id, [make_row(run_id=run_id)])
 
 
@@ -240,7 +240,7 @@ def test_bad_units_are_refused_and_nothing_is_written(store):
       ([make_row(run_id='other')], "has run_id 'other'"),
       ([rows[0], rows[0]], 'is there 2 times'),
       ([rows[0], make_row(seed='1')], 'row 1: seed must be')):
-    with pytest.raises(files.StoreError, match=message):
+    with pytest.raises(files.FileError, match=message):
       store.write_unit(run_id, bad)
   assert not list((store.results_dir / 'units').iterdir())
 
@@ -251,7 +251,7 @@ def test_writing_again_replaces_but_never_loses_rows(store):
   again = rows[:2] + [make_row(0.7, seed=2)]
   store.write_unit(run_id, again)
   assert store.read_rows()[2]['kl_estimate'] == 0.7
-  with pytest.raises(files.StoreError, match='already holds 1 rows'):
+  with pytest.raises(files.FileError, match='already holds 1 rows'):
     store.write_unit(run_id, rows[:2])
   assert len(store.read_rows()) == 3
 
@@ -289,7 +289,7 @@ def test_damaged_unit_is_named_with_what_to_do(store, damage, read):
   store.write_unit(*make_unit())
   damage(next((store.results_dir / 'units').iterdir()))
   path = next((store.results_dir / 'units').iterdir())
-  with pytest.raises(files.StoreError) as error:
+  with pytest.raises(files.FileError) as error:
     getattr(store, read)()
   assert str(path) in str(error.value)
   assert 'Delete it and run the sweep again' in str(error.value)
@@ -302,14 +302,14 @@ def test_hand_made_row_with_its_checksum_is_still_checked(store):
     document['rows'][0]['status'] = 'fine'
     document['sha256'] = results._sha256(document['rows'])
   _edit(path, change)
-  with pytest.raises(files.StoreError, match='damaged .*status must be one'):
+  with pytest.raises(files.FileError, match='damaged .*status must be one'):
     store.read_rows()
 
 
 def test_unit_of_another_version_is_not_called_damaged(store):
   path = store.write_unit(*make_unit())
   _edit(path, lambda document: document.update(schema_version=1))
-  with pytest.raises(files.StoreError,
+  with pytest.raises(files.FileError,
                      match=r'\.json has schema_version 1, this program reads'):
     store.read_rows()
 
@@ -375,7 +375,7 @@ def test_same_row_in_two_files_is_one_row(store):
 def test_contradicting_files_are_both_named_with_their_values(store):
   a = store.write_unit('a', [make_row(0.5, run_id='a')])
   b = store.write_unit('b', [make_row(0.5000001, run_id='b')])
-  with pytest.raises(files.StoreError) as error:
+  with pytest.raises(files.FileError) as error:
     store.read_rows()
   for part in (str(a), str(b), 'kl_estimate', '0.5 ', '0.5000001'):
     assert part in str(error.value)
@@ -445,7 +445,7 @@ def test_failing_disk_is_one_line_and_leaves_nothing(store, monkeypatch):
   def full(_):
     raise OSError(28, 'No space left on device')
   monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(files.StoreError,
+  with pytest.raises(files.FileError,
                      match='cannot write .*: No space left on device'):
     store.write_unit(*make_unit())
   assert not list((store.results_dir / 'units').iterdir())
@@ -507,7 +507,7 @@ def fixture_small_disk(tmp_path):
 def test_a_full_disk_loses_nothing_that_was_written(small_disk):
   store = results.open_store(small_disk / 'results', create=True)
   written = []
-  with pytest.raises(files.StoreError,
+  with pytest.raises(files.FileError,
                      match='cannot write .*: No space left on device'):
     for i in range(1000):
       run_id = f'unit{i}'
@@ -579,12 +579,12 @@ def test_same_manifest_is_one_file_whatever_the_order(store):
 ])
 def test_bad_manifest_entry_is_refused(store, fields, message):
   entry = {**make_entry(), **fields}
-  with pytest.raises(files.StoreError, match=message):
+  with pytest.raises(files.FileError, match=message):
     store.write_manifest([entry])
 
 
 def test_empty_manifest_is_refused(store):
-  with pytest.raises(files.StoreError, match='at least one entry'):
+  with pytest.raises(files.FileError, match='at least one entry'):
     store.write_manifest([])
 
 
@@ -596,7 +596,7 @@ def test_empty_manifest_is_refused(store):
 def test_damaged_manifest_is_named_with_what_to_do(store, damage):
   path = store.write_manifest([make_entry()])
   damage(path)
-  with pytest.raises(files.StoreError) as error:
+  with pytest.raises(files.FileError) as error:
     store.read_manifests()
   assert str(path) in str(error.value)
   assert 'Delete it and run the sweep again' in str(error.value)
@@ -625,7 +625,7 @@ def test_path_of_a_row(store):
       ({**path, 'kl_reverse': [1.]}, 'path must hold lists of one length'),
       ({**path, 'kl_reverse': 1.}, 'path must hold lists of one length'),
       ({**path, 'kl_reverse': [1., np.nan]}, 'path cannot be stored as JSON')):
-    with pytest.raises(files.StoreError, match=message):
+    with pytest.raises(files.FileError, match=message):
       results.check_row(make_row(path=wrong))
-  with pytest.raises(files.StoreError, match="fields .*'val_score'"):
+  with pytest.raises(files.FileError, match="fields .*'val_score'"):
     results.check_row(make_row(path=path, selection='oracle'))

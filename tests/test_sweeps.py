@@ -8,12 +8,12 @@ import re
 
 import pytest
 
-from enn_ensembles.sweeps import cost_model
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import job_arrays
 from enn_ensembles.nngp import kernels
+from enn_ensembles.sweeps import cost_model
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'testbed_configs'
 

@@ -77,9 +77,9 @@ def test_the_network_is_the_forward_unit_by_unit(mode, global_std_mode):
     expected = slow_forward(config, params, x, indices)[..., None]
     plain, _ = network.apply_indices(params, {}, x, indices)
     np.testing.assert_allclose(plain, expected, rtol=1e-10, atol=1e-11)
-    images = base.get_images(network, params, {}, x)
-    assert (images is None) == (mode == 'none')
-    shared, _ = base.apply_indices(network, params, {}, x, indices, images)
+    shared = base.get_shared(network, params, {}, x)
+    assert (shared is None) == (mode == 'none')
+    shared, _ = base.apply_indices(network, params, {}, x, indices, shared)
     np.testing.assert_allclose(shared, expected, rtol=1e-10, atol=1e-11)
     for z, row in zip(indices, expected):
       one, _ = network.apply(params, {}, x, z)
@@ -226,7 +226,7 @@ def test_gradients_are_those_of_finite_differences(global_std_mode,
       global_std_mode=global_std_mode, loss_function=loss_function,
       num_index_samples=22)  # Two blocks.
   agent = vnn.make_agent(config)
-  loss = agent.make_loss(base.PriorKnowledge(2, 12, 0.3))
+  loss = agent.make_loss(base.PriorKnowledge((2,), 12, base.Gaussian(0.3)))
   data = base.Data(jnp.zeros((12, 2)), jnp.zeros((12, 1)))
   context = loss.prepare(network, params, {}, data, KEY)
   value = jax.jit(jax.value_and_grad(lambda p: loss.evaluate(
@@ -247,7 +247,7 @@ def test_target_noise_is_as_large_as_asked(noise_scale):
   config, network, params, _, _ = make_network(
       loss_function='target_noise', noise_scale=noise_scale,
       num_index_samples=100)
-  loss = vnn.make_agent(config).make_loss(base.PriorKnowledge(2, 400, 0.3))
+  loss = vnn.make_agent(config).make_loss(base.PriorKnowledge((2,), 400, base.Gaussian(0.3)))
   params = jax.tree.map(jnp.zeros_like, params)  # f = 0.
   y = jnp.full((400, 1), 0.5)
   x = jnp.zeros((400, 2))

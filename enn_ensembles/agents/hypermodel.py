@@ -12,7 +12,7 @@ weights w_l z_l / sqrt(inputs) and the biases b_l z_l, where z_l is its part of
 the index and every row of w_l, b_l has norm 1.
 
 Because the weights are linear in z, the first layer needs no weights per index:
-each index mixes the d + 1 images of x under the columns of A and c. That is the
+each index mixes the d + 1 shared of x under the columns of A and c. That is the
 cheaper way for many inputs. Deeper layers need weights: their inputs differ.
 
 Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
@@ -124,14 +124,14 @@ def mix_columns(z: base.Array, w: base.Array) -> base.Array:
   return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
 
 
-def first_images(layers: networks.Layers,
+def first_outputs(layers: networks.Layers,
                  x: base.Array) -> base.Array | None:
   """The first layer's output for each column at x [B, D]: [d, out, B].
 
   None where it is cheaper to give every index weights of its own.
   """
   d, out, columns = layers[0].shape
-  # Multiply-adds per index and unit, by its own weights or by mixed images.
+  # Multiply-adds per index and unit, by its own weights or by mixed shared.
   if columns * (d + len(x)) < d * len(x):
     return None
   return networks.affine(layers[0].reshape(-1, columns),
@@ -140,25 +140,25 @@ def first_images(layers: networks.Layers,
 
 def hyper_forward(layers: networks.Layers, x: base.Array,
                   parts: list[base.Array],
-                  images: base.Array | None) -> base.Array:
+                  shared: base.Array | None) -> base.Array:
   """An MLP whose weights are linear in the index, for many indices.
 
   Args:
     layers: [d_l, out, in + 1] each.
     x: inputs [B, D].
     parts: what each layer reads of the indices, [J, d_l].
-    images: of `first_images`.
+    shared: of `first_outputs`.
 
   Returns:
     [J, B, out].
   """
   first, *rest = layers
-  if images is None:
+  if shared is None:
     w = mix_columns(parts[0], first)
     h = networks.affine(w.reshape(-1, w.shape[-1]), x.T)
     h = h.reshape(*w.shape[:2], len(x))
   else:
-    h = mix_columns(parts[0], images)
+    h = mix_columns(parts[0], shared)
   for w, z in zip(rest, parts[1:]):
     h = networks.affine(mix_columns(z, w), jax.nn.relu(h))
   return jnp.swapaxes(h, 1, 2)
@@ -169,19 +169,19 @@ def _make_part(transformed: hk.TransformedWithState, indexer: Any,
                ) -> base.EpistemicNetwork:
   """The trained part or the prior: they differ in what a layer reads of z."""
 
-  def images(params, state, x):
+  def shared(params, state, x):
     layers, _ = transformed.apply(params, state, None, x)
-    return first_images(layers, x)
+    return first_outputs(layers, x)
 
-  def apply_indices(params, state, x, indices, images=None):
+  def apply_indices(params, state, x, indices, shared=None):
     layers, state = transformed.apply(params, state, None, x)
-    if images is None:
-      images = first_images(layers, x)
+    if shared is None:
+      shared = first_outputs(layers, x)
     parts = get_parts(jnp.asarray(indices, x.dtype), len(layers))
-    return hyper_forward(layers, x, parts, images), state
+    return hyper_forward(layers, x, parts, shared), state
 
   return networks.network_from_indices(transformed.init, apply_indices, indexer,
-                                       images)
+                                       shared)
 
 
 def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:

@@ -168,7 +168,7 @@ def mean_and_std(config: VnnConfig, w: base.Array, h: base.Array,
 
 
 def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
-                images: tuple[base.Array, base.Array | None]) -> base.Array:
+                shared: tuple[base.Array, base.Array | None]) -> base.Array:
   """The network for many indices.
 
   Activations are [features, J B] here: the weights are shared by all indices,
@@ -178,15 +178,15 @@ def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
     config: the settings.
     layers: the layers.
     z: the indices [J, sum of output sizes].
-    images: `mean_and_std` of the first layer, [n_1, B] each.
+    shared: `mean_and_std` of the first layer, [n_1, B] each.
 
   Returns:
     [J, B, out].
   """
   sizes = [w.shape[1] for w in layers]
   parts = jnp.split(z, np.cumsum(sizes)[:-1], axis=1)
-  num_indices, num_points = len(z), images[0].shape[1]
-  maps, h = images, None
+  num_indices, num_points = len(z), shared[0].shape[1]
+  maps, h = shared, None
   for layer, part in enumerate(parts):
     is_output = layer == len(layers) - 1
     if layer > 0:
@@ -245,23 +245,23 @@ def make_network(config: VnnConfig) -> base.EpistemicNetwork:
   def first_layer(layers, x):
     return mean_and_std(config, layers[0], x.T, is_output=len(layers) == 1)
 
-  def images(params, state, x):
+  def shared(params, state, x):
     layers, _ = transformed.apply(params, state, None, x)
     return first_layer(layers, x)
 
-  def apply_indices(params, state, x, indices, images=None):
+  def apply_indices(params, state, x, indices, shared=None):
     layers, state = transformed.apply(params, state, None, x)
     z = jnp.asarray(indices, x.dtype)
     if config.activation_mode == 'none':
       return affine_forward(config, layers, z, x), state
-    if images is None:
-      images = first_layer(layers, x)
-    return vnn_forward(config, layers, z, images), state
+    if shared is None:
+      shared = first_layer(layers, x)
+    return vnn_forward(config, layers, z, shared), state
 
   return networks.network_from_indices(
       init=transformed.init, apply_indices=apply_indices,
       indexer=networks.GaussianIndexer(sum(output_sizes)),
-      images=None if config.activation_mode == 'none' else images)
+      shared=None if config.activation_mode == 'none' else shared)
 
 
 def bootstrap_weights(key: chex.PRNGKey, rows: base.Array,
@@ -308,19 +308,19 @@ def make_bootstrap_loss(num_index_samples: int,
     indices = losses.sample_indices(network, key, num_index_samples)
     embedding = network.indexer.noise_embedding(indices).astype(batch.y.dtype)
     weights = bootstrap_weights(context, batch.data_index, embedding)
-    images = base.get_images(network, params, state, batch.x)
+    shared = base.get_shared(network, params, state, batch.x)
 
     def block_loss(params_and_images, data, block):
-      (params, images), (x, y), (indices, weights) = (
+      (params, shared), (x, y), (indices, weights) = (
           params_and_images, data, block)
-      out, _ = base.apply_indices(network, params, state, x, indices, images)
+      out, _ = base.apply_indices(network, params, state, x, indices, shared)
       error = base.get_predictions(out)[..., 0] - y[:, 0]
       chex.assert_equal_shape([error, weights])
       return jnp.mean(weights * jnp.square(error))
 
     blocks = jax.tree.map(
         lambda a: a.reshape(-1, block_size, *a.shape[1:]), (indices, weights))
-    value = losses.mean_over_blocks(block_loss, (params, images),
+    value = losses.mean_over_blocks(block_loss, (params, shared),
                                     (batch.x, batch.y), blocks)
     return value, (state, {})
 

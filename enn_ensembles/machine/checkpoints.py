@@ -123,7 +123,7 @@ class Checkpoint:
         files.write_atomically(
             path, _MAGIC + json.dumps(header).encode() + b'\n' + payload)
         self._files.add(path)
-      except (files.StoreError, OSError) as error:
+      except (files.FileError, OSError) as error:
         # It saves time, no more: the sweep goes on without.
         logging.warning('no checkpoint: %s', error)
     self._waiting.clear()

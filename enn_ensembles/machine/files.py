@@ -13,8 +13,8 @@ import threading
 PathLike = str | os.PathLike
 
 
-class StoreError(ValueError):
-  """The results folder, or something in it or for it, is not as it must be."""
+class FileError(ValueError):
+  """A file or a folder is not as it must be."""
 
 
 # Held while a file is written: whoever ends the process from another thread can
@@ -38,7 +38,7 @@ def write_atomically(path: PathLike, content: bytes) -> None:
   old file (or none) and a hidden `.tmp` file that no reader looks at.
 
   Raises:
-    StoreError: the folder or the disk refuses, with its reason.
+    FileError: the folder or the disk refuses, with its reason.
   """
   path = pathlib.Path(path)
   # Not tempfile.mkstemp: its files are closed to the other users of a folder.
@@ -61,7 +61,7 @@ def write_atomically(path: PathLike, content: bytes) -> None:
       finally:
         os.close(folder)
     except OSError as error:
-      raise StoreError(f'cannot write {path}: {error.strerror}.') from error
+      raise FileError(f'cannot write {path}: {error.strerror}.') from error
 
 
 def make_folder(path: PathLike, name: str) -> pathlib.Path:
@@ -72,7 +72,7 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
     name: what to call it in an error, e.g. 'results_dir'.
 
   Raises:
-    StoreError: it cannot be made or written to.
+    FileError: it cannot be made or written to.
   """
   folder = pathlib.Path(path)
   try:
@@ -82,7 +82,7 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
       pass
     probe.unlink()
   except OSError as error:
-    raise StoreError(f'{name} {str(path)!r} is not a folder that can be '
+    raise FileError(f'{name} {str(path)!r} is not a folder that can be '
                      f'written to: {error.strerror}.') from error
   return folder
 

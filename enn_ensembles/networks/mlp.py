@@ -115,14 +115,14 @@ def network_from_indices(
     init: Callable[[chex.PRNGKey, base.Array], tuple[base.Params, base.State]],
     apply_indices: Callable[..., tuple[base.Array, base.State]],
     indexer: base.EpistemicIndexer,
-    images: Callable[..., Any] | None = None) -> base.EpistemicNetwork:
+    shared: Callable[..., Any] | None = None) -> base.EpistemicNetwork:
   """A network from its forward over many indices; one index is one row of it.
 
   Args:
     init: (key, x) -> (params, state).
     apply_indices: see `base.EpistemicNetwork`; its output is a plain array.
     indexer: key -> z.
-    images: see `base.EpistemicNetwork`.
+    shared: see `base.EpistemicNetwork`.
   """
   def apply(params, state, x, z):
     out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
@@ -130,7 +130,7 @@ def network_from_indices(
 
   return base.EpistemicNetwork(
       apply=apply, init=lambda key, x, z: init(key, x), indexer=indexer,
-      apply_indices=apply_indices, images=images)
+      apply_indices=apply_indices, shared=shared)
 
 
 def make_member_network(output_sizes: Sequence[int], num_members: int,

@@ -45,19 +45,19 @@ def with_additive_prior(network: base.EpistemicNetwork,
                                    x, z)
     return add(state, train, network_state, prior)
 
-  def images(params, state, x):
-    return (base.get_images(network, params, state['network'], x),
-            base.get_images(prior_network, state['prior_params'],
+  def shared(params, state, x):
+    return (base.get_shared(network, params, state['network'], x),
+            base.get_shared(prior_network, state['prior_params'],
                             state['prior_state'], x))
 
-  def apply_indices(params, state, x, indices, images=(None, None)):
+  def apply_indices(params, state, x, indices, shared=(None, None)):
     train, network_state = base.apply_indices(
-        network, params, state['network'], x, indices, images[0])
+        network, params, state['network'], x, indices, shared[0])
     prior, _ = base.apply_indices(
         prior_network, state['prior_params'], state['prior_state'], x, indices,
-        images[1])
+        shared[1])
     return add(state, train, network_state, prior)
 
   return base.EpistemicNetwork(
       apply=apply, init=init, indexer=network.indexer,
-      apply_indices=apply_indices, images=images)
+      apply_indices=apply_indices, shared=shared)

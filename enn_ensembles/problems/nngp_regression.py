@@ -166,8 +166,8 @@ class Problem:
   def prior(self) -> base.PriorKnowledge:
     """What an agent is told besides."""
     return base.PriorKnowledge(
-        input_dim=self.x_train.shape[1], num_train=len(self.x_train),
-        noise_std=self.noise_std, kernel=self.kernel)
+        input_shape=self.x_train.shape[1:], num_train=len(self.x_train),
+        likelihood=base.Gaussian(self.noise_std), kernel=self.kernel)
 
   @functools.cached_property
   def problem_id(self) -> str:

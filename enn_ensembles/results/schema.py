@@ -1,4 +1,18 @@
-"""What a row is: the one definition that written and read rows are checked with."""
+"""What a row is: the one definition, for rows that are written and rows read.
+
+A row is about a problem and its scores. `problem` says what was solved, in
+words that its kind chose:
+
+  {'kind': 'nngp', 'seed': 0,
+   'cell': {'input_dim': 10, 'data_ratio': 1.0, 'noise_std': 0.1},
+   'ranking': {'reference': 'bayes', 'kernel': 'relu2'},
+   'facts': {'num_train': 10}}
+
+Seeds of one cell are repetitions, cells are averaged over, and what differs in
+`ranking` is never compared; `facts` follow from the rest. `scores` holds scores
+by name, as `scoring.table` lists them for the row's score set. So nothing that
+reads rows knows a kind of problem or a score.
+"""
 
 from collections.abc import Mapping
 import hashlib
@@ -10,11 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
+from enn_ensembles.scoring import table
 
 PROJECT = 'enn_ensembles'
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+
 Row = dict[str, Any]
+Cell = tuple[Any, ...]  # Values of a cell, in the order of its names.
+Problem = tuple[Cell, int]  # A cell and a seed.
 
 
 class Field(NamedTuple):
@@ -32,133 +51,74 @@ class Field(NamedTuple):
   choices: tuple[str, ...] = ()
 
 
-# The only definition of a row: written rows and read rows are checked with it.
 ROW_SCHEMA: Mapping[str, Field] = {
-    'schema_version':
-        Field('int', 'SCHEMA_VERSION of the writer'),
-    'run_id':
-        Field('str', 'the work unit, and the name of its file'),
-    'row_id':
-        Field(
-            'str', 'hash of agent, problem, evaluation and training '
-            'settings: equal ids are the same computation'),
-    'agent':
-        Field('str', 'name of the agent'),
-    'agent_id':
-        Field('str', 'readable name of the agent setting'),
-    'agent_config':
-        Field('dict', 'every field of the agent config'),
-    'problem_id':
-        Field('str', 'readable name of the problem'),
-    'input_dim':
-        Field('int', 'D_x'),
-    'data_ratio':
-        Field('float', 'lambda = T / D_x'),
-    'noise_std':
-        Field('float', 'epsilon, std of the noise in y'),
-    'seed':
-        Field('int', 'seed of the problem'),
-    'reference':
-        Field('str', 'noise variance of the exact posterior',
-              choices=('bayes', 'enn2021')),
-    'kernel':
-        Field(
-            'str', 'prior that the problem is drawn from: activation '
-            'and number of hidden layers, e.g. relu2'),
-    'num_train':
-        Field('int', 'T, number of training points'),
-    'num_enn_samples':
-        Field(
-            'int', 'draws of the agent that were asked for; '
-            'None = all members were enumerated', nullable=True),
-    'enumerate_indices':
-        Field('bool', 'whether finite index sets are '
-              'enumerated instead of sampled'),
-    'num_samples_used':
-        Field(
-            'int', 'functions that the moments come from; '
-            'None = analytic moments', nullable=True),
-    'selection':
-        Field(
-            'str', 'how members were ranked and selected; scores are '
-            'of the best beginning of the ranking by val_score',
-            choices=('none', 'oracle', 'val_nll')),
-    'dtype':
-        Field('str', 'precision of training, e.g. float32'),
-    'status':
-        Field(
-            'str', 'ok: every score is finite; diverged: scored, but '
-            'training or a score is not finite; failed: no scores',
-            choices=('ok', 'diverged', 'failed')),
-    'message':
-        Field('str', 'why the status is not ok; empty if it is'),
-    'kl_estimate':
-        Field('float', 'mean over x_test of KL(NNGP || agent), nats',
-              nullable=True),
-    'kl_reverse':
-        Field('float', 'mean over x_test of KL(agent || NNGP), nats',
-              nullable=True),
-    'mean_error':
-        Field('float', 'relative error of the mean', nullable=True),
-    'std_error':
-        Field('float', 'relative error of the std', nullable=True),
-    'mean_rmse':
-        Field('float', 'root mean squared error of the mean', nullable=True),
-    'std_ratio':
-        Field('float', 'mean ratio of the stds, agent / NNGP', nullable=True),
-    'kl_floor':
-        Field(
-            'float', 'expected kl_estimate of as many draws of the '
-            'exact posterior; may be inf', nullable=True),
-    'path':
-        Field(
-            'dict', 'scores at x_test of the first 1, 2, ... members of '
-            'an order: order, kl_estimate, kl_reverse, and for a ranked '
-            'order val_score at x_val. The order is random where '
-            'selection is none. None where members are not enumerated or '
-            'not finite', nullable=True),
-    'num_params':
-        Field('int', 'trained parameters', nullable=True),
-    'train_seconds':
-        Field('float', 'training, s per problem', nullable=True),
-    'evaluate_seconds':
-        Field('float', 'evaluation, s per problem', nullable=True),
-    'rank_seconds':
-        Field('float', 'ranking, s per problem', nullable=True),
-    'problem_seconds':
-        Field('float', 'problem and its posterior, s per '
-              'problem', nullable=True),
-    'compile_seconds':
-        Field('float', 'compilation, s, shared by the unit', nullable=True),
-    'versions':
-        Field('dict', 'versions of the packages used'),
-    'device':
-        Field('str', 'the device it ran on'),
-    'created':
-        Field('str', 'when, UTC, ISO 8601'),
+    'schema_version': Field('int', 'SCHEMA_VERSION of the writer'),
+    'run_id': Field('str', 'the work unit, and the name of its file'),
+    'row_id': Field('str', 'hash of agent, problem, evaluation and training '
+                    'settings: equal ids are the same computation'),
+    'agent': Field('str', 'name of the agent'),
+    'agent_id': Field('str', 'the agent setting: its name and a hash of every '
+                      'field of agent_config, whatever the defaults are'),
+    'agent_label': Field('str', 'readable name of the agent setting: what its '
+                         'config wrote out'),
+    'agent_config': Field('dict', 'every field of the agent config'),
+    'problem_id': Field('str', 'readable name of the problem'),
+    'problem': Field('dict', 'kind, seed, cell, ranking and facts'),
+    'score_set': Field('str', 'which scores the problem gives',
+                       choices=tuple(table.SCORE_SETS)),
+    'num_enn_samples': Field('int', 'draws of the agent that were asked for; '
+                             'None = all members were enumerated',
+                             nullable=True),
+    'enumerate_indices': Field('bool', 'whether finite index sets are '
+                               'enumerated instead of sampled'),
+    'num_samples_used': Field('int', 'functions that the scores come from; '
+                              'None = analytic moments', nullable=True),
+    'selection': Field('str', 'how members were selected; scores are of the '
+                       'number of members with the best val_score'),
+    'dtype': Field('str', 'precision of training, e.g. float32'),
+    'status': Field('str', 'ok: every score is finite; diverged: scored, but '
+                    'training or a score is not finite; failed: no scores',
+                    choices=('ok', 'diverged', 'failed')),
+    'message': Field('str', 'why the status is not ok; empty if it is'),
+    'scores': Field('dict', 'score -> value; None where status is failed',
+                    nullable=True),
+    'curve': Field('dict', 'scores of the first 1, 2, ... members of an order: '
+                   'order, scores by name, and for a ranked order val_score. '
+                   'The order is random where selection is none. None where '
+                   'members are not enumerated or not finite', nullable=True),
+    'num_params': Field('int', 'trained parameters', nullable=True),
+    'train_seconds': Field('float', 'training, s per problem', nullable=True),
+    'evaluate_seconds': Field('float', 'evaluation, s per problem',
+                              nullable=True),
+    'rank_seconds': Field('float', 'ranking, s per problem', nullable=True),
+    'problem_seconds': Field('float', 'making or reading the problem, s per '
+                             'problem', nullable=True),
+    'compile_seconds': Field('float', 'compilation, s, shared by the unit',
+                             nullable=True),
+    'versions': Field('dict', 'versions of the packages used'),
+    'device': Field('str', 'the device it ran on'),
+    'numerics': Field('dict', 'what else decides the last digits: instruction '
+                      'set, XLA flags, threads, problems trained together'),
+    'created': Field('str', 'when, UTC, ISO 8601'),
 }
-
-# None in a failed row and only there; all finite in a row that is ok.
-SCORE_FIELDS = ('kl_estimate', 'kl_reverse', 'mean_error', 'std_error',
-                'mean_rmse', 'std_ratio')
 
 # What may differ when the same row is computed again.
 TIMING_FIELDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
                  'problem_seconds', 'compile_seconds', 'versions', 'device',
-                 'created')
-
-# The prior of the testbed: two hidden ReLU layers.
+                 'numerics', 'created')
+# How rows were evaluated; what differs there has a ranking of its own.
+PROTOCOL_FIELDS = ('selection', 'enumerate_indices', 'num_enn_samples')
+# The prior of the NNGP testbed: two hidden ReLU layers.
 DEFAULT_KERNEL = 'relu2'
-PROBLEM_FIELDS = ('input_dim', 'data_ratio', 'noise_std', 'seed')
-PROTOCOL_FIELDS = ('reference', 'kernel', 'selection', 'enumerate_indices',
-                   'num_enn_samples')
 
-# JSON has no such numbers. A float field, and no other, may hold these
-# strings; the schema says which fields those are, so reading is unambiguous.
+_PROBLEM_FIELDS = ('kind', 'seed', 'cell', 'ranking', 'facts')
+
+# JSON has no such numbers. Float fields and scores, and nothing else, may hold
+# these strings, so that reading is unambiguous.
 _NON_FINITE = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
-_PATH_FIELDS = {'order', 'kl_estimate', 'kl_reverse'}
-MANIFEST_FIELDS = ('agent', 'agent_id', 'agent_config', 'input_dim',
-                    'data_ratio', 'noise_stds', 'seeds', *PROTOCOL_FIELDS)
+
+_ENTRY_FIELDS = ('agent', 'agent_id', 'agent_label', 'agent_config', 'problem',
+                 'score_set', *PROTOCOL_FIELDS)
 
 
 def check_row(row: Mapping[str, Any], name: str = 'row') -> Row:
@@ -173,60 +133,100 @@ def check_row(row: Mapping[str, Any], name: str = 'row') -> Row:
     read back is equal to it (NaN apart, which is not equal to itself).
 
   Raises:
-    StoreError: a field is missing, unknown, of another type or not one of
+    FileError: a field is missing, unknown, of another type or not one of
       its choices, or the scores contradict the status.
   """
   unknown = sorted(set(row) - set(ROW_SCHEMA))
   missing = [field for field in ROW_SCHEMA if field not in row]
   if unknown or missing:
-    raise files.StoreError(
+    raise files.FileError(
         f'{name}: missing fields {missing}, unknown fields {unknown}; a row '
         f'has exactly the {len(ROW_SCHEMA)} fields of ROW_SCHEMA.')
-  checked = {key: _check_value(row[key], field, f'{name}: {key}')
-             for key, field in ROW_SCHEMA.items()}
-  if checked['schema_version'] != SCHEMA_VERSION:
-    raise files.StoreError(
+  if row['schema_version'] != SCHEMA_VERSION:
+    raise files.FileError(
         f'{name}: schema_version must be {SCHEMA_VERSION}, got '
-        f'{checked["schema_version"]}.')
-  status = checked['status']
-  for key in SCORE_FIELDS:
-    value = checked[key]
-    if (value is None) != (status == 'failed'):
-      raise files.StoreError(
-          f'{name}: {key} must be None if and only if status is '
-          f'failed, got {value} with status {status}.')
-    if status == 'ok' and not math.isfinite(value):
-      raise files.StoreError(
-          f'{name}: {key} must be finite where status is ok, got '
-          f'{value}; such a row is diverged.')
-  if status != 'failed' and checked['kl_floor'] is None:
-    raise files.StoreError(f'{name}: kl_floor must not be None where status is '
-                     f'{status}.')
-  if checked['path'] is not None:
-    _check_path(checked['path'], checked['selection'], f'{name}: path')
+        f'{row["schema_version"]!r}.')
+  checked = {key: _check_value(row[key], field, f'{name}: {key}')
+             for key, field in ROW_SCHEMA.items() if key != 'scores'}
+  checked['problem'] = _check_problem(checked['problem'], f'{name}: problem')
+  checked['scores'] = _check_scores(row['scores'], checked['score_set'],
+                                    checked['status'], f'{name}: scores')
+  if checked['curve'] is not None:
+    _check_curve(checked['curve'], checked['score_set'],
+                 checked['selection'], f'{name}: curve')
+  return {key: checked[key] for key in ROW_SCHEMA}
+
+
+def _check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """The problem of a row or of a manifest entry."""
+  if set(problem) != set(_PROBLEM_FIELDS):
+    raise files.FileError(f'{name} must have the fields {_PROBLEM_FIELDS}, got '
+                          f'{sorted(problem)}.')
+  checked: dict[str, Any] = {
+      'kind': _check_value(problem['kind'], Field('str', ''), f'{name}: kind'),
+      'seed': _check_value(problem['seed'], Field('int', ''), f'{name}: seed')}
+  for part in _PROBLEM_FIELDS[2:]:
+    values = problem[part]
+    if not isinstance(values, Mapping) or not all(
+        isinstance(value, (str, int, float, bool)) for value in values.values()):
+      raise files.FileError(f'{name}: {part} must hold numbers and texts by '
+                            f'name, got {values!r}.')
+    checked[part] = dict(values)
   return checked
 
 
-def _check_path(path: Mapping[str, Any], selection: str, name: str) -> None:
-  """StoreError unless a path has its lists, all as long as its order."""
-  fields = _PATH_FIELDS | (set() if selection == 'none' else {'val_score'})
-  if set(path) != fields:
-    raise files.StoreError(
-        f'{name} must have the fields {sorted(fields)} where '
-        f'selection is {selection}, got {sorted(path)}.')
+def _check_scores(scores: Any, score_set: str, status: str,
+                  name: str) -> dict[str, float] | None:
+  """Scores by name, floats; FileError unless they agree with the status."""
+  if (scores is None) != (status == 'failed'):
+    raise files.FileError(f'{name} must be None if and only if status is '
+                          f'failed, got {scores!r} with status {status}.')
+  if scores is None:
+    return None
+  if not isinstance(scores, Mapping):
+    raise files.FileError(f'{name} must be scores by name, got {scores!r}.')
+  known = table.scores_of(score_set)
+  unknown = [key for key in scores if key not in known]
+  missing = [key for key, score in known.items()
+             if score.required and key not in scores]
+  if unknown or missing:
+    raise files.FileError(f'{name} must be those of {score_set}; unknown '
+                          f'{unknown}, missing {missing}.')
+  checked = {}
+  for key in known:
+    if key in scores:
+      value = _check_value(scores[key], Field('float', ''), f'{name}: {key}')
+      if status == 'ok' and not math.isfinite(value) and not (
+          known[key].may_be_infinite and value == math.inf):
+        raise files.FileError(
+            f'{name}: {key} must be finite where status is ok, got {value}; '
+            'such a row is diverged.')
+      checked[key] = value
+  return checked
+
+
+def _check_curve(curve: Mapping[str, Any], score_set: str, selection: str,
+                 name: str) -> None:
+  """FileError unless a curve has its lists, all as long as its order."""
+  needed = {'order'} | (set() if selection == 'none' else {'val_score'})
+  unknown = set(curve) - needed - set(table.scores_of(score_set))
+  if unknown or not needed < set(curve):
+    raise files.FileError(
+        f'{name} must have {sorted(needed)} and scores of {score_set} where '
+        f'selection is {selection}, got {sorted(curve)}.')
   lengths = {key: len(value) if isinstance(value, list) else None
-             for key, value in path.items()}
+             for key, value in curve.items()}
   if None in lengths.values() or len(set(lengths.values())) != 1:
-    raise files.StoreError(f'{name} must hold lists of one length, got lengths '
-                     f'{lengths}.')
+    raise files.FileError(f'{name} must hold lists of one length, got lengths '
+                          f'{lengths}.')
 
 
 def _check_value(value: Any, field: Field, name: str) -> Any:
-  """The value as a plain Python object; StoreError if it is not of its kind."""
+  """The value as a plain Python object; FileError if it is not of its kind."""
   if value is None:
     if field.nullable:
       return None
-    raise files.StoreError(f'{name} must be of type {field.kind}, got None.')
+    raise files.FileError(f'{name} must be of type {field.kind}, got None.')
   is_bool = isinstance(value, (bool, np.bool_))
   if field.kind == 'bool' and is_bool:
     return bool(value)
@@ -237,18 +237,60 @@ def _check_value(value: Any, field: Field, name: str) -> Any:
     return float(value)
   if field.kind == 'str' and isinstance(value, str):
     if field.choices and value not in field.choices:
-      raise files.StoreError(
+      raise files.FileError(
           f'{name} must be one of {list(field.choices)}, got {value!r}.')
     return str(value)
   if field.kind == 'dict' and isinstance(value, Mapping):
     try:
-      return json.loads(canonical_text(dict(value)))
+      return json.loads(json.dumps(dict(value), allow_nan=False))
     except (TypeError, ValueError) as error:
-      raise files.StoreError(
+      raise files.FileError(
           f'{name} cannot be stored as JSON: {error}.') from error
-  raise files.StoreError(
+  raise files.FileError(
       f'{name} must be of type {field.kind}, got {value!r} '
       f'({type(value).__name__}).')
+
+
+def make_agent_id(agent: str, agent_config: Mapping[str, Any]) -> str:
+  """The name of an agent setting: the same whatever the defaults are today."""
+  return f'{agent}-{canonical.config_hash(agent_config)}'
+
+
+def make_row_id(row: Mapping[str, Any], num_enn_samples: int) -> str:
+  """The name of one computation: equal in whatever unit or sweep it is done.
+
+  A hash of the agent, its settings, the problem, the evaluation that is asked
+  for and the precision. 64 bits: a clash would pass for finished work.
+
+  Args:
+    row: a row, or as many of its fields as are read here.
+    num_enn_samples: the draws that were asked for; a row of enumerated members
+      does not hold them.
+  """
+  problem = {key: row['problem'][key]
+             for key in ('kind', 'seed', 'cell', 'ranking')}
+  config = {
+      'agent': row['agent'], 'agent_config': row['agent_config'],
+      'problem': problem, 'num_enn_samples': num_enn_samples,
+      'enumerate_indices': row['enumerate_indices'],
+      'selection': row['selection'], 'dtype': row['dtype']}
+  text = canonical.canonical_json(config)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cell_of(row: Mapping[str, Any]) -> Cell:
+  """The values of a row's cell, in the order of its names."""
+  return tuple(row['problem']['cell'].values())
+
+
+def problem_of(row: Mapping[str, Any]) -> Problem:
+  """(cell, seed) of a row."""
+  return cell_of(row), row['problem']['seed']
+
+
+def score_of(row: Mapping[str, Any], score: str) -> float | None:
+  """A score of a row; None where it has none."""
+  return None if row['scores'] is None else row['scores'].get(score)
 
 
 def canonical_text(value: Any) -> str:
@@ -258,51 +300,90 @@ def canonical_text(value: Any) -> str:
 
 
 def sha256(value: Any) -> str:
+  """SHA-256 of a JSON value, hexadecimal."""
   return hashlib.sha256(canonical_text(value).encode()).hexdigest()
+
+
+def _encode_float(value: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'NaN' if math.isnan(value) else (
+        'Infinity' if value > 0 else '-Infinity')
+  return value
+
+
+def _decode_float(value: Any) -> Any:
+  return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def encode(row: Row) -> Row:
   """The row with its non-finite floats as the strings of _NON_FINITE."""
-  def text(value):
-    if isinstance(value, float) and not math.isfinite(value):
-      return 'NaN' if math.isnan(value) else (
-          'Infinity' if value > 0 else '-Infinity')
-    return value
-  return {key: text(value) for key, value in row.items()}
+  encoded = {key: _encode_float(value) for key, value in row.items()}
+  if row['scores'] is not None:
+    encoded['scores'] = {key: _encode_float(value)
+                         for key, value in row['scores'].items()}
+  return encoded
 
 
 def decode(row: Mapping[str, Any]) -> Row:
-  """Inverse of `encode`: only float fields are looked at."""
-  return {
-      key: _NON_FINITE[value]
-      if (key in ROW_SCHEMA and ROW_SCHEMA[key].kind == 'float'
-          and isinstance(value, str) and value in _NON_FINITE) else value
+  """Inverse of `encode`: only float fields and scores are looked at."""
+  decoded = {
+      key: _decode_float(value)
+      if key in ROW_SCHEMA and ROW_SCHEMA[key].kind == 'float' else value
       for key, value in row.items()}
+  if isinstance(row.get('scores'), Mapping):
+    decoded['scores'] = {key: _decode_float(value)
+                         for key, value in row['scores'].items()}
+  return decoded
 
 
 def same_value(a: Any, b: Any) -> bool:
-  """Equality in which NaN is equal to itself."""
+  """Equality in which NaN is equal to itself, also inside of dicts."""
+  if isinstance(a, Mapping) and isinstance(b, Mapping):
+    return set(a) == set(b) and all(same_value(a[key], b[key]) for key in a)
   return a == b or (a != a and b != b)
 
 
 def check_entry(entry: Mapping[str, Any], name: str) -> Row:
-  """Checks a manifest entry with the fields of the row schema."""
-  if set(entry) != set(MANIFEST_FIELDS):
-    raise files.StoreError(
-        f'{name}: fields must be {sorted(MANIFEST_FIELDS)}, got '
-        f'{sorted(entry)}.')
-  checked = {}
-  for key in MANIFEST_FIELDS:
-    if key in ('noise_stds', 'seeds'):
-      values = entry[key]
-      if not isinstance(values, (list, tuple)) or not values:
-        raise files.StoreError(
-            f'{name}: {key} must be a list of at least one, got '
-            f'{values!r}.')
-      checked[key] = sorted(
-          _check_value(value, ROW_SCHEMA[key[:-1]], f'{name}: {key}')
-          for value in values)
-    else:
-      checked[key] = _check_value(entry[key], ROW_SCHEMA[key],
-                                  f'{name}: {key}')
+  """Checks a manifest entry: a row that is expected, on several problems.
+
+  Its `problem` has a list `cells` and a list `seeds` in the places of a row's
+  cell and seed: every cell is expected with every seed.
+
+  Raises:
+    FileError: it is not like that.
+  """
+  if set(entry) != set(_ENTRY_FIELDS):
+    raise files.FileError(f'{name}: fields must be {sorted(_ENTRY_FIELDS)}, got '
+                          f'{sorted(entry)}.')
+  checked = {key: _check_value(entry[key], ROW_SCHEMA[key], f'{name}: {key}')
+             for key in _ENTRY_FIELDS}
+  problem = checked['problem']
+  fields = {'kind', 'cells', 'seeds', 'ranking'}
+  if set(problem) != fields:
+    raise files.FileError(f'{name}: problem must have the fields '
+                          f'{sorted(fields)}, got {sorted(problem)}.')
+  for key in ('cells', 'seeds'):
+    if not isinstance(problem[key], list) or not problem[key]:
+      raise files.FileError(f'{name}: problem: {key} must be a list of at least '
+                            f'one, got {problem[key]!r}.')
+  for problem in expected_problems(checked):
+    _check_problem(problem, f'{name}: problem')
   return checked
+
+
+def expected_problems(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """The problems of a manifest entry, as rows have them, without facts."""
+  problem = entry['problem']
+  return [{'kind': problem['kind'], 'seed': seed, 'cell': cell,
+           'ranking': problem['ranking'], 'facts': {}}
+          for cell in problem['cells'] for seed in problem['seeds']]
+
+
+def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+  """Sorts rows the same way on every machine, whatever the files' order."""
+  problem = row['problem']
+  return (row['agent_id'], problem['kind'], canonical_text(problem['ranking']),
+          tuple((0, value, '') if isinstance(value, (int, float)) else
+                (1, 0, str(value)) for value in problem['cell'].values()),
+          problem['seed'], *(str(row[key]) for key in PROTOCOL_FIELDS),
+          row.get('dtype', ''), row.get('row_id', ''))

@@ -59,7 +59,7 @@ class ResultsStore:
     """Opens the folder for reading.
 
     Raises:
-      StoreError: the folder is missing, is no results store, or has another
+      FileError: the folder is missing, is no results store, or has another
         schema version.
     """
     self.results_dir = pathlib.Path(results_dir)
@@ -69,30 +69,30 @@ class ResultsStore:
       if not self.results_dir.is_dir():
         what = 'is no folder' if self.results_dir.exists() else (
             'does not exist')
-        raise files.StoreError(
+        raise files.FileError(
             f'results_dir {str(results_dir)!r} {what}: give the '
             'folder that a sweep has written to.')
       text = (self.results_dir / 'STORE.json').read_bytes()
     except FileNotFoundError:
-      raise files.StoreError(
+      raise files.FileError(
           f'results_dir {str(results_dir)!r} is no results store of {schema.PROJECT}: '
           'it has no STORE.json.') from None
     except OSError as error:
-      raise files.StoreError(f'cannot read results_dir {str(results_dir)!r}: '
+      raise files.FileError(f'cannot read results_dir {str(results_dir)!r}: '
                        f'{error.strerror}.') from error
     try:
       header = _parse(text)
       project, version = header['project'], header['schema_version']
     except (ValueError, KeyError) as error:
-      raise files.StoreError(
+      raise files.FileError(
           f'{self.results_dir / "STORE.json"} is damaged: a store '
           f'of {schema.PROJECT} holds its project and schema_version '
           'there.') from error
     if project != schema.PROJECT:
-      raise files.StoreError(f'results_dir {str(results_dir)!r} is a store of '
+      raise files.FileError(f'results_dir {str(results_dir)!r} is a store of '
                        f'{project!r}, not of {schema.PROJECT!r}.')
     if version != schema.SCHEMA_VERSION:
-      raise files.StoreError(
+      raise files.FileError(
           f'results_dir {str(results_dir)!r} has schema_version {version}, '
           f'this program reads and writes {schema.SCHEMA_VERSION}: use another '
           'folder, or the version of the program that wrote it.')
@@ -101,10 +101,10 @@ class ResultsStore:
     """Where the rows of a unit are, or would be.
 
     Raises:
-      StoreError: run_id cannot be the name of a file.
+      FileError: run_id cannot be the name of a file.
     """
     if not _RUN_ID.fullmatch(run_id):
-      raise files.StoreError(
+      raise files.FileError(
           f'run_id must be 1 to 200 letters, digits or ._,=+- and begin with a '
           f'letter or digit, got {run_id!r}.')
     return self._units / f'{run_id}.json'
@@ -124,29 +124,29 @@ class ResultsStore:
       The file.
 
     Raises:
-      StoreError: a row is not as the schema says or of another unit, a row_id
+      FileError: a row is not as the schema says or of another unit, a row_id
         is there twice, rows would be lost, the existing file is damaged, or
         the disk refuses.
     """
     path = self.unit_path(run_id)
     if not rows:
-      raise files.StoreError(f'unit {run_id}: rows must not be empty.')
+      raise files.FileError(f'unit {run_id}: rows must not be empty.')
     checked = [schema.check_row(row, f'unit {run_id}, row {i}')
                for i, row in enumerate(rows)]
     row_ids = [row['row_id'] for row in checked]
     for row in checked:
       if row['run_id'] != run_id:
-        raise files.StoreError(f'unit {run_id}: row {row["row_id"]} has run_id '
+        raise files.FileError(f'unit {run_id}: row {row["row_id"]} has run_id '
                          f'{row["run_id"]!r}.')
       if row_ids.count(row['row_id']) > 1:
-        raise files.StoreError(
+        raise files.FileError(
             f'unit {run_id}: row_id {row["row_id"]} is there '
             f'{row_ids.count(row["row_id"])} times.')
     if path.exists():
       lost = sorted({row['row_id'] for row in _read_unit(path).rows}
                     - set(row_ids))
       if lost:
-        raise files.StoreError(
+        raise files.FileError(
             f'unit {run_id}: {path} already holds {len(lost)} rows that the '
             f'new one lacks, the first is {lost[0]}; a run_id must stand for '
             'one set of rows.')
@@ -166,7 +166,7 @@ class ResultsStore:
     """All units, in the order of their file names.
 
     Raises:
-      StoreError: a file is damaged; it says which and what to do.
+      FileError: a file is damaged; it says which and what to do.
     """
     return [_read_unit(path) for path in _json_files(self._units)]
 
@@ -174,7 +174,7 @@ class ResultsStore:
     """All rows, each row_id once, in the order of `merge_units`.
 
     Raises:
-      StoreError: a file is damaged, or two files contradict each other.
+      FileError: a file is damaged, or two files contradict each other.
     """
     return merge_units(self.read_units())
 
@@ -186,7 +186,7 @@ class ResultsStore:
     unless `retry_failed`.
 
     Raises:
-      StoreError: as in `read_rows`.
+      FileError: as in `read_rows`.
     """
     return {row['row_id']: row['status'] for row in self.read_rows()
             if not (retry_failed and row['status'] == 'failed')}
@@ -199,20 +199,19 @@ class ResultsStore:
     array write the same file.
 
     Args:
-      entries: one per agent setting and (input_dim, data_ratio): agent,
-        agent_id, agent_config, input_dim, data_ratio, noise_stds (list),
-        seeds (list), and PROTOCOL_FIELDS.
+      entries: one per agent setting, ranking and selection, as
+        `schema.check_entry` describes it.
 
     Returns:
       The file.
 
     Raises:
-      StoreError: an entry is not like that, or the disk refuses.
+      FileError: an entry is not like that, or the disk refuses.
     """
     checked = [schema.check_entry(entry, f'manifest entry {i}')
                for i, entry in enumerate(entries)]
     if not checked:
-      raise files.StoreError(
+      raise files.FileError(
           'a manifest must have at least one entry, got none.')
     checked.sort(key=schema.canonical_text)
     document = {
@@ -229,24 +228,21 @@ class ResultsStore:
     """What all sweeps of this folder together expect.
 
     Returns:
-      One dict per expected row, each once, sorted: agent, agent_id,
-      agent_config, input_dim, data_ratio, noise_std, seed, and the fields of
-      PROTOCOL_FIELDS. num_enn_samples is what the sweep asked for; the rows of
-      an enumerated agent have None there.
+      One dict per expected row, each once, sorted: the fields of a manifest
+      entry, with the problem as rows have it, without facts. num_enn_samples
+      is what the sweep asked for; the rows of an enumerated agent have None
+      there.
 
     Raises:
-      StoreError: a manifest is damaged.
+      FileError: a manifest is damaged.
     """
     expected = {}
     for path in _json_files(self._manifests):
       for entry in _read_manifest(path):
-        for noise_std in entry['noise_stds']:
-          for seed in entry['seeds']:
-            row = {key: entry[key] for key in schema.MANIFEST_FIELDS
-                   if key not in ('noise_stds', 'seeds')}
-            row.update(noise_std=noise_std, seed=seed)
-            expected[schema.canonical_text(row)] = row
-    return sorted(expected.values(), key=_reading_order)
+        for problem in schema.expected_problems(entry):
+          row = {**entry, 'problem': problem}
+          expected[schema.canonical_text(row)] = row
+    return sorted(expected.values(), key=schema.reading_order)
 
 
 def open_store(results_dir: files.PathLike,
@@ -262,7 +258,7 @@ def open_store(results_dir: files.PathLike,
     The store.
 
   Raises:
-    StoreError: the folder is missing (and not `create`), cannot be written
+    FileError: the folder is missing (and not `create`), cannot be written
       to, has another schema version, or holds things but is no store.
   """
   if create:
@@ -274,7 +270,7 @@ def open_store(results_dir: files.PathLike,
       found = sorted(p.name for p in folder.iterdir()
                      if not p.name.startswith('.'))
       if found and not header.exists():
-        raise files.StoreError(
+        raise files.FileError(
             f'results_dir {str(results_dir)!r} is not empty and no results '
             f'store of {schema.PROJECT} (it has {", ".join(found[:3])} and no '
             'STORE.json): give an empty or a new folder.')
@@ -302,7 +298,7 @@ def merge_units(units: Iterable[Unit]) -> list[schema.Row]:
     Rows sorted by agent_id, problem, protocol and row_id.
 
   Raises:
-    StoreError: two files give different values for one row_id; both are named.
+    FileError: two files give different values for one row_id; both are named.
   """
   merged: dict[str, tuple[pathlib.Path, schema.Row]] = {}
   for unit in sorted(units, key=lambda unit: (unit.path.name, str(unit.path))):
@@ -320,18 +316,11 @@ def merge_units(units: Iterable[Unit]) -> list[schema.Row]:
       for key in schema.ROW_SCHEMA:
         if key not in (*schema.TIMING_FIELDS, 'run_id', 'message') and (
             not schema.same_value(known[key], row[key])):
-          raise files.StoreError(
+          raise files.FileError(
               f'row {row_id} ({row["agent_id"]} on {row["problem_id"]}) has '
               f'{key} {known[key]!r} in {path} and {row[key]!r} in '
               f'{unit.path}: delete the file that is wrong.')
-  return sorted((row for _, row in merged.values()), key=_reading_order)
-
-
-def _reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-  """Sorts rows the same way on every machine, whatever the files' order."""
-  return (row['agent_id'], *(row[key] for key in schema.PROBLEM_FIELDS),
-          *(str(row[key]) for key in schema.PROTOCOL_FIELDS),
-          row.get('row_id', ''))
+  return sorted((row for _, row in merged.values()), key=schema.reading_order)
 
 
 def _json_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -355,16 +344,16 @@ def _read_document(path: pathlib.Path) -> dict[str, Any]:
 
   Raises:
     ValueError: it is not strict JSON, or lacks what all files have.
-    StoreError: it cannot be opened, or has another schema version.
+    FileError: it cannot be opened, or has another schema version.
   """
   try:
     content = path.read_bytes()
   except OSError as error:
-    raise files.StoreError(f'cannot read {path}: {error.strerror}.') from error
+    raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
   document = _parse(content)
   version = document.get('schema_version')
   if isinstance(version, int) and version != schema.SCHEMA_VERSION:
-    raise files.StoreError(f'{path} has schema_version {version}, this program '
+    raise files.FileError(f'{path} has schema_version {version}, this program '
                      f'reads {schema.SCHEMA_VERSION}.')
   if version != schema.SCHEMA_VERSION or document.get(
       'project') != schema.PROJECT:
@@ -385,7 +374,7 @@ def _read_unit(path: pathlib.Path) -> Unit:
       raise ValueError(f'it is the unit {document["run_id"]!r}')
     rows = [schema.check_row(schema.decode(row), f'row {i}')
             for i, row in enumerate(document['rows'])]
-  except files.StoreError as error:
+  except files.FileError as error:
     if str(path) in str(error):
       raise
     raise _damaged(path, error) from error
@@ -394,8 +383,8 @@ def _read_unit(path: pathlib.Path) -> Unit:
   return Unit(path, document['run_id'], rows)
 
 
-def _damaged(path: pathlib.Path, reason: Exception) -> files.StoreError:
-  return files.StoreError(
+def _damaged(path: pathlib.Path, reason: Exception) -> files.FileError:
+  return files.FileError(
       f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
       'sweep again: only this unit is computed again.')
 
@@ -408,13 +397,13 @@ def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
       raise ValueError('its content does not match its name')
     return [schema.check_entry(entry, f'entry {i}')
             for i, entry in enumerate(document['entries'])]
-  except files.StoreError as error:
+  except files.FileError as error:
     if str(path) in str(error):
       raise
     reason = error
   except (ValueError, KeyError) as error:
     reason = error
-  raise files.StoreError(
+  raise files.FileError(
       f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
       'sweep again: it is written anew and nothing is computed again.'
   ) from reason

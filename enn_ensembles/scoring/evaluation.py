@@ -63,7 +63,7 @@ def _predict_problem(agent: loop.NetworkAgent, params: base.Params,
   """
   # No network depends on T or the noise level; the loss does.
   network = agent.make_network(
-      base.PriorKnowledge(input_dim=x.shape[1], num_train=0, noise_std=0.))
+      base.PriorKnowledge(x.shape[1:], 0, base.Gaussian(0.)))
   if num_draws is None:
     out, _ = base.apply_indices(network, params, state, x, None)
     return base.get_predictions(out)[..., 0]
@@ -96,7 +96,7 @@ def num_index_draws(agent: loop.NetworkAgent, input_dim: int,
   """Draws of the index to evaluate with; None means every member once."""
   if enumerate_indices:
     network = agent.make_network(
-        base.PriorKnowledge(input_dim, num_train=0, noise_std=0.))
+        base.PriorKnowledge((input_dim,), 0, base.Gaussian(0.)))
     if base.get_support(network.indexer) is not None:
       return None
   return num_enn_samples

@@ -133,7 +133,8 @@ def _prepare(agent: NetworkAgent, x: base.Array, y: base.Array,
              ) -> tuple[tuple, tuple, Callable]:
   """What `lax.scan` needs to train on one problem: carry, inputs and step."""
   num_train, input_dim = x.shape
-  prior = base.PriorKnowledge(input_dim, num_train, noise_std)
+  prior = base.PriorKnowledge((input_dim,), num_train,
+                              base.Gaussian(noise_std))
   network, loss = agent.make_network(prior), agent.make_loss(prior)
   fold_in = functools.partial(jax.random.fold_in, key)
 

@@ -146,12 +146,12 @@ def make_regression_loss(noise_std: Any = 0., *,
       data = (batch.x, batch.y, context[rows] if with_noise else ())
       # What all blocks need of the network is computed once and differentiated
       # once: it stands beside the parameters.
-      images = base.get_images(network, params, state, batch.x)
+      shared = base.get_shared(network, params, state, batch.x)
 
       def block_loss(params_and_images, data, block):
-        params, images = params_and_images
+        params, shared = params_and_images
         x, targets, features = data
-        out, _ = base.apply_indices(network, params, state, x, block, images)
+        out, _ = base.apply_indices(network, params, state, x, block, shared)
         if with_noise:
           targets = targets + target_noise(network.indexer, features, block)
         error = base.get_predictions(out)[..., 0] - targets.T
@@ -161,7 +161,7 @@ def make_regression_loss(noise_std: Any = 0., *,
                        if num_index_samples % n == 0)
       blocks = jax.tree.map(
           lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
-      value = mean_over_blocks(block_loss, (params, images), data, blocks)
+      value = mean_over_blocks(block_loss, (params, shared), data, blocks)
       return value, (state, {})
     targets, indices = context[rows], None
     if num_index_samples is not None:

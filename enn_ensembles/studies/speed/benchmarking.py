@@ -386,8 +386,8 @@ def _choose_plain_steps(flops: float, options: BenchmarkOptions) -> int:
 def step_flops(agent: loop.NetworkAgent, unit: sweeps.WorkUnit) -> float:
   """Floating-point operations of a training step of one problem, as trained."""
   dtype = jnp.dtype(unit.dtype)
-  prior = base.PriorKnowledge(unit.input_dim, unit.num_train,
-                              unit.noise_stds[0])
+  prior = base.PriorKnowledge((unit.input_dim,), unit.num_train,
+                              base.Gaussian(unit.noise_stds[0]))
   network, loss = agent.make_network(prior), agent.make_loss(prior)
 
   def step(params, state, context, batch, key):

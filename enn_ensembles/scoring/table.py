@@ -1,0 +1,118 @@
+"""The one table of all scores: what each means, its unit, what is better.
+
+A problem gives the scores of its score set (`base.Problem.score_set`). Rows,
+tables, comparisons, pictures and selections take a score by its name and read
+here what it is: a new score is a function that computes it and one entry here.
+Nothing here imports jax, since reports are made without it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+DIRECTIONS = ('lower', 'higher', 'none')
+
+
+class Score(NamedTuple):
+  """What a score is.
+
+  Attributes:
+    score_sets: the score sets that it belongs to.
+    direction: 'lower' or 'higher' is better, or 'none' for what describes.
+    unit: 'nats', 'share', 's', or '1' for a pure number.
+    label: a short name for headers and axes.
+    meaning: a sentence for readers who do not know it.
+    required: whether every scored row of its score sets has it.
+    floor: the score that says what a perfect agent scores with as many samples.
+    may_be_infinite: whether a row may hold inf there and still be 'ok'.
+    positive: whether it is never negative, so that ratios and logarithms of it
+      make sense.
+  """
+  score_sets: tuple[str, ...]
+  direction: str
+  unit: str
+  label: str
+  meaning: str
+  required: bool = False
+  floor: str | None = None
+  may_be_infinite: bool = False
+  positive: bool = True
+
+
+class ScoreSet(NamedTuple):
+  """The scores of one kind of problem.
+
+  Attributes:
+    headline: the score that a board ranks by unless it is told otherwise.
+    meaning: a sentence.
+  """
+  headline: str
+  meaning: str
+
+
+SCORE_SETS: Mapping[str, ScoreSet] = {
+    'nngp': ScoreSet(
+        'kl_estimate', 'Regression on data of an infinitely wide network, '
+        'against the exact posterior of its function.'),
+    'classification': ScoreSet(
+        'nll', 'Classification of real data, against held-out labels.'),
+}
+
+_NNGP = ('nngp',)
+
+SCORES: Mapping[str, Score] = {
+    'kl_estimate': Score(
+        _NNGP, 'lower', 'nats', 'KL', 'mean over test points of '
+        'KL(exact posterior || agent), Gaussians with the means and stds of '
+        'both', required=True, floor='kl_floor'),
+    'kl_reverse': Score(
+        _NNGP, 'lower', 'nats', 'reverse KL', 'mean over test points of '
+        'KL(agent || exact posterior), eq. 2 of the Layer Ensembles paper',
+        required=True),
+    'mean_error': Score(
+        _NNGP, 'lower', '1', 'mean error', 'mean relative error of the mean',
+        required=True),
+    'std_error': Score(
+        _NNGP, 'lower', '1', 'std error', 'mean relative error of the std',
+        required=True),
+    'mean_rmse': Score(
+        _NNGP, 'lower', '1', 'RMSE of the mean', 'root mean squared error of '
+        'the mean against the posterior mean', required=True),
+    'std_ratio': Score(
+        _NNGP, 'none', '1', 'std ratio', 'mean ratio of the std to the '
+        "posterior's; 1 is right", required=True),
+    'kl_floor': Score(
+        _NNGP, 'none', 'nats', 'floor', 'expected KL of as many independent '
+        'draws of the exact posterior', required=True, may_be_infinite=True),
+}
+
+
+def check_score(name: str, score_set: str | None = None) -> Score:
+  """The entry of a score.
+
+  Args:
+    name: of the score.
+    score_set: it must belong to this one; None for any.
+
+  Raises:
+    ValueError: there is no such score, or not in this set.
+  """
+  known = [key for key, score in SCORES.items()
+           if score_set is None or score_set in score.score_sets]
+  if name not in known:
+    where = '' if score_set is None else f' of {score_set} problems'
+    raise ValueError(f'score{where} must be one of {", ".join(known)}; got '
+                     f'{name!r}.')
+  return SCORES[name]
+
+
+def scores_of(score_set: str) -> dict[str, Score]:
+  """The scores of a score set by name, in the order of the table.
+
+  Raises:
+    ValueError: there is no such set.
+  """
+  if score_set not in SCORE_SETS:
+    raise ValueError(f'score_set must be one of {", ".join(SCORE_SETS)}; got '
+                     f'{score_set!r}.')
+  return {name: score for name, score in SCORES.items()
+          if score_set in score.score_sets}
