@@ -1,30 +1,50 @@
-"""Rows made up for the tests of the store and of the leaderboard."""
+"""Rows made up for the tests of the store and of the reports."""
 
 from enn_ensembles import results
 
+_SCORES = {'kl_reverse': 0.25, 'mean_error': 0.1, 'std_error': 0.2,
+           'mean_rmse': 0.3, 'std_ratio': 0.9, 'kl_floor': 0.175}
+_CELL = ('input_dim', 'data_ratio', 'noise_std')
+_RANKING = ('reference', 'kernel')
 
-def make_row(kl=0.5, agent_id='ensemble-K10', seed=0, input_dim=10,
+
+def make_row(kl=0.5, agent='ensemble-K10', seed=0, input_dim=10,
              data_ratio=1., noise_std=0.1, **fields):
-  """A valid row; `kl` None makes it failed, `fields` replace anything."""
-  problem_id = f'D{input_dim}_l{data_ratio:g}_e{noise_std:g}_s{seed}_bayes'
-  score = lambda value: None if kl is None else value
+  """A valid row of an NNGP problem.
+
+  Args:
+    kl: kl_estimate; None makes the row failed.
+    agent: name of the agent setting; what stands before '-' is the agent.
+    seed: of the problem, like the three that follow.
+    input_dim: as above.
+    data_ratio: as above.
+    noise_std: as above.
+    **fields: replace anything: fields of the row, scores, `reference` and
+      `kernel`.
+  """
+  ranking = {'reference': 'bayes', 'kernel': 'relu2'}
+  ranking.update({key: fields.pop(key) for key in _RANKING if key in fields})
+  known = set(results.ROW_SCHEMA)
+  scores = {'kl_estimate': kl, **_SCORES}
+  scores.update({key: fields.pop(key) for key in list(fields)
+                 if key not in known})
+  problem_id = (f'D{input_dim}_l{data_ratio:g}_e{noise_std:g}_s{seed}_'
+                f'{ranking["reference"]}')
   row = {
       'schema_version': results.SCHEMA_VERSION,
-      'run_id': f'{agent_id}-D{input_dim}_l{data_ratio:g}',
-      'agent': agent_id.split('-')[0],
-      'agent_id': agent_id,
-      'agent_config': {
-          'num_ensemble': 10,
-          'hidden_sizes': [50, 50]
-      },
+      'run_id': f'{agent}-D{input_dim}_l{data_ratio:g}',
+      'agent': agent.split('-')[0].split(',')[0],
+      'agent_id': f'id-of-{agent}',
+      'agent_label': agent,
+      'agent_config': {'num_ensemble': 10, 'hidden_sizes': [50, 50]},
       'problem_id': problem_id,
-      'input_dim': input_dim,
-      'data_ratio': data_ratio,
-      'noise_std': noise_std,
-      'seed': seed,
-      'reference': 'bayes',
-      'kernel': 'relu2',
-      'num_train': int(input_dim * data_ratio),
+      'problem': {
+          'kind': 'nngp', 'seed': seed,
+          'cell': {'input_dim': input_dim, 'data_ratio': data_ratio,
+                   'noise_std': noise_std},
+          'ranking': ranking,
+          'facts': {'num_train': int(input_dim * data_ratio)}},
+      'score_set': 'nngp',
       'num_enn_samples': None,
       'enumerate_indices': True,
       'num_samples_used': 10,
@@ -32,39 +52,49 @@ def make_row(kl=0.5, agent_id='ensemble-K10', seed=0, input_dim=10,
       'dtype': 'float32',
       'status': 'failed' if kl is None else 'ok',
       'message': 'it broke' if kl is None else '',
-      'kl_estimate': kl,
-      'kl_reverse': score(0.25),
-      'mean_error': score(0.1),
-      'std_error': score(0.2),
-      'mean_rmse': score(0.3),
-      'std_ratio': score(0.9),
-      'kl_floor': 0.175,
-      'path': None,
+      'scores': None if kl is None else scores,
+      'curve': None,
       'num_params': 1000,
       'train_seconds': 0.5,
-      'rank_seconds': None,
       'evaluate_seconds': 0.1,
+      'rank_seconds': None,
       'problem_seconds': 0.2,
       'compile_seconds': 3.,
-      'versions': {
-          'jax': '0.10.2',
-          'numpy': '2.4.6'
-      },
+      'versions': {'jax': '0.10.2', 'numpy': '2.4.6'},
       'device': 'cpu',
+      'numerics': {'instruction_set': 'avx2'},
       'created': '2026-01-02T03:04:05Z',
-      **fields
+      **fields,
   }
   protocol = '-'.join(str(row[key]) for key in results.PROTOCOL_FIELDS)
-  row.setdefault('row_id', f'{agent_id}-{problem_id}-{protocol}')
+  row.setdefault('row_id', f'{agent}-{problem_id}-{protocol}')
   return row
 
 
-def make_entry(agent_id='ensemble-K10', input_dim=10, data_ratio=1.,
+def make_entry(agent='ensemble-K10', input_dim=10, data_ratio=1.,
                noise_stds=(0.1,), seeds=(0, 1, 2), **fields):
   """A manifest entry that expects the rows of `make_row`."""
-  row = make_row(agent_id=agent_id)
+  row = make_row(agent=agent)
+  cells = [{'input_dim': input_dim, 'data_ratio': data_ratio,
+            'noise_std': noise_std} for noise_std in noise_stds]
   return {
-      **{key: row[key] for key in ('agent', 'agent_id', 'agent_config',
+      **{key: row[key] for key in ('agent', 'agent_id', 'agent_label',
+                                   'agent_config', 'score_set',
                                    *results.PROTOCOL_FIELDS)},
-      'input_dim': input_dim, 'data_ratio': data_ratio,
-      'noise_stds': list(noise_stds), 'seeds': list(seeds), **fields}
+      'problem': {'kind': 'nngp', 'cells': cells, 'seeds': list(seeds),
+                  'ranking': row['problem']['ranking']},
+      **fields}
+
+
+def make_image_row(nll=0.5, agent='ensemble-K10', seed=0, dataset='digits',
+                   **fields):
+  """A valid row of another kind of problem: classification of pictures."""
+  row = make_row(agent=agent, seed=seed, **fields)
+  scores = None if nll is None else {'nll': nll}
+  return {**row, 'problem_id': f'{dataset}_s{seed}',
+          'row_id': f'{agent}-{dataset}-{seed}',
+          'problem': {'kind': 'images', 'seed': seed,
+                      'cell': {'dataset': dataset}, 'ranking': {},
+                      'facts': {}},
+          'score_set': 'classification', 'scores': scores,
+          'status': 'failed' if nll is None else 'ok'}

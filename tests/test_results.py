@@ -19,6 +19,7 @@ import pytest
 
 from enn_ensembles import results
 from enn_ensembles.machine import files
+from enn_ensembles.results import schema
 
 make_row = example_rows.make_row
 make_entry = example_rows.make_entry
@@ -42,19 +43,31 @@ def fixture_store(tmp_path):
 
 
 def test_schema_has_the_fields_that_the_groups_name():
-  groups = (results.SCORE_FIELDS + results.TIMING_FIELDS
-            + results.PROBLEM_FIELDS + results.PROTOCOL_FIELDS)
+  groups = results.TIMING_FIELDS + results.PROTOCOL_FIELDS
   assert set(groups) <= set(results.ROW_SCHEMA)
   assert all(field.meaning for field in results.ROW_SCHEMA.values())
 
 
+def _with_problem(**fields):
+  return {'problem': {**make_row()['problem'], **fields}}
+
+
+def _with_scores(**fields):
+  return {'scores': {**make_row()['scores'], **fields}}
+
+
 @pytest.mark.parametrize('fields, message', [
-    ({'seed': '0'}, "seed must be of type int, got '0' (str)"),
-    ({'seed': True}, 'seed must be of type int, got True (bool)'),
-    ({'seed': 0.}, 'seed must be of type int, got 0.0 (float)'),
-    ({'seed': None}, 'seed must be of type int, got None'),
-    ({'noise_std': 'NaN'}, "noise_std must be of type float, got 'NaN' (str)"),
-    ({'noise_std': False}, 'noise_std must be of type float, got False (bool)'),
+    (_with_problem(seed='0'), "seed must be of type int, got '0' (str)"),
+    (_with_problem(seed=True), 'seed must be of type int, got True (bool)'),
+    (_with_problem(seed=0.), 'seed must be of type int, got 0.0 (float)'),
+    (_with_problem(seed=None), 'seed must be of type int, got None'),
+    (_with_problem(cell={'noise_std': [1]}),
+     "cell must hold numbers and texts by name, got {'noise_std': [1]}"),
+    ({'problem': {'seed': 0}}, "must have the fields ('kind', 'seed', 'cell'"),
+    ({'train_seconds': 'NaN'},
+     "train_seconds must be of type float, got 'NaN' (str)"),
+    ({'train_seconds': False},
+     'train_seconds must be of type float, got False (bool)'),
     ({'agent': 3}, 'agent must be of type str, got 3 (int)'),
     ({'enumerate_indices': 1},
      'enumerate_indices must be of type bool, got 1 (int)'),
@@ -62,19 +75,23 @@ def test_schema_has_the_fields_that_the_groups_name():
      'agent_config must be of type dict, got [1] (list)'),
     ({'agent_config': {'a': math.nan}}, 'agent_config cannot be stored'),
     ({'agent_config': {'a': np.zeros(2)}}, 'agent_config cannot be stored'),
-    ({'reference': 'exact'},
-     "reference must be one of ['bayes', 'enn2021'], got 'exact'"),
+    ({'score_set': 'beauty'}, "score_set must be one of ['nngp', "),
     ({'status': 'fine'},
      "status must be one of ['ok', 'diverged', 'failed'], got 'fine'"),
-    ({'schema_version': 1}, 'schema_version must be 3, got 1'),
+    ({'schema_version': 1}, 'schema_version must be 4, got 1'),
     ({'kl': 1.}, "unknown fields ['kl']"),
-    ({'kl_estimate': math.inf},
+    (_with_scores(kl=1.), "must be those of nngp; unknown ['kl']"),
+    ({'scores': {'kl_estimate': 1.}}, "missing ['kl_reverse', "),
+    ({'scores': [1.]}, 'must be scores by name, got [1.0]'),
+    (_with_scores(kl_estimate=math.inf),
      'kl_estimate must be finite where status is ok, got inf'),
-    ({'kl_reverse': None},
-     'kl_reverse must be None if and only if status is failed, got None'),
-    ({'status': 'failed'},
-     'kl_estimate must be None if and only if status is failed, got 0.5'),
-    ({'kl_floor': None}, 'kl_floor must not be None where status is ok'),
+    (_with_scores(kl_floor=-math.inf),
+     'kl_floor must be finite where status is ok, got -inf'),
+    (_with_scores(kl_reverse=None),
+     'kl_reverse must be of type float, got None'),
+    ({'scores': None},
+     'must be None if and only if status is failed, got None'),
+    ({'status': 'failed'}, 'must be None if and only if status is failed, got'),
 ])
 def test_bad_row_is_refused_and_named(fields, message):
   with pytest.raises(files.FileError, match=re.escape(message)):
@@ -83,20 +100,25 @@ def test_bad_row_is_refused_and_named(fields, message):
     results.check_row({**make_row(), **fields}, 'row 3')
 
 
+def test_an_infinite_floor_is_a_score():
+  row = make_row(kl_floor=math.inf)
+  assert results.check_row(row)['scores']['kl_floor'] == math.inf
+
+
 def test_missing_field_is_refused():
   row = make_row()
-  del row['kl_floor']
-  with pytest.raises(files.FileError, match=r"missing fields \['kl_floor'"):
+  del row['numerics']
+  with pytest.raises(files.FileError, match=r"missing fields \['numerics'"):
     results.check_row(row)
 
 
 def test_numpy_scalars_become_python_numbers():
   row = results.check_row(make_row(
-      kl=np.float32(0.1), seed=np.int64(3), enumerate_indices=np.bool_(True),
+      np.float32(0.1), num_params=np.int64(3), enumerate_indices=np.bool_(True),
       agent_config={'sizes': (1, 2)}))
-  assert type(row['kl_estimate']) is float
-  assert row['kl_estimate'] == float(np.float32(0.1))
-  assert type(row['seed']) is int
+  assert type(row['scores']['kl_estimate']) is float
+  assert row['scores']['kl_estimate'] == float(np.float32(0.1))
+  assert type(row['num_params']) is int
   assert row['enumerate_indices'] is True
   assert row['agent_config'] == {'sizes': [1, 2]}
 
@@ -136,7 +158,7 @@ def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize('create', [False, True])
 @pytest.mark.parametrize('text, message', [
     ('{"project": "enn_ensembles", "schema_version": 7}',
-     'has schema_version 7, this program reads and writes 3'),
+     'has schema_version 7, this program reads 3 and 4'),
     ('{"project": "other", "schema_version": 1}', "is a store of 'other'"),
     ('{"schema_version": 1}', 'STORE.json is damaged'),
     ('{"project": ', 'STORE.json is damaged'),
@@ -199,7 +221,7 @@ def test_unit_comes_back_as_it_was_written(store):
   assert (unit.path, unit.run_id) == (path, run_id)
   # repr tells nan, inf and every last digit; == would not know nan.
   assert repr(unit.rows) == repr([results.check_row(row) for row in rows])
-  assert unit.rows[0]['kl_estimate'] == 0.1 + 0.2
+  assert unit.rows[0]['scores']['kl_estimate'] == 0.1 + 0.2
   assert [row['status'] for row in unit.rows] == ['ok', 'diverged', 'failed']
 
 
@@ -208,8 +230,8 @@ def test_unit_is_strict_json(store):
   def refuse(constant):
     raise AssertionError(constant)
   document = json.loads(path.read_text(), parse_constant=refuse)
-  assert document['rows'][1]['kl_estimate'] == 'Infinity'
-  assert document['rows'][1]['kl_reverse'] == 'NaN'
+  scores = document['rows'][1]['scores']
+  assert (scores['kl_estimate'], scores['kl_reverse']) == ('Infinity', 'NaN')
 
 
 def test_text_that_looks_like_a_number_stays_text(store):
@@ -239,7 +261,7 @@ def test_bad_units_are_refused_and_nothing_is_written(store):
       ([], 'rows must not be empty'),
       ([make_row(run_id='other')], "has run_id 'other'"),
       ([rows[0], rows[0]], 'is there 2 times'),
-      ([rows[0], make_row(seed='1')], 'row 1: seed must be')):
+      ([rows[0], make_row(seed='1')], 'row 1: problem: seed must be')):
     with pytest.raises(files.FileError, match=message):
       store.write_unit(run_id, bad)
   assert not list((store.results_dir / 'units').iterdir())
@@ -250,7 +272,7 @@ def test_writing_again_replaces_but_never_loses_rows(store):
   store.write_unit(run_id, rows)
   again = rows[:2] + [make_row(0.7, seed=2)]
   store.write_unit(run_id, again)
-  assert store.read_rows()[2]['kl_estimate'] == 0.7
+  assert store.read_rows()[2]['scores']['kl_estimate'] == 0.7
   with pytest.raises(files.FileError, match='already holds 1 rows'):
     store.write_unit(run_id, rows[:2])
   assert len(store.read_rows()) == 3
@@ -263,7 +285,7 @@ def _edit(path, change):
 
 
 def _set_score(document):
-  document['rows'][0]['kl_estimate'] = 0.29
+  document['rows'][0]['scores']['kl_estimate'] = 0.29
 
 
 @pytest.mark.parametrize('damage', [
@@ -300,7 +322,7 @@ def test_hand_made_row_with_its_checksum_is_still_checked(store):
   path = store.write_unit(*make_unit())
   def change(document):
     document['rows'][0]['status'] = 'fine'
-    document['sha256'] = results._sha256(document['rows'])
+    document['sha256'] = schema.sha256(document['rows'])
   _edit(path, change)
   with pytest.raises(files.FileError, match='damaged .*status must be one'):
     store.read_rows()
@@ -316,10 +338,10 @@ def test_unit_of_another_version_is_not_called_damaged(store):
 
 def test_reformatted_unit_is_still_good(store):
   path = store.write_unit(*make_unit())
-  before = repr(store.read_rows())
+  before = json.dumps(store.read_rows(), sort_keys=True)
   path.write_text(json.dumps(json.loads(path.read_text()), indent=7,
                              sort_keys=True))
-  assert repr(store.read_rows()) == before
+  assert json.dumps(store.read_rows(), sort_keys=True) == before
 
 
 def test_stale_temporary_and_foreign_files_are_ignored(store):
@@ -346,8 +368,8 @@ def test_done_rows(store):
 
 
 def test_rows_are_sorted_whatever_the_files(tmp_path):
-  rows = [make_row(0.5, agent_id=agent_id, seed=seed, input_dim=dim)
-          for agent_id in ('map', 'bbb') for dim in (100, 10)
+  rows = [make_row(0.5, agent, seed=seed, input_dim=dim)
+          for agent in ('map', 'bbb') for dim in (100, 10)
           for seed in (10, 9)]
   read = []
   for name in ('a', 'b'):
@@ -356,8 +378,8 @@ def test_rows_are_sorted_whatever_the_files(tmp_path):
       store.write_unit(f'unit{i}', [{**row, 'run_id': f'unit{i}'}])
     read.append([row['row_id'] for row in store.read_rows()])
   assert read[0] == read[1]
-  assert [(r['agent_id'], r['input_dim'], r['seed'])
-          for r in store.read_rows()] == [
+  assert [(r['agent'], r['problem']['cell']['input_dim'],
+           r['problem']['seed']) for r in store.read_rows()] == [
               (a, d, s) for a in ('bbb', 'map') for d in (10, 100)
               for s in (9, 10)]
 
@@ -377,7 +399,7 @@ def test_contradicting_files_are_both_named_with_their_values(store):
   b = store.write_unit('b', [make_row(0.5000001, run_id='b')])
   with pytest.raises(files.FileError) as error:
     store.read_rows()
-  for part in (str(a), str(b), 'kl_estimate', '0.5 ', '0.5000001'):
+  for part in (str(a), str(b), "'kl_estimate': 0.5,", '0.5000001'):
     assert part in str(error.value)
 
 
@@ -386,7 +408,7 @@ def test_failed_row_gives_way_to_a_score(store, order):
   store.write_unit(order[0], [make_row(None, run_id=order[0])])
   store.write_unit(order[1], [make_row(0.5, run_id=order[1])])
   [row] = store.read_rows()
-  assert (row['status'], row['kl_estimate']) == ('ok', 0.5)
+  assert (row['status'], row['scores']['kl_estimate']) == ('ok', 0.5)
   assert list(store.done_row_ids(retry_failed=True).values()) == ['ok']
 
 
@@ -396,7 +418,7 @@ def test_units_of_two_folders_merge(tmp_path):
     store.write_unit('unit', [make_row(seed=seed, run_id='unit')])
   rows = results.merge_units(
       unit for store in stores for unit in store.read_units())
-  assert [row['seed'] for row in rows] == [0, 1]
+  assert [row['problem']['seed'] for row in rows] == [0, 1]
 
 
 def _write_many(folder, start):
@@ -430,9 +452,9 @@ def test_writer_killed_before_the_rename_leaves_the_old_file(store):
   store.write_unit(run_id, rows)
   code = f'''
 import os, signal
-from enn_ensembles import results
+from enn_ensembles.machine import files
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-results.write_atomically({str(store.unit_path(run_id))!r}, b'new')
+files.write_atomically({str(store.unit_path(run_id))!r}, b'new')
 '''
   root = pathlib.Path(__file__).parents[1]
   done = subprocess.run([sys.executable, '-c', code], cwd=root, check=False)
@@ -514,29 +536,29 @@ def test_a_full_disk_loses_nothing_that_was_written(small_disk):
       store.write_unit(run_id, [make_row(seed=i, run_id=run_id)])
       written.append(i)
   assert len(written) > 5
-  assert [row['seed'] for row in store.read_rows()] == written
+  assert [row['problem']['seed'] for row in store.read_rows()] == written
   # No temporary file, which would keep the disk full.
   assert not [p for p in small_disk.rglob('*') if p.suffix == '.tmp']
   (small_disk / 'results' / 'units' / 'unit0.json').unlink()
   store.write_unit('unit0', [make_row(seed=0, run_id='unit0')])
-  assert [row['seed'] for row in store.read_rows()] == written
+  assert [row['problem']['seed'] for row in store.read_rows()] == written
 
 
 def test_a_process_that_ends_waits_for_a_file(tmp_path):
   # The file is half written when another thread ends the process.
   code = f'''
 import os, threading, time
-from enn_ensembles import results
+from enn_ensembles.machine import files
 replace = os.replace
 os.replace = lambda *a: (writing.set(), time.sleep(0.5), replace(*a))
 writing = threading.Event()
 def end():
   writing.wait()
-  results.finish_writing(30.)
+  files.finish_writing(30.)
   os._exit(75)
 threading.Thread(target=end).start()
 for i in range(100):
-  results.write_atomically({str(tmp_path)!r} + '/file' + str(i), b'content')
+  files.write_atomically({str(tmp_path)!r} + '/file' + str(i), b'content')
 '''
   done = subprocess.run([sys.executable, '-c', code], check=False,
                         cwd=pathlib.Path(__file__).parents[1])
@@ -553,13 +575,13 @@ def test_manifests_give_the_union_of_what_is_expected(store):
   store.write_manifest([make_entry(seeds=(0, 1)), make_entry('map', seeds=[0])])
   store.write_manifest([make_entry(seeds=(1, 2), noise_stds=(0.1, 1.))])
   expected = store.read_manifests()
-  assert [(row['agent_id'], row['noise_std'], row['seed'])
-          for row in expected] == [
+  assert [(row['agent_label'], row['problem']['cell']['noise_std'],
+           row['problem']['seed']) for row in expected] == [
               ('ensemble-K10', 0.1, 0), ('ensemble-K10', 0.1, 1),
               ('ensemble-K10', 0.1, 2), ('ensemble-K10', 1., 1),
               ('ensemble-K10', 1., 2), ('map', 0.1, 0)]
   assert expected[0]['agent_config'] == make_row()['agent_config']
-  assert expected[0]['reference'] == 'bayes'
+  assert expected[0]['problem']['ranking']['reference'] == 'bayes'
 
 
 def test_same_manifest_is_one_file_whatever_the_order(store):
@@ -572,15 +594,18 @@ def test_same_manifest_is_one_file_whatever_the_order(store):
 
 @pytest.mark.parametrize('fields, message', [
     ({'seeds': []}, r'seeds must be a list of at least one, got \[\]'),
-    ({'seeds': [0.5]}, 'seeds must be of type int, got 0.5'),
-    ({'noise_stds': 0.1}, 'noise_stds must be a list'),
-    ({'noise_std': 0.1}, 'fields must be'),
-    ({'reference': 'x'}, 'reference must be one of'),
+    ({'seeds': [0.5]}, 'seed must be of type int, got 0.5'),
+    ({'cells': {'noise_std': 0.1}}, 'cells must be a list'),
+    ({'cells': [{'noise_std': [0.1]}]}, 'cell must hold numbers and texts'),
+    ({'cell': {}}, 'problem must have the fields'),
 ])
 def test_bad_manifest_entry_is_refused(store, fields, message):
-  entry = {**make_entry(), **fields}
+  entry = make_entry()
+  entry = {**entry, 'problem': {**entry['problem'], **fields}}
   with pytest.raises(files.FileError, match=message):
     store.write_manifest([entry])
+  with pytest.raises(files.FileError, match='fields must be'):
+    store.write_manifest([{**make_entry(), 'noise_std': 0.1}])
 
 
 def test_empty_manifest_is_refused(store):
@@ -590,7 +615,8 @@ def test_empty_manifest_is_refused(store):
 
 @pytest.mark.parametrize('damage', [
     lambda path: path.write_text(path.read_text()[:-10]),
-    lambda path: _edit(path, lambda d: d['entries'][0]['seeds'].append(9)),
+    lambda path: _edit(
+        path, lambda d: d['entries'][0]['problem']['seeds'].append(9)),
     lambda path: _edit(path, lambda d: d.pop('entries')),
 ], ids=['truncated', 'edited', 'no_entries'])
 def test_damaged_manifest_is_named_with_what_to_do(store, damage):
@@ -602,30 +628,150 @@ def test_damaged_manifest_is_named_with_what_to_do(store, damage):
   assert 'Delete it and run the sweep again' in str(error.value)
 
 
-def test_store_and_leaderboard_do_not_import_jax():
-  code = ('import sys, enn_ensembles.leaderboard, experiments.cli; '
-          'print(*sorted(m for m in sys.modules if m.split(".")[0] in ("jax", '
-          '"jaxlib", "haiku") or m.startswith("enn_ensembles.")))')
-  root = pathlib.Path(__file__).parents[1]
-  done = subprocess.run([sys.executable, '-c', code], cwd=root, check=True,
-                        capture_output=True, text=True)
-  assert done.stdout.split() == ['enn_ensembles.leaderboard',
-                                 'enn_ensembles.results']
-
-
-def test_path_of_a_row(store):
-  path = {'order': [1, 0], 'kl_estimate': [2., 1.5], 'kl_reverse': [1., 0.1]}
-  row = make_row(path=path)
-  assert results.check_row(row)['path'] == path
+def test_curve_of_a_row(store):
+  curve = {'order': [1, 0], 'kl_estimate': [2., 1.5], 'kl_reverse': [1., 0.1]}
+  row = make_row(curve=curve)
+  assert results.check_row(row)['curve'] == curve
   store.write_unit(row['run_id'], [row])
-  assert store.read_rows()[0]['path'] == path
+  assert store.read_rows()[0]['curve'] == curve
   for wrong, message in (
-      ({'order': [0]}, 'path must have the fields .*where selection is none'),
-      ({**path, 'val_score': [1., 2.]}, 'path must have the fields'),
-      ({**path, 'kl_reverse': [1.]}, 'path must hold lists of one length'),
-      ({**path, 'kl_reverse': 1.}, 'path must hold lists of one length'),
-      ({**path, 'kl_reverse': [1., np.nan]}, 'path cannot be stored as JSON')):
+      ({'order': [0]}, 'curve must have .*where selection is none'),
+      ({**curve, 'val_score': [1., 2.]}, 'curve must have'),
+      ({**curve, 'kl_reverse': [1.]}, 'curve must hold lists of one length'),
+      ({**curve, 'kl_reverse': 1.}, 'curve must hold lists of one length'),
+      ({**curve, 'kl_reverse': [1., np.nan]}, 'curve cannot be stored as JSON')
+  ):
     with pytest.raises(files.FileError, match=message):
-      results.check_row(make_row(path=wrong))
-  with pytest.raises(files.FileError, match="fields .*'val_score'"):
-    results.check_row(make_row(path=path, selection='oracle'))
+      results.check_row(make_row(curve=wrong))
+  with pytest.raises(files.FileError, match="must have .*'val_score'"):
+    results.check_row(make_row(curve=curve, selection='oracle'))
+
+
+# Results of the schema before.
+
+
+def make_old_row(kl=0.5, **fields):
+  """A row of schema 3, as sweeps of that time wrote it."""
+  failed = kl is None
+  row = {
+      'schema_version': 3, 'run_id': 'ensemble-D10_l1_bayes-0123456789',
+      'row_id': f'old-{fields.get("seed", 0)}', 'agent': 'ensemble',
+      'agent_id': 'ensemble,num_ensemble=30',
+      'agent_config': {'num_ensemble': 30, 'hidden_sizes': [50, 50]},
+      'problem_id': f'D10_l1_e0.1_s{fields.get("seed", 0)}_bayes',
+      'input_dim': 10, 'data_ratio': 1., 'noise_std': 0.1, 'seed': 0,
+      'reference': 'bayes', 'kernel': 'relu2', 'num_train': 10,
+      'num_enn_samples': None, 'enumerate_indices': True,
+      'num_samples_used': 30, 'selection': 'none', 'dtype': 'float32',
+      'status': 'failed' if failed else 'ok', 'message': 'x' * failed,
+      'kl_estimate': kl, 'kl_reverse': None if failed else 0.25,
+      'mean_error': None if failed else 0.1,
+      'std_error': None if failed else 0.2,
+      'mean_rmse': None if failed else 0.3,
+      'std_ratio': None if failed else 0.9,
+      'kl_floor': None if failed else 0.04,
+      'path': None if failed else {
+          'order': [1, 0], 'kl_estimate': [2., 1.5], 'kl_reverse': [1., 0.1]},
+      'num_params': 1000, 'train_seconds': 0.5, 'evaluate_seconds': 0.1,
+      'rank_seconds': None, 'problem_seconds': 0.2, 'compile_seconds': 3.,
+      'versions': {'jax': '0.10.2'}, 'device': 'cpu',
+      'created': '2026-01-02T03:04:05Z'}
+  return {**row, **fields}
+
+
+def write_old_store(folder, rows, asked=1000):
+  """A results folder as schema 3 had it, with its checksums and a manifest."""
+  def encoded(row):
+    return {key: 'Infinity' if value == math.inf else value
+            for key, value in row.items()}
+  rows = [encoded(row) for row in rows]
+  (folder / 'units').mkdir(parents=True)
+  (folder / 'manifests').mkdir()
+  head = {'project': 'enn_ensembles', 'schema_version': 3}
+  (folder / 'STORE.json').write_text(json.dumps(head))
+  run_id = rows[0]['run_id']
+  (folder / 'units' / f'{run_id}.json').write_text(json.dumps(
+      {**head, 'run_id': run_id, 'sha256': schema.sha256(rows), 'rows': rows}))
+  entry = {key: rows[0][key] for key in (
+      'agent', 'agent_id', 'agent_config', 'input_dim', 'data_ratio',
+      'reference', 'kernel', 'selection', 'enumerate_indices')}
+  entry.update(noise_stds=[0.1], seeds=[0, 1, 2], num_enn_samples=asked)
+  manifest = {**head, 'entries': [entry]}
+  (folder / 'manifests' / f'{schema.sha256(manifest)[:16]}.json').write_text(
+      json.dumps(manifest))
+  return folder
+
+
+@pytest.fixture(name='old_folder')
+def fixture_old_folder(tmp_path):
+  return write_old_store(tmp_path / 'old', [
+      make_old_row(0.1 + 0.2),
+      make_old_row(1e5, seed=1, kl_floor=math.inf,
+                   problem_id='D10_l1_e0.1_s1_bayes_matrix_free'),
+      make_old_row(None, seed=2)], asked=100)
+
+
+def test_an_old_folder_is_read_as_rows_of_today(old_folder):
+  store = results.open_store(old_folder)
+  first, second, third = store.read_rows()
+  assert results.check_row(first) == first
+  assert first['agent_label'] == 'ensemble,num_ensemble=30'
+  assert re.fullmatch('ensemble-[0-9a-f]{10}', first['agent_id'])
+  assert first['problem'] == {
+      'kind': 'nngp', 'seed': 0,
+      'cell': {'input_dim': 10, 'data_ratio': 1., 'noise_std': 0.1},
+      'ranking': {'reference': 'bayes', 'kernel': 'relu2'},
+      'facts': {'num_train': 10}}
+  assert first['scores'] == {
+      'kl_estimate': 0.1 + 0.2, 'kl_reverse': 0.25, 'mean_error': 0.1,
+      'std_error': 0.2, 'mean_rmse': 0.3, 'std_ratio': 0.9, 'kl_floor': 0.04}
+  assert first['curve'] == make_old_row()['path']
+  # Draws come from the manifest: a sweep that goes on finds its rows done.
+  assert first['row_id'] == results.make_row_id(first, 100)
+  assert first['row_id'] != results.make_row_id(first, 1000)
+  assert second['scores']['kl_floor'] == math.inf
+  assert second['problem']['facts']['solver'] == 'matrix_free'
+  assert (third['status'], third['scores']) == ('failed', None)
+  expected = store.read_manifests()
+  assert [row['problem']['seed'] for row in expected] == [0, 1, 2]
+  assert {row['agent_id'] for row in expected} == {first['agent_id']}
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda d: d['rows'][0].update(kl_estimate=0.2), 'match its checksum'),
+    (lambda d: (d['rows'][0].pop('kl_floor'),
+                d.update(sha256=schema.sha256(d['rows']))),
+     r"missing fields \['kl_floor'\]")])
+def test_a_damaged_old_unit_is_named(old_folder, change, message):
+  _edit(next((old_folder / 'units').iterdir()), change)
+  with pytest.raises(files.FileError, match=f'is damaged .*{message}'):
+    results.open_store(old_folder).read_rows()
+
+
+def test_writers_refuse_an_old_folder_and_name_the_command(old_folder):
+  for write in (
+      lambda: results.open_store(old_folder, create=True),
+      lambda: results.open_store(old_folder).write_unit(*make_unit()),
+      lambda: results.open_store(old_folder).write_manifest([make_entry()])):
+    with pytest.raises(files.FileError) as error:
+      write()
+    assert 'run python -m experiments.convert_results' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_command_converts_a_folder(old_folder, tmp_path):
+  def run(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'experiments.convert_results', *arguments],
+        cwd=pathlib.Path(__file__).parents[1], check=False,
+        capture_output=True, text=True)
+  done = run(f'--results_dir={old_folder}', f'--output_dir={tmp_path}/now')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout.startswith('3 rows of 1 units')
+  old, new = (results.open_store(f) for f in (old_folder, tmp_path / 'now'))
+  assert new.schema_version == results.SCHEMA_VERSION
+  assert repr(new.read_rows()) == repr(old.read_rows())
+  assert new.read_manifests() == old.read_manifests()
+  done = run(f'--results_dir={tmp_path}/now', f'--output_dir={tmp_path}/x')
+  assert done.returncode == 2
+  assert 'already has schema_version 4' in done.stderr

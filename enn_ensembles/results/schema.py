@@ -168,7 +168,7 @@ def _check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:
   for part in _PROBLEM_FIELDS[2:]:
     values = problem[part]
     if not isinstance(values, Mapping) or not all(
-        isinstance(value, (str, int, float, bool)) for value in values.values()):
+        isinstance(value, (str, int, float)) for value in values.values()):
       raise files.FileError(f'{name}: {part} must hold numbers and texts by '
                             f'name, got {values!r}.')
     checked[part] = dict(values)
@@ -311,7 +311,8 @@ def _encode_float(value: Any) -> Any:
   return value
 
 
-def _decode_float(value: Any) -> Any:
+def decode_float(value: Any) -> Any:
+  """A number from one of the texts that stand for numbers JSON has not."""
   return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
@@ -327,11 +328,11 @@ def encode(row: Row) -> Row:
 def decode(row: Mapping[str, Any]) -> Row:
   """Inverse of `encode`: only float fields and scores are looked at."""
   decoded = {
-      key: _decode_float(value)
+      key: decode_float(value)
       if key in ROW_SCHEMA and ROW_SCHEMA[key].kind == 'float' else value
       for key, value in row.items()}
   if isinstance(row.get('scores'), Mapping):
-    decoded['scores'] = {key: _decode_float(value)
+    decoded['scores'] = {key: decode_float(value)
                          for key, value in row['scores'].items()}
   return decoded
 
@@ -353,8 +354,8 @@ def check_entry(entry: Mapping[str, Any], name: str) -> Row:
     FileError: it is not like that.
   """
   if set(entry) != set(_ENTRY_FIELDS):
-    raise files.FileError(f'{name}: fields must be {sorted(_ENTRY_FIELDS)}, got '
-                          f'{sorted(entry)}.')
+    raise files.FileError(f'{name}: fields must be {sorted(_ENTRY_FIELDS)}, '
+                          f'got {sorted(entry)}.')
   checked = {key: _check_value(entry[key], ROW_SCHEMA[key], f'{name}: {key}')
              for key in _ENTRY_FIELDS}
   problem = checked['problem']
@@ -364,10 +365,13 @@ def check_entry(entry: Mapping[str, Any], name: str) -> Row:
                           f'{sorted(fields)}, got {sorted(problem)}.')
   for key in ('cells', 'seeds'):
     if not isinstance(problem[key], list) or not problem[key]:
-      raise files.FileError(f'{name}: problem: {key} must be a list of at least '
-                            f'one, got {problem[key]!r}.')
-  for problem in expected_problems(checked):
-    _check_problem(problem, f'{name}: problem')
+      raise files.FileError(f'{name}: problem: {key} must be a list of at '
+                            f'least one, got {problem[key]!r}.')
+  for expected in expected_problems(checked):
+    _check_problem(expected, f'{name}: problem')
+  # What is expected has no order: the same grid is the same manifest.
+  problem['seeds'] = sorted(problem['seeds'])
+  problem['cells'] = sorted(problem['cells'], key=canonical_text)
   return checked
 
 

@@ -27,6 +27,7 @@ This module does not import jax: reports are made where jax is not installed.
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -36,6 +37,7 @@ from typing import Any
 from typing import NamedTuple
 
 from enn_ensembles.machine import files
+from enn_ensembles.results import conversion
 from enn_ensembles.results import schema
 
 _RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
@@ -53,6 +55,8 @@ class ResultsStore:
 
   Attributes:
     results_dir: the folder.
+    schema_version: that of its files. Rows of the one before are converted
+      when they are read.
   """
 
   def __init__(self, results_dir: files.PathLike):
@@ -75,8 +79,8 @@ class ResultsStore:
       text = (self.results_dir / 'STORE.json').read_bytes()
     except FileNotFoundError:
       raise files.FileError(
-          f'results_dir {str(results_dir)!r} is no results store of {schema.PROJECT}: '
-          'it has no STORE.json.') from None
+          f'results_dir {str(results_dir)!r} is no results store of '
+          f'{schema.PROJECT}: it has no STORE.json.') from None
     except OSError as error:
       raise files.FileError(f'cannot read results_dir {str(results_dir)!r}: '
                        f'{error.strerror}.') from error
@@ -91,11 +95,13 @@ class ResultsStore:
     if project != schema.PROJECT:
       raise files.FileError(f'results_dir {str(results_dir)!r} is a store of '
                        f'{project!r}, not of {schema.PROJECT!r}.')
-    if version != schema.SCHEMA_VERSION:
+    if version not in (schema.SCHEMA_VERSION, conversion.OLD_VERSION):
       raise files.FileError(
           f'results_dir {str(results_dir)!r} has schema_version {version}, '
-          f'this program reads and writes {schema.SCHEMA_VERSION}: use another '
-          'folder, or the version of the program that wrote it.')
+          f'this program reads {conversion.OLD_VERSION} and '
+          f'{schema.SCHEMA_VERSION}: use another folder, or the version of the '
+          'program that wrote it.')
+    self.schema_version = version
 
   def unit_path(self, run_id: str) -> pathlib.Path:
     """Where the rows of a unit are, or would be.
@@ -128,6 +134,7 @@ class ResultsStore:
         is there twice, rows would be lost, the existing file is damaged, or
         the disk refuses.
     """
+    self.check_writable()
     path = self.unit_path(run_id)
     if not rows:
       raise files.FileError(f'unit {run_id}: rows must not be empty.')
@@ -168,7 +175,19 @@ class ResultsStore:
     Raises:
       FileError: a file is damaged; it says which and what to do.
     """
-    return [_read_unit(path) for path in _json_files(self._units)]
+    return list(self.iter_units())
+
+  def iter_units(self) -> Iterator[Unit]:
+    """The units of `read_units` one at a time, for what memory cannot hold.
+
+    Raises:
+      FileError: as in `read_units`.
+    """
+    draws = conversion.DEFAULT_DRAWS
+    if self.schema_version == conversion.OLD_VERSION:
+      draws = conversion.asked_draws(self.read_entries())
+    for path in _json_files(self._units):
+      yield _read_unit(path, draws)
 
   def read_rows(self) -> list[schema.Row]:
     """All rows, each row_id once, in the order of `merge_units`.
@@ -208,6 +227,7 @@ class ResultsStore:
     Raises:
       FileError: an entry is not like that, or the disk refuses.
     """
+    self.check_writable()
     checked = [schema.check_entry(entry, f'manifest entry {i}')
                for i, entry in enumerate(entries)]
     if not checked:
@@ -237,12 +257,29 @@ class ResultsStore:
       FileError: a manifest is damaged.
     """
     expected = {}
-    for path in _json_files(self._manifests):
-      for entry in _read_manifest(path):
-        for problem in schema.expected_problems(entry):
-          row = {**entry, 'problem': problem}
-          expected[schema.canonical_text(row)] = row
+    for entry in self.read_entries():
+      for problem in schema.expected_problems(entry):
+        row = {**entry, 'problem': problem}
+        expected[schema.canonical_text(row)] = row
     return sorted(expected.values(), key=schema.reading_order)
+
+  def read_entries(self) -> list[schema.Row]:
+    """The entries of all manifests, each many expected rows.
+
+    Raises:
+      FileError: a manifest is damaged.
+    """
+    return [entry for path in _json_files(self._manifests)
+            for entry in _read_manifest(path)]
+
+  def check_writable(self) -> None:
+    """FileError where files of today would come to stand beside old ones."""
+    if self.schema_version != schema.SCHEMA_VERSION:
+      raise files.FileError(
+          f'results_dir {str(self.results_dir)!r} has schema_version '
+          f'{self.schema_version}, which is read but not written: run '
+          f'{conversion.COMMAND} --results_dir={self.results_dir} '
+          '--output_dir=NEW first.')
 
 
 def open_store(results_dir: files.PathLike,
@@ -281,6 +318,7 @@ def open_store(results_dir: files.PathLike,
       files.write_atomically(header, (text + '\n').encode())
   store = ResultsStore(results_dir)
   if create:
+    store.check_writable()
     files.make_folder(store.results_dir / 'units', 'results_dir')
     files.make_folder(store.results_dir / 'manifests', 'results_dir')
   return store
@@ -352,17 +390,24 @@ def _read_document(path: pathlib.Path) -> dict[str, Any]:
     raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
   document = _parse(content)
   version = document.get('schema_version')
-  if isinstance(version, int) and version != schema.SCHEMA_VERSION:
-    raise files.FileError(f'{path} has schema_version {version}, this program '
-                     f'reads {schema.SCHEMA_VERSION}.')
-  if version != schema.SCHEMA_VERSION or document.get(
-      'project') != schema.PROJECT:
+  known = (schema.SCHEMA_VERSION, conversion.OLD_VERSION)
+  if isinstance(version, int) and version not in known:
+    raise files.FileError(
+        f'{path} has schema_version {version}, this program reads '
+        f'{conversion.OLD_VERSION} and {schema.SCHEMA_VERSION}.')
+  if version not in known or document.get('project') != schema.PROJECT:
     raise ValueError('project or schema_version is missing')
   return document
 
 
-def _read_unit(path: pathlib.Path) -> Unit:
-  """Reads one unit and checks that it is what was written."""
+def _read_unit(path: pathlib.Path,
+               asked_draws: int = conversion.DEFAULT_DRAWS) -> Unit:
+  """Reads one unit and checks that it is what was written.
+
+  Args:
+    path: its file.
+    asked_draws: as in `conversion.convert_row`, for a unit of the old schema.
+  """
   try:
     document = _read_document(path)
     if set(document) != {'project', 'schema_version', 'run_id', 'sha256',
@@ -372,8 +417,12 @@ def _read_unit(path: pathlib.Path) -> Unit:
       raise ValueError('its rows do not match its checksum')
     if document['run_id'] != path.name.removesuffix('.json'):
       raise ValueError(f'it is the unit {document["run_id"]!r}')
-    rows = [schema.check_row(schema.decode(row), f'row {i}')
-            for i, row in enumerate(document['rows'])]
+    if document['schema_version'] == conversion.OLD_VERSION:
+      decoded = [conversion.convert_row(conversion.decode_row(row), asked_draws)
+                 for row in document['rows']]
+    else:
+      decoded = [schema.decode(row) for row in document['rows']]
+    rows = [schema.check_row(row, f'row {i}') for i, row in enumerate(decoded)]
   except files.FileError as error:
     if str(path) in str(error):
       raise
@@ -395,8 +444,11 @@ def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
     document = _read_document(path)
     if schema.sha256(document)[:16] != path.name.removesuffix('.json'):
       raise ValueError('its content does not match its name')
+    entries = document['entries']
+    if document['schema_version'] == conversion.OLD_VERSION:
+      entries = [conversion.convert_entry(entry) for entry in entries]
     return [schema.check_entry(entry, f'entry {i}')
-            for i, entry in enumerate(document['entries'])]
+            for i, entry in enumerate(entries)]
   except files.FileError as error:
     if str(path) in str(error):
       raise
