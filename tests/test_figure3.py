@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from enn_ensembles.networks import ole
+from enn_ensembles.networks import stack_network
 from enn_ensembles.studies.layer_ensembles import ole_benchmark
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -51,8 +51,10 @@ def test_all_ways_compute_the_same(row):
 def test_a_wrong_way_is_found():
   stack = ole_benchmark.make_cnn(2, TINY)
   x = np.random.default_rng(0).normal(size=(2, 9, 9, 1))
-  params, _ = ole.make_network(stack, None).init(jax.random.PRNGKey(0), x, None)
-  ways = ole_benchmark.compile_ways(stack, ole.get_weights(params), x)
+  params, _ = stack_network.make_network(stack, None).init(
+    jax.random.PRNGKey(0), x, None
+  )
+  ways = ole_benchmark.compile_ways(stack, stack_network.get_weights(params), x)
   chosen = np.random.default_rng([0, 0]).choice(16, 8, replace=False)
   assert ole_benchmark._difference(ways, chosen) < 1e-12
   # Samples in another order than that of the outputs.

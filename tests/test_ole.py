@@ -1,4 +1,4 @@
-"""Layer ensembles path by path in numpy, beside all the ways to share work."""
+"""Layer ensembles, each combination alone in numpy, beside all the ways to share work."""
 
 import itertools
 
@@ -11,36 +11,45 @@ import scipy.signal
 
 from enn_ensembles import base
 from enn_ensembles.agents import layer_ensemble
-from enn_ensembles.networks import ole
+from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import layers
+from enn_ensembles.networks import moments
+from enn_ensembles.networks import prefix_plans
+from enn_ensembles.networks import stack_network
 from enn_ensembles.training import losses
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
 
-MLP = (ole.Dense(5, bias_std=1.), ole.Dense(4, 'tanh', bias_std=0.5),
-       ole.Dense(2, 'none'))
+MLP = (layers.Dense(5, bias_std=1.), layers.Dense(4, 'tanh', bias_std=0.5),
+       layers.Dense(2, 'none'))
 # Two convolutions, a pool behind each and one before both, two dense layers.
-CNN = (ole.MaxPool((1, 2)), ole.Conv2D(3, kernel=(3, 2), bias_std=0.5),
-       ole.MaxPool(2), ole.Conv2D(2, strides=(1, 2), padding='VALID',
+CNN = (layers.MaxPool((1, 2)), layers.Conv2D(3, window=(3, 2), bias_std=0.5),
+       layers.MaxPool(2), layers.Conv2D(2, strides=(1, 2), padding='VALID',
                                   activation='tanh', bias_std=0.5),
-       ole.MaxPool((2, 1), strides=1), ole.Flatten(),
-       ole.Dense(4, bias_std=1.), ole.Dense(2, 'none', bias_std=1.))
+       layers.MaxPool((2, 1), strides=1), layers.Flatten(),
+       layers.Dense(4, bias_std=1.), layers.Dense(2, 'none', bias_std=1.))
 X_VECTORS = RNG.normal(size=(6, 3))
 X_IMAGES = RNG.normal(size=(3, 10, 16, 2))
 
 STACKS = {
-    'mlp': (ole.LayerStack(MLP, (3, 2, 4)), X_VECTORS),
-    'mlp_trunk': (ole.LayerStack(MLP, (1, 3, 2)), X_VECTORS),
-    'one_layer': (ole.LayerStack((ole.Dense(2, 'none', 1.),), (4,)), X_VECTORS),
-    'cnn': (ole.LayerStack(CNN, (2, 3, 2, 3)), X_IMAGES),
-    'cnn_trunk': (ole.LayerStack(CNN, (1, 2, 1, 4)), X_IMAGES),
-    # The network's input is an image, its layers are dense.
-    'flat': (ole.LayerStack((ole.Flatten(), *MLP), (2, 2, 3)),
-             X_IMAGES[:, :2, :3]),
+  'mlp': (layer_stack.LayerStack(MLP, (3, 2, 4)), X_VECTORS),
+  'mlp_trunk': (layer_stack.LayerStack(MLP, (1, 3, 2)), X_VECTORS),
+  'one_layer': (
+    layer_stack.LayerStack((layers.Dense(2, 'none', 1.0),), (4,)),
+    X_VECTORS,
+  ),
+  'cnn': (layer_stack.LayerStack(CNN, (2, 3, 2, 3)), X_IMAGES),
+  'cnn_trunk': (layer_stack.LayerStack(CNN, (1, 2, 1, 4)), X_IMAGES),
+  # The network's input is an image, its layers are dense.
+  'flat': (
+    layer_stack.LayerStack((layers.Flatten(), *MLP), (2, 2, 3)),
+    X_IMAGES[:, :2, :3],
+  ),
 }
 
 
-# The truth: one path, one image at a time. -------------------------------
+# The truth: one combination, one image at a time. -------------------------------
 
 ACTIVATIONS = {'relu': lambda h: np.maximum(h, 0.), 'tanh': np.tanh,
                'none': lambda h: h}
@@ -52,7 +61,7 @@ def two(value):
 
 def slow_conv(layer, w, image):
   """Correlation of one image, zeros around it, then every s-th value."""
-  (height, width), strides = two(layer.kernel), two(layer.strides)
+  (height, width), strides = two(layer.window), two(layer.strides)
   kernel = w[:-1].reshape(height, width, image.shape[-1], layer.channels)
   if layer.padding == 'SAME':
     pads = []
@@ -76,18 +85,18 @@ def slow_pool(layer, image):
                     for j in columns] for i in rows])
 
 
-def slow_path(stack, weights, example, z):
+def slow_combination(stack, weights, example, z):
   """Output [out] of one example under one combination of options."""
   h, left = np.asarray(example, float), list(zip(weights, z))
   for layer in stack.layers:
-    if isinstance(layer, ole.MaxPool):
+    if isinstance(layer, layers.MaxPool):
       h = slow_pool(layer, h)
-    elif isinstance(layer, ole.Flatten):
+    elif isinstance(layer, layers.Flatten):
       h = h.ravel()
     else:
       w, option = left.pop(0)
       w = np.asarray(w, float)[:, option]
-      h = (slow_conv(layer, w, h) if isinstance(layer, ole.Conv2D)
+      h = (slow_conv(layer, w, h) if isinstance(layer, layers.Conv2D)
            else w[:, :-1] @ h + w[:, -1])
       h = ACTIVATIONS[layer.activation](h)
   assert not left
@@ -96,11 +105,15 @@ def slow_path(stack, weights, example, z):
 
 def slow_forward(stack, weights, x, indices):
   """[J, B, out]."""
-  return np.array([[slow_path(stack, weights, example, z) for example in x]
-                   for z in indices])
+  return np.array(
+    [
+      [slow_combination(stack, weights, example, z) for example in x]
+      for z in indices
+    ]
+  )
 
 
-def all_paths(num_options):
+def all_combinations(num_options):
   return np.array(list(itertools.product(*map(range, num_options))))
 
 
@@ -111,52 +124,68 @@ def made(request):
   rng = np.random.default_rng(1)
   weights = [rng.normal(size=shape) / 2
              for shape in stack.parameter_shapes(x.shape[1:])]
-  paths = all_paths(stack.num_options)
-  return stack, weights, x, paths, slow_forward(stack, weights, x, paths)
+  combinations = all_combinations(stack.num_options)
+  return (
+    stack,
+    weights,
+    x,
+    combinations,
+    slow_forward(stack, weights, x, combinations),
+  )
 
 
 def check(found, expected):
   np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
 
 
-# All paths and single ones. ----------------------------------------------
+# All combinations and single ones. ----------------------------------------------
 
 
 def test_shapes_are_what_the_layers_make_of_them(made):
   stack, weights, x, _, _ = made
-  network = ole.make_network(stack, None)
+  network = stack_network.make_network(stack, None)
   params, _ = network.init(KEY, x, None)
-  assert [w.shape for w in ole.get_weights(params)] == [
+  assert [w.shape for w in stack_network.get_weights(params)] == [
       w.shape for w in weights]
   h = x
   for layer, shape in zip(stack.layers, stack.shapes(x.shape[1:])[1:]):
-    if isinstance(layer, ole.MaxPool):
+    if isinstance(layer, layers.MaxPool):
       h = np.array([slow_pool(layer, image) for image in h])
       assert h.shape[1:] == shape
       break
   assert stack.shapes(x.shape[1:])[-1] == (2,)
 
 
-def test_all_paths(made):
-  stack, weights, x, paths, expected = made
-  assert stack.num_samples == len(paths)
-  check(jax.jit(ole.forward_all, static_argnums=0)(stack, weights, x), expected)
+def test_all_combinations(made):
+  stack, weights, x, combinations, expected = made
+  assert stack.num_samples == len(combinations)
+  check(
+    jax.jit(layer_stack.forward_all, static_argnums=0)(stack, weights, x),
+    expected,
+  )
 
 
-def test_one_path_with_a_traced_index(made):
-  stack, weights, x, paths, expected = made
-  one = jax.jit(ole.forward_one, static_argnums=0)
-  for i in (0, len(paths) // 2, len(paths) - 1):
-    check(one(stack, weights, x, paths[i]), expected[i])
+def test_one_combination_with_a_traced_index(made):
+  stack, weights, x, combinations, expected = made
+  one = jax.jit(layer_stack.forward_one, static_argnums=0)
+  for i in (0, len(combinations) // 2, len(combinations) - 1):
+    check(one(stack, weights, x, combinations[i]), expected[i])
 
 
 def test_initial_weights_have_the_stds_of_their_layers():
-  stack = ole.LayerStack(
-      (ole.Conv2D(40, kernel=5, bias_std=2.), ole.MaxPool(), ole.Flatten(),
-       ole.Dense(30, bias_std=0.5), ole.Dense(3, 'none')), (6, 4, 2))
-  params, _ = ole.make_network(stack, None).init(
+  stack = layer_stack.LayerStack(
+    (
+      layers.Conv2D(40, window=5, bias_std=2.0),
+      layers.MaxPool(),
+      layers.Flatten(),
+      layers.Dense(30, bias_std=0.5),
+      layers.Dense(3, 'none'),
+    ),
+    (6, 4, 2),
+  )
+  params, _ = stack_network.make_network(stack, None).init(
       KEY, np.zeros((1, 8, 8, 3)), None)
-  conv, dense, last = ole.get_weights(params)
+  conv, dense, last = stack_network.get_weights(params)
   assert conv.shape == (76, 6, 40) and dense.shape == (30, 4, 641)
   # A standard normal cut at two has std 0.8796.
   for found, std in ((conv[:-1], 75 ** -0.5), (conv[-1], 2.),
@@ -167,56 +196,60 @@ def test_initial_weights_have_the_stds_of_their_layers():
   assert len(np.unique(conv[:-1])) == conv[:-1].size  # No draw is used twice.
 
 
-# Sets of paths. ----------------------------------------------------------
+# Sets of combinations. ----------------------------------------------------------
 
 
-def sets_of(paths, rng):
+def sets_of(combinations, rng):
   """Random subsets, a single path, repeats, the full set in another order."""
-  num = len(paths)
+  num = len(combinations)
   for size in sorted({2, num // 4 + 1, (num + 1) // 2, num}):
-    yield paths[rng.choice(num, size, replace=False)]
-  yield paths[[num - 1]]
-  yield paths[[1, 1, 0, 1, 0]]
-  yield paths[rng.integers(num, size=num + 3)]
+    yield combinations[rng.choice(num, size, replace=False)]
+  yield combinations[[num - 1]]
+  yield combinations[[1, 1, 0, 1, 0]]
+  yield combinations[rng.integers(num, size=num + 3)]
 
 
-def flat(paths, num_options):
-  return np.ravel_multi_index(paths.T, num_options)
+def flat(combinations, num_options):
+  return np.ravel_multi_index(combinations.T, num_options)
 
 
 @pytest.mark.parametrize('exact', [True, False])
-def test_sets_of_paths(made, exact):
-  stack, weights, x, paths, expected = made
+def test_sets_of_combinations(made, exact):
+  stack, weights, x, combinations, expected = made
   # Every exact set is another program: half of them.
-  for indices in list(sets_of(paths, np.random.default_rng(2)))[::1 + exact]:
-    plan = ole.plan_paths(indices, stack.num_options, exact=exact)
-    check(ole.forward_set(stack, weights, x, plan),
+  for indices in list(sets_of(combinations, np.random.default_rng(2)))[
+    :: 1 + exact
+  ]:
+    plan = prefix_plans.plan_combinations(
+      indices, stack.num_options, exact=exact
+    )
+    check(prefix_plans.forward_set(stack, weights, x, plan),
           expected[flat(indices, stack.num_options)])
 
 
-def test_traced_sets_of_paths(made):
-  stack, weights, x, paths, expected = made
-  network = ole.make_network(stack, None)
+def test_traced_sets_of_combinations(made):
+  stack, weights, x, combinations, expected = made
+  network = stack_network.make_network(stack, None)
   params = {'layer_stack': {f'w_{i}': w for i, w in enumerate(weights)}}
   run = jax.jit(lambda indices: network.apply_indices(
       params, {}, x, indices)[0])
   rng = np.random.default_rng(3)
-  num = len(paths)
+  num = len(combinations)
   for size in sorted({1, 3, (num + 1) // 2, num + 2}):
-    indices = paths[rng.integers(num, size=size)]
+    indices = combinations[rng.integers(num, size=size)]
     check(run(indices), expected[flat(indices, stack.num_options)])
 
 
-def test_concrete_sets_of_paths(made):
-  stack, weights, x, paths, expected = made
-  network = ole.make_network(stack, None)
+def test_concrete_sets_of_combinations(made):
+  stack, weights, x, combinations, expected = made
+  network = stack_network.make_network(stack, None)
   params = {'layer_stack': {f'w_{i}': w for i, w in enumerate(weights)}}
-  for indices in (paths[[2, 0, 2]], jnp.asarray(paths[1:]),
-                  paths[[0]].tolist()):
+  for indices in (combinations[[2, 0, 2]], jnp.asarray(combinations[1:]),
+                  combinations[[0]].tolist()):
     chosen = flat(np.asarray(indices), stack.num_options)
     check(network.apply_indices(params, {}, x, indices)[0], expected[chosen])
   check(network.apply_indices(params, {}, x, None)[0], expected)
-  check(network.apply(params, {}, x, paths[1])[0], expected[1])
+  check(network.apply(params, {}, x, combinations[1])[0], expected[1])
 
 
 def test_every_mode_of_a_depth_is_met(made):
@@ -225,51 +258,56 @@ def test_every_mode_of_a_depth_is_met(made):
   modes = set()
   for stack, _ in STACKS.values():
     for exact in (True, False):
-      for indices in sets_of(all_paths(stack.num_options),
+      for indices in sets_of(all_combinations(stack.num_options),
                              np.random.default_rng(2)):
-        modes |= set(ole.plan_paths(indices, stack.num_options,
+        modes |= set(prefix_plans.plan_combinations(indices, stack.num_options,
                                     exact=exact).modes)
   assert modes == {'keep', 'pick', 'each', 'group'}
 
 
-def count_beginnings(indices):
+def count_prefixes(indices):
   return tuple(len({tuple(z[:depth]) for z in indices.tolist()})
                for depth in range(1, indices.shape[1] + 1))
 
 
 def test_every_shared_beginning_is_computed_once():
   num_options = (5, 5, 5, 5)
-  paths = all_paths(num_options)
-  full = ole.plan_paths(paths, num_options)
+  combinations = all_combinations(num_options)
+  full = prefix_plans.plan_combinations(combinations, num_options)
   assert full.num_evaluations == (5, 25, 125, 625)
-  assert ole.plan_paths(paths, num_options, exact=True).num_evaluations == (
-      5, 25, 125, 625)
+  assert prefix_plans.plan_combinations(
+    combinations, num_options, exact=True
+  ).num_evaluations == (5, 25, 125, 625)
   rng = np.random.default_rng(4)
   for size in (1, 2, 7, 30, 100, 313, 600):
-    indices = paths[rng.integers(len(paths), size=size)]
-    exact = ole.plan_paths(indices, num_options, exact=True)
-    assert exact.num_evaluations == count_beginnings(indices)
-    # Static shapes: at most twice the paths that such a set can have.
-    found = ole.plan_paths(indices, num_options).num_evaluations
+    indices = combinations[rng.integers(len(combinations), size=size)]
+    exact = prefix_plans.plan_combinations(indices, num_options, exact=True)
+    assert exact.num_evaluations == count_prefixes(indices)
+    # Static shapes: at most twice the combinations that such a set can have.
+    found = prefix_plans.plan_combinations(indices, num_options).num_evaluations
     most = [min(size, 5 ** depth) for depth in range(1, 5)]
     assert all(f <= 2 * m for f, m in zip(found, most)), (size, found)
-  assert ole.plan_paths(paths[:1], num_options).num_evaluations == (1, 1, 1, 1)
+  assert prefix_plans.plan_combinations(
+    combinations[:1], num_options
+  ).num_evaluations == (1, 1, 1, 1)
 
 
-def test_large_layers_run_path_by_path_without_copies():
+def test_large_layers_run_one_by_one_without_copies():
   """More weights than are copied: the same outputs, little memory."""
-  layers = (ole.Dense(300), ole.Dense(200), ole.Dense(2, 'none'))
-  stack, rng = ole.LayerStack(layers, (4, 4, 4)), np.random.default_rng(5)
+  stack = layer_stack.LayerStack(
+      (layers.Dense(300), layers.Dense(200), layers.Dense(2, 'none')),
+      (4, 4, 4))
+  rng = np.random.default_rng(5)
   weights = [rng.normal(size=shape) / 10
              for shape in stack.parameter_shapes((7,))]
-  x, paths = rng.normal(size=(2, 7)), all_paths((4, 4, 4))
-  indices = paths[rng.choice(64, 7, replace=False)]
-  plan = ole.plan_paths(indices, (4, 4, 4))
+  x, combinations = rng.normal(size=(2, 7)), all_combinations((4, 4, 4))
+  indices = combinations[rng.choice(64, 7, replace=False)]
+  plan = prefix_plans.plan_combinations(indices, (4, 4, 4))
   assert plan.modes == ('keep', 'each', 'each')
-  run = jax.jit(ole.forward_set, static_argnums=0).lower(
+  run = jax.jit(prefix_plans.forward_set, static_argnums=0).lower(
       stack, weights, x, plan).compile()
   check(run(weights, x, plan), slow_forward(stack, weights, x, indices))
-  # One option of the second layer has 200 * 301 weights; there are 7 paths.
+  # One option of the second layer has 200 * 301 weights; there are 7 combinations.
   assert run.memory_analysis().temp_size_in_bytes < 3 * 200 * 301 * 8
 
 
@@ -283,20 +321,27 @@ def test_one_program_serves_all_sets_of_one_size():
     traces.append(1)
     return network.apply_indices(*args)
 
-  predict_set = ole.make_predict_set(base.EpistemicNetwork(
+  predict_set = stack_network.make_predict_set(base.EpistemicNetwork(
       network.apply, network.init, network.indexer, apply_indices),
                                      stack.num_options)
-  paths, rng = all_paths(stack.num_options), np.random.default_rng(6)
-  expected = slow_forward(stack, ole.get_weights(params), x, paths)
+  combinations, rng = (
+    all_combinations(stack.num_options),
+    np.random.default_rng(6),
+  )
+  expected = slow_forward(
+    stack, stack_network.get_weights(params), x, combinations
+  )
   expected += 0.5 * slow_forward(
-      stack, ole.get_weights(state['prior_params']), x, paths)
+      stack, stack_network.get_weights(state['prior_params']), x, combinations)
   for size in (1, 5, 20):
     traces.clear()
     for repeat in range(6):
-      chosen = rng.integers(len(paths), size=size)
-      chosen[rng.integers(size):] = chosen[0]  # Many shared beginnings, or few.
+      chosen = rng.integers(len(combinations), size=size)
+      chosen[rng.integers(size):] = chosen[0]  # Many shared prefixes, or few.
       chosen = chosen if repeat else np.arange(size)
-      check(predict_set(params, state, x, paths[chosen]), expected[chosen])
+      check(
+        predict_set(params, state, x, combinations[chosen]), expected[chosen]
+      )
     assert len(traces) == 1
 
 
@@ -304,10 +349,10 @@ def test_any_time_inference_in_a_ranked_order():
   stack, x = STACKS['mlp']
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.)
   params, _ = network.init(KEY, x, None)
-  predict_set = ole.make_predict_set(network, stack.num_options)
+  predict_set = stack_network.make_predict_set(network, stack.num_options)
   order = np.random.default_rng(7).permutation(stack.num_samples)
   support = network.indexer.support()
-  whole = slow_forward(stack, ole.get_weights(params), x, support)
+  whole = slow_forward(stack, stack_network.get_weights(params), x, support)
   for num in (1, 7, 24):
     found = predict_set(params, {}, x, support[order[:num]])
     check(found.mean(0), whole[order[:num]].mean(0))
@@ -324,9 +369,9 @@ def test_sets_that_do_not_exist_are_refused(indices, message):
   params, _ = network.init(KEY, x, None)
   for refuse in (
       lambda: network.apply_indices(params, {}, x, np.array(indices)),
-      lambda: ole.make_predict_set(network, stack.num_options)(
+      lambda: stack_network.make_predict_set(network, stack.num_options)(
           params, {}, x, indices),
-      lambda: ole.plan_paths(indices, stack.num_options)):
+      lambda: prefix_plans.plan_combinations(indices, stack.num_options)):
     with pytest.raises(ValueError, match=message):
       refuse()
 
@@ -346,35 +391,65 @@ def test_plans_are_refused_where_they_do_not_belong():
   stack, x = STACKS['mlp']
   weights = [np.zeros(shape) for shape in stack.parameter_shapes((3,))]
   with pytest.raises(ValueError, match=r'options \(2, 2, 2\), the layers'):
-    ole.forward_set(stack, weights, x, ole.plan_paths([[0, 0, 0]], (2, 2, 2)))
-  exact = ole.plan_paths([[0, 0, 0]], (3, 2, 4), exact=True)
+    prefix_plans.forward_set(
+      stack, weights, x, prefix_plans.plan_combinations([[0, 0, 0]], (2, 2, 2))
+    )
+  exact = prefix_plans.plan_combinations([[0, 0, 0]], (3, 2, 4), exact=True)
   with pytest.raises(ValueError, match='exact plan must be a constant'):
-    jax.jit(ole.forward_set, static_argnums=0)(stack, weights, x, exact)
+    jax.jit(prefix_plans.forward_set, static_argnums=0)(
+      stack, weights, x, exact
+    )
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: ole.LayerStack(MLP, (2, 2)), 'num_options must have 3 entries'),
-    (lambda: ole.LayerStack(CNN, (2,) * 8), 'num_options must have 4 entries'),
-    (lambda: ole.LayerStack(MLP, (2, 0, 2)), 'entry of num_options .* got 0'),
-    (lambda: ole.LayerStack(MLP, 3), 'num_options must be a tuple'),
-    (lambda: ole.LayerStack(MLP[:2], (2, 2)), "Dense with activation 'none'"),
-    (lambda: ole.LayerStack((), ()), "Dense with activation 'none'"),
-    (lambda: ole.Dense(0), 'size must be an integer >= 1, got 0'),
-    (lambda: ole.Dense(3, 'gelu'), "activation must be .* got 'gelu'"),
-    (lambda: ole.Dense(3, bias_std=-1.), 'bias_std must be'),
-    (lambda: ole.Conv2D(3, kernel=(3,)), 'kernel must be an integer or two'),
-    (lambda: ole.Conv2D(3, strides=0), 'strides must be .* got 0'),
-    (lambda: ole.Conv2D(3, padding='same'), "padding must be .* got 'same'"),
-    (lambda: ole.Conv2D(3, activation='elu'), 'activation must be'),
-    (lambda: ole.MaxPool((2, 2, 2)), 'window must be an integer or two'),
-    (lambda: ole.LayerStack(MLP, (1, 1, 1)).shapes((4, 4, 1)),
-     r'Dense.* needs vectors, got examples of shape \(4, 4, 1\)'),
-    (lambda: ole.LayerStack(CNN, (1,) * 4).shapes((4,)),
-     'MaxPool.*needs images'),
-    (lambda: ole.LayerStack(CNN, (1,) * 4).shapes((3, 4, 1)),
-     r'Conv2D.* images of at least \(3, 3\)'),
-    (lambda: ole.LayerStack((ole.MaxPool(9), *CNN), (1,) * 4).shapes((8, 8, 1)),
-     r'MaxPool.* images of at least \(9, 9\)')])
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (
+      lambda: layer_stack.LayerStack(MLP, (2, 2)),
+      'num_options must have 3 entries',
+    ),
+    (
+      lambda: layer_stack.LayerStack(CNN, (2,) * 8),
+      'num_options must have 4 entries',
+    ),
+    (
+      lambda: layer_stack.LayerStack(MLP, (2, 0, 2)),
+      'entry of num_options .* got 0',
+    ),
+    (lambda: layer_stack.LayerStack(MLP, 3), 'num_options must be a tuple'),
+    (
+      lambda: layer_stack.LayerStack(MLP[:2], (2, 2)),
+      "Dense with activation 'none'",
+    ),
+    (lambda: layer_stack.LayerStack((), ()), "Dense with activation 'none'"),
+    (lambda: layers.Dense(0), 'size must be an integer >= 1, got 0'),
+    (lambda: layers.Dense(3, 'gelu'), "activation must be .* got 'gelu'"),
+    (lambda: layers.Dense(3, bias_std=-1.0), 'bias_std must be'),
+    (lambda: layers.Conv2D(3, window=(3,)), 'window must be an integer or two'),
+    (lambda: layers.Conv2D(3, strides=0), 'strides must be .* got 0'),
+    (lambda: layers.Conv2D(3, padding='same'), "padding must be .* got 'same'"),
+    (lambda: layers.Conv2D(3, activation='elu'), 'activation must be'),
+    (lambda: layers.MaxPool((2, 2, 2)), 'window must be an integer or two'),
+    (
+      lambda: layer_stack.LayerStack(MLP, (1, 1, 1)).shapes((4, 4, 1)),
+      r'Dense.* needs vectors, got examples of shape \(4, 4, 1\)',
+    ),
+    (
+      lambda: layer_stack.LayerStack(CNN, (1,) * 4).shapes((4,)),
+      'MaxPool.*needs images',
+    ),
+    (
+      lambda: layer_stack.LayerStack(CNN, (1,) * 4).shapes((3, 4, 1)),
+      r'Conv2D.* images of at least \(3, 3\)',
+    ),
+    (
+      lambda: layer_stack.LayerStack(
+        (layers.MaxPool(9), *CNN), (1,) * 4
+      ).shapes((8, 8, 1)),
+      r'MaxPool.* images of at least \(9, 9\)',
+    ),
+  ],
+)
 def test_layers_that_do_not_fit_are_refused(make, message):
   with pytest.raises(ValueError, match=message):
     make()
@@ -385,17 +460,17 @@ def test_layers_that_do_not_fit_are_refused(make, message):
 
 def test_moments_are_those_of_all_outputs(made):
   stack, weights, x, _, expected = made
-  mean, std = ole.forward_moments([(stack, weights, 1.)], x)
+  mean, std = moments.forward_moments([(stack, weights, 1.)], x)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
 
 
 def test_moments_with_a_prior_on_the_same_index(made):
-  stack, weights, x, paths, expected = made
+  stack, weights, x, combinations, expected = made
   rng = np.random.default_rng(8)
   prior = [rng.normal(size=w.shape) for w in weights]
-  expected = expected + 0.7 * slow_forward(stack, prior, x, paths)
-  mean, std = ole.forward_moments(
+  expected = expected + 0.7 * slow_forward(stack, prior, x, combinations)
+  mean, std = moments.forward_moments(
       [(stack, weights, 1.), (stack, prior, 0.7)], x)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
@@ -404,14 +479,14 @@ def test_moments_with_a_prior_on_the_same_index(made):
 @pytest.mark.parametrize('prior', [False, True])
 def test_moments_with_more_options_than_features(prior):
   # in + 1 = 5 features, twice that with the prior; 40 options.
-  stack, x = ole.LayerStack(MLP, (2, 3, 40)), X_VECTORS
+  stack, x = layer_stack.LayerStack(MLP, (2, 3, 40)), X_VECTORS
   rng = np.random.default_rng(9)
   parts = [(stack, [rng.normal(size=shape)
                     for shape in stack.parameter_shapes((3,))], scale)
            for scale in ([1., 2.] if prior else [1.])]
-  expected = sum(scale * slow_forward(stack, w, x, all_paths((2, 3, 40)))
+  expected = sum(scale * slow_forward(stack, w, x, all_combinations((2, 3, 40)))
                  for _, w, scale in parts)
-  run = jax.jit(lambda x: ole.forward_moments(parts, x))
+  run = jax.jit(lambda x: moments.forward_moments(parts, x))
   mean, std = run(x)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
@@ -421,14 +496,14 @@ def test_moments_with_more_options_than_features(prior):
 
 
 def test_moments_in_float32_next_to_a_large_mean():
-  stack, x = ole.LayerStack(MLP, (2, 3, 4)), X_VECTORS
+  stack, x = layer_stack.LayerStack(MLP, (2, 3, 4)), X_VECTORS
   rng = np.random.default_rng(10)
   weights = [rng.normal(size=shape).astype(np.float32)
              for shape in stack.parameter_shapes((3,))]
   weights[-1][..., -1] += 1000.  # Sums of squares would lose the variance.
   expected = slow_forward(stack, weights, x.astype(np.float32),
-                          all_paths((2, 3, 4)))
-  mean, std = ole.forward_moments([(stack, weights, 1.)],
+                          all_combinations((2, 3, 4)))
+  mean, std = moments.forward_moments([(stack, weights, 1.)],
                                   x.astype(np.float32))
   assert mean.dtype == std.dtype == np.float32
   np.testing.assert_allclose(mean, expected.mean(0), rtol=1e-6)
@@ -436,24 +511,24 @@ def test_moments_in_float32_next_to_a_large_mean():
 
 
 def test_moments_of_one_option_have_no_spread():
-  stack, x = ole.LayerStack(MLP, (1, 1, 1)), X_VECTORS
+  stack, x = layer_stack.LayerStack(MLP, (1, 1, 1)), X_VECTORS
   rng = np.random.default_rng(11)
   weights = [rng.normal(size=shape) for shape in stack.parameter_shapes((3,))]
-  mean, std = ole.forward_moments([(stack, weights, 1.)], x)
+  mean, std = moments.forward_moments([(stack, weights, 1.)], x)
   check(mean, slow_forward(stack, weights, x, [[0, 0, 0]])[0])
   np.testing.assert_array_equal(std, 0.)
 
 
 def test_parts_of_different_options_are_refused():
-  parts = [(ole.LayerStack(MLP, options), [], 1.)
+  parts = [(layer_stack.LayerStack(MLP, options), [], 1.)
            for options in ((2, 2, 2), (2, 2, 3))]
   with pytest.raises(ValueError, match='parts must have the same options'):
-    ole.forward_moments(parts, X_VECTORS)
+    moments.forward_moments(parts, X_VECTORS)
 
 
 def test_contrasts_are_orthonormal_and_see_no_constant():
   for num in (2, 3, 7):
-    rows = ole.contrasts(num)
+    rows = moments.contrasts(num)
     assert rows.shape == (num - 1, num)
     np.testing.assert_allclose(rows @ rows.T, np.eye(num - 1), atol=1e-14)
     np.testing.assert_allclose(rows.sum(1), 0., atol=1e-14)
@@ -467,11 +542,14 @@ def test_moments_of_a_network():
     stack, x = STACKS['cnn']
     network = layer_ensemble.make_stack_network(stack, prior_scale)
     params, state = network.init(KEY, x, None)
-    paths = all_paths(stack.num_options)
-    expected = slow_forward(stack, ole.get_weights(params), x, paths)
+    combinations = all_combinations(stack.num_options)
+    expected = slow_forward(
+      stack, stack_network.get_weights(params), x, combinations
+    )
     if prior_scale:
       expected += prior_scale * slow_forward(
-          stack, ole.get_weights(state['prior_params']), x, paths)
+        stack, stack_network.get_weights(state['prior_params']), x, combinations
+      )
     mean, std = layer_ensemble.make_stack_moments(stack, prior_scale)(
         params, state, x)
     check(mean, expected.mean(0))
@@ -485,10 +563,19 @@ def test_moments_of_the_agents_network():
   params, state = network.init(KEY, X_VECTORS, None)
   outputs = base.get_predictions(network.apply_indices(
       params, state, X_VECTORS, None)[0])
-  stack, paths = layer_ensemble.make_stack(config), all_paths((2, 1, 3))
-  expected = slow_forward(stack, ole.get_weights(params), X_VECTORS, paths)
-  expected += 2. * slow_forward(stack, ole.get_weights(state['prior_params']),
-                                X_VECTORS, paths)
+  stack, combinations = (
+    layer_ensemble.make_stack(config),
+    all_combinations((2, 1, 3)),
+  )
+  expected = slow_forward(
+    stack, stack_network.get_weights(params), X_VECTORS, combinations
+  )
+  expected += 2.0 * slow_forward(
+    stack,
+    stack_network.get_weights(state['prior_params']),
+    X_VECTORS,
+    combinations,
+  )
   check(outputs, expected)
   mean, std = layer_ensemble.make_moments(config)(params, state, X_VECTORS)
   check(mean, expected.mean(0))
@@ -496,32 +583,42 @@ def test_moments_of_the_agents_network():
 
 
 def test_deep_ensemble_of_cnns_is_the_diagonal():
-  stack = ole.LayerStack(CNN, (3, 3, 3, 3))
-  network = ole.make_network(stack, None)
+  stack = layer_stack.LayerStack(CNN, (3, 3, 3, 3))
+  network = stack_network.make_network(stack, None)
   params, _ = network.init(KEY, X_IMAGES, None)
   diagonal = np.arange(3)[:, None].repeat(4, 1)
-  single = ole.LayerStack(CNN, (1, 1, 1, 1))
+  single = layer_stack.LayerStack(CNN, (1, 1, 1, 1))
   members = [
-      slow_path(single, [np.asarray(w)[:, [k]] for w in
-                         ole.get_weights(params)], example, (0, 0, 0, 0))
-      for k in range(3) for example in X_IMAGES]
+    slow_combination(
+      single,
+      [np.asarray(w)[:, [k]] for w in stack_network.get_weights(params)],
+      example,
+      (0, 0, 0, 0),
+    )
+    for k in range(3)
+    for example in X_IMAGES
+  ]
   check(network.apply_indices(params, {}, X_IMAGES, diagonal)[0],
         np.reshape(members, (3, len(X_IMAGES), 2)))
 
 
 def test_deep_sub_ensemble_of_cnns_has_one_option_in_its_trunk():
-  stack = ole.LayerStack(CNN, (1, 1, 3, 3))
-  network = ole.make_network(stack, None)
+  stack = layer_stack.LayerStack(CNN, (1, 1, 3, 3))
+  network = stack_network.make_network(stack, None)
   params, _ = network.init(KEY, X_IMAGES, None)
-  weights = [np.asarray(w) for w in ole.get_weights(params)]
+  weights = [np.asarray(w) for w in stack_network.get_weights(params)]
   tails = np.array([[0, 0, k, k] for k in range(3)])
-  plan = ole.plan_paths(tails, stack.num_options, exact=True)
+  plan = prefix_plans.plan_combinations(tails, stack.num_options, exact=True)
   assert plan.num_evaluations == (1, 1, 3, 3)  # The trunk once.
   # Copies of the trunk in a deep ensemble.
   copied = [np.repeat(w, 3 // w.shape[1], axis=1) for w in weights]
   diagonal = np.arange(3)[:, None].repeat(4, 1)
-  check(network.apply_indices(params, {}, X_IMAGES, tails)[0],
-        slow_forward(ole.LayerStack(CNN, (3,) * 4), copied, X_IMAGES, diagonal))
+  check(
+    network.apply_indices(params, {}, X_IMAGES, tails)[0],
+    slow_forward(
+      layer_stack.LayerStack(CNN, (3,) * 4), copied, X_IMAGES, diagonal
+    ),
+  )
 
 
 # Training. ---------------------------------------------------------------
@@ -535,17 +632,19 @@ def test_gradients_on_a_traced_subset(name, num):
   rng = np.random.default_rng(12)
   weights = [rng.normal(size=shape) / 2
              for shape in stack.parameter_shapes(x.shape[1:])]
-  paths = all_paths(stack.num_options)
-  indices = paths[rng.integers(len(paths), size=num)]
+  combinations = all_combinations(stack.num_options)
+  indices = combinations[rng.integers(len(combinations), size=num)]
   targets = rng.normal(size=(num, len(x), 2))
-  network = ole.make_network(stack, None)
+  network = stack_network.make_network(stack, None)
 
   def loss(params, indices):
     out, _ = network.apply_indices(params, {}, x, indices)
     return jnp.mean(jnp.square(out - targets))
 
   params = {'layer_stack': {f'w_{i}': w for i, w in enumerate(weights)}}
-  gradients = ole.get_weights(jax.jit(jax.grad(loss))(params, indices))
+  gradients = stack_network.get_weights(
+    jax.jit(jax.grad(loss))(params, indices)
+  )
   step = 1e-5
   for layer, gradient in enumerate(gradients):
     direction = rng.normal(size=gradient.shape)
@@ -554,8 +653,8 @@ def test_gradients_on_a_traced_subset(name, num):
       moved = list(weights)
       moved[layer] = weights[layer] + sign * step * direction
       used = np.unique(flat(indices, stack.num_options))
-      outputs = np.zeros((len(paths), len(x), 2))
-      outputs[used] = slow_forward(stack, moved, x, paths[used])
+      outputs = np.zeros((len(combinations), len(x), 2))
+      outputs[used] = slow_forward(stack, moved, x, combinations[used])
       ends.append(np.mean(np.square(
           outputs[flat(indices, stack.num_options)] - targets)))
     np.testing.assert_allclose(np.sum(gradient * direction),
@@ -573,9 +672,15 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
   x[side > 0, :3] += 1.
   x[side < 0, 3:] += 1.
   data = base.Data(x.astype(dtype), side[:, None].astype(dtype))
-  stack = ole.LayerStack(
-      (ole.Conv2D(4), ole.MaxPool(), ole.Flatten(), ole.Dense(1, 'none')),
-      (2, 3))
+  stack = layer_stack.LayerStack(
+    (
+      layers.Conv2D(4),
+      layers.MaxPool(),
+      layers.Flatten(),
+      layers.Dense(1, 'none'),
+    ),
+    (2, 3),
+  )
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.5)
   loss = losses.make_regression_loss(
       0.01, num_index_samples=num_index_samples)
@@ -599,10 +704,12 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
                                jax.random.split(KEY, 60))
   assert values.dtype == dtype and values[-1] < 0.05 < values[0]
   # As numpy sees it too: every combination has learned it, prior included.
-  indices = all_paths((2, 3))
-  found = slow_forward(stack, ole.get_weights(trained), x[:6], indices)
+  indices = all_combinations((2, 3))
+  found = slow_forward(
+    stack, stack_network.get_weights(trained), x[:6], indices
+  )
   found += 0.5 * slow_forward(
-      stack, ole.get_weights(state['prior_params']), x[:6], indices)
+      stack, stack_network.get_weights(state['prior_params']), x[:6], indices)
   np.testing.assert_allclose(found[..., 0], np.tile(side[:6], (6, 1)), atol=0.7)
   mean, _ = layer_ensemble.make_stack_moments(stack, 0.5)(trained, state,
                                                           data.x[:6])
@@ -613,8 +720,8 @@ def test_the_prior_is_drawn_apart_from_the_network():
   stack, x = STACKS['cnn']
   network = layer_ensemble.make_stack_network(stack)
   params, state = network.init(KEY, x, None)
-  for ours, prior in zip(ole.get_weights(params),
-                         ole.get_weights(state['prior_params'])):
+  for ours, prior in zip(stack_network.get_weights(params),
+                         stack_network.get_weights(state['prior_params'])):
     assert ours.shape == prior.shape and np.all(ours != prior)
   with pytest.raises(ValueError, match='prior_scale must be'):
     layer_ensemble.make_stack_network(stack, prior_scale=-1.)

@@ -1,4 +1,4 @@
-"""Layer ensemble: an ensemble of every layer, members are paths through it.
+"""Layer ensemble: options of every layer, members are their combinations.
 
 Each of the N weight layers has K_l options, and the index z = (z_1, ..., z_N)
 picks one option per layer: K_1 K_2 ... K_N networks for the parameters of
@@ -7,10 +7,10 @@ K_1 + ... + K_N layers.
   f(x, z) = g(x; W^1_{z_1}, ..., W^N_{z_N}) + prior_scale * (same, untrained)
   loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
 
-Paths that begin alike share their first layers, so all K^N outputs cost
-K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer ensemble
-(OLE, Algorithm 1 of the paper; `ole.py` has it, for any layers and any set of
-indices). The agent is the testbed's MLP; `make_stack_network` takes any layers.
+Combinations that share a prefix share their first layers, so all K^N outputs
+cost K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer
+ensemble (OLE, Algorithm 1 of the paper; `networks/layer_stack.py`). The agent
+is the testbed's MLP; `make_stack_network` takes any layers.
 
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
@@ -27,7 +27,10 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.networks import ole
+from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import layers
+from enn_ensembles.networks import moments
+from enn_ensembles.networks import stack_network
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
 
@@ -47,7 +50,7 @@ class LayerEnsembleConfig:
     prior_scale: weight of the untrained layer ensemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     noise_by: what has its own draw of target noise: every 'combination', or
-      every 'first_option', which all paths through that option share (as the
+      every 'first_option', which all combinations with it share (as the
       paper's published code has it).
     num_index_samples: combinations drawn per step; None trains all of them.
     hidden_sizes: units of each hidden layer.
@@ -74,8 +77,8 @@ class LayerEnsembleConfig:
     checks.check_sizes('num_options', self.options)
     if len(self.options) != len(self.hidden_sizes) + 1:
       raise ValueError(
-          f'num_options must have {len(self.hidden_sizes) + 1} entries, one per '
-          f'weight layer, got {self.num_options!r}.')
+          f'num_options must have {len(self.hidden_sizes) + 1} entries, one '
+          f'per weight layer, got {self.num_options!r}.')
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_choice('noise_by', self.noise_by, NOISE_RULES)
@@ -123,24 +126,24 @@ class LayerEnsembleIndexer:
     return jax.nn.one_hot(flat, self.noise_dim)
 
 
-def make_stack(config: LayerEnsembleConfig) -> ole.LayerStack:
+def make_stack(config: LayerEnsembleConfig) -> layer_stack.LayerStack:
   """The MLP and the options of its layers."""
-  hidden = [ole.Dense(size, bias_std=0. if layer else config.first_bias_std)
+  hidden = [layers.Dense(size, bias_std=0. if layer else config.first_bias_std)
             for layer, size in enumerate(config.hidden_sizes)]
-  output = ole.Dense(1, 'none',
+  output = layers.Dense(1, 'none',
                      0. if config.hidden_sizes else config.first_bias_std)
-  return ole.LayerStack((*hidden, output), config.options)
+  return layer_stack.LayerStack((*hidden, output), config.options)
 
 
-def make_stack_network(stack: ole.LayerStack, prior_scale: float = 1.,
+def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
                        noise_by: str = 'combination') -> base.EpistemicNetwork:
   """A layer ensemble of any layers; z is int32 [N], an option per layer.
 
   For images x is [B, height, width, channels]:
 
-    stack = ole.LayerStack(
-        (ole.Conv2D(32, kernel=5), ole.MaxPool(), ole.Flatten(),
-         ole.Dense(10, 'none')), num_options=(3, 3))
+    stack = layer_stack.LayerStack(
+        (layers.Conv2D(32, window=5), layers.MaxPool(), layers.Flatten(),
+         layers.Dense(10, 'none')), num_options=(3, 3))
 
   Args:
     stack: layers and numbers of options.
@@ -152,27 +155,27 @@ def make_stack_network(stack: ole.LayerStack, prior_scale: float = 1.,
   checks.check_choice('noise_by', noise_by, NOISE_RULES)
 
   def options() -> base.EpistemicNetwork:
-    return ole.make_network(
+    return stack_network.make_network(
         stack, LayerEnsembleIndexer(stack.num_options, noise_by))
 
   return networks.with_additive_prior(options(), options(), prior_scale)
 
 
-def make_stack_moments(stack: ole.LayerStack,
+def make_stack_moments(stack: layer_stack.LayerStack,
                        prior_scale: float = 1.) -> Moments:
   """The exact moments of `make_stack_network(stack, prior_scale)`.
 
   Returns:
     (params, state, x) -> mean [B, out], std [B, out] of all combinations.
   """
-  def moments(params, state, x):
-    parts = [(stack, ole.get_weights(params), 1.)]
+  def mean_and_std(params, state, x):
+    parts = [(stack, stack_network.get_weights(params), 1.)]
     if prior_scale != 0:
-      parts.append((stack, ole.get_weights(state['prior_params']),
+      parts.append((stack, stack_network.get_weights(state['prior_params']),
                     prior_scale))
-    return ole.forward_moments(parts, x)
+    return moments.forward_moments(parts, x)
 
-  return moments
+  return mean_and_std
 
 
 def make_network(config: LayerEnsembleConfig) -> base.EpistemicNetwork:

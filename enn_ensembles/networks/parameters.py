@@ -67,6 +67,6 @@ def mlp_shapes(input_dim: int, output_sizes: Sequence[int],
 
 
 def column_scales(shape: LayerShape) -> np.ndarray:
-  """What standard draws of [..., in + 1] are multiplied by, float32 [in + 1]."""
+  """Stds of the last axis of weights [..., in + 1], float32 [in + 1]."""
   return np.array([shape.weight_std] * shape.size + [shape.bias_std],
                   np.float32)

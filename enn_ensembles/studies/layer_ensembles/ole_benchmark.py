@@ -20,10 +20,10 @@ and fewer calls.
                shared
   one_program  all combinations at once, nothing shared: the plain layer
                ensemble. Only its memory is analysed
-  ole          all combinations, every shared beginning computed once
+  ole          all combinations, every shared prefix computed once
   half         the same for a random half of the combinations, another in every
                turn: planned on the host, within the time, for one program
-  moments      exact mean and std of all combinations (`ole.forward_moments`)
+  moments      exact mean and std of all combinations (`moments.py`)
 """
 
 from collections.abc import Callable
@@ -49,7 +49,11 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.machine import devices
-from enn_ensembles.networks import ole
+from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import layers
+from enn_ensembles.networks import moments
+from enn_ensembles.networks import prefix_plans
+from enn_ensembles.networks import stack_network
 
 Row = dict[str, Any]
 
@@ -112,22 +116,26 @@ class OleBenchmarkOptions:
     checks.check_positive('seconds', self.seconds)
 
   @property
-  def input_shape(self) -> ole.Shape:
+  def input_shape(self) -> layers.Shape:
     """Of one image."""
     return (self.image_size, self.image_size, 1)
 
 
-def make_cnn(num_options: int, options: OleBenchmarkOptions) -> ole.LayerStack:
+def make_cnn(
+  num_options: int, options: OleBenchmarkOptions
+) -> layer_stack.LayerStack:
   """The CNN of four layers, each with num_options options."""
   first, second = options.channels
-  return ole.LayerStack(
-      (ole.Conv2D(first, kernel=5, bias_std=1.), ole.MaxPool(),
-       ole.Conv2D(second, kernel=5), ole.MaxPool(), ole.Flatten(),
-       ole.Dense(options.hidden), ole.Dense(_NUM_CLASSES, 'none')),
+  return layer_stack.LayerStack(
+      (layers.Conv2D(first, window=5, bias_std=1.), layers.MaxPool(),
+       layers.Conv2D(second, window=5), layers.MaxPool(), layers.Flatten(),
+       layers.Dense(options.hidden), layers.Dense(_NUM_CLASSES, 'none')),
       (num_options,) * 4)
 
 
-def layer_flops(stack: ole.LayerStack, input_shape: ole.Shape) -> list[int]:
+def layer_flops(
+  stack: layer_stack.LayerStack, input_shape: layers.Shape
+) -> list[int]:
   """Floating-point operations of one option of each layer on one example.
 
   Those of its products, two per multiplication, the zeros around an image
@@ -164,7 +172,7 @@ def _compile(function: Callable[..., Any], *args: Any
   return compiled, time.perf_counter() - start
 
 
-def compile_ways(stack: ole.LayerStack, weights: ole.Weights,
+def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
                  x: base.Array) -> dict[str, _Way]:
   """Compiles all ways for these weights and images.
 
@@ -176,12 +184,12 @@ def compile_ways(stack: ole.LayerStack, weights: ole.Weights,
       np.arange(stack.num_samples), stack.num_options), 1).astype(np.int32)
   num_half = -(-len(paths) // 2)
 
-  single = ole.LayerStack(stack.layers, (1,) * len(stack.num_options))
+  single = layer_stack.LayerStack(stack.layers, (1,) * len(stack.num_options))
   # Arrays of their own: to pick one costs nothing.
   separate = [[jnp.array(w[:, [k]]) for k in range(w.shape[1])]
               for w in weights]
   one, one_seconds = _compile(
-      lambda weights, x: ole.forward_all(single, weights, x)[0],
+      lambda weights, x: layer_stack.forward_all(single, weights, x)[0],
       [options[0] for options in separate], x)
 
   def one_by_one(_):
@@ -190,16 +198,16 @@ def compile_ways(stack: ole.LayerStack, weights: ole.Weights,
 
   mapped, mapped_seconds = _compile(
       lambda weights, x, paths: jax.lax.map(
-          lambda z: ole.forward_one(stack, weights, x, z), paths),
+          lambda z: layer_stack.forward_one(stack, weights, x, z), paths),
       weights, x, paths)
   all_paths, all_seconds = _compile(
-      lambda weights, x: ole.forward_all(stack, weights, x), weights, x)
-  moments, moments_seconds = _compile(
-      lambda weights, x: ole.forward_moments([(stack, weights, 1.)], x),
+      lambda weights, x: layer_stack.forward_all(stack, weights, x), weights, x)
+  all_moments, moments_seconds = _compile(
+      lambda weights, x: moments.forward_moments([(stack, weights, 1.)], x),
       weights, x)
   at_once, at_once_seconds = _compile(
       lambda weights, x, paths: jax.vmap(
-          lambda z: ole.forward_one(stack, weights, x, z))(paths),
+          lambda z: layer_stack.forward_one(stack, weights, x, z))(paths),
       weights, x, paths)
 
   def choose_half(turn: int) -> np.ndarray:
@@ -207,17 +215,21 @@ def compile_ways(stack: ole.LayerStack, weights: ole.Weights,
     return paths[rng.choice(len(paths), num_half, replace=False)]
 
   half, half_seconds = _compile(
-      lambda weights, x, plan: ole.forward_set(stack, weights, x, plan),
-      weights, x, ole.plan_paths(choose_half(0), stack.num_options))
+    lambda weights, x, plan: prefix_plans.forward_set(stack, weights, x, plan),
+    weights,
+    x,
+    prefix_plans.plan_combinations(choose_half(0), stack.num_options),
+  )
   return {
       'one_by_one': _Way(one_by_one, one, one_seconds),
       'mapped': _Way(lambda _: mapped(weights, x, paths), mapped,
                      mapped_seconds),
       'ole': _Way(lambda _: all_paths(weights, x), all_paths, all_seconds),
       'half': _Way(
-          lambda turn: half(weights, x, ole.plan_paths(
+          lambda turn: half(weights, x, prefix_plans.plan_combinations(
               choose_half(turn), stack.num_options)), half, half_seconds),
-      'moments': _Way(lambda _: moments(weights, x), moments, moments_seconds),
+      'moments': _Way(
+          lambda _: all_moments(weights, x), all_moments, moments_seconds),
       'one_program': _Way(None, at_once, at_once_seconds)}
 
 
@@ -260,9 +272,9 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
   rng = np.random.default_rng(_SEED)
   x = jnp.asarray(rng.normal(size=(options.batch_size, *options.input_shape)),
                   options.dtype)
-  params, _ = ole.make_network(stack, None).init(
+  params, _ = stack_network.make_network(stack, None).init(
       jax.random.PRNGKey(_SEED), x, None)
-  weights = ole.get_weights(params)
+  weights = stack_network.get_weights(params)
   ways = compile_ways(stack, weights, x)
 
   num, num_half = stack.num_samples, -(-stack.num_samples // 2)
