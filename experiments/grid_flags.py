@@ -9,6 +9,7 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.machine import job_arrays
+from enn_ensembles.problems import kinds
 from experiments import cli
 
 _CONFIG = flags.DEFINE_string(
@@ -19,9 +20,15 @@ _CONFIG = flags.DEFINE_string(
 _AGENTS = flags.DEFINE_list(
     'agents', None, 'Only these agents, with the settings of the config where '
     'it has them, else with their defaults.')
-_AGENT_MODULE = flags.DEFINE_string(
-    'agent_module', None, 'File of an agent of your own; without --agents it '
-    'is the only one. Its name is that of the file.')
+_AGENT_MODULE = flags.DEFINE_list(
+    'agent_module', [],
+    'Files of user-defined agents. An agent has the name of '
+    'its file. Without --agents they run beside the agents of the config where '
+    'it names one of them, else alone.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None,
+    'Folder with files of real data. Default: the environment '
+    'variable ENN_ENSEMBLES_DATA.')
 _INPUT_DIM = flags.DEFINE_list('input_dim', None, 'Values of D_x.')
 _DATA_RATIO = flags.DEFINE_list('data_ratio', None, 'Values of lambda.')
 _NOISE_STD = flags.DEFINE_list('noise_std', None, 'Values of epsilon.')
@@ -67,20 +74,28 @@ def read_sweep() -> sweeps.SweepConfig:
   """
   return sweeps.override(
       sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
-      agent_module=_AGENT_MODULE.value,
-      input_dim=cli.numbers(_INPUT_DIM, int),
-      data_ratio=cli.numbers(_DATA_RATIO, float),
-      noise_std=cli.numbers(_NOISE_STD, float), seed=cli.numbers(_SEED, int),
-      max_num_train=_MAX_NUM_TRAIN.value, reference=_REFERENCE.value,
-      kernel=_KERNEL.value,
+      agent_modules=agent_modules(),
+      problem={
+          'input_dim': cli.numbers(_INPUT_DIM, int),
+          'data_ratio': cli.numbers(_DATA_RATIO, float),
+          'noise_std': cli.numbers(_NOISE_STD, float),
+          'reference': _REFERENCE.value, 'kernel': _KERNEL.value,
+          'solver': _SOLVER.value},
+      seed=cli.numbers(_SEED, int), max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
-      enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value,
-      solver=_SOLVER.value)
+      enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
 
 
-def agent_module() -> str | None:
-  """The file of an agent of one's own, None for none."""
-  return _AGENT_MODULE.value
+def agent_modules() -> tuple[str, ...]:
+  """Files of user-defined agents."""
+  return tuple(_AGENT_MODULE.value)
+
+
+def problem_settings() -> kinds.ProblemSettings:
+  """What making problems takes besides their names."""
+  return kinds.ProblemSettings(
+      problem_cache(), solver_memory_mb(),
+      _DATA_DIR.value or os.environ.get('ENN_ENSEMBLES_DATA'))
 
 
 def task() -> job_arrays.Task:

@@ -42,17 +42,15 @@ _LONG_SECONDS = 60.
 
 def _groups(config: sweeps.SweepConfig) -> list[sweeps.WorkUnit]:
   """What shares a kernel: one unit per (input_dim, data_ratio, seed)."""
-  return [sweeps.WorkUnit(
-      agent='ground_truth', agent_id='ground_truth', agent_config={},
-      input_dim=input_dim, data_ratio=float(data_ratio),
-      noise_stds=tuple(sorted(map(float, config.noise_std))), seeds=(seed,),
-      reference=config.reference, solver=config.solver, kernel=config.kernel)
-          for input_dim, data_ratio in config.cells()
-          for seed in sorted(config.seed)]
+  if config.kind != 'nngp':
+    raise ValueError(f'config {config.name} has PROBLEMS = {config.kind!r}; '
+                     'only nngp problems have a ground truth to be made.')
+  return [sweeps.WorkUnit('ground_truth', 'ground_truth', {}, family, (seed,))
+          for family in config.families() for seed in sorted(config.seed)]
 
 
 def _name(unit: sweeps.WorkUnit) -> str:
-  return f'D{unit.input_dim}_l{unit.data_ratio:g}_s{unit.seeds[0]}'
+  return f'{unit.family.name}_s{unit.seeds[0]}'
 
 
 def _estimate(unit: sweeps.WorkUnit) -> float:
@@ -62,7 +60,7 @@ def _estimate(unit: sweeps.WorkUnit) -> float:
 
 def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
   return problems.make_problems(
-      unit.problem_configs(unit.seeds[0]), cache_dir, unit.solver,
+      unit.family.configs(unit.seeds[0]), cache_dir, unit.family.solver,
       grid_flags.solver_memory_mb(),
       progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True))
 
@@ -82,7 +80,7 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
     seconds = _estimate(unit) / len(devices.available_cores())
     if seconds > _LONG_SECONDS:
       print(f'[{before - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
-            f'T = {unit.num_train}, about '
+            f'T = {unit.family.num_train}, about '
             f'{sweep_status.duration_text(seconds)} unless it is in the cache',
             flush=True)
     group = _make(unit, cache_dir)
@@ -92,7 +90,7 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
     left = (now - start) / done * (total - done)
     truths = [problem.ground_truth for problem in group]
     print(f'[{now - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
-          f'T = {unit.num_train}, {truths[0].solver}, std within '
+          f'T = {unit.family.num_train}, {truths[0].solver}, std within '
           f'{max(t.std_error for t in truths):.1e}, mean within '
           f'{max(t.mean_error for t in truths):.1e} stds, in '
           f'{now - before:.1f} s; about {left:.0f} s left', flush=True)
@@ -106,8 +104,8 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   """Checks what is cached; 1 if anything fails or is missing."""
   num_failed = num_missing = num_passed = 0
   for unit in units:
-    configs = unit.problem_configs(unit.seeds[0])
-    cached = problems.read_cached(configs, cache_dir, unit.solver,
+    configs = unit.family.configs(unit.seeds[0])
+    cached = problems.read_cached(configs, cache_dir, unit.family.solver,
                                   grid_flags.solver_memory_mb())
     for config, problem in zip(configs, cached):
       if problem is None:
@@ -132,13 +130,13 @@ def main(_) -> int:
   config = grid_flags.read_sweep()
   units = _groups(config)
   if not units:
-    raise ValueError(f'config {config.name}: no cell has at most max_num_train '
-                     f'= {config.max_num_train} training points.')
+    raise ValueError(
+        f'config {config.name}: no problem has at most max_num_train '
+        f'= {config.max_num_train} training points.')
   if _NUM_ROWS.value < 1:
     raise ValueError(f'num_rows must be >= 1, got {_NUM_ROWS.value}.')
   for unit in units:
-    problems.choose_solver(unit.problem_config(1., 0), unit.solver,
-                           grid_flags.solver_memory_mb())
+    unit.family.check(grid_flags.problem_settings())
   task = grid_flags.task()
   units = sweeps.select(units, task.index, task.num_tasks, _estimate)
   cache_dir = grid_flags.problem_cache()

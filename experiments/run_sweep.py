@@ -75,8 +75,9 @@ def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
                  smoothing=0.1) as bar:
     for outcome in workers.run(
         units, options, num_workers, announce=lambda in_hand:
-        heartbeat.set_entries([dataclasses.asdict(unit)
-                               for unit in in_hand])):
+        heartbeat.set_entries([
+            {'run_id': unit.run_id, 'row_ids': unit.row_ids()}
+            for unit in in_hand])):
       num_done += outcome.unit.num_rows
       bar.update(outcome.unit.num_rows)
       succeeded = succeeded and outcome.succeeded
@@ -132,9 +133,14 @@ def _sweep(ending: _Ending) -> int:
   # All that can be wrong is found before any work starts.
   task = grid_flags.task()
   config = grid_flags.read_sweep()
-  sweep = sweeps.expand(config, grid_flags.agent_module())
-  one_unit.check_units(sweep, grid_flags.agent_module(),
-                     grid_flags.solver_memory_mb())
+  sweep = sweeps.expand(config, grid_flags.agent_modules())
+  options = one_unit.RunOptions(
+      results_dir=_RESULTS_DIR.value or '',
+      agent_modules=grid_flags.agent_modules(),
+      problem_settings=grid_flags.problem_settings(),
+      memory_budget_mb=_MEMORY_BUDGET_MB.value,
+      grace_seconds=_GRACE_SECONDS.value)
+  one_unit.check_units(sweep, options)
   mine = sweeps.select(sweep, task.index, task.num_tasks)
   if _NUM_WORKERS.value is not None and _NUM_WORKERS.value < 1:
     raise ValueError(f'num_workers must be >= 1, got {_NUM_WORKERS.value}.')
@@ -142,9 +148,8 @@ def _sweep(ending: _Ending) -> int:
     raise ValueError(
         f'memory_budget_mb must be > 0, got {_MEMORY_BUDGET_MB.value}.')
   if config.left_out():
-    cells = ', '.join(f'({d}, {ratio:g})' for d, ratio in config.left_out())
-    print(f'left out by --max_num_train={config.max_num_train}: '
-          f'(input_dim, data_ratio) = {cells}')
+    names = ', '.join(family.name for family in config.left_out())
+    print(f'left out by --max_num_train={config.max_num_train}: {names}')
   if task.source:
     print(f'task {task.index} of {task.num_tasks}, from {task.source}')
   if _DRY_RUN.value:
@@ -157,15 +162,10 @@ def _sweep(ending: _Ending) -> int:
     raise ValueError('--results_dir must be given, except with --dry_run.')
 
   store = results.open_store(_RESULTS_DIR.value, create=True)
-  options = one_unit.RunOptions(
-      results_dir=_RESULTS_DIR.value, agent_module=grid_flags.agent_module(),
-      cache_dir=grid_flags.problem_cache(),
-      compilation_cache_dir=grid_flags.cache_folder(
-          _COMPILATION_CACHE_DIR, 'compiled'),
-      memory_budget_mb=_MEMORY_BUDGET_MB.value,
-      solver_memory_mb=grid_flags.solver_memory_mb(),
-      grace_seconds=_GRACE_SECONDS.value)
-  for folder in (_RESULTS_DIR.value, options.cache_dir):
+  options = dataclasses.replace(
+      options, compilation_cache_dir=grid_flags.cache_folder(
+          _COMPILATION_CACHE_DIR, 'compiled'))
+  for folder in (_RESULTS_DIR.value, options.problem_settings.cache_dir):
     if folder is not None:
       files.remove_stale_files(pathlib.Path(folder))
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)

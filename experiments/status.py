@@ -39,8 +39,8 @@ def _row_ids_in_hand(workers: list[heartbeats.Worker]) -> set[str]:
   for worker in workers:
     for entry in worker.entries:
       try:
-        row_ids.update(sweeps.WorkUnit(**entry).row_ids())
-      except TypeError:
+        row_ids.update(entry['row_ids'])
+      except (KeyError, TypeError):
         continue  # Of another version of this program.
   return row_ids
 
@@ -50,14 +50,14 @@ def _csv_text(status: sweep_status.Status) -> str:
   writer = csv.writer(stream, lineterminator='\n')
   names = ('expected', 'ok', 'diverged', 'failed', 'running', 'missing',
            'seconds_left')
-  writer.writerow(('agent_id', 'input_dim', 'data_ratio', *names))
+  writer.writerow(('agent_label', 'problems', *names))
   for group, counts in status.groups.items():
     writer.writerow((*group, *(getattr(counts, name) for name in names)))
   return stream.getvalue()
 
 
 def main(_) -> int:
-  units = sweeps.expand(grid_flags.read_sweep(), grid_flags.agent_module())
+  units = sweeps.expand(grid_flags.read_sweep(), grid_flags.agent_modules())
   stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
   workers = [worker for store in stores
              for worker in heartbeats.read(store.results_dir)]

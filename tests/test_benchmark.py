@@ -54,7 +54,8 @@ def test_both_ways_train_the_same_agent(agent, settings):
   trained = loop.train(made, x[None], y[None, None], np.array([noise_std]),
                            key[None], dtype=jnp.float64)
 
-  network = made.make_network(base.PriorKnowledge((2,), 1, base.Gaussian(noise_std)))
+  network = made.make_network(
+      base.PriorKnowledge((2,), 1, base.Gaussian(noise_std)))
   fold_in = functools.partial(jax.random.fold_in, key)
   params, state = network.init(
       fold_in(loop._INIT_KEY), x, network.indexer(fold_in(99)))

@@ -297,7 +297,8 @@ def test_long_units_are_cut_by_seeds(monkeypatch):
 def test_tasks_are_filled_from_the_longest_unit_on(monkeypatch):
   # By hand: 7 | 5, then 4 to the second, 3 to the first, 3 to the second (9 <
   # 10), 2 to the first: 12 and 12. In turns it would be 14 and 10.
-  monkeypatch.setattr(cost_model, 'estimate_seconds', lambda unit: unit.data_ratio)
+  monkeypatch.setattr(cost_model, 'estimate_seconds',
+                      lambda unit: unit.data_ratio)
   # Of one seed each: nothing to cut.
   units = [sweeps.WorkUnit('a', 'a', {}, 10, ratio, (0.1,), (seed,))
            for seed, ratio in enumerate((3., 7., 2., 4., 5., 3.))]

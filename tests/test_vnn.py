@@ -247,7 +247,8 @@ def test_target_noise_is_as_large_as_asked(noise_scale):
   config, network, params, _, _ = make_network(
       loss_function='target_noise', noise_scale=noise_scale,
       num_index_samples=100)
-  loss = vnn.make_agent(config).make_loss(base.PriorKnowledge((2,), 400, base.Gaussian(0.3)))
+  loss = vnn.make_agent(config).make_loss(
+      base.PriorKnowledge((2,), 400, base.Gaussian(0.3)))
   params = jax.tree.map(jnp.zeros_like, params)  # f = 0.
   y = jnp.full((400, 1), 0.5)
   x = jnp.zeros((400, 2))

@@ -17,7 +17,6 @@ import sys
 import typing
 from typing import Any
 from typing import NamedTuple
-from typing import Optional
 
 
 class AgentModule(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -137,3 +138,26 @@ def inherited_settings(cores: Sequence[int],
         del os.environ[name]
       else:
         os.environ[name] = value
+
+
+def cpu_kind() -> str:
+  """A hash of the processor and its instructions: programs fit one kind."""
+  info = cpu_info()
+  kind = f'{platform.machine()} {info.get("model name")} {info.get("flags")}'
+  return hashlib.sha256(kind.encode()).hexdigest()[:10]
+
+
+# Families of vector instructions, the widest first: what XLA and the libraries
+# of matrix products choose by.
+_INSTRUCTION_SETS = ('amx_tile', 'avx512f', 'avx2', 'avx', 'asimd')
+
+
+def numerics() -> dict[str, str | int]:
+  """What decides the last digits of a result besides versions and device."""
+  flags = set((cpu_info().get('flags') or cpu_info().get('Features', '')
+               ).split())
+  widest = [name for name in _INSTRUCTION_SETS if name in flags]
+  return {
+      'instruction_set': widest[0] if widest else platform.machine(),
+      'xla_flags': os.environ.get('XLA_FLAGS', ''),
+      'cores': len(available_cores())}

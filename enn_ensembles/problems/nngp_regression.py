@@ -18,6 +18,8 @@ from enn_ensembles.machine import canonical
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import draws
+from enn_ensembles.scoring import gaussian
+from enn_ensembles.scoring import ranking
 
 # Test points whose joint covariance is kept.
 JOINT_TAU = 10
@@ -157,6 +159,8 @@ class Problem:
   reference: str
   kernel: kernels.KernelConfig
 
+  score_set = 'nngp'
+
   @property
   def data(self) -> base.Data:
     """What an agent learns from."""
@@ -168,6 +172,30 @@ class Problem:
     return base.PriorKnowledge(
         input_shape=self.x_train.shape[1:], num_train=len(self.x_train),
         likelihood=base.Gaussian(self.noise_std), kernel=self.kernel)
+
+  @property
+  def validation(self) -> base.Data | None:
+    """Labels at x_val; None where brought data have none."""
+    return None if self.y_val is None else base.Data(self.x_val, self.y_val)
+
+  def score(self, predict: base.Predict) -> dict[str, float]:
+    """Scores against the exact posterior; see `base.Problem`."""
+    predictions = predict(self.x_test)
+    mean, std = gaussian.prediction_moments(predictions)
+    return gaussian.posterior_scores(
+        mean, std, self.test_mean, self.test_std,
+        num_samples=predictions.num_samples)
+
+  def score_curve(self, predict: base.Predict,
+                  order: np.ndarray) -> dict[str, np.ndarray]:
+    """KL both ways of the first 1, 2, ..., P members of an order, [P] each.
+
+    Raises:
+      ranking.NotFiniteError: predictions are not finite.
+    """
+    return ranking.evaluate_curve(
+        predict(self.x_test).samples[..., 0], order, self.test_mean,
+        self.test_std, std_ridge=gaussian.STD_RIDGE)._asdict()
 
   @functools.cached_property
   def problem_id(self) -> str:

@@ -1,4 +1,4 @@
-"""Pure formulas for scores: no random numbers, no jit, no files.
+"""Gaussian scores: pure formulas, no random numbers, no jit, no files.
 
 Every function works elementwise on numpy and on jax arrays, in the dtype that
 it is given; scores of the testbed are computed in float64. `p` is the exact
@@ -13,6 +13,8 @@ import numpy as np
 from scipy import special
 
 Array = Any
+
+STD_RIDGE = 1e-3  # Added to the stds of agent and posterior before scoring.
 
 
 def _module(*arrays: Array):
@@ -77,3 +79,64 @@ def root_mean_square_error(truth: Array, estimate: Array) -> Array:
   """sqrt(mean (truth - estimate)^2)."""
   xp = _module(truth, estimate)
   return xp.sqrt(xp.mean((truth - estimate) ** 2))
+
+
+def sample_moments(samples: Array, axis: int
+                   ) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and std (ddof=0) over an axis, accumulated in float64."""
+  with np.errstate(invalid='ignore', over='ignore'):  # Diverged agents.
+    mean = np.mean(samples, axis=axis, dtype=np.float64)
+    std = np.std(samples, axis=axis, dtype=np.float64)
+  return mean, std
+
+
+def prediction_moments(predictions: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and std [N] of `base.Predictions` of one output: exact, or of samples.
+
+  Raises:
+    ValueError: there are several outputs.
+  """
+  if predictions.samples is None:
+    mean, std = predictions.mean, predictions.std
+  else:
+    mean, std = sample_moments(predictions.samples, axis=0)
+  if mean.shape[1] != 1:
+    raise ValueError('predictions must have one output per point, got '
+                     f'{mean.shape[1]}.')
+  return np.asarray(mean[:, 0]), np.asarray(std[:, 0])
+
+
+def posterior_scores(mean: np.ndarray, std: np.ndarray, true_mean: np.ndarray,
+                     true_std: np.ndarray, *, num_samples: int | None
+                     ) -> dict[str, float]:
+  """Scores of one problem, from moments at its test points.
+
+  Args:
+    mean: the agent's means [N].
+    std: the agent's stds [N], without ridge.
+    true_mean: the exact posterior's means [N].
+    true_std: its stds [N].
+    num_samples: samples behind the agent's moments; None where exact.
+
+  Returns:
+    kl_estimate, kl_reverse: mean KL(posterior || agent) and the reverse, nats.
+    mean_error, std_error: mean relative errors (as the ENN testbed's).
+    mean_rmse: root mean square error of the mean.
+    std_ratio: mean ratio of the agent's std to the posterior's.
+    kl_floor: what exact posterior draws would score with as many samples.
+    Scores may be non-finite; nothing is clipped or filled.
+  """
+  std, true_std = std + STD_RIDGE, true_std + STD_RIDGE
+  with np.errstate(all='ignore'):  # Diverged agents score inf or nan.
+    return {
+        'kl_estimate': float(np.mean(
+            gaussian_kl(true_mean, true_std, mean, std))),
+        'kl_reverse': float(np.mean(
+            gaussian_kl(mean, std, true_mean, true_std))),
+        'mean_error': float(relative_error(true_mean, mean)),
+        'std_error': float(relative_error(true_std, std)),
+        'mean_rmse': float(root_mean_square_error(true_mean, mean)),
+        'std_ratio': float(np.mean(std / true_std)),
+        'kl_floor': (0. if num_samples is None
+                     else finite_sample_floor(num_samples)),
+    }

@@ -35,16 +35,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from enn_ensembles.scoring import gaussian
 
 Array = Any
 
+
+class NotFiniteError(ValueError):
+  """Members cannot be ordered, since what they predict is not finite."""
+
+
 SELECTIONS = ('oracle', 'val_nll')
 
 
-class RankingPath(NamedTuple):
-  """A greedy order and how good each of its beginnings is.
+class RankedOrder(NamedTuple):
+  """A greedy order and how good each of its prefixes is.
 
   Attributes:
     order: [P] int32, the members in the order of their addition.
@@ -55,7 +61,7 @@ class RankingPath(NamedTuple):
   score: np.ndarray
 
 
-class PathScores(NamedTuple):
+class CurveScores(NamedTuple):
   """Scores of the first 1, 2, ..., P members of an order, each [P], in nats.
 
   Attributes:
@@ -75,7 +81,7 @@ def rank_samples(predictions: Array,
                  noise_std: float | None = None,
                  std_ridge: float = 1e-3,
                  num_ranked: int | None = None,
-                 dtype: Any = None) -> RankingPath:
+                 dtype: Any = None) -> RankedOrder:
   """Orders the members of an ensemble greedily, by the score of their set.
 
   Equal scores go to the lowest index; the same input gives the same order.
@@ -116,7 +122,7 @@ def rank_samples_batch(predictions: Array,
                        noise_std: Array | None = None,
                        std_ridge: float = 1e-3,
                        num_ranked: int | None = None,
-                       dtype: Any = None) -> RankingPath:
+                       dtype: Any = None) -> RankedOrder:
   """`rank_samples` for S problems in one compiled call.
 
   Args:
@@ -142,14 +148,14 @@ def rank_samples_batch(predictions: Array,
   return _to_numpy(_rank_batch(task, num_ranked))
 
 
-def evaluate_path(predictions: Array,
+def evaluate_curve(predictions: Array,
                   order: Array,
                   mean: Array,
                   std: Array,
                   *,
                   std_ridge: float = 1e-3,
-                  dtype: Any = None) -> PathScores:
-  """Scores every beginning of an order, on inputs that did not choose it.
+                  dtype: Any = None) -> CurveScores:
+  """Scores every prefix of an order, on inputs that did not choose it.
 
   Args:
     predictions: what each of the J members predicts at x_test, [J, num_x].
@@ -187,7 +193,41 @@ def evaluate_path(predictions: Array,
   scores = _evaluate((predictions[order] - mean).astype(dtype),
                      (std + std_ridge).astype(dtype),
                      jnp.asarray(std_ridge, dtype))
-  return PathScores(*map(np.asarray, scores))
+  return CurveScores(*map(np.asarray, scores))
+
+
+def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
+  """Orders classifiers greedily by the NLL of their mean probabilities.
+
+  Args:
+    logits: of J members at N validation points, [J, N, C].
+    labels: [N] integers in 0..C-1.
+
+  Returns:
+    The order of all members, and the NLL after each addition, in nats.
+
+  Raises:
+    ValueError: logits are not finite or shapes do not fit.
+  """
+  logits = _as_finite('logits', logits, ndim=3)
+  labels = np.asarray(labels)
+  if labels.shape != logits.shape[1:2]:
+    raise ValueError(f'labels must have shape {logits.shape[1:2]}, got '
+                     f'{labels.shape}.')
+  log_norm = special.logsumexp(logits, axis=-1)
+  right = np.exp(np.take_along_axis(
+      logits, labels[None, :, None], axis=-1)[..., 0] - log_norm)  # [J, N]
+  tiny = np.finfo(np.float64).tiny
+  total, left = np.zeros(right.shape[1]), list(range(len(right)))
+  order, score = [], []
+  while left:
+    nll = -np.log(np.maximum((total + right[left]) / (len(order) + 1),
+                             tiny)).mean(axis=1)
+    best = int(np.argmin(nll))
+    score.append(float(nll[best]))
+    order.append(left.pop(best))
+    total = total + right[order[-1]]
+  return RankedOrder(np.array(order, np.int32), np.array(score))
 
 
 def choose_num_samples(
@@ -323,7 +363,7 @@ def _make_task(predictions: Array, mean: Array | None,
   return _Task(*(leaf.astype(dtype) for leaf in task)), int(num_ranked)
 
 
-def _greedy_path(task: _Task, num_ranked: int) -> tuple[Array, Array]:
+def _greedy_order(task: _Task, num_ranked: int) -> tuple[Array, Array]:
   """The whole path in one scan, all candidates at once in each step.
 
   Mean and variance grow by Welford's update, a sum of non-negative terms, so
@@ -364,12 +404,12 @@ def _greedy_path(task: _Task, num_ranked: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _rank(task: _Task, num_ranked: int) -> tuple[Array, Array]:
-  return _greedy_path(task, num_ranked)
+  return _greedy_order(task, num_ranked)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _rank_batch(task: _Task, num_ranked: int) -> tuple[Array, Array]:
-  return jax.vmap(lambda one: _greedy_path(one, num_ranked))(task)
+  return jax.vmap(lambda one: _greedy_order(one, num_ranked))(task)
 
 
 @jax.jit
@@ -393,8 +433,8 @@ def _evaluate(errors: Array, posterior_std: Array,
   return jax.lax.scan(step, start, (errors, counts))[1]
 
 
-def _to_numpy(path: tuple[Array, Array]) -> RankingPath:
-  return RankingPath(*map(np.asarray, path))
+def _to_numpy(path: tuple[Array, Array]) -> RankedOrder:
+  return RankedOrder(*map(np.asarray, path))
 
 
 def _get_dtype(dtype: Any) -> np.dtype:
@@ -419,7 +459,7 @@ def _as_finite(name: str, value: Any, ndim: int | None = None,
     raise ValueError(f'{name} must have shape {shape}, got {array.shape}.')
   num_bad = np.count_nonzero(~np.isfinite(array))
   if num_bad:
-    raise ValueError(
+    raise NotFiniteError(
         f'{name} must be finite, got {num_bad} values of nan or inf.')
   return array
 

@@ -9,13 +9,13 @@ from enn_ensembles.sweeps.shares import longest_first
 from enn_ensembles.sweeps.shares import select
 from enn_ensembles.sweeps.shares import split
 from enn_ensembles.sweeps.sweep_config import load_config
-from enn_ensembles.sweeps.sweep_config import num_train
 from enn_ensembles.sweeps.sweep_config import override
 from enn_ensembles.sweeps.sweep_config import SweepConfig
+from enn_ensembles.sweeps.work_units import all_settings
 from enn_ensembles.sweeps.work_units import expand
 from enn_ensembles.sweeps.work_units import load_agent
+from enn_ensembles.sweeps.work_units import make_label
 from enn_ensembles.sweeps.work_units import narrow
-from enn_ensembles.sweeps.work_units import row_id
 from enn_ensembles.sweeps.work_units import SOURCE_FILE
 from enn_ensembles.sweeps.work_units import WorkUnit
 
@@ -24,6 +24,7 @@ __all__ = [
     'SOURCE_FILE',
     'SweepConfig',
     'WorkUnit',
+    'all_settings',
     'estimate_ground_truth_seconds',
     'estimate_seconds',
     'estimate_training_seconds',
@@ -32,10 +33,9 @@ __all__ = [
     'load_agent',
     'load_config',
     'longest_first',
+    'make_label',
     'narrow',
-    'num_train',
     'override',
-    'row_id',
     'select',
     'split',
 ]

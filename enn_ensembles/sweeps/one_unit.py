@@ -1,4 +1,4 @@
-"""One work unit: problems -> agent -> training -> evaluation -> rows.
+"""One work unit: problems -> agent -> training -> predictions -> rows.
 
 Only the agent's own mistakes become rows. A problem that cannot be made or a
 row that cannot be written stops the sweep: the next unit would fare no better.
@@ -9,9 +9,7 @@ from collections.abc import Sequence
 import dataclasses
 import datetime
 import functools
-import hashlib
 import importlib.metadata
-import importlib.util
 import itertools
 import math
 import os
@@ -26,15 +24,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
-from enn_ensembles.scoring import evaluation
+from enn_ensembles.problems import kinds
+from enn_ensembles.scoring import selection as selection_lib
+from enn_ensembles.scoring import table
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import loop
+from enn_ensembles.training import prediction
 
 _PACKAGES = ('enn_ensembles', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 _LONGEST_MESSAGE = 500
@@ -46,22 +48,20 @@ class RunOptions:
 
   Attributes:
     results_dir: the results folder, which exists.
-    agent_module: file of an agent of one's own.
-    cache_dir: folder of the ground-truth cache; None for none.
+    agent_modules: files of user-defined agents.
+    problem_settings: what making problems takes.
     compilation_cache_dir: folder of compiled programs; None for none.
     memory_budget_mb: memory that training may take per device; see
-      `training.train`.
-    solver_memory_mb: memory that a solver may take.
+      `training.loop.train`.
     grace_seconds: how long a process that is told to stop may go on to where
       it can keep what it has.
     checkpoint_seconds: how often what there is of a unit is kept.
   """
   results_dir: str
-  agent_module: str | None = None
-  cache_dir: str | None = None
+  agent_modules: tuple[str, ...] = ()
+  problem_settings: kinds.ProblemSettings = kinds.ProblemSettings()
   compilation_cache_dir: str | None = None
   memory_budget_mb: float | None = None
-  solver_memory_mb: float = problems_lib.SOLVER_MEMORY_MB
   grace_seconds: float = 10.
   checkpoint_seconds: float = checkpoints.SECONDS_BETWEEN
 
@@ -73,7 +73,7 @@ class _Result(NamedTuple):
   scores: Mapping[str, float] | None = None
   num_samples: int | None = None
   depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
-  path: Mapping[str, Any] | None = None
+  curve: Mapping[str, Any] | None = None
   rank_seconds: float | None = None
   num_params: int | None = None
   train_seconds: float | None = None
@@ -82,48 +82,51 @@ class _Result(NamedTuple):
   details: str = ''
 
 
+# Results of a unit by (seed, position of the cell, selection).
+_Results = dict[tuple[int, int, str], _Result]
+# The problems of each seed, one per cell.
+_Groups = Mapping[int, Sequence[Any]]
+
+
 def check_units(units: Sequence[work_units.WorkUnit],
-                agent_module: str | None = None,
-                solver_memory_mb: float = problems_lib.SOLVER_MEMORY_MB
-                ) -> None:
+                options: RunOptions) -> None:
   """Checks, before any work, that all units can be computed.
 
-  Args:
-    units: the units.
-    agent_module: file of an agent of one's own.
-    solver_memory_mb: memory that a solver may take.
-
   Raises:
-    ValueError: a problem is not allowed, a cell has more training points than
-      a solver has memory for, or an agent has no members to select from.
+    ValueError: a problem cannot be made, or an agent has no members to select
+      from.
   """
+  for family in {unit.family.name: unit.family for unit in units}.values():
+    family.check(options.problem_settings)
   for unit in units:
     if unit.selections != ('none',):
-      _check_selectable(unit, agent_module)
-  cells = {}
-  for unit in units:
-    for noise_std in unit.noise_stds:
-      for seed in unit.seeds:
-        config = unit.problem_config(noise_std, seed)
-        cells.setdefault((unit.input_dim, unit.data_ratio, unit.solver), config)
-  for (_, _, solver), config in cells.items():
-    try:
-      problems_lib.choose_solver(config, solver, solver_memory_mb)
-    except ValueError as error:
-      raise ValueError(f'{error} --max_num_train={config.num_train - 1} leaves '
-                       'such cells out.') from error
+      _check_selectable(unit, options)
 
 
-def _check_selectable(unit: work_units.WorkUnit,
-                      agent_module: str | None) -> None:
+def _check_selectable(unit: work_units.WorkUnit, options: RunOptions) -> None:
   """ValueError unless the agent has a finite index set."""
-  agent = _make_agent(unit, agent_module)
+  agent = _make_agent(unit, options)
   if not isinstance(agent, loop.NetworkAgent) or (
-      evaluation.num_index_draws(agent, unit.input_dim, unit.num_enn_samples,
-                                 unit.enumerate_indices) is not None):
+      _num_index_draws(agent, unit, _bare_prior(unit)) is not None):
     raise ValueError(
         f'selection {unit.selections[-1]!r} needs an agent with a finite index '
-        f'set that is enumerated; agent {unit.agent_id!r} has none.')
+        f'set that is enumerated; agent {unit.agent_label!r} has none.')
+
+
+def _bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
+  """What is known of a unit's problems before they are made."""
+  family = unit.family
+  likelihood = (base.Categorical(family.num_outputs)
+                if family.score_set == 'classification'
+                else base.Gaussian(1., family.num_outputs))
+  return base.PriorKnowledge(tuple(family.input_shape), family.num_train,
+                             likelihood)
+
+
+def _num_index_draws(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
+                     prior: base.PriorKnowledge) -> int | None:
+  return prediction.num_index_draws(
+      agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
 
 
 def run_unit(unit: work_units.WorkUnit, options: RunOptions,
@@ -137,22 +140,22 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
     checkpoint: where parts of it are kept and taken from; None keeps nothing.
 
   Returns:
-    Rows in the order of seeds, noise levels and selections; and the traceback
-    of the first that failed, empty if none did.
+    Rows in the order of seeds, cells and selections; and the traceback of the
+    first that failed, empty if none did.
 
   Raises:
     ValueError: a problem cannot be made.
     preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
-  groups = []
+  groups = {}
   for seed in unit.seeds:
     preemption.stop_if_requested()
-    groups.append(_make_group(unit, seed, options))
+    groups[seed] = _make_group(unit, seed, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
   try:
-    agent = _make_agent(unit, options.agent_module)
+    agent = _make_agent(unit, options)
     if isinstance(agent, loop.NetworkAgent):
       found = _run_network(agent, unit, groups, options, checkpoint)
     else:
@@ -160,37 +163,31 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
   except Exception as error:  # pylint: disable=broad-except
     # Any method in any framework is an agent, and may raise anything. Its
     # failure is a result of the sweep, told in its rows.
-    found = [[[_failure(error)] * len(unit.selections)]
-             * len(unit.noise_stds)] * len(unit.seeds)
+    failure = _failure(error)
+    found = {(seed, i, selection): failure
+             for seed in unit.seeds for i in range(len(unit.family.cells))
+             for selection in unit.selections}
 
   shared = {
       'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
-      'agent': unit.agent, 'agent_id': unit.agent_id,
-      'agent_config': unit.agent_config, 'input_dim': unit.input_dim,
-      'data_ratio': unit.data_ratio, 'reference': unit.reference,
-      'kernel': unit.kernel,
-      'num_train': unit.num_train, 'enumerate_indices': unit.enumerate_indices,
-      'dtype': unit.dtype,
       'problem_seconds': problem_seconds, 'versions': versions(),
       'device': devices.device_name(),
-      'created': datetime.datetime.now(datetime.UTC).isoformat(
+      'numerics': {**devices.numerics(),
+                   'cells_together': len(unit.family.cells)},
+      'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
           timespec='seconds')}
   rows, details = [], []
-  for (s, seed), (e, noise_std), (c, selection) in itertools.product(
-      *map(enumerate, (unit.seeds, unit.noise_stds, unit.selections))):
-    result = found[s][e][c]
-    scores = result.scores or dict.fromkeys(
-        (*results.SCORE_FIELDS, 'kl_floor'))
+  for seed, (i, cell), selection in itertools.product(
+      unit.seeds, enumerate(unit.family.cells), unit.selections):
+    result = found[seed, i, selection]
     rows.append({
-        **shared, **scores,
-        'row_id': work_units.row_id(unit, noise_std, seed, selection),
-        'problem_id': groups[s][e].problem_id, 'noise_std': noise_std,
-        'seed': seed, 'selection': selection,
+        **shared, **unit.row_fields(cell, seed, selection),
+        'problem_id': groups[seed][i].problem_id,
         'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
                             else None),
         'num_samples_used': result.num_samples, 'status': result.status,
-        'message': result.message, 'path': result.path,
-        'num_params': result.num_params,
+        'message': result.message, 'scores': result.scores,
+        'curve': result.curve, 'num_params': result.num_params,
         'train_seconds': result.train_seconds,
         'evaluate_seconds': result.evaluate_seconds,
         'rank_seconds': result.rank_seconds,
@@ -205,86 +202,120 @@ _SMALL_PROBLEM = 250_000
 _NUM_KEPT_GROUPS = 32
 
 
-def _make_group(unit: work_units.WorkUnit, seed: int, options: RunOptions
-                ) -> Sequence[problems_lib.Problem]:
-  """The problems of one of the unit's seeds, per noise level."""
-  num_points = (unit.num_train + problems_lib.ProblemConfig.num_test
-                + problems_lib.ProblemConfig.num_val)
-  small = num_points * unit.input_dim <= _SMALL_PROBLEM
-  make = _make_small_group if small else problems_lib.make_problems
-  return make(unit.problem_configs(seed), options.cache_dir, unit.solver,
-              options.solver_memory_mb)
+def _make_group(unit: work_units.WorkUnit, seed: int,
+                options: RunOptions) -> Sequence[Any]:
+  """The problems of one of the unit's seeds, one per cell."""
+  numbers = (unit.family.num_train + 2000) * math.prod(unit.family.input_shape)
+  make = _make_small_group if numbers <= _SMALL_PROBLEM else _make_any_group
+  return make(unit.family, seed, options.problem_settings)
 
 
-@functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)
-def _make_small_group(*args: Any) -> Sequence[problems_lib.Problem]:
-  return problems_lib.make_problems(*args)  # Its arrays are read-only.
+def _make_any_group(family: kinds.Family, seed: int,
+                    settings: kinds.ProblemSettings) -> Sequence[Any]:
+  return family.make(seed, settings)
 
 
-def _make_agent(unit: work_units.WorkUnit, agent_module: str | None) -> Any:
+# Arrays of problems are read-only, so that they can be shared.
+_make_small_group = functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)(
+    _make_any_group)
+
+
+def _make_agent(unit: work_units.WorkUnit, options: RunOptions) -> Any:
   """The agent of a unit."""
-  module = work_units.load_agent(unit.agent, agent_module)
+  module = work_units.load_agent(unit.agent, options.agent_modules)
   settings = {name: value for name, value in unit.agent_config.items()
               if name != work_units.SOURCE_FILE}
   return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
 
 
 def _run_network(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
-                 groups: Sequence[Sequence[problems_lib.Problem]],
-                 options: RunOptions,
-                 checkpoint: checkpoints.Checkpoint | None
-                 ) -> list[list[list[_Result]]]:
-  """Trains and scores all problems of a unit together: [S][E][selections]."""
+                 groups: _Groups, options: RunOptions,
+                 checkpoint: checkpoints.Checkpoint | None) -> _Results:
+  """Trains and scores all problems of a unit together.
+
+  Selections that take labels out of the training set have a training of their
+  own; all others share one.
+  """
+  by_share: dict[float, list[str]] = {}
+  for selection in unit.selections:
+    share = selection_lib.RULES[selection].label_share
+    by_share.setdefault(share, []).append(selection)
+  found: _Results = {}
+  for share, selections in by_share.items():
+    chosen = {seed: [_reserve(problem, share) for problem in group]
+              for seed, group in groups.items()}
+    found.update(_train_and_score(agent, unit, chosen, selections, options,
+                                  checkpoint))
+  return found
+
+
+def _reserve(problem: Any, share: float) -> Any:
+  """The problem with a share of its training set as validation data."""
+  if not share:
+    return problem
+  return _WithReservedLabels(problem, *selection_lib.reserve_labels(problem,
+                                                                    share))
+
+
+class _WithReservedLabels:
+  """A problem that gives an agent fewer data and keeps the rest as labels."""
+
+  def __init__(self, problem: Any, data: base.Data, validation: base.Data):
+    self._problem = problem
+    self.data = data
+    self.validation = validation
+    self.prior = dataclasses.replace(problem.prior, num_train=len(data.y))
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._problem, name)
+
+
+def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
+                     groups: _Groups, selections: Sequence[str],
+                     options: RunOptions,
+                     checkpoint: checkpoints.Checkpoint | None) -> _Results:
+  """Trains on all problems of a unit in one program, and scores them."""
+  seeds, prior = unit.seeds, groups[unit.seeds[0]][0].prior
   trained = loop.train(
       agent,
-      _stack([group[0].x_train for group in groups]),
-      np.stack([[problem.y_train for problem in group] for group in groups]),
-      np.asarray(unit.noise_stds),
-      jnp.stack([problems_lib.agent_key(seed) for seed in unit.seeds]),
+      _stack([groups[seed][0].data.x for seed in seeds]),
+      np.stack([[problem.data.y for problem in groups[seed]]
+                for seed in seeds]),
+      np.asarray([problem.prior.noise_std for problem in groups[seeds[0]]]),
+      jnp.stack([problems_lib.agent_key(seed) for seed in seeds]),
       dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
       checkpoint=checkpoint,
       steps_between_checkpoints=_steps_between_checkpoints(unit, options))
-  keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in unit.seeds])
-  num_draws = evaluation.num_index_draws(
-      agent, unit.input_dim, unit.num_enn_samples, unit.enumerate_indices)
-  x_test = np.stack([group[0].x_test for group in groups])
-  predictions, evaluate_seconds, compile_seconds = evaluation.predict(
-      agent, trained, x_test, keys, num_draws)
-  val_predictions = None
-  if unit.selections != ('none',):
-    x_val = np.stack([group[0].x_val for group in groups])
-    val_predictions = evaluation.predict(agent, trained, x_val, keys,
-                                         num_draws)[0]
+  keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
+  num_draws = _num_index_draws(agent, unit, prior)
+  predictor = prediction.Predictor(agent, trained, prior, keys, num_draws)
   finite = np.logical_and.reduce([
       np.isfinite(np.asarray(leaf)).all(axis=tuple(range(2, leaf.ndim)))
       for leaf in jax.tree.leaves(trained.params)])  # [S, E]
+  num_members = None
+  if num_draws is None:
+    support = base.get_support(agent.make_network(prior).indexer)
+    num_members = len(jax.tree.leaves(support)[0])
 
-  def result(s: int, e: int, selection: str) -> _Result:
-    problem = groups[s][e]
-    if num_draws is None:
-      selected = evaluation.select_members(
-          selection, predictions[s, e],
-          None if val_predictions is None else val_predictions[s, e],
-          true_moments=(problem.test_mean, problem.test_std),
-          val_moments=(problem.val_mean, problem.val_std), y_val=problem.y_val,
-          noise_std=problem.noise_std, key=keys[s])
-    else:
-      selected = evaluation.Selected(
-          *evaluation.sample_moments(predictions[s, e], axis=0), num_draws,
-          path=None, rank_seconds=None)
-    return _scored(
-        selected.mean, selected.std, problem, selected.num_samples,
-        finite_params=bool(finite[s, e]),
-        depends_on_draws=num_draws is not None, path=selected.path,
-        num_params=trained.num_params,
-        train_seconds=trained.train_seconds / unit.num_problems,
-        evaluate_seconds=evaluate_seconds / unit.num_problems,
-        rank_seconds=selected.rank_seconds,
-        compile_seconds=trained.compile_seconds + compile_seconds)
-
-  return [[[result(s, e, selection) for selection in unit.selections]
-           for e in range(len(unit.noise_stds))]
-          for s in range(len(unit.seeds))]
+  found: _Results = {}
+  for (s, seed), i in itertools.product(enumerate(seeds),
+                                        range(len(unit.family.cells))):
+    problem, predict = groups[seed][i], predictor.for_problem(s, i)
+    for selection in selections:
+      selected = selection_lib.Selected(predict, num_draws, None, None)
+      if num_members is not None:
+        selected = selection_lib.select_members(selection, problem, predict,
+                                                num_members, keys[s])
+      found[seed, i, selection] = _scored(
+          problem, selected.predict, finite_params=bool(finite[s, i]),
+          depends_on_draws=num_draws is not None, curve=selected.curve,
+          num_params=trained.num_params,
+          train_seconds=trained.train_seconds / unit.num_problems,
+          rank_seconds=selected.rank_seconds)
+  timings = {
+      'evaluate_seconds': predictor.evaluate_seconds / unit.num_problems,
+      'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
+  return {key: result._replace(**timings) for key, result in found.items()}
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -298,12 +329,9 @@ _ACCELERATOR_SPEED = 100.
 
 def _steps_between_checkpoints(unit: work_units.WorkUnit, options: RunOptions
                                ) -> int | None:
-  """Steps that may be lost; None where training is too short to be cut.
-
-  It depends on the unit and the kind of device alone: whether a training is
-  cut decides which program runs it, and so, perhaps, its last digits.
-  """
-  seconds = cost_model.estimate_training_seconds(unit) * len(unit.noise_stds)
+  """Steps that may be lost; None where training is too short to be cut."""
+  seconds = (cost_model.estimate_training_seconds(unit)
+             * len(unit.family.cells))
   if jax.default_backend() != 'cpu':  # All seeds at once.
     seconds *= len(unit.seeds) / _ACCELERATOR_SPEED
   if seconds < 2 * options.checkpoint_seconds:
@@ -312,61 +340,71 @@ def _steps_between_checkpoints(unit: work_units.WorkUnit, options: RunOptions
                    * options.checkpoint_seconds / seconds)
 
 
-def _run_plain_agent(agent: Any, unit: work_units.WorkUnit,
-                     groups: Sequence[Sequence[problems_lib.Problem]],
-                     checkpoint: checkpoints.Checkpoint | None
-                     ) -> list[list[list[_Result]]]:
-  """Runs any agent on all problems of a unit, one by one: [S][E][1]."""
-  key = {
-      f.name: getattr(unit, f.name)
-      for f in dataclasses.fields(work_units.WorkUnit) if f.name != 'agent_id'
-  }
+def _run_plain_agent(agent: Any, unit: work_units.WorkUnit, groups: _Groups,
+                     checkpoint: checkpoints.Checkpoint | None) -> _Results:
+  """Runs any agent on all problems of a unit, one by one."""
+  key = {f.name: getattr(unit, f.name)
+         for f in dataclasses.fields(work_units.WorkUnit)
+         if f.name not in ('agent_label', 'family')}
+  key['problems'] = [list(unit.family.cells), unit.family.ranking]
   kept = None if checkpoint is None else checkpoint.restore(key)
   done = [] if kept is None else [_Result(**result)
                                   for result in kept.info['results']]
-  for i, (group, seed) in enumerate(zip(groups, unit.seeds)):
-    for problem in group[max(0, len(done) - i * len(group)):]:
-      done.append(_run_plain(agent, unit, problem, seed))
-      if checkpoint is not None:
-        checkpoint.offer(key, lambda: checkpoints.Part(
-            {'results': [result._asdict() for result in done]}))
-  rows = iter(done)
-  return [[[next(rows)] for _ in group] for group in groups]
+  todo = [(seed, i) for seed in unit.seeds
+          for i in range(len(unit.family.cells))]
+  for seed, i in todo[len(done):]:
+    done.append(_run_plain(agent, unit, groups[seed][i], seed))
+    if checkpoint is not None:
+      checkpoint.offer(key, lambda: checkpoints.Part(
+          {'results': [result._asdict() for result in done]}))
+  return {(seed, i, 'none'): result
+          for (seed, i), result in zip(todo, done, strict=True)}
 
 
-def _run_plain(agent: Any, unit: work_units.WorkUnit,
-               problem: problems_lib.Problem, seed: int) -> _Result:
+def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
+               seed: int) -> _Result:
   """Runs any agent on one problem, whose failure is that problem's alone."""
   try:
     start = time.perf_counter()
     sampler = agent(problem.data, problem.prior, problems_lib.agent_key(seed))
-    train_seconds = time.perf_counter() - start
-    moments = evaluation.sampler_moments(
-        sampler, problem.x_test, problems_lib.evaluation_key(seed),
-        num_enn_samples=unit.num_enn_samples)
-    return _scored(
-        moments.mean, moments.std, problem, moments.num_samples,
-        depends_on_draws=moments.num_samples is not None,
-        train_seconds=train_seconds, evaluate_seconds=moments.evaluate_seconds)
+    trained = time.perf_counter()
+    key = problems_lib.evaluation_key(seed)
+    draws_used = []
+
+    def predict(x):
+      found = prediction.sampler_predictions(
+          sampler, x, key, unit.num_enn_samples, unit.enumerate_indices,
+          problem.prior.num_outputs)
+      draws_used.append(found.num_samples == unit.num_enn_samples
+                        and not hasattr(sampler, 'members'))
+      return found
+
+    result = _scored(problem, predict, train_seconds=trained - start)
+    return result._replace(depends_on_draws=any(draws_used),
+                           evaluate_seconds=time.perf_counter() - trained)
   except Exception as error:  # pylint: disable=broad-except
     return _failure(error)  # As in `run_unit`.
 
 
-def _scored(mean: np.ndarray, std: np.ndarray, problem: problems_lib.Problem,
-            num_samples: int | None, finite_params: bool = True,
+def _scored(problem: Any, predict: base.Predict, finite_params: bool = True,
             **fields: Any) -> _Result:
   """Scores of one problem, raw; diverged if anything is not finite."""
-  scores = evaluation.score(mean, std, problem.test_mean, problem.test_std,
-                            num_samples=num_samples)
+  num_samples = []
+
+  def counted(x):
+    found = predict(x)
+    num_samples.append(found.num_samples)
+    return found
+
+  scores = dict(problem.score(counted))
   bad = [] if finite_params else ['parameters']
-  if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-    bad.append('predictions')
-  bad += [name for name in results.SCORE_FIELDS
-          if not np.isfinite(scores[name])]
+  known = table.scores_of(problem.score_set)
+  bad += [name for name, value in scores.items() if not np.isfinite(value)
+          and not (known[name].may_be_infinite and value == math.inf)]
   return _Result(
       status='diverged' if bad else 'ok', scores=scores,
       message=f'not finite: {", ".join(bad)}' if bad else '',
-      num_samples=num_samples, **fields)
+      num_samples=num_samples[0], **fields)
 
 
 def _failure(error: Exception) -> _Result:
@@ -397,10 +435,7 @@ def configure_jax(options: RunOptions) -> None:
   if options.compilation_cache_dir is not None:
     # XLA may load a program made for a CPU with other instructions and crash:
     # every kind of CPU has its own folder, since homes are often shared.
-    info = devices.cpu_info()
-    kind = f'{platform.machine()} {info.get("model name")} {info.get("flags")}'
-    folder = hashlib.sha256(kind.encode()).hexdigest()[:10]
-    jax.config.update('jax_compilation_cache_dir',
-                      os.path.join(options.compilation_cache_dir, folder))
+    jax.config.update('jax_compilation_cache_dir', os.path.join(
+        options.compilation_cache_dir, devices.cpu_kind()))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

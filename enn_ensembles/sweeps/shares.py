@@ -101,7 +101,8 @@ def limit_inputs(
   """
   parts = []
   for unit in units:
-    num = max(1, int(_MOST_INPUTS // (unit.num_train * unit.input_dim)))
+    num = max(1, int(_MOST_INPUTS // (unit.family.num_train
+                                * math.prod(unit.family.input_shape))))
     parts += [dataclasses.replace(unit, seeds=unit.seeds[i:i + num])
               for i in range(0, len(unit.seeds), num)]
   return tuple(parts)

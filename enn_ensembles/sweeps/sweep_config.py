@@ -11,44 +11,55 @@ A config is a Python file of plain data, constants only:
       {'agent': 'mc_dropout', 'hidden_sizes': (100, 100)},
   ]
   # May be left out; these are the defaults:
-  REFERENCE = 'bayes'
+  PROBLEMS = 'nngp'              # the kind of problem
+  REFERENCE = 'bayes'            # this, KERNEL and SOLVER belong to the kind
   KERNEL = 'relu2'
+  SOLVER = 'auto'
   NUM_ENN_SAMPLES = 1000
   ENUMERATE_INDICES = True
   DTYPE = 'float32'
-  SOLVER = 'auto'
 
 A list of values is swept, all combinations of an entry's lists; a setting that
 is itself a sequence is a tuple. Settings that several entries of AGENTS name
-are computed once. An entry may also have 'selection', 'none', 'oracle',
-'val_nll' or a list of them: how members of a finite index set are ranked and
-selected. One training serves them all.
+are computed once. An entry may also have 'selection', one of
+`scoring.selection.RULES` or a list of them: how members of a finite index set
+are selected. One training serves all that leave the training set whole.
+
+Which other names a config may define depends on its kind of problem: see
+`problems.kinds`.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import itertools
 import pathlib
 import runpy
 from typing import Any
 
 from enn_ensembles import checks
-from enn_ensembles import problems
-from enn_ensembles import results
-from enn_ensembles.nngp import kernels
+from enn_ensembles.problems import kinds
+from enn_ensembles.scoring import selection as selection_lib
 
-# Names of a config file that are lists of numbers, with the check of each.
-_GRIDS: Mapping[str, Callable[[str, Any], None]] = {
-    'INPUT_DIM': checks.check_count,
-    'DATA_RATIO': checks.check_positive,
-    'NOISE_STD': checks.check_positive,
-    'SEED': lambda name, value: checks.check_count(name, value, minimum=0),
+_MAX_SEED = 2**32 - 1
+
+
+def _check_seed(name: str, value: Any) -> None:
+  checks.check_count(name, value, minimum=0)
+  if value > _MAX_SEED:
+    raise ValueError(f'{name} must be at most 2**32 - 1, got {value}.')
+
+
+# What every config may define, whatever its kind of problem.
+_SHARED_NAMES: Mapping[str, kinds.ConfigName] = {
+    'SEED': kinds.ConfigName(_check_seed),
+    'NUM_ENN_SAMPLES': kinds.ConfigName(checks.check_count, False, 1000),
+    'ENUMERATE_INDICES': kinds.ConfigName(checks.check_flag, False, True),
+    'DTYPE': kinds.ConfigName(
+        lambda name, value: checks.check_choice(name, value,
+                                                ('float32', 'float64')),
+        False, 'float32'),
 }
-_REQUIRED = (*_GRIDS, 'AGENTS')
-_DTYPES = ('float32', 'float64')
-SELECTIONS = results.ROW_SCHEMA['selection'].choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,33 +68,26 @@ class SweepConfig:
 
   Attributes:
     name: where it comes from, for messages.
-    input_dim: values of D_x.
-    data_ratio: values of lambda.
-    noise_std: values of epsilon.
     seed: seeds.
     agents: dicts with the key 'agent', perhaps 'selection', and settings; lists
       are swept.
-    reference: noise variance of the exact posterior, 'bayes' or 'enn2021'.
-    kernel: prior of the problems: activation and number of hidden layers, as
-      'relu2' (the testbed's) or 'erf1'.
+    problem: values of the names that the kind of problem defines, in lower
+      case; left out are defaults.
+    kind: the kind of problem, a name in `problems.kinds`.
     num_enn_samples: draws of agents that are not enumerated.
     enumerate_indices: whether finite index sets are scored on all members.
     dtype: precision of training.
-    solver: how posteriors are computed, one of `problems.SOLVERS`.
-    max_num_train: cells with more training points are left out; None keeps all.
+    max_num_train: problems with more training points are left out; None keeps
+      all.
   """
   name: str
-  input_dim: tuple[int, ...]
-  data_ratio: tuple[float, ...]
-  noise_std: tuple[float, ...]
   seed: tuple[int, ...]
   agents: tuple[Mapping[str, Any], ...]
-  reference: str = 'bayes'
-  kernel: str = results.DEFAULT_KERNEL
+  problem: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  kind: str = kinds.DEFAULT_KIND
   num_enn_samples: int = 1000
   enumerate_indices: bool = True
   dtype: str = 'float32'
-  solver: str = 'auto'
   max_num_train: int | None = None
 
   def __post_init__(self):
@@ -93,44 +97,45 @@ class SweepConfig:
       raise ValueError(f'config {self.name}: {error}') from error
 
   def _check(self):
-    for name, check in _GRIDS.items():
-      _check_values(name, getattr(self, name.lower()), check)
+    names = kinds.load_kind(self.kind).CONFIG_NAMES
+    unknown = [name for name in self.problem if name.upper() not in names]
+    if unknown:
+      raise ValueError(
+          f'{self.kind} problems have no {unknown[0].upper()}; allowed are '
+          f'{", ".join(names)}.')
+    values = {}
+    for name, config_name in names.items():
+      values[name.lower()] = _check_value(
+          name, self.problem.get(name.lower(), config_name.default),
+          config_name)
+    object.__setattr__(self, 'problem', values)  # Frozen, and now complete.
+    for name, config_name in _SHARED_NAMES.items():
+      _check_value(name, getattr(self, name.lower()), config_name)
     _check_values('AGENTS', self.agents, _check_agent_entry)
-    checks.check_choice('REFERENCE', self.reference,
-                        results.ROW_SCHEMA['reference'].choices)
-    kernels.KernelConfig.from_name(self.kernel)
-    checks.check_count('NUM_ENN_SAMPLES', self.num_enn_samples)
-    checks.check_flag('ENUMERATE_INDICES', self.enumerate_indices)
     for entry in self.agents:
       if not self.enumerate_indices and selections(entry) != ('none',):
         raise ValueError(
             'ENUMERATE_INDICES must be True where members are selected, got '
             f"False and agent {entry['agent']!r} with selection "
             f"{entry['selection']!r}.")
-    checks.check_choice('DTYPE', self.dtype, _DTYPES)
-    checks.check_choice('SOLVER', self.solver, problems.SOLVERS)
     if self.max_num_train is not None:
       checks.check_count('max_num_train', self.max_num_train)
 
-  def cells(self) -> list[tuple[int, float]]:
-    """(input_dim, data_ratio) pairs that are kept, in the order of the grid."""
-    return [cell for cell in self._all_cells() if self._keeps(cell)]
+  def families(self) -> list[kinds.Family]:
+    """The families of problems that are kept, in the order of the grid."""
+    return [family for family in self._all_families() if self._keeps(family)]
 
-  def left_out(self) -> list[tuple[int, float]]:
-    """(input_dim, data_ratio) pairs that max_num_train leaves out."""
-    return [cell for cell in self._all_cells() if not self._keeps(cell)]
+  def left_out(self) -> list[kinds.Family]:
+    """The families that max_num_train leaves out."""
+    return [family for family in self._all_families()
+            if not self._keeps(family)]
 
-  def _all_cells(self) -> list[tuple[int, float]]:
-    return list(itertools.product(self.input_dim, self.data_ratio))
+  def _all_families(self) -> list[kinds.Family]:
+    return kinds.load_kind(self.kind).make_families(self.problem)
 
-  def _keeps(self, cell: tuple[int, float]) -> bool:
-    return self.max_num_train is None or (
-        num_train(*cell) <= self.max_num_train)
-
-
-def num_train(input_dim: int, data_ratio: float) -> int:
-  """T of a cell; the noise level and the seed do not matter."""
-  return problems.ProblemConfig(input_dim, data_ratio, 1., 0).num_train
+  def _keeps(self, family: kinds.Family) -> bool:
+    return (self.max_num_train is None
+            or family.num_train <= self.max_num_train)
 
 
 def load_config(path: str | pathlib.Path) -> SweepConfig:
@@ -149,21 +154,38 @@ def load_config(path: str | pathlib.Path) -> SweepConfig:
   except Exception as error:  # Whatever somebody's file may raise.
     raise ValueError(f'config {path} cannot be read: '
                      f'{type(error).__name__}: {error}') from error
-  names = {name: value for name, value in names.items()
+  names = {name: tuple(value) if isinstance(value, list) else value
+           for name, value in names.items()
            if name.isupper() and not name.startswith('_')}
-  missing = [name for name in _REQUIRED if name not in names]
+  kind = names.pop('PROBLEMS', kinds.DEFAULT_KIND)
+  try:
+    own = kinds.load_kind(kind).CONFIG_NAMES
+  except ValueError as error:
+    raise ValueError(f'config {path}: {error}') from error
+  known = {**own, **_SHARED_NAMES}
+  required = [name for name, value in known.items()
+              if value.default is None] + ['AGENTS']
+  missing = [name for name in required if name not in names]
   if missing:
-    raise ValueError(f'config {path} must define {", ".join(_REQUIRED)}; '
+    raise ValueError(f'config {path} must define {", ".join(required)}; '
                      f'{", ".join(missing)} is missing.')
-  allowed = [f.name.upper() for f in dataclasses.fields(SweepConfig)
-             if f.name not in ('name', 'max_num_train')]
+  allowed = ['PROBLEMS', *known, 'AGENTS']
   unknown = [name for name in names if name not in allowed]
   if unknown:
     raise ValueError(f'config {path} has the unknown name {unknown[0]}; '
                      f'allowed are {", ".join(allowed)}.')
-  return SweepConfig(name=str(path), **{
-      name.lower(): tuple(value) if isinstance(value, list) else value
-      for name, value in names.items()})
+  problem = {name.lower(): names.pop(name) for name in own if name in names}
+  return SweepConfig(name=str(path), kind=kind, problem=problem, **{
+      name.lower(): value for name, value in names.items()})
+
+
+def _check_value(name: str, value: Any, config_name: kinds.ConfigName) -> Any:
+  """A value of a config, checked."""
+  if config_name.is_list:
+    _check_values(name, value, config_name.check)
+  else:
+    config_name.check(name, value)
+  return value
 
 
 def _check_values(name: str, values: Any,
@@ -190,17 +212,18 @@ def _check_agent_entry(name: str, entry: Any) -> None:
                     lambda name, value: None)
   for selection in selections(entry):
     checks.check_choice(f"selection of agent {entry['agent']!r}", selection,
-                        SELECTIONS)
+                        selection_lib.RULES)
 
 
 def selections(entry: Mapping[str, Any]) -> tuple[str, ...]:
   """The selections of an entry of AGENTS."""
-  selections = entry.get('selection', 'none')
-  return tuple(selections) if isinstance(selections, list) else (selections,)
+  chosen = entry.get('selection', 'none')
+  return tuple(chosen) if isinstance(chosen, list) else (chosen,)
 
 
 def override(config: SweepConfig, *, agents: Sequence[str] | None = None,
-             agent_module: str | None = None,
+             agent_modules: Sequence[str] = (),
+             problem: Mapping[str, Any] | None = None,
              **values: Any) -> SweepConfig:
   """The config with some of its values replaced.
 
@@ -208,17 +231,22 @@ def override(config: SweepConfig, *, agents: Sequence[str] | None = None,
     config: what to start from.
     agents: only these agents, with the settings of the config where it has
       them, else with their defaults.
-    agent_module: file of an agent of one's own, which `agents` may then name;
-      without `agents` it is the only one.
+    agent_modules: files of user-defined agents, which `agents` or the config
+      may name; those that neither names are added with their defaults, and
+      where the config names none of them they are the only agents.
+    problem: values of the kind's own names; None keeps the config's value.
     **values: other fields of `SweepConfig`; None keeps the config's value.
 
   Raises:
-    ValueError: a value is not allowed, or an agent is named twice.
+    ValueError: a value is not allowed, an agent is named twice, or a file of
+      agent_modules is not used.
   """
   values = {name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items() if value is not None}
-  if agents is None and agent_module is not None:
-    agents = [pathlib.Path(agent_module).stem]
+  own = [pathlib.Path(path).stem for path in agent_modules]
+  named = {entry['agent'] for entry in config.agents}
+  if agents is None and own and not named & set(own):
+    agents = own
   if agents is not None:
     _check_values('agents', agents, lambda name, value: None)
     entries = []
@@ -226,4 +254,14 @@ def override(config: SweepConfig, *, agents: Sequence[str] | None = None,
       entries += ([entry for entry in config.agents if entry['agent'] == name]
                   or [{'agent': name}])
     values['agents'] = tuple(entries)
+    unused = [path for path, name in zip(agent_modules, own)
+              if name not in agents]
+    if unused:
+      raise ValueError(
+          f'agent_module {unused[0]!r} is not used: agents must name '
+          f'{pathlib.Path(unused[0]).stem}, got {",".join(agents)}.')
+  given = {name: tuple(value) if isinstance(value, list) else value
+           for name, value in (problem or {}).items() if value is not None}
+  if given:
+    values['problem'] = {**config.problem, **given}
   return dataclasses.replace(config, **values)

@@ -13,11 +13,12 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles import results
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import work_units
 
 Row = Mapping[str, Any]
-Group = tuple[str, int, float]  # (agent_id, input_dim, data_ratio)
+Group = tuple[str, str]  # Label of the agent setting, name of the family.
 
 _LONGEST_LIST = 20  # Different errors that are shown.
 
@@ -62,12 +63,12 @@ class Error(NamedTuple):
     status: 'failed' or 'diverged'.
     message: as in the rows.
     num_rows: how many rows have it.
-    agent_ids: whose they are, sorted.
+    agent_labels: whose they are, sorted.
   """
   status: str
   message: str
   num_rows: int
-  agent_ids: tuple[str, ...]
+  agent_labels: tuple[str, ...]
 
 
 class Status(NamedTuple):
@@ -93,9 +94,9 @@ class Status(NamedTuple):
     """Counts of each agent setting, over all cells."""
     return self._by(lambda group: group[0])
 
-  def by_cell(self) -> dict[tuple[int, float], Counts]:
-    """Counts of each (input_dim, data_ratio), over all agent settings."""
-    return self._by(lambda group: group[1:])
+  def by_family(self) -> dict[str, Counts]:
+    """Counts of each family of problems, over all agent settings."""
+    return self._by(lambda group: group[1])
 
   def _by(self, key) -> dict[Any, Counts]:
     parts = collections.defaultdict(list)
@@ -125,7 +126,7 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
   groups: dict[Group, Counts] = {}
   ours: dict[Group, list[Row]] = {}
   for unit in units:
-    group = (unit.agent_id, unit.input_dim, unit.data_ratio)
+    group = (unit.agent_label, unit.family.name)
     counts = groups.setdefault(group, Counts())
     found = ours.setdefault(group, [])
     for row_id in unit.row_ids():
@@ -156,7 +157,7 @@ def _measure(rows: Sequence[Row]) -> _Cost | None:
   if not rows:
     return None
   # The rows of a problem share all but the ranking of members.
-  problems = {(row['noise_std'], row['seed']): row for row in rows}
+  problems = {results.problem_of(row): row for row in rows}
   shared = sum(row[name] or 0. for row in problems.values()
                for name in ('problem_seconds', 'train_seconds',
                             'evaluate_seconds'))
@@ -176,7 +177,7 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
   left: dict[Group, list[work_units.WorkUnit]] = collections.defaultdict(list)
   spent: dict[str, list[float]] = collections.defaultdict(lambda: [0., 0.])
   for unit in units:
-    group = (unit.agent_id, unit.input_dim, unit.data_ratio)
+    group = (unit.agent_label, unit.family.name)
     left[group] += work_units.narrow(unit, by_id)
     if group in measured:
       cost = measured[group]
@@ -200,7 +201,7 @@ def _count_errors(ours: Mapping[Group, Sequence[Row]]) -> list[Error]:
   for rows in ours.values():
     for row in rows:
       if row['status'] != 'ok':
-        counts[row['status'], row['message']].append(row['agent_id'])
+        counts[row['status'], row['message']].append(row['agent_label'])
   errors = [Error(status, message, len(agents), tuple(sorted(set(agents))))
             for (status, message), agents in counts.items()]
   return sorted(errors, key=lambda e: (-e.num_rows, e.status, e.message))
@@ -240,23 +241,22 @@ def format_text(status: Status, num_processes: int, num_dead: int = 0) -> str:
   header = ['', *_COLUMNS, 'time left']
   by_agent = [[name, *_count_texts(counts)]
               for name, counts in status.by_agent().items()]
-  by_cell = [[f'D_x = {cell[0]}, data_ratio = {cell[1]:g}',
-              *_count_texts(counts)]
-             for cell, counts in status.by_cell().items()]
+  by_family = [[name, *_count_texts(counts)]
+               for name, counts in status.by_family().items()]
   total = ['total', *_count_texts(status.total)]
   lines += _table([['agent', *header[1:]], *by_agent, total]) + ['']
-  lines += _table([['cell', *header[1:]], *by_cell, total]) + ['']
-  open_groups = [[f'{agent} on ({dim}, {ratio:g})', *_count_texts(counts)]
-                 for (agent, dim, ratio), counts in status.groups.items()
+  lines += _table([['problems', *header[1:]], *by_family, total]) + ['']
+  open_groups = [[f'{agent} on {family}', *_count_texts(counts)]
+                 for (agent, family), counts in status.groups.items()
                  if counts.done < counts.expected]
   if open_groups and len(open_groups) < len(status.groups):
     lines += _table([['not done', *header[1:]], *open_groups]) + ['']
   if status.errors:
     lines.append('rows that are not ok:')
     for error in status.errors[:_LONGEST_LIST]:
-      agents = ', '.join(error.agent_ids[:3]) + (
-          f' and {len(error.agent_ids) - 3} more'
-          if len(error.agent_ids) > 3 else '')
+      agents = ', '.join(error.agent_labels[:3]) + (
+          f' and {len(error.agent_labels) - 3} more'
+          if len(error.agent_labels) > 3 else '')
       lines.append(f'  {error.num_rows} {error.status} ({agents}): '
                    f'{error.message}')
     if len(status.errors) > _LONGEST_LIST:

@@ -104,11 +104,10 @@ def _run_and_write(unit: work_units.WorkUnit,
   """Runs a unit and writes its rows."""
   start = time.perf_counter()
   checkpoint = checkpoints.Checkpoint(
-      options.results_dir, f'{unit.agent_id}-D{unit.input_dim}',
+      options.results_dir, f'{unit.agent_id}-{unit.family.name}',
       {'agent': unit.agent, 'agent_config': unit.agent_config,
-       'input_dim': unit.input_dim, 'data_ratio': unit.data_ratio,
-       'noise_stds': unit.noise_stds, 'dtype': unit.dtype,
-       'kernel': unit.kernel, 'solver': unit.solver,
+       'problems': [unit.family.kind, list(unit.family.cells),
+                    unit.family.ranking], 'dtype': unit.dtype,
        'versions': one_unit.versions(), 'device': devices.device_name()},
       options.checkpoint_seconds)
   rows, details = one_unit.run_unit(unit, options, checkpoint)

@@ -39,7 +39,6 @@ from typing import NamedTuple
 
 import chex
 import jax
-from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -381,84 +380,6 @@ def _choose_plain_steps(flops: float, options: BenchmarkOptions) -> int:
   seconds = _PLAIN_SHARE * options.seconds_per_case / options.repeats
   step_seconds = _PLAIN_STEP_SECONDS + flops / _PLAIN_FLOPS
   return max(1, min(options.plain_steps, int(seconds / step_seconds)))
-
-
-def step_flops(agent: loop.NetworkAgent, unit: sweeps.WorkUnit) -> float:
-  """Floating-point operations of a training step of one problem, as trained."""
-  dtype = jnp.dtype(unit.dtype)
-  prior = base.PriorKnowledge((unit.input_dim,), unit.num_train,
-                              base.Gaussian(unit.noise_stds[0]))
-  network, loss = agent.make_network(prior), agent.make_loss(prior)
-
-  def step(params, state, context, batch, key):
-    return jax.value_and_grad(lambda p: loss.evaluate(
-        network, p, state, context, batch, key)[0])(params)
-
-  def start(data, key):
-    params, state = network.init(key, data.x[:1], network.indexer(key))
-    return params, state, loss.prepare(network, params, state, data, key)
-
-  def shapes(num: int) -> tuple[Any, Any]:
-    return (jax.ShapeDtypeStruct((num, unit.input_dim), dtype),
-            jax.ShapeDtypeStruct((num, 1), dtype))
-
-  key = jax.eval_shape(lambda: problems_lib.agent_key(0))
-  started = jax.eval_shape(start, base.Data(*shapes(unit.num_train)), key)
-  batch = base.Batch(*shapes(agent.batch_size),
-                     jax.ShapeDtypeStruct((agent.batch_size,), jnp.int32))
-  return count_flops(jax.make_jaxpr(step)(*started, batch, key).jaxpr)
-
-
-def count_flops(jaxpr: Any) -> float:
-  """Operations of the matrix products in a jaxpr, 2 per multiply-add.
-
-  A scan counts as often as it runs, a while loop once, a branch as the longest
-  of its kind. As in what XLA makes of it, what does not reach an output is left
-  out, and what is the same in every round of a scan counts once.
-  """
-  return float(sum(flops for _, flops in _equation_flops(jaxpr)))
-
-
-def _equation_flops(jaxpr: Any) -> list[tuple[Any, float]]:
-  """(equation, operations) of what reaches an output, in order."""
-  found, live = [], _variables(jaxpr.outvars)
-  for equation in reversed(jaxpr.eqns):
-    if not live.intersection(equation.outvars):
-      continue
-    live |= _variables(equation.invars)
-    name, params = equation.primitive.name, equation.params
-    if name == 'dot_general':
-      (contracted, _), _ = params['dimension_numbers']
-      left = equation.invars[0].aval.shape
-      depth = np.prod([left[axis] for axis in contracted])
-      flops = 2. * depth * np.prod(equation.outvars[0].aval.shape)
-    elif name == 'scan':
-      flops = _scan_flops(params)
-    else:
-      inner = [count_flops(j) for j in core.jaxprs_in_params(params)]
-      flops = (max if name == 'cond' else sum)(inner)
-    found.append((equation, flops))
-  return found[::-1]
-
-
-def _scan_flops(params: Mapping[str, Any]) -> float:
-  body, total = params['jaxpr'].jaxpr, 0.
-  if 'num_consts' in params:
-    num_consts = params['num_consts']
-  else:  # jax 0.12: the trees of constants, carry and inputs, leaves None.
-    num_consts = len(jax.tree.leaves(params['ft_in'][0],
-                                     is_leaf=lambda leaf: leaf is None))
-  varying = _variables(body.invars[num_consts:])
-  for equation, flops in _equation_flops(body):
-    changes = not varying.isdisjoint(_variables(equation.invars))
-    if changes:
-      varying |= set(equation.outvars)
-    total += flops * (params['length'] if changes else 1)
-  return total
-
-
-def _variables(atoms: Sequence[Any]) -> set[Any]:
-  return {v for v in atoms if not isinstance(v, core.Literal)}
 
 
 def program_bytes(agent: loop.NetworkAgent, x: np.ndarray, y: np.ndarray,

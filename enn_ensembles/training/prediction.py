@@ -1,0 +1,206 @@
+"""What trained networks say at given points, for a whole seed at once.
+
+The networks of a seed's noise levels are forwarded together, in one compiled
+program, and a forward that several problems ask for is done once.
+"""
+
+from collections.abc import Callable
+import functools
+import time
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
+
+_INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
+# Numbers in one block of outputs: points are forwarded in blocks of at most so
+# many, so that many images need no more memory than few.
+_BLOCK_NUMBERS = 20_000_000
+
+
+def num_index_draws(network: base.EpistemicNetwork, num_enn_samples: int,
+                    enumerate_indices: bool) -> int | None:
+  """Draws of the index to evaluate with; None means every member once."""
+  if enumerate_indices and base.get_support(network.indexer) is not None:
+    return None
+  return num_enn_samples
+
+
+def _forward(network: base.EpistemicNetwork, params: base.Params,
+             state: base.State, x: base.Array, key: chex.PRNGKey,
+             num_draws: int | None) -> base.Array:
+  """Predictions of one problem's network, [J, N, out]."""
+  if num_draws is None:
+    out, _ = base.apply_indices(network, params, state, x, None)
+    return base.get_predictions(out)
+  num_blocks = -(-num_draws // _INDEX_BLOCK)
+  indices = losses.sample_indices(network, key, num_blocks * _INDEX_BLOCK)
+  blocks = jax.tree.map(
+      lambda z: z.reshape(num_blocks, _INDEX_BLOCK, *z.shape[1:]), indices)
+
+  def forward(block):
+    out, _ = base.apply_indices(network, params, state, x, block)
+    return base.get_predictions(out)
+
+  out = jax.lax.map(forward, blocks)
+  return out.reshape(-1, *out.shape[2:])[:num_draws]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
+def _forward_levels(make_network, prior, params, state, x, key, num_draws):
+  """Predictions for the noise levels of one seed, [E, J, N, out].
+
+  The indices come from the seed's key: the same for all its noise levels.
+  """
+  network = make_network(prior)
+  return jax.vmap(lambda p, s: _forward(network, p, s, x, key, num_draws))(
+      params, state)
+
+
+class Predictor:
+  """Predictions of the networks of one `training.train`.
+
+  Args:
+    agent: the agent.
+    trained: its trained networks, S seeds by E noise levels.
+    prior: what the agent was told; no network depends on T or a noise level.
+    keys: evaluation key of each seed, [S].
+    num_draws: draws of the index, J; None takes every member once, in the
+      order of the indexer's support.
+
+  Attributes:
+    num_draws: as given.
+    evaluate_seconds: wall time spent so far, compilation apart.
+    compile_seconds: wall time of tracing and compiling so far.
+  """
+
+  def __init__(self, agent: Any, trained: loop.Trained,
+               prior: base.PriorKnowledge, keys: chex.PRNGKey,
+               num_draws: int | None):
+    self._make_network = agent.make_network
+    self._trained = trained
+    self._prior = _static_prior(prior)
+    self._keys = keys
+    self.num_draws = num_draws
+    self.evaluate_seconds = 0.
+    self.compile_seconds = 0.
+    self._compiled: dict[tuple[int, ...], Any] = {}
+    # Per points asked for: them (so that their id stays theirs), and the
+    # predictions there of the last seed that was asked.
+    self._known: dict[int, tuple[np.ndarray, int, np.ndarray]] = {}
+
+  def for_problem(self, seed: int, level: int) -> Callable[
+      [base.Array], base.Predictions]:
+    """`predict(x)` of one problem's network, by the positions of both."""
+    return lambda x: base.Predictions(self._levels(seed, x)[level])
+
+  def _levels(self, seed: int, x: base.Array) -> np.ndarray:
+    """Predictions of all noise levels at x, [E, J, N, out]."""
+    known = self._known.get(id(x))
+    if known is not None and known[0] is x and known[1] == seed:
+      return known[2]
+    found = self._run(seed, np.asarray(x))
+    self._known[id(x)] = (x, seed, found)
+    return found
+
+  def _run(self, seed: int, x: np.ndarray) -> np.ndarray:
+    trained = self._trained
+    params, state = jax.tree.map(lambda a: a[seed],
+                                 (trained.params, trained.state))
+    size = self._block_size(x)
+    blocks = []
+    for first in range(0, len(x), size):
+      block = x[first:first + size]
+      num = len(block)
+      if num < size:  # One program for all blocks.
+        block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
+      arguments = (params, state, jnp.asarray(block, trained.dtype),
+                   self._keys[seed])
+      start = time.perf_counter()
+      compiled = self._compile(arguments)
+      compiling = time.perf_counter()
+      found = np.asarray(compiled(*arguments))[:, :, :num]
+      self.compile_seconds += compiling - start
+      self.evaluate_seconds += time.perf_counter() - compiling
+      blocks.append(found)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
+
+  def _block_size(self, x: np.ndarray) -> int:
+    """Points per block: equal blocks, as few as memory allows."""
+    per_point = (min(self.num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
+                 * max(64, int(np.prod(x.shape[1:]))))
+    most = max(1, _BLOCK_NUMBERS // per_point)
+    num_blocks = -(-len(x) // most)
+    return -(-len(x) // num_blocks)
+
+  def _compile(self, arguments: tuple) -> Any:
+    shape = arguments[2].shape
+    if shape not in self._compiled:
+      lowered = _forward_levels.lower(self._make_network, self._prior,
+                                      *arguments, self.num_draws)
+      self._compiled[shape] = loop.compile_program(lowered,
+                                                   jax.default_backend())
+    return self._compiled[shape]
+
+
+def _static_prior(prior: base.PriorKnowledge) -> base.PriorKnowledge:
+  """The prior without what differs between problems of one program."""
+  likelihood = prior.likelihood
+  if isinstance(likelihood, base.Gaussian):
+    likelihood = base.Gaussian(0., likelihood.num_outputs)
+  return base.PriorKnowledge(prior.input_shape, 0, likelihood)
+
+
+def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
+                        key: chex.PRNGKey, num_enn_samples: int,
+                        enumerate_indices: bool = True,
+                        num_outputs: int = 1) -> base.Predictions:
+  """What any sampler says at x [N, ...].
+
+  Exact moments are used where the sampler offers them and asks for it
+  (`analytic = True`); all members of one that has finitely many
+  (`members(x) -> [K, N, out]`) where indices are enumerated; else draws.
+
+  Args:
+    sampler: the sampler.
+    x: the points.
+    key: what the keys of its draws come from.
+    num_enn_samples: how many draws.
+    enumerate_indices: whether finite sets of members are enumerated.
+    num_outputs: components of f(x).
+
+  Raises:
+    ValueError: the sampler, its `moments` or its `members` return another
+      shape; found at the first draw.
+  """
+  if getattr(sampler, 'analytic', False):
+    mean, std = (np.asarray(m, np.float64) for m in sampler.moments(x))
+    if not mean.shape == std.shape == (len(x),):
+      raise ValueError(
+          f'moments must return shape ({len(x)},) for mean and std at {len(x)} '
+          f'points, got {mean.shape} and {std.shape}.')
+    return base.Predictions(None, mean=mean[:, None], std=std[:, None])
+  members = getattr(sampler, 'members', None)
+  if members is not None and enumerate_indices:
+    samples = np.asarray(members(x))
+    if samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs):
+      raise ValueError(
+          f'members must return shape [K, {len(x)}, {num_outputs}] at '
+          f'{len(x)} points, got {samples.shape}.')
+    return base.Predictions(samples)
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+      key, jnp.arange(num_enn_samples))
+  first = np.asarray(sampler(x, keys[0]))
+  if first.shape != (len(x), num_outputs):
+    raise ValueError(f'a sampler must return shape ({len(x)}, {num_outputs}) '
+                     f'at {len(x)} points, got {first.shape}.')
+  if getattr(sampler, 'mappable', False):
+    return base.Predictions(np.asarray(jax.vmap(lambda k: sampler(x, k))(keys)))
+  draws = [first, *(np.asarray(sampler(x, key)) for key in keys[1:])]
+  return base.Predictions(np.stack(draws))
