@@ -7,7 +7,8 @@ python -m experiments.make_problems --config=testbed_configs/paper.py \
 --verify computes nothing new: it checks what is in the cache by arithmetic of
 its own (`enn_ensembles/problems/audit.py`) and says what fails or is missing.
 
-Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad input.
+Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad
+input.
 """
 
 from collections.abc import Sequence
@@ -105,8 +106,9 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   num_failed = num_missing = num_passed = 0
   for unit in units:
     configs = unit.family.configs(unit.seeds[0])
-    cached = problems.read_cached(configs, cache_dir, unit.family.solver,
-                                  grid_flags.solver_memory_mb())
+    cached = problems.make_problems(configs, cache_dir, unit.family.solver,
+                                    grid_flags.solver_memory_mb(),
+                                    only_cached=True)
     for config, problem in zip(configs, cached):
       if problem is None:
         print(f'missing: {config.problem_id}', flush=True)

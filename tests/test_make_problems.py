@@ -13,6 +13,7 @@ import pytest
 from enn_ensembles import problems
 from enn_ensembles.problems import audit
 from enn_ensembles.problems import problem_export
+from enn_ensembles.problems import solvers
 from enn_ensembles.scoring import gaussian
 
 CONFIG = '''
@@ -57,7 +58,7 @@ def test_fills_verifies_and_exports(tmp_path):
   assert len(list(export.glob('*.npz'))) == 8
   arrays, metadata = problem_export.read_export(
       export / 'D3_l4_e0.1_s1_bayes.npz')
-  problem = problems.make_problem(problems.ProblemConfig(3, 4, 0.1, 1))
+  problem, = problems.make_problems([problems.ProblemConfig(3, 4, 0.1, 1)])
   for name in problem_export.ARRAYS:
     np.testing.assert_array_equal(arrays[name], getattr(problem, name), name)
   assert metadata['noise_std'] == 0.1 and metadata['num_train'] == 12
@@ -67,7 +68,7 @@ def test_fills_verifies_and_exports(tmp_path):
 def test_verify_finds_what_is_wrong(tmp_path):
   """A file that is whole, but of a wrong posterior."""
   config = problems.ProblemConfig(3, 4, 0.1, 0)
-  solve = problems._DenseSolver.solve
+  solve = solvers.DenseSolver.solve
 
   def wrong(self, *args):
     return [solved._replace(moments=dataclasses.replace(
@@ -75,8 +76,8 @@ def test_verify_finds_what_is_wrong(tmp_path):
             for solved in solve(self, *args)]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(problems._DenseSolver, 'solve', wrong)
-    problems.make_problem(config, tmp_path / 'cache')
+    patch.setattr(solvers.DenseSolver, 'solve', wrong)
+    problems.make_problems([config], tmp_path / 'cache')
   found, = commands.run_commands('make_problems', make_flags(
       tmp_path, verify=True, input_dim=3, seed=0))
   assert found[0] == 1
@@ -90,7 +91,7 @@ def test_bad_input_is_one_line(tmp_path):
       'cache_dir must not be empty': dict(cache_dir=''),
       'task_index must be below num_tasks = 1, got 1': dict(
           task_index=1, num_tasks=1),
-      'no cell has at most max_num_train = 2': dict(max_num_train=2),
+      'no problem has at most max_num_train = 2': dict(max_num_train=2),
       'input_dim must be integers': dict(input_dim='x'),
       'solver_memory_mb must be enough for': dict(solver_memory_mb=0.0001),
       'solver_memory_mb must be a finite number > 0': dict(solver_memory_mb=0),
@@ -159,8 +160,8 @@ def test_a_file_that_cannot_be_used_is_named_and_made_again(tmp_path, change,
 
 
 def make_problem(**fields):
-  return dataclasses.replace(
-      problems.make_problem(problems.ProblemConfig(5, 8, 0.1, 2)), **fields)
+  problem, = problems.make_problems([problems.ProblemConfig(5, 8, 0.1, 2)])
+  return dataclasses.replace(problem, **fields)
 
 
 @pytest.mark.parametrize('changes, failing', [

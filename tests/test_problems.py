@@ -14,6 +14,7 @@ import references
 import scipy.special
 import scipy.stats
 
+from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.machine import array_files
 from enn_ensembles.machine import file_locks
@@ -35,6 +36,23 @@ def _small(noise_std: float = 0.1, **fields) -> problems.ProblemConfig:
   return problems.ProblemConfig(**{
       **dict(input_dim=3, data_ratio=4, noise_std=noise_std, seed=0), **_SMALL,
       **fields})
+
+
+def _make(config: problems.ProblemConfig, cache_dir=None,
+          **settings) -> problems.Problem:
+  """One problem."""
+  problem, = problems.make_problems([config], cache_dir, **settings)
+  return problem
+
+
+def _make_group(input_dim: int, data_ratio: float, noise_stds, seed: int,
+                reference: str = 'bayes', cache_dir=None, solver: str = 'auto',
+                progress=None, **fields) -> list[problems.Problem]:
+  """The problems of a seed, one per noise level."""
+  return problems.make_problems(
+      [problems.ProblemConfig(input_dim, data_ratio, noise_std, seed, reference,
+                              **fields) for noise_std in noise_stds],
+      cache_dir, solver, progress=progress)
 
 
 def _assert_same(a: problems.Problem, b: problems.Problem) -> None:
@@ -60,7 +78,7 @@ def _draws(config: problems.ProblemConfig) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize('reference', ['bayes', 'enn2021'])
 def test_ground_truth_is_the_posterior_of_the_data(reference):
-  for problem in problems.make_problem_group(5, 4, _NOISE_STDS, 3, reference,
+  for problem in _make_group(5, 4, _NOISE_STDS, 3, reference,
                                              num_test=20, num_val=10):
     kernel = kernels.nngp(problem.kernel, problem.x_train)
     variance = problem.noise_std**2
@@ -79,7 +97,7 @@ def test_ground_truth_is_the_posterior_of_the_data(reference):
 
 def test_shapes_types_and_what_agents_are_told():
   config = _small()
-  problem = problems.make_problem(config)
+  problem = _make(config)
   shapes = dict(x_train=(12, 3), y_train=(12, 1), x_test=(7, 3), x_val=(5, 3),
                 test_mean=(7,), test_std=(7,), val_mean=(5,), val_std=(5,))
   for name, shape in shapes.items():
@@ -89,14 +107,16 @@ def test_shapes_types_and_what_agents_are_told():
       array[0] = 0
   assert problem.data.x is problem.x_train
   assert problem.data.y is problem.y_train
-  assert dataclasses.asdict(problem.prior) == dict(
-      input_dim=3, num_train=12, noise_std=0.1,
-      kernel=dataclasses.asdict(config.kernel))
+  assert problem.prior == base.PriorKnowledge(
+      (3,), 12, base.Gaussian(0.1), config.kernel)
+  assert problem.prior.input_dim == 3 and problem.prior.noise_std == 0.1
+  assert problem.validation.x is problem.x_val
+  assert problem.validation.y is problem.y_val
   assert problem.problem_id == config.problem_id
 
 
 def test_noise_levels_share_all_but_the_noise():
-  group = problems.make_problem_group(3, 4, _NOISE_STDS, 0, **_SMALL)
+  group = _make_group(3, 4, _NOISE_STDS, 0, **_SMALL)
   assert [problem.noise_std for problem in group] == list(_NOISE_STDS)
   for problem in group:
     for name in ('x_train', 'x_test', 'x_val'):
@@ -108,7 +128,7 @@ def test_noise_levels_share_all_but_the_noise():
 
 
 def test_defaults_are_a_thousand_points():
-  problem = problems.make_problem(problems.ProblemConfig(1, 2, 0.1, 0))
+  problem = _make(problems.ProblemConfig(1, 2, 0.1, 0))
   assert problem.x_test.shape == problem.x_val.shape == (1000, 1)
   assert problem.reference == 'bayes'
 
@@ -117,7 +137,7 @@ def test_targets_have_the_variance_that_the_posterior_assumes():
   """y^T (K + eps^2 I)^-1 y is chi-squared with T degrees of freedom."""
   total, degrees = {'bayes': 0., 'enn2021': 0.}, 0
   for seed in range(20):
-    problem = problems.make_problem(problems.ProblemConfig(
+    problem = _make(problems.ProblemConfig(
         10, 10, 1., seed, num_test=1, num_val=1))
     kernel = kernels.nngp(problem.kernel, problem.x_train)
     for reference in total:
@@ -138,9 +158,9 @@ def test_gap_between_the_references(input_dim, published):
   gaps = []
   for seed in range(5):
     config = problems.ProblemConfig(input_dim, 10, 1., seed, num_val=1)
-    truth = problems.make_problem(
+    truth = _make(
         dataclasses.replace(config, reference='enn2021'))
-    agent = problems.make_problem(config)
+    agent = _make(config)
     p, q = truth.test_std + 1e-3, agent.test_std + 1e-3
     gaps.append(np.mean(
         np.log(q / p) - 0.5
@@ -179,7 +199,7 @@ def test_labels_at_x_val_are_of_the_function():
   scaled = []
   for noise_std in (0.1, 1.):
     for seed in range(100):
-      problem = problems.make_problem(_small(noise_std, seed=seed))
+      problem = _make(_small(noise_std, seed=seed))
       assert problem.y_val.shape == (5, 1)
       variance = problem.val_std**2 + noise_std**2
       scaled.append((problem.y_val[:, 0] - problem.val_mean)
@@ -188,7 +208,7 @@ def test_labels_at_x_val_are_of_the_function():
   assert abs(scaled.mean()) < 4 / np.sqrt(scaled.size / 5)  # Points of a seed
   assert abs(scaled.std() - 1) < 4 / np.sqrt(2 * scaled.size / 5)  # depend.
   # Noise levels share the function and the draw of the noise.
-  low, mid, high = problems.make_problem_group(3, 4, (1., 2., 3.), 0, **_SMALL)
+  low, mid, high = _make_group(3, 4, (1., 2., 3.), 0, **_SMALL)
   np.testing.assert_allclose(mid.y_val - low.y_val, high.y_val - mid.y_val,
                              rtol=0, atol=1e-12)
   noise = (mid.y_val - low.y_val)[:, 0]
@@ -201,7 +221,7 @@ def test_draws_are_what_they_were():
   Computed from the definition: Philox's bits for the folded key, their upper 52
   as a number in (0, 1), and the quantile of the normal there.
   """
-  problem = problems.make_problem(_small(seed=7))
+  problem = _make(_small(seed=7))
   for constant, drawn in ((1, problem.x_train), (2, problem.x_test),
                           (3, problem.x_val)):
     key = jax.random.PRNGKey(7)
@@ -230,10 +250,10 @@ def restore_jax_flags():
     ('jax_threefry_partitionable', False), ('jax_threefry_partitionable', True),
     ('jax_default_prng_impl', 'rbg')])
 def test_jax_flags_change_nothing(restore_jax_flags, flag, value):
-  problem = problems.make_problem(_small())
+  problem = _make(_small())
   keys = problems.agent_key(3), problems.evaluation_key(3)
   jax.config.update(flag, value)
-  _assert_same(problem, problems.make_problem(_small()))
+  _assert_same(problem, _make(_small()))
   np.testing.assert_array_equal(problems.agent_key(3), keys[0])
   np.testing.assert_array_equal(problems.evaluation_key(3), keys[1])
 
@@ -258,11 +278,11 @@ def test_grouping_changes_nothing():
   together = problems.make_problems(shuffled)
   for config, problem in zip(shuffled, together, strict=True):
     assert problem.config == config
-    _assert_same(problem, problems.make_problem(config))
+    _assert_same(problem, _make(config))
 
 
 def test_more_test_points_change_no_other():
-  few, many = (problems.make_problem(_small(num_test=n)) for n in (4, 9))
+  few, many = (_make(_small(num_test=n)) for n in (4, 9))
   np.testing.assert_array_equal(few.x_test, many.x_test[:4])
   for name in ('x_train', 'y_train', 'x_val'):
     np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
@@ -310,13 +330,13 @@ def _count_factorisations(monkeypatch) -> list[int]:
 
 
 def test_cache_saves_all_factorisations(tmp_path, monkeypatch):
-  fresh = problems.make_problem_group(3, 4, _NOISE_STDS, 0, **_SMALL)
+  fresh = _make_group(3, 4, _NOISE_STDS, 0, **_SMALL)
   sizes = _count_factorisations(monkeypatch)
   cache_dir = tmp_path / 'deep' / 'cache'
 
   def make(noise_stds, reference='bayes'):
     sizes.clear()
-    made = problems.make_problem_group(3, 4, noise_stds, 0, reference,
+    made = _make_group(3, 4, noise_stds, 0, reference,
                                        cache_dir, **_SMALL)
     return made, len(sizes)
 
@@ -346,8 +366,8 @@ def test_cache_tells_problems_apart(tmp_path):
              _small(kernel=kernels.KernelConfig(activation='erf'))]
   for _ in range(2):
     for config in configs:
-      _assert_same(problems.make_problem(config, tmp_path),
-                   problems.make_problem(config))
+      _assert_same(_make(config, tmp_path),
+                   _make(config))
 
 
 def _flip(content: bytes, position: int) -> bytes:
@@ -393,12 +413,12 @@ _DAMAGES = {
 @pytest.mark.parametrize('damage', _DAMAGES)
 @pytest.mark.parametrize('kind', ['function', 'e0.1'])
 def test_cache_makes_damaged_files_again(tmp_path, caplog, kind, damage):
-  fresh = problems.make_problem(_small(), tmp_path)
+  fresh = _make(_small(), tmp_path)
   path, = (path for path in tmp_path.iterdir() if kind in path.name)
   content = path.read_bytes()
   path.write_bytes(_DAMAGES[damage](content))
   assert path.read_bytes() != content
-  _assert_same(problems.make_problem(_small(), tmp_path), fresh)
+  _assert_same(_make(_small(), tmp_path), fresh)
   warning, = caplog.records
   assert str(path) in warning.getMessage()
   assert '\n' not in warning.getMessage()
@@ -406,44 +426,44 @@ def test_cache_makes_damaged_files_again(tmp_path, caplog, kind, damage):
   caplog.clear()
   if kind == 'function':  # The other one tells how long it took.
     assert path.read_bytes() == content
-  _assert_same(problems.make_problem(_small(), tmp_path), fresh)
+  _assert_same(_make(_small(), tmp_path), fresh)
   assert not caplog.records
 
 
 def test_cache_takes_no_file_of_another_problem(tmp_path, caplog):
   """A file renamed to where another one should be."""
-  problems.make_problem(_small(seed=1), tmp_path)
+  _make(_small(seed=1), tmp_path)
   other, = tmp_path.glob('*e0.1_s1*')
-  problems.make_problem(_small(seed=0), tmp_path)
+  _make(_small(seed=0), tmp_path)
   path, = tmp_path.glob('*e0.1_s0*')
   path.write_bytes(other.read_bytes())
-  _assert_same(problems.make_problem(_small(seed=0), tmp_path),
-               problems.make_problem(_small(seed=0)))
+  _assert_same(_make(_small(seed=0), tmp_path),
+               _make(_small(seed=0)))
   assert 'another problem' in caplog.text
 
 
 def test_cache_with_another_function_makes_the_posterior_again(
     tmp_path, caplog, monkeypatch):
   """Posteriors belong to their f, not only to their seed."""
-  problems.make_problem(_small(), tmp_path)
+  _make(_small(), tmp_path)
   path, = tmp_path.glob('*function*')
   path.unlink()
   sample_prior = posterior.sample_prior
   monkeypatch.setattr(
       posterior, 'sample_prior', lambda *args, **kwargs: tuple(
           2 * f for f in sample_prior(*args, **kwargs)))
-  cached = problems.make_problem(_small(), tmp_path)
-  _assert_same(cached, problems.make_problem(_small()))
+  cached = _make(_small(), tmp_path)
+  _assert_same(cached, _make(_small()))
   assert 'other draws' in caplog.text
 
 
 def test_cache_takes_many_writers_at_once(tmp_path, caplog):
-  fresh = problems.make_problem_group(3, 4, _NOISE_STDS, 0, **_SMALL)
+  fresh = _make_group(3, 4, _NOISE_STDS, 0, **_SMALL)
 
   def work(i):
     made = []
     for _ in range(10):
-      made.append(problems.make_problem_group(3, 4, _NOISE_STDS, 0,
+      made.append(_make_group(3, 4, _NOISE_STDS, 0,
                                               cache_dir=tmp_path, **_SMALL))
       if i % 2:  # As if no one had written yet.
         for path in tmp_path.glob('*.cache'):
@@ -474,7 +494,7 @@ def test_refuses_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
   sizes = _count_factorisations(monkeypatch)
   for folder in _unwritable_folders(tmp_path):
     with pytest.raises(ValueError, match='cache_dir') as error:
-      problems.make_problem(_small(), folder)
+      _make(_small(), folder)
     assert str(folder) in str(error.value)
     assert '\n' not in str(error.value)
   assert not sizes
@@ -496,7 +516,7 @@ def test_brought_data_needs_no_labels_at_x_val():
 
 
 def test_brought_data_has_its_posterior():
-  made = problems.make_problem(_small(0.3, reference='enn2021'))
+  made = _make(_small(0.3, reference='enn2021'))
   brought = problems.problem_from_data(
       made.x_train, made.y_train, made.x_test, made.x_val, 0.3, 'enn2021',
       y_val=made.y_val)
@@ -546,7 +566,8 @@ def test_brought_data_is_converted_and_copied():
     (dict(reference='true'), "reference must be .* got 'true'"),
     (dict(memory_budget_mb=1e-6), 'solver_memory_mb must be enough for .* 6 '
      'points of 2 .* got 1e-06: dense needs .* matrix_free needs'),
-    (dict(solver='dense', memory_budget_mb=1e-6), 'got 1e-06: dense needs 0 MB'),
+    (dict(solver='dense', memory_budget_mb=1e-6),
+     'got 1e-06: dense needs 0 MB'),
     (dict(memory_budget_mb=0), 'solver_memory_mb must be .* > 0, got 0'),
     (dict(solver='sparse'), "solver must be one of .* got 'sparse'"),
 ])
@@ -582,9 +603,8 @@ def test_refuses_bad_settings(field, value, message):
     _small(**{field: value})
 
 
-def test_refuses_no_noise_level():
-  with pytest.raises(ValueError, match=r'at least one noise level, got \(\)'):
-    problems.make_problem_group(10, 1, (), 0)
+def test_nothing_asked_for_is_nothing_made():
+  assert problems.make_problems([]) == []
 
 
 def test_refuses_what_is_too_large_before_any_work(tmp_path, monkeypatch):
@@ -610,19 +630,22 @@ def test_the_solver_is_chosen_by_size_and_budget():
 
 def test_what_is_not_in_the_cache_is_not_read(tmp_path):
   configs = [_small(0.1), _small(0.2), _small(0.1, seed=1)]
-  assert problems.read_cached(configs, tmp_path) == [None] * 3
-  made = problems.make_problem(configs[1], tmp_path)
-  found = problems.read_cached(configs, tmp_path)
+  read = lambda: problems.make_problems(configs, tmp_path, only_cached=True)
+  assert read() == [None] * 3
+  made = _make(configs[1], tmp_path)
+  found = read()
   assert found[0] is found[2] is None
   _assert_same(found[1], made)
   assert found[1].ground_truth == made.ground_truth
+  with pytest.raises(ValueError, match='cache_dir must be given where only_c'):
+    problems.make_problems(configs, only_cached=True)
 
 
 def test_processes_that_want_the_same_do_it_once(tmp_path, monkeypatch):
   sizes = _count_factorisations(monkeypatch)
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     made = list(pool.map(
-        lambda _: problems.make_problem(_small(), tmp_path), range(8)))
+        lambda _: _make(_small(), tmp_path), range(8)))
   assert len(sizes) == 3  # f twice, and one noise level.
   for problem in made:
     _assert_same(problem, made[0])
@@ -633,17 +656,17 @@ def test_the_lock_of_a_killed_process_does_not_stay(tmp_path, monkeypatch):
   claimed, claim = [], file_locks.claim
   monkeypatch.setattr(file_locks, 'claim',
                       lambda path: claimed.append(path) or claim(path))
-  problems.make_problem(_small(), tmp_path)
+  _make(_small(), tmp_path)
   lock, = claimed
   lock.touch()  # As after SIGKILL.
-  problems.make_problem(_small(), tmp_path)
+  _make(_small(), tmp_path)
   assert claimed == [lock] and not lock.exists()
 
 
 def test_refuses_float32(restore_jax_flags):
   jax.config.update('jax_enable_x64', False)
   with pytest.raises(ValueError, match='jax_enable_x64 must be True'):
-    problems.make_problem(_small())
+    _make(_small())
   with pytest.raises(ValueError, match='jax_enable_x64 must be True'):
     problems.problem_from_data(**_brought())
 
@@ -655,11 +678,11 @@ def test_matrix_free_problems_have_the_dense_posterior(tmp_path):
   """Its own f, and the exact posterior of what that made."""
   said = []
   settings = dict(solver='matrix_free', num_test=20, num_val=15)
-  made = problems.make_problem_group(
+  made = _make_group(
       5, 12, _NOISE_STDS, 0, cache_dir=tmp_path, progress=said.append,
       **settings)
   assert len(said) >= 3 and all('\n' not in line for line in said)
-  dense = problems.make_problem_group(5, 12, _NOISE_STDS, 0, num_test=20,
+  dense = _make_group(5, 12, _NOISE_STDS, 0, num_test=20,
                                       num_val=15)
   for problem, other in zip(made, dense, strict=True):
     assert problem.ground_truth.solver == 'matrix_free'
@@ -684,7 +707,7 @@ def test_matrix_free_problems_have_the_dense_posterior(tmp_path):
   np.testing.assert_allclose(made[2].y_train - made[1].y_train,
                              dense[2].y_train - dense[1].y_train)
   # From the cache, and from it with a noise level that is new.
-  again = problems.make_problem_group(5, 12, (0.1, 0.5), 0, cache_dir=tmp_path,
+  again = _make_group(5, 12, (0.1, 0.5), 0, cache_dir=tmp_path,
                                       **settings)
   _assert_same(again[0], made[1])
   assert again[1].noise_std == 0.5
@@ -694,7 +717,7 @@ def test_matrix_free_problems_have_the_dense_posterior(tmp_path):
 def test_matrix_free_labels_are_of_the_function():
   scaled = []
   for seed in range(12):
-    problem = problems.make_problem(
+    problem = _make(
         problems.ProblemConfig(4, 6, 0.1, seed, num_test=1, num_val=40),
         solver='matrix_free')
     scaled.append((problem.y_val[:, 0] - problem.val_mean)
@@ -705,7 +728,7 @@ def test_matrix_free_labels_are_of_the_function():
 def test_a_killed_matrix_free_problem_goes_on(tmp_path):
   settings = dict(solver='matrix_free', cache_dir=tmp_path, num_test=20,
                   num_val=15)
-  fresh = problems.make_problem_group(6, 20, (0.1,), 0, **{
+  fresh = _make_group(6, 20, (0.1,), 0, **{
       **settings, 'cache_dir': None})[0]
   said = []
 
@@ -715,10 +738,10 @@ def test_a_killed_matrix_free_problem_goes_on(tmp_path):
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    problems.make_problem_group(6, 20, (0.1,), 0, progress=killed, **settings)
+    _make_group(6, 20, (0.1,), 0, progress=killed, **settings)
   assert [path for path in tmp_path.iterdir() if path.suffix == '.steps']
   rest = []
-  made, = problems.make_problem_group(6, 20, (0.1,), 0, progress=rest.append,
+  made, = _make_group(6, 20, (0.1,), 0, progress=rest.append,
                                       **settings)
   _assert_same(made, fresh)
   assert not set(said) & set(rest)
@@ -743,11 +766,11 @@ def test_what_was_killed_is_in_nobody_elses_way(tmp_path, changes):
   settings = dict(noise_stds=(0.1,), solver='matrix_free', cache_dir=tmp_path,
                   num_test=20, num_val=15)
   with pytest.raises(KeyboardInterrupt):
-    problems.make_problem_group(6, 20, seed=0, **settings,
+    _make_group(6, 20, seed=0, **settings,
                                 progress=_kill_when_second_step_is_said())
   left = {path for path in tmp_path.iterdir() if path.suffix == '.steps'}
-  made = problems.make_problem_group(6, 20, seed=0, **{**settings, **changes})
-  fresh = problems.make_problem_group(
+  made = _make_group(6, 20, seed=0, **{**settings, **changes})
+  fresh = _make_group(
       6, 20, seed=0, **{**settings, **changes, 'cache_dir': None})
   for problem, other in zip(made, fresh, strict=True):
     _assert_same(problem, other)
@@ -755,5 +778,5 @@ def test_what_was_killed_is_in_nobody_elses_way(tmp_path, changes):
   same_function = not {'kernel', 'num_val'} & set(changes)
   assert left and all(path.exists() != same_function for path in left)
   # And it is still made.
-  problems.make_problem_group(6, 20, seed=0, **settings)
+  _make_group(6, 20, seed=0, **settings)
   assert not [path for path in tmp_path.iterdir() if path.suffix != '.cache']

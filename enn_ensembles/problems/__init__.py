@@ -3,10 +3,7 @@
 from enn_ensembles.problems.brought import problem_from_data
 from enn_ensembles.problems.draws import agent_key
 from enn_ensembles.problems.draws import evaluation_key
-from enn_ensembles.problems.ground_truth import make_problem
-from enn_ensembles.problems.ground_truth import make_problem_group
 from enn_ensembles.problems.ground_truth import make_problems
-from enn_ensembles.problems.ground_truth import read_cached
 from enn_ensembles.problems.nngp_regression import GroundTruth
 from enn_ensembles.problems.nngp_regression import JOINT_TAU
 from enn_ensembles.problems.nngp_regression import Problem
@@ -27,9 +24,6 @@ __all__ = [
     'choose_solver',
     'dense_memory_mb',
     'evaluation_key',
-    'make_problem',
-    'make_problem_group',
     'make_problems',
     'problem_from_data',
-    'read_cached',
 ]

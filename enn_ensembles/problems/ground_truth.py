@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -28,33 +27,12 @@ from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 
 
-def make_problem(
-    config: nngp_regression.ProblemConfig,
-    cache_dir: files.PathLike | None = None, solver: str = 'auto',
-    memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
-) -> nngp_regression.Problem:
-  """One problem. Several are cheaper together: `make_problems`.
-
-  Args:
-    config: which.
-    cache_dir: a folder for what is expensive, made if missing; None computes
-      everything.
-    solver: one of SOLVERS. They agree on posteriors to their tolerances, but
-      draw another f from the same seed.
-    memory_budget_mb: what the solver may hold.
-
-  Raises:
-    ValueError: the problem does not fit into the budget, cache_dir cannot be
-      written to, a tolerance is not met, or jax runs without x64.
-  """
-  return make_problems([config], cache_dir, solver, memory_budget_mb)[0]
-
-
 def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
                   cache_dir: files.PathLike | None = None, solver: str = 'auto',
                   memory_budget_mb: float = solvers.SOLVER_MEMORY_MB,
-                  progress: Callable[[str], None] | None = None
-                  ) -> list[nngp_regression.Problem]:
+                  progress: Callable[[str], None] | None = None,
+                  only_cached: bool = False
+                  ) -> list[nngp_regression.Problem | None]:
   """Problems in the order of their configs, each exactly as if made alone.
 
   What configs share that differ in noise_std only is computed once: x, f, the
@@ -62,38 +40,30 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
 
   Args:
     configs: which.
-    cache_dir: see `make_problem`, like all that follow.
-    solver: one of SOLVERS.
+    cache_dir: a folder for what is expensive, made if missing; None computes
+      everything.
+    solver: one of SOLVERS. They agree on posteriors to their tolerances, but
+      draw another f from the same seed.
     memory_budget_mb: what the solver may hold.
     progress: told by the matrix-free solver how far it is, a line at a time.
+    only_cached: compute no posterior: what the cache does not hold is None.
 
   Raises:
-    ValueError: as for `make_problem`; budgets before any work starts.
+    ValueError: a problem does not fit into the budget (before any work starts),
+      cache_dir cannot be written to, a tolerance is not met, jax runs without
+      x64, or there is no cache_dir for only_cached.
   """
   kernels.require_x64()
-  made: dict[nngp_regression.ProblemConfig, nngp_regression.Problem] = {}
+  if only_cached and cache_dir is None:
+    raise ValueError('cache_dir must be given where only_cached is True, got '
+                     'None.')
+  made: dict[nngp_regression.ProblemConfig,
+             nngp_regression.Problem | None] = {}
   groups = _group(configs, cache_dir, solver, memory_budget_mb, progress)
   for group, members in groups:
-    for problem in group.make(members):
-      made[problem.config] = problem
+    made.update(group.read(members) if only_cached
+                else zip(members, group.make(members), strict=True))
   return [made[config] for config in configs]
-
-
-def read_cached(
-    configs: Sequence[nngp_regression.ProblemConfig], cache_dir: files.PathLike,
-    solver: str = 'auto', memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
-) -> list[nngp_regression.Problem | None]:
-  """Problems that lie in the cache, None for those that do not.
-
-  Raises:
-    ValueError: as for `make_problems`.
-  """
-  kernels.require_x64()
-  found: dict[nngp_regression.ProblemConfig,
-              nngp_regression.Problem | None] = {}
-  for group, members in _group(configs, cache_dir, solver, memory_budget_mb):
-    found.update(group.read(members))
-  return [found[config] for config in configs]
 
 
 def _group(
@@ -113,44 +83,6 @@ def _group(
         config)
   return [(_Group(members[0], cache_dir, chosen[members[0]], memory_budget_mb,
                   progress), members) for members in groups.values()]
-
-
-def make_problem_group(input_dim: int, data_ratio: float,
-                       noise_stds: Sequence[float], seed: int,
-                       reference: str = 'bayes',
-                       cache_dir: files.PathLike | None = None,
-                       solver: str = 'auto',
-                       memory_budget_mb: float = solvers.SOLVER_MEMORY_MB,
-                       progress: Callable[[str], None] | None = None,
-                       **settings: Any) -> list[nngp_regression.Problem]:
-  """The problems of one (input_dim, data_ratio, seed), per noise level.
-
-  Args:
-    input_dim: see `ProblemConfig`, as for all that follow.
-    data_ratio: lambda.
-    noise_stds: the noise levels, at least one.
-    seed: which draw.
-    reference: 'bayes' or 'enn2021'.
-    cache_dir: see `make_problems`, like the next three.
-    solver: one of SOLVERS.
-    memory_budget_mb: what the solver may hold.
-    progress: told how far it is.
-    **settings: other fields of `ProblemConfig`.
-
-  Returns:
-    Problems in the order of noise_stds, sharing x_train, x_test and x_val.
-
-  Raises:
-    ValueError: as for `ProblemConfig` and `make_problem`; no noise level.
-  """
-  if not len(noise_stds):
-    raise ValueError('noise_stds must hold at least one noise level, got '
-                     f'{noise_stds!r}.')
-  return make_problems([
-      nngp_regression.ProblemConfig(input_dim, data_ratio, noise_std, seed,
-                                    reference, **settings)
-      for noise_std in noise_stds
-  ], cache_dir, solver, memory_budget_mb, progress)
 
 
 class _Group:

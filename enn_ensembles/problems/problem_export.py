@@ -20,7 +20,7 @@ from enn_ensembles import results
 from enn_ensembles.machine import files
 from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import nngp_regression
-from enn_ensembles.scoring import evaluation
+from enn_ensembles.scoring import gaussian
 
 FORMAT_VERSION = 1
 
@@ -70,7 +70,7 @@ def export_problem(problem: nngp_regression.Problem,
       'data_ratio': (None if problem.config is None
                      else problem.config.data_ratio),
       'kernel_ridge': posterior.KERNEL_RIDGE,
-      'std_ridge': evaluation.STD_RIDGE, 'tau': nngp_regression.JOINT_TAU,
+      'std_ridge': gaussian.STD_RIDGE, 'tau': nngp_regression.JOINT_TAU,
       'ground_truth': dataclasses.asdict(problem.ground_truth),
       'npz_sha256': hashlib.sha256(payload).hexdigest(),
       'arrays': {name: {'meaning': ARRAYS[name], 'shape': list(array.shape),
