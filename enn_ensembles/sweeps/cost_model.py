@@ -14,6 +14,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles.machine import canonical
 from enn_ensembles.problems import solvers
+from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import flops
 from enn_ensembles.training import loop
@@ -55,7 +56,7 @@ def estimate_training_seconds(unit: work_units.WorkUnit) -> float:
   return counted / _FLOPS
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _training_flops(agent: str, config: str, input_shape: tuple[int, ...],
                     num_outputs: int, categorical: bool) -> float:
   """Operations of a whole training; 0 for what is no agent of the package."""
@@ -74,9 +75,10 @@ def _training_flops(agent: str, config: str, input_shape: tuple[int, ...],
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-  """Settings as configs have them: JSON knows no tuples."""
+  """Settings of the agent as configs have them: JSON knows no tuples."""
   return {name: tuple(value) if isinstance(value, list) else value
-          for name, value in config.items()}
+          for name, value in config.items()
+          if name not in sweep_config.TREATMENTS}
 
 
 def estimate_ground_truth_seconds(

@@ -31,9 +31,11 @@ from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
 from enn_ensembles.problems import kinds
+from enn_ensembles.scoring import degradation
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.scoring import table
 from enn_ensembles.sweeps import cost_model
+from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import loop
 from enn_ensembles.training import prediction
@@ -224,7 +226,8 @@ def _make_agent(unit: work_units.WorkUnit, options: RunOptions) -> Any:
   """The agent of a unit."""
   module = work_units.load_agent(unit.agent, options.agent_modules)
   settings = {name: value for name, value in unit.agent_config.items()
-              if name != work_units.SOURCE_FILE}
+              if name != work_units.SOURCE_FILE
+              and name not in sweep_config.TREATMENTS}
   return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
 
 
@@ -282,7 +285,7 @@ def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
       np.stack([[problem.data.y for problem in groups[seed]]
                 for seed in seeds]),
       np.asarray([problem.prior.noise_std for problem in groups[seeds[0]]]),
-      jnp.stack([problems_lib.agent_key(seed) for seed in seeds]),
+      jnp.stack([_agent_key(unit, seed) for seed in seeds]),
       dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
       checkpoint=checkpoint,
       steps_between_checkpoints=_steps_between_checkpoints(unit, options))
@@ -300,7 +303,8 @@ def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
   found: _Results = {}
   for (s, seed), i in itertools.product(enumerate(seeds),
                                         range(len(unit.family.cells))):
-    problem, predict = groups[seed][i], predictor.for_problem(s, i)
+    problem = groups[seed][i]
+    predict = _treated(unit, problem, predictor.for_problem(s, i), keys[s])
     for selection in selections:
       selected = selection_lib.Selected(predict, num_draws, None, None)
       if num_members is not None:
@@ -316,6 +320,20 @@ def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
       'evaluate_seconds': predictor.evaluate_seconds / unit.num_problems,
       'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
   return {key: result._replace(**timings) for key, result in found.items()}
+
+
+def _agent_key(unit: work_units.WorkUnit, seed: int) -> jax.Array:
+  """The key of what an agent draws; each replica has its own."""
+  key = problems_lib.agent_key(seed)
+  replica = unit.agent_config.get('replica', 0)
+  return jax.random.fold_in(key, replica) if replica else key
+
+
+def _treated(unit: work_units.WorkUnit, problem: Any, predict: base.Predict,
+             key: jax.Array) -> base.Predict:
+  """Predictions made worse, where the unit asks for that."""
+  share = unit.agent_config.get('degrade', 0)
+  return degradation.degrade(predict, problem, share, key) if share else predict
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -366,7 +384,7 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
   """Runs any agent on one problem, whose failure is that problem's alone."""
   try:
     start = time.perf_counter()
-    sampler = agent(problem.data, problem.prior, problems_lib.agent_key(seed))
+    sampler = agent(problem.data, problem.prior, _agent_key(unit, seed))
     trained = time.perf_counter()
     key = problems_lib.evaluation_key(seed)
     draws_used = []
@@ -379,7 +397,8 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
                         and not hasattr(sampler, 'members'))
       return found
 
-    result = _scored(problem, predict, train_seconds=trained - start)
+    result = _scored(problem, _treated(unit, problem, predict, key),
+                     train_seconds=trained - start)
     return result._replace(depends_on_draws=any(draws_used),
                            evaluate_seconds=time.perf_counter() - trained)
   except Exception as error:  # pylint: disable=broad-except

@@ -24,6 +24,10 @@ is itself a sequence is a tuple. Settings that several entries of AGENTS name
 are computed once. An entry may also have 'selection', one of
 `scoring.selection.RULES` or a list of them: how members of a finite index set
 are selected. One training serves all that leave the training set whole.
+'replica' trains with other random numbers on the same problems, which are the
+same agent's second opinion (0 is the first); 'degrade' adds noise to what it
+predicts until its KL is so much larger, as a share: both are there to audit
+what the statistics of a board can tell apart.
 
 Which other names a config may define depends on its kind of problem: see
 `problems.kinds`.
@@ -210,15 +214,29 @@ def _check_agent_entry(name: str, entry: Any) -> None:
     if isinstance(value, list):
       _check_values(f"{key} of agent {entry['agent']!r}", value,
                     lambda name, value: None)
+  for name, check in TREATMENTS.items():
+    for value in _as_list(entry.get(name, 0)):
+      check(f"{name} of agent {entry['agent']!r}", value)
   for selection in selections(entry):
     checks.check_choice(f"selection of agent {entry['agent']!r}", selection,
                         selection_lib.RULES)
 
 
+def _as_list(value: Any) -> list[Any]:
+  return value if isinstance(value, list) else [value]
+
+
+# Keys of an entry of AGENTS that are no settings of the agent, with the check
+# of each: they change what is done with it. 0 is nothing.
+TREATMENTS: Mapping[str, Callable[[str, Any], None]] = {
+    'replica': lambda name, value: checks.check_count(name, value, minimum=0),
+    'degrade': checks.check_scale,
+}
+
+
 def selections(entry: Mapping[str, Any]) -> tuple[str, ...]:
   """The selections of an entry of AGENTS."""
-  chosen = entry.get('selection', 'none')
-  return tuple(chosen) if isinstance(chosen, list) else (chosen,)
+  return tuple(_as_list(entry.get('selection', 'none')))
 
 
 def override(config: SweepConfig, *, agents: Sequence[str] | None = None,

@@ -209,7 +209,13 @@ def _agent_settings(config: sweep_config.SweepConfig,
              for value in (entry[name] for name in names)]
     for values in itertools.product(*grids):
       written = dict(zip(names, values))
-      settings = all_settings(agent, written)
+      treatments = {name: value for name, value in written.items()
+                    if name in sweep_config.TREATMENTS}
+      settings = all_settings(agent, {
+          name: value for name, value in written.items()
+          if name not in treatments})
+      settings.update({name: value for name, value in treatments.items()
+                       if value})
       if agent.name in own:
         # A changed file is another agent: its old rows are not its results.
         source = pathlib.Path(own[agent.name]).read_bytes()
