@@ -22,6 +22,8 @@ setuptools.setup(
         'numpy>=1.26',
         'optax>=0.2.4',
         'pandas>=2.2',
+        'pillow>=10.3',
+        'scikit-learn>=1.4',
         'scipy>=1.13',
         'tqdm>=4.66',
     ],

@@ -26,6 +26,9 @@ _AGENT_KEY = 6
 _EVALUATION_KEY = 7
 VAL_FUNCTION_KEY = 8
 VAL_NOISE_KEY = 9
+VAL_SPLIT_KEY = 10
+CORRUPTION_KEY = 11
+PIXEL_ORDER_KEY = 12
 
 
 def agent_key(seed: int) -> chex.PRNGKey:
@@ -47,22 +50,39 @@ def _fold(seed: int, constant: int, *counts: int) -> jax.Array:
   return key
 
 
-def draw_normals(seed: int, constant: int, cell: tuple[int, int],
-                 shape: tuple[int, ...]) -> np.ndarray:
-  """Standard normals of one use, float64; a longer draw starts the same.
+def draw_uniforms(seed: int, constant: int, cell: tuple[int, ...],
+                  shape: tuple[int, ...]) -> np.ndarray:
+  """Uniforms in (0, 1) of one use, float64; a longer draw starts the same.
 
   Args:
     seed: the problem's seed.
     constant: one of the constants above, which names the use.
-    cell: (input_dim, num_train): folding it in makes cells independent.
+    cell: counts that are folded in, which makes cells independent: (input_dim,
+      num_train) of regression, for instance.
     shape: how many are drawn.
   """
+  bits = _draw_bits(seed, constant, cell, int(np.prod(shape)))
+  # 52 bits and a half: both tails end at 2^-53, and no rounding happens.
+  return (((bits >> np.uint64(12)) + 0.5) * 2.**-52).reshape(shape)
+
+
+def draw_normals(seed: int, constant: int, cell: tuple[int, ...],
+                 shape: tuple[int, ...]) -> np.ndarray:
+  """Standard normals of one use, float64; see `draw_uniforms`."""
+  uniforms = draw_uniforms(seed, constant, cell, shape)
+  return scipy.special.ndtri(uniforms, out=uniforms)
+
+
+def draw_permutation(seed: int, constant: int, num: int) -> np.ndarray:
+  """A permutation of 0, ..., num - 1 of one use, int64 [num]."""
+  return np.argsort(_draw_bits(seed, constant, (num,), num), kind='stable')
+
+
+def _draw_bits(seed: int, constant: int, cell: tuple[int, ...],
+               num: int) -> np.ndarray:
   key = _fold(seed, constant, *cell)
   high, low = (int(word) for word in jax.random.key_data(key))
-  bits = np.random.Philox(key=high << 32 | low).random_raw(int(np.prod(shape)))
-  # 52 bits and a half: both tails end at 2^-53, and no rounding happens.
-  uniforms = ((bits >> np.uint64(12)) + 0.5) * 2.**-52
-  return scipy.special.ndtri(uniforms, out=uniforms).reshape(shape)
+  return np.random.Philox(key=high << 32 | low).random_raw(num)
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -1,0 +1,148 @@
+"""Labelled images in memory, and the set of digits that needs no file."""
+
+from collections.abc import Collection
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+from sklearn import datasets
+
+from enn_ensembles import checks
+from enn_ensembles.problems import draws
+
+SPLITS = ('train', 'test')
+
+# Of every three digits one is a test image. The digits come as 0, 1, ..., 9,
+# 0, 1, ..., so a period that shares no factor with 10 keeps classes balanced.
+_DIGITS_PERIOD = 3
+_DIGITS_MAX = 16  # Grey levels of scikit-learn's digits are 0..16.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+  """Labelled images.
+
+  Attributes:
+    name: what tables call them, such as 'mnist'.
+    images: [N, H, W, C], uint8, or float32 in [0, 1]; read-only.
+    labels: int32 [N], from 0 to num_classes - 1; read-only.
+    num_classes: how many classes the labels distinguish.
+  """
+  name: str
+  images: np.ndarray
+  labels: np.ndarray
+  num_classes: int
+
+  def __post_init__(self):
+    images, labels = self.images, self.labels
+    if images.ndim != 4 or 0 in images.shape:
+      raise ValueError(f'images of {self.name} must have shape [N, H, W, C] '
+                       f'without zeros, got {list(images.shape)}.')
+    if images.dtype not in (np.uint8, np.float32):
+      raise ValueError(f'images of {self.name} must be uint8 or float32, got '
+                       f'{images.dtype}.')
+    # A NaN is not inside either.
+    if images.dtype == np.float32 and not (images.min() >= 0.
+                                           and images.max() <= 1.):
+      raise ValueError(f'float images of {self.name} must be in [0, 1], got '
+                       f'{images.min():g} to {images.max():g}.')
+    if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+      raise ValueError(f'labels of {self.name} must be int32 of shape '
+                       f'[{len(images)}] like its images, got {labels.dtype} '
+                       f'of shape {list(labels.shape)}.')
+    if labels.min() < 0 or labels.max() >= self.num_classes:
+      raise ValueError(f'labels of {self.name} must be from 0 to '
+                       f'{self.num_classes - 1}, got {labels.min()} to '
+                       f'{labels.max()}.')
+    images.flags.writeable = False
+    labels.flags.writeable = False
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(H, W, C)."""
+    return self.images.shape[1:]
+
+  @functools.cached_property
+  def sha256(self) -> str:
+    """Of the images, the labels and their shapes; not of the name."""
+    sha = hashlib.sha256()
+    for array in (self.images, self.labels):
+      array = np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
+      sha.update(f'{array.dtype.str}{array.shape}'.encode())
+      sha.update(array)
+    return sha.hexdigest()
+
+  def take(self, rows: np.ndarray | slice) -> 'ImageData':
+    """Some of the images, with the same name."""
+    return dataclasses.replace(self, images=self.images[rows],
+                               labels=self.labels[rows])
+
+  def keep_classes(self, classes: Collection[int]) -> 'ImageData':
+    """The images of some classes, numbered anew in ascending order.
+
+    Raises:
+      ValueError: a class is not there, or has no image.
+    """
+    kept = sorted(set(classes))
+    for label in kept:
+      if label not in self.labels:
+        raise ValueError(f'{self.name} has no image of class {label}.')
+    numbers = np.full(self.num_classes, -1, np.int32)
+    numbers[kept] = np.arange(len(kept), dtype=np.int32)
+    rows = np.flatnonzero(numbers[self.labels] >= 0)
+    return dataclasses.replace(self, images=self.images[rows],
+                               labels=numbers[self.labels[rows]],
+                               num_classes=len(kept))
+
+
+def load_digits(split: str) -> ImageData:
+  """scikit-learn's handwritten digits: 1,797 images of 8 x 8 grey levels.
+
+  They have no split of their own. Every third image is a test image, so both
+  parts have all classes and all writers: 1,198 training and 599 test images.
+
+  Args:
+    split: 'train' or 'test'.
+
+  Returns:
+    Images uint8 [N, 8, 8, 1]; the 17 grey levels are spread over 0..255.
+  """
+  checks.check_choice('split', split, SPLITS)
+  pixels, labels = datasets.load_digits(return_X_y=True)
+  rows = np.arange(len(labels)) % _DIGITS_PERIOD == _DIGITS_PERIOD - 1
+  if split == 'train':
+    rows = ~rows
+  images = np.round(pixels[rows] * (255. / _DIGITS_MAX)).astype(np.uint8)
+  return ImageData('digits', images.reshape(-1, 8, 8, 1),
+                   labels[rows].astype(np.int32), 10)
+
+
+def permute_pixels(data: ImageData, seed: int) -> ImageData:
+  """The same images with one permutation of places for all.
+
+  Grey levels keep their histogram and pixels their colour; only the places
+  are lost.
+  """
+  num_images, height, width, channels = data.images.shape
+  order = draws.draw_permutation(seed, draws.PIXEL_ORDER_KEY, height * width)
+  flat = data.images.reshape(num_images, height * width, channels)
+  return dataclasses.replace(data, name=f'{data.name}_permuted',
+                             images=flat[:, order].reshape(data.images.shape))
+
+
+def quarter_turn(data: ImageData) -> ImageData:
+  """The same images turned by 90 degrees, without interpolation.
+
+  Raises:
+    ValueError: they are not square.
+  """
+  if data.shape[0] != data.shape[1]:
+    raise ValueError(f'quarter turns need square images, {data.name} has '
+                     f'{data.shape[0]} x {data.shape[1]}.')
+  turned = np.ascontiguousarray(np.rot90(data.images, axes=(1, 2)))
+  return dataclasses.replace(data, name=f'{data.name}_quarter_turn',
+                             images=turned)
