@@ -68,7 +68,9 @@ def _load_file(path: pathlib.Path) -> AgentModule:
   module = importlib.util.module_from_spec(spec)
   sys.modules[module_name] = module
   try:
-    spec.loader.exec_module(module)
+    # Not by the loader, which takes an old compiled file for this one if it was
+    # written within the same second.
+    exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
   except Exception as error:  # Whatever somebody's file may raise.
     raise ValueError(f'agent_module {str(path)!r} cannot be imported: '
                      f'{type(error).__name__}: {error}') from error

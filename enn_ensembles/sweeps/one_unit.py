@@ -176,7 +176,7 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
       'device': devices.device_name(),
       'numerics': {**devices.numerics(),
                    'cells_together': len(unit.family.cells)},
-      'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
+      'created': datetime.datetime.now(datetime.UTC).isoformat(
           timespec='seconds')}
   rows, details = [], []
   for seed, (i, cell), selection in itertools.product(

@@ -262,9 +262,13 @@ def override(config: SweepConfig, *, agents: Sequence[str] | None = None,
   values = {name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items() if value is not None}
   own = [pathlib.Path(path).stem for path in agent_modules]
-  named = {entry['agent'] for entry in config.agents}
-  if agents is None and own and not named & set(own):
-    agents = own
+  _check_values('names of agent_modules', own or ['none'],
+                lambda name, value: None)
+  named = list(dict.fromkeys(entry['agent'] for entry in config.agents))
+  if agents is None and not set(own) & set(named):
+    agents = own or None
+  elif agents is None and not set(own) <= set(named):
+    agents = [*named, *(name for name in own if name not in named)]
   if agents is not None:
     _check_values('agents', agents, lambda name, value: None)
     entries = []

@@ -1,0 +1,58 @@
+"""Estimated costs of work units, against what was measured."""
+
+import pytest
+import tiny_sweeps
+
+from enn_ensembles import sweeps
+from enn_ensembles.sweeps import cost_model
+
+
+def make_unit(folder, input_dim=10, data_ratio=10., agent='ensemble',
+              noise_std=(0.1, 1.), seed=(0, 1), **settings):
+  config = tiny_sweeps.make_config(
+      folder, AGENTS=[{'agent': agent, **settings}], INPUT_DIM=[input_dim],
+      DATA_RATIO=[data_ratio], NOISE_STD=list(noise_std), SEED=list(seed))
+  unit, = sweeps.expand(config)
+  return unit
+
+
+def test_estimated_costs_are_in_the_right_order(tmp_path):
+  def cost(*args, **settings):
+    return sweeps.estimate_seconds(make_unit(tmp_path, *args, **settings))
+
+  start = cost_model.START_SECONDS
+  assert cost(1000, 10.) - start > 5 * (cost(10, 10.) - start)
+  assert cost(num_ensemble=30) > cost(num_ensemble=3) > cost(agent='map')
+  assert cost(agent='layer_ensemble', num_options=10) > cost(
+      agent='layer_ensemble', num_options=3)
+  assert cost(agent='hypermodel') > cost()
+  assert cost(agent='exact_posterior') < cost()
+  # Measured: 0.36 and 1.57 s per problem on two cores, four problems here.
+  vnn = cost(1000, agent='vnn') - cost(1000, agent='exact_posterior')
+  assert 4 < vnn < 30
+  # Its samples pass through activations one by one.
+  assert cost(1000, agent='vnn', activation_mode='end') > 10 * cost(
+      1000, agent='vnn')
+
+
+def test_training_is_estimated_from_its_operations(tmp_path):
+  unit = make_unit(tmp_path, 2, num_ensemble=3, hidden_sizes=(4, 3),
+                   num_batches=7, batch_size=5)
+  # 2 inputs, 4 and 3 hidden units, biases a column: forward and gradient of
+  # the weights for each layer, gradient of the input from the second on.
+  weights = [4 * 3, 3 * 5, 1 * 4]
+  flops = 7 * 2 * 3 * 5 * (2 * sum(weights) + sum(weights[1:]))
+  assert sweeps.estimate_training_seconds(unit) == pytest.approx(flops / 6e10)
+  plain = make_unit(tmp_path, agent='exact_posterior')
+  assert sweeps.estimate_training_seconds(plain) == 0
+
+
+@pytest.mark.parametrize('data_ratio,measured', [(10., 42.), (100., 3000.)])
+def test_estimated_cost_of_ground_truth(tmp_path, data_ratio, measured):
+  # Measured at D_x = 1000 on two cores: CPU seconds of one seed with three
+  # noise levels, dense and matrix-free.
+  unit = make_unit(tmp_path, 1000, data_ratio, 'map', (0.01, 0.1, 1.), (0,))
+  assert measured / 2 < sweeps.estimate_ground_truth_seconds(unit) < (
+      2 * measured)
+  # The training of a unit does not pay for what all agents share.
+  assert sweeps.estimate_seconds(unit) < measured

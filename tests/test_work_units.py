@@ -1,0 +1,262 @@
+"""Work units: what a config expands to, and what its parts are called."""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+
+import pytest
+import tiny_sweeps
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.nngp import kernels
+from enn_ensembles.sweeps import work_units
+
+
+def test_expands_products_of_lists_agents_first(tmp_path):
+  units = sweeps.expand(tiny_sweeps.make_config(tmp_path))
+  assert [u.agent_label for u in units[::4]] == [
+      'ensemble,num_ensemble=1,prior_scale=0',
+      'ensemble,num_ensemble=1,prior_scale=1',
+      'ensemble,num_ensemble=3,prior_scale=0',
+      'ensemble,num_ensemble=3,prior_scale=1', 'mc_dropout,hidden_sizes=5']
+  assert [(u.family.input_dim, u.family.data_ratio) for u in units] == list(
+      itertools.product([10, 100], [1., 10.])) * 5
+  assert all(u.family.noise_stds == (0.1, 1.) and u.seeds == (0, 1)
+             for u in units)
+  assert sum(u.num_problems for u in units) == 5 * 4 * 2 * 2
+  # Every field is there, given or not.
+  assert units[0].agent_config['batch_size'] == 100
+  assert set(units[0].agent_config) == {
+      f.name for f in dataclasses.fields(
+          agents_lib.load_agent('ensemble').config_class)}
+
+
+def test_a_setting_named_twice_is_one_unit(tmp_path):
+  config = tiny_sweeps.make_config(tmp_path, AGENTS=[
+      {'agent': 'ensemble', 'num_ensemble': [3, 10]},
+      {'agent': 'ensemble', 'prior_scale': [0, 1]}])  # 10 and 1 are defaults.
+  units = sweeps.expand(config)[::4]
+  assert [(u.agent_config['num_ensemble'], u.agent_config['prior_scale'])
+          for u in units] == [(3, 1.), (10, 1.), (10, 0)]
+  assert len({u.agent_id for u in units}) == 3
+
+
+@pytest.mark.parametrize('entry, message', [
+    ({'agent': 'esemble'}, 'agent must be one of .*ensemble.*got .esemble'),
+    ({'agent': 'ensemble', 'num_ensembles': 3}, 'no setting .num_ensembles'),
+    ({'agent': 'ensemble', 'num_ensemble': [3, 0]},
+     "'ensemble': num_ensemble must be an integer >= 1, got 0"),
+    ({'agent': 'ensemble', 'hidden_sizes': [[50, 50]]}, 'must be a tuple'),
+    ({'agent': 'some/where.py'}, 'agent must be one of'),
+])
+def test_bad_agents_are_named(tmp_path, entry, message):
+  with pytest.raises(ValueError, match=message):
+    sweeps.expand(tiny_sweeps.make_config(tmp_path, AGENTS=[entry]))
+
+
+def test_another_kernel_is_another_computation(tmp_path):
+  one = {'input_dim': [10], 'data_ratio': [1.]}
+  plain, = sweeps.expand(sweeps.override(
+      tiny_sweeps.make_config(tmp_path), agents=['map'], problem=one))
+  deep, = sweeps.expand(sweeps.override(
+      tiny_sweeps.make_config(tmp_path, KERNEL='erf3'), agents=['map'],
+      problem=one))
+  assert plain.family.config(0.1, 0).kernel == kernels.KernelConfig()
+  assert deep.family.config(0.1, 0).kernel == kernels.KernelConfig(
+      num_hidden_layers=3, activation='erf')
+  assert not set(plain.row_ids()) & set(deep.row_ids())
+  assert plain.run_id != deep.run_id
+  entry = deep.manifest_entries()[0]
+  assert entry['problem']['ranking']['kernel'] == 'erf3'
+
+
+def test_a_user_defined_agent(tmp_path):
+  path = tmp_path / 'my_agent.py'
+  path.write_text('def make_agent():\n  return None\n')
+  modules = (str(path),)
+  config = sweeps.override(tiny_sweeps.make_config(tmp_path),
+                           agent_modules=modules)
+  before = sweeps.expand(config, modules)
+  assert {u.agent for u in before} == {'my_agent'}
+  both = sweeps.override(config, agents=['my_agent', 'map'],
+                         agent_modules=modules)
+  assert {u.agent for u in sweeps.expand(both, modules)} == {
+      'my_agent', 'map'}
+  # A changed file is another agent: what it did before is not done.
+  path.write_text('def make_agent():\n  return 1\n')
+  after = sweeps.expand(config, modules)
+  assert not {u.run_id for u in before} & {u.run_id for u in after}
+  assert not {u.agent_id for u in before} & {u.agent_id for u in after}
+  with pytest.raises(ValueError, match='must be a Python file, got .my_agent'):
+    sweeps.expand(config, ('my_agent',))
+
+
+_TELLING_APART = [
+    {}, {'num_options': 2}, {'num_options': (2, 2, 2)},
+    {'num_options': (2,), 'hidden_sizes': ()},
+    {'num_options': 2, 'hidden_sizes': ()},
+    {'num_options': 22, 'hidden_sizes': ()}, {'learning_rate': 1e-4},
+    {'hidden_sizes': (50,), 'num_options': 2}, {'hidden_sizes': (50,)},
+    {'hidden_sizes': (5, 0 + 1)}, {'hidden_sizes': (51,)},
+    {'num_index_samples': 5}, {'noise_by': 'first_option'},
+    {'hidden_sizes': tuple(range(1, 60)), 'num_options': 1},
+    {'hidden_sizes': (*range(1, 59), 60), 'num_options': 1}]
+
+
+def test_agent_ids_tell_all_settings_apart(tmp_path):
+  units = sweeps.expand(tiny_sweeps.make_config(tmp_path, AGENTS=[
+      {'agent': 'layer_ensemble', **s} for s in _TELLING_APART]))
+  assert len({u.agent_id for u in units}) == len(_TELLING_APART)
+  assert len({u.run_id for u in units}) == 4 * len(_TELLING_APART)
+  for unit in units:  # Names are those of files that the store takes.
+    assert re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}', unit.run_id)
+  assert units[0].agent_label == 'layer_ensemble'
+  assert units[4].agent_label == 'layer_ensemble,num_options=2'
+  # Strange texts are not lost on the way to a name.
+  strange = [results.make_agent_id('map', {'text': text})
+             for text in ('a b', 'a_b', 'a/b', 'none', None, '', 'true', True)]
+  assert len(set(strange)) == len(strange)
+
+
+def test_agent_ids_do_not_depend_on_defaults(tmp_path, monkeypatch):
+  """A default that changes renames no setting, and hides none."""
+  def ids(default):
+    config_class = dataclasses.make_dataclass(
+        'Config', [('size', int, default)], frozen=True)
+    monkeypatch.setattr(work_units, 'load_agent', lambda name, modules:
+                        agents_lib.AgentModule(name, config_class, None))
+    units = sweeps.expand(tiny_sweeps.make_config(tmp_path, AGENTS=[
+        {'agent': 'ours', 'size': [3, 4]}, {'agent': 'ours'}]))
+    return {unit.agent_config['size']: unit.agent_id for unit in units}
+
+  three, four, five = ids(3), ids(4), ids(5)
+  # The default is a setting like any other.
+  assert set(three) == set(four) == {3, 4} and set(five) == {3, 4, 5}
+  assert three == four and five == {**three, 5: five[5]}
+  assert len(set(five.values())) == 3
+  monkeypatch.undo()
+  # Given or left out is the same setting.
+  given, left_out = (sweeps.expand(tiny_sweeps.make_config(
+      tmp_path, AGENTS=[{'agent': 'ensemble', **settings}]))[0]
+                     for settings in ({'num_ensemble': 10}, {}))
+  assert given.agent_config['num_ensemble'] == 10
+  assert given.agent_id == left_out.agent_id
+  assert given.row_ids() == left_out.row_ids()
+
+
+def test_run_id_and_row_id_say_what_is_computed(tmp_path):
+  unit = sweeps.expand(tiny_sweeps.make_config(tmp_path))[0]
+  families = [dataclasses.replace(unit.family, **change) for change in (
+      {'input_dim': 11}, {'data_ratio': 1.5}, {'reference': 'enn2021'},
+      {'solver': 'matrix_free'})]
+  others = [dataclasses.replace(unit, **change) for change in (
+      *({'family': family} for family in families),
+      {'num_enn_samples': 10}, {'enumerate_indices': False},
+      {'dtype': 'float64'}, {'agent': 'map'},
+      {'agent_config': {**unit.agent_config, 'batch_size': 1}})]
+  assert len({u.run_id for u in (unit, *others)}) == 10
+  row_id = tiny_sweeps.row_id
+  assert len({row_id(u, 0.1, 0) for u in (unit, *others)}) == 10
+  # A solver that draws the same f as 'auto' makes the same problems.
+  dense = dataclasses.replace(
+      unit, family=dataclasses.replace(unit.family, solver='dense'))
+  assert row_id(dense, 0.1, 0) == row_id(unit, 0.1, 0)
+  # A run is all of its rows, a row is the same in whatever run.
+  fewer = dataclasses.replace(unit, seeds=(0,))
+  assert fewer.run_id != unit.run_id
+  assert row_id(fewer, 0.1, 0) == row_id(unit, 0.1, 0)
+  assert len({row_id(unit, e, s, selection)
+              for e in (0.1, 1.) for s in (0, 1)
+              for selection in ('none', 'oracle')}) == 8
+  # A selection is another row of the same training.
+  ranked = dataclasses.replace(unit, selections=('none', 'oracle'))
+  assert ranked.run_id != unit.run_id
+  assert ranked.num_rows == 2 * unit.num_rows
+  assert set(unit.row_ids()) < set(ranked.row_ids())
+  # Numbers are their values: 1 is 1.0.
+  ints = dataclasses.replace(unit, agent_config={
+      **unit.agent_config, 'noise_scale': 1, 'prior_scale': 0})
+  assert ints.run_id == unit.run_id
+
+
+def test_names_of_rows_stay():
+  # Finished work would otherwise be done again.
+  text = ('{"agent":"a","agent_config":{"k":1},"dtype":"float32",'
+          '"enumerate_indices":true,"num_enn_samples":1000,"problem":'
+          '{"cell":{"data_ratio":1,"input_dim":10,"noise_std":0.1},'
+          '"kind":"nngp","ranking":{"kernel":"relu2","reference":"bayes"},'
+          '"seed":0},"selection":"none"}')
+  known = tiny_sweeps.make_unit(agent_config={'k': 1})
+  assert tiny_sweeps.row_id(known, 0.1, 0) == hashlib.sha256(
+      text.encode()).hexdigest()[:16]
+
+
+def test_narrow_leaves_exactly_what_is_missing():
+  unit = tiny_sweeps.make_unit(noise_stds=(0.01, 0.1, 1.), seeds=(0, 1, 2, 3))
+  rows = list(itertools.product(unit.family.noise_stds, unit.seeds))
+
+  def missing(done):
+    parts = sweeps.narrow(unit, {tiny_sweeps.row_id(unit, *row)
+                                 for row in done})
+    left = [row for part in parts
+            for row in itertools.product(part.family.noise_stds, part.seeds)]
+    assert sorted(left) == sorted(set(rows) - set(done))  # Each row once.
+    return parts
+
+  def part(noise_stds=unit.family.noise_stds, seeds=unit.seeds):
+    return tiny_sweeps.make_unit(noise_stds=noise_stds, seeds=seeds)
+
+  assert missing([]) == (unit,)
+  assert missing(rows) == ()
+  assert missing([r for r in rows if r[1] < 2]) == (part(seeds=(2, 3)),)
+  assert missing([r for r in rows if r[0] == 0.1]) == (part((0.01, 1.)),)
+  # Not a grid: seeds that lack the same noise levels stay together.
+  assert missing([(0.1, 0), (0.1, 2), (1., 3)]) == (
+      part((0.01, 1.), (0, 2)), part(seeds=(1,)), part((0.01, 0.1), (3,)))
+
+
+def test_narrow_tells_selections_apart():
+  unit = tiny_sweeps.make_unit(noise_stds=(0.1, 1.), seeds=(0, 1),
+                               selections=('none', 'oracle', 'val_nll'))
+
+  def missing(done):
+    parts = sweeps.narrow(unit, {tiny_sweeps.row_id(unit, *row)
+                                 for row in done})
+    left = [(e, s, c) for part in parts for e in part.family.noise_stds
+            for s in part.seeds for c in part.selections]
+    assert len(set(left)) == len(left)
+    everything = set(itertools.product((0.1, 1.), (0, 1), unit.selections))
+    assert set(left) == everything - set(done)
+    return parts
+
+  assert missing([]) == (unit,)
+  every = list(itertools.product((0.1, 1.), (0, 1)))
+  part, = missing([(*row, 'none') for row in every])
+  assert part.selections == ('oracle', 'val_nll')
+  assert len(missing([(0.1, 0, 'none')])) == 3
+  assert missing([(*row, c) for row in every for c in unit.selections]) == ()
+
+
+def test_selections_of_an_entry(tmp_path):
+  entry = {'agent': 'ensemble', 'num_ensemble': [3, 10]}
+  config = tiny_sweeps.make_config(tmp_path, AGENTS=[
+      {**entry, 'selection': ['val_nll', 'none']},
+      {**entry, 'num_ensemble': 3, 'selection': 'oracle'}])
+  selections = {unit.agent_config['num_ensemble']: unit.selections
+                for unit in sweeps.expand(config)}
+  # Entries that name one setting share its training.
+  assert selections == {3: ('none', 'oracle', 'val_nll'),
+                        10: ('none', 'val_nll')}
+  entries = sweeps.expand(config)[0].manifest_entries()
+  assert [e['selection'] for e in entries] == ['none', 'oracle', 'val_nll']
+
+
+def test_manifest_entries_are_those_of_the_store(tmp_path):
+  store = results.open_store(tmp_path / 'store', create=True)
+  units = sweeps.expand(tiny_sweeps.make_config(tmp_path))
+  store.write_manifest([entry for unit in units
+                        for entry in unit.manifest_entries()])
+  assert len(store.read_manifests()) == sum(u.num_problems for u in units)
