@@ -1,0 +1,104 @@
+"""Runs of many units: in this process, and in workers."""
+
+import os
+import time
+
+from faulty_agent import make_folder  # noqa: F401
+from faulty_agent import make_options
+from faulty_agent import make_units
+from faulty_agent import read_rows
+from faulty_agent import scores_of
+import numpy as np
+import pytest
+
+from enn_ensembles.machine import devices
+from enn_ensembles.problems import kinds
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import workers
+
+
+def test_workers_write_the_rows_of_one_process(folder):
+  units = [*make_units(folder, data_ratio=(1., 2.)),
+           *make_units(folder, 'exact_posterior', seed=(0, 1)),
+           *make_units(folder, what='raises'),
+           *make_units(folder, what='killed'),
+           *make_units(folder, what='exits'), *make_units(folder, what='nan')]
+  assert devices.available_cores()
+  outcomes = {outcome.unit.agent_config.get('what', 'exact'): outcome
+              for outcome in workers.run(units, make_options(folder), 2)}
+  # Whoever is killed takes nobody along.
+  assert {what: outcome[1:5] for what, outcome in outcomes.items()} == {
+      'zero': (2, 0, 0, 0), 'exact': (4, 0, 0, 0), 'raises': (1, 0, 1, 0),
+      'killed': (0, 0, 0, 2), 'exits': (0, 0, 0, 2), 'nan': (0, 2, 0, 0)}
+  assert 'SIGKILL' in outcomes['killed'].message
+  assert 'exit code 3' in outcomes['exits'].message
+  assert {what for what, outcome in outcomes.items()
+          if not outcome.succeeded} == {'raises', 'killed', 'exits'}
+  assert 'ArithmeticError' in outcomes['raises'].details
+  rows = read_rows(folder)
+  assert len(rows) == 2 * 2 + 4 + 2 + 2
+
+  alone = []
+  for unit in units:
+    if unit.agent_config.get('what') not in ('killed', 'exits'):
+      alone += one_unit.run_unit(unit, make_options(folder))[0]
+  ours, theirs = scores_of(alone), scores_of(rows)
+  assert ours.keys() == theirs.keys()
+  for row_id, scores in ours.items():
+    assert (scores is None) == (theirs[row_id] is None)
+    if scores is not None:
+      np.testing.assert_allclose(theirs[row_id], scores, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, 'sched_getaffinity') or len(os.sched_getaffinity(0)) < 2,
+    reason='this needs processor affinity and two cores')
+def test_workers_have_their_own_cores(folder):
+  told = folder / 'told'
+  told.mkdir()
+  units = make_units(folder, what='tells', where=str(told),
+                     data_ratio=(1., 2., 3., 4.), noise_std=(0.1,))
+  before = os.sched_getaffinity(0)
+  environment = dict(os.environ)
+  assert all(o.succeeded for o in workers.run(units, make_options(folder), 2))
+  assert os.sched_getaffinity(0) == before and os.environ == environment
+  cores, half = sorted(before), len(before) // 2
+  said = [path.read_text() for path in told.iterdir()]
+  assert len(said) == 4
+  assert set(said) == {f'{share} {len(share)}'
+                       for share in (cores[:half], cores[half:])}
+
+
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_what_is_in_hand_is_announced(folder, num_workers):
+  units = make_units(folder, data_ratio=(1., 2., 3.), noise_std=(0.1,))
+  told = []
+  list(workers.run(units, make_options(folder), num_workers, told.append))
+  assert max(map(len, told)) == num_workers and told[-1] == []
+  assert {unit.run_id for units in told for unit in units} == {
+      unit.run_id for unit in units}
+
+
+def test_a_worker_s_mistakes_reach_the_parent(folder):
+  options = make_options(folder, problem_settings=kinds.ProblemSettings(
+      cache_dir=str(folder / 'my_agent.py')))
+  units = make_units(folder, data_ratio=(1., 2.))
+  with pytest.raises(ValueError, match='cache_dir .* is not a folder'):
+    list(workers.run(units, options, 2))
+
+
+def test_a_trivial_unit_costs_little(folder):
+  # In the time of this process: others may be at work, and the disk is.
+  units = make_units(folder, noise_std=(0.1,),
+                     where=[f'unit{i}' for i in range(60)])
+  options = make_options(folder, problem_settings=kinds.ProblemSettings(
+      cache_dir=str(folder / 'cache')))
+  list(workers.run(units[:10], options, 1))
+  start = time.process_time()
+  assert all(o.succeeded for o in workers.run(units[10:], options, 1))
+  assert (time.process_time() - start) / 50 < 0.02
+
+
+def test_there_is_at_least_one_worker(folder):
+  with pytest.raises(ValueError, match='num_workers must be >= 1, got 0'):
+    next(workers.run(make_units(folder), make_options(folder), 0))
