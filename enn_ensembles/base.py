@@ -319,7 +319,10 @@ class EpistemicSampler(Protocol):
 
   A sampler may also offer `moments(x) -> (mean [num_x], std [num_x])`, its
   exact mean and std; one that sets `analytic = True` is scored on those. One
-  that sets `mappable = True` is drawn from by `jax.vmap` over keys.
+  with finitely many functions may offer `members(x) -> [K, num_x, out]`, all of
+  them, and is scored on those. One that draws several faster than one by one
+  may offer `draws(x, keys [J]) -> [J, num_x, out]`, a draw per key; or it sets
+  `mappable = True` and is drawn from by `jax.vmap` over keys.
   """
 
   def __call__(self, x: Array, key: chex.PRNGKey) -> Array:

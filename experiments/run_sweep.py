@@ -24,6 +24,7 @@ import time
 from absl import flags
 import tqdm
 
+from enn_ensembles import conformance
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
@@ -185,6 +186,7 @@ def _sweep(ending: _Ending) -> int:
   if failed_before:
     print(f'{failed_before} of those done before failed; --retry_failed runs '
           'them again.')
+  conformance.check_units(todo, options)
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:

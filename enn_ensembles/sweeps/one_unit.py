@@ -109,13 +109,13 @@ def _check_selectable(unit: work_units.WorkUnit, options: RunOptions) -> None:
   """ValueError unless the agent has a finite index set."""
   agent = _make_agent(unit, options)
   if not isinstance(agent, loop.NetworkAgent) or (
-      _num_index_draws(agent, unit, _bare_prior(unit)) is not None):
+      _num_index_draws(agent, unit, bare_prior(unit)) is not None):
     raise ValueError(
         f'selection {unit.selections[-1]!r} needs an agent with a finite index '
         f'set that is enumerated; agent {unit.agent_label!r} has none.')
 
 
-def _bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
+def bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
   """What is known of a unit's problems before they are made."""
   family = unit.family
   likelihood = (base.Categorical(family.num_outputs)

@@ -25,6 +25,7 @@ import optax
 from enn_ensembles import base
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_sampler
 
 # fold_in constants: each names the one use of a key derived from the agent's.
 _INDEX_KEY, _INIT_KEY, _PREPARE_KEY, _MINIBATCH_KEY, _STEP_KEY = range(5)
@@ -68,15 +69,8 @@ class NetworkAgent:
         np.asarray([prior.noise_std]), key[None])
     params, state = jax.tree.map(lambda a: a[0, 0],
                                  (trained.params, trained.state))
-    network = self.make_network(prior)
-
-    @jax.jit
-    def sampler(x: base.Array, key: chex.PRNGKey) -> base.Array:
-      out, _ = network.apply(params, state, jnp.asarray(x, trained.dtype),
-                             network.indexer(key))
-      return base.get_predictions(out)
-
-    return sampler
+    return network_sampler.NetworkSampler(self.make_network(prior), params,
+                                          state, trained.dtype)
 
 
 class Trained(NamedTuple):

@@ -16,13 +16,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.training import loop
-from enn_ensembles.training import losses
-
-_INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
-# Numbers in one block of outputs: points are forwarded in blocks of at most so
-# many, so that many images need no more memory than few.
-_BLOCK_NUMBERS = 20_000_000
-
+from enn_ensembles.training import network_sampler
 
 def num_index_draws(network: base.EpistemicNetwork, num_enn_samples: int,
                     enumerate_indices: bool) -> int | None:
@@ -37,19 +31,10 @@ def _forward(network: base.EpistemicNetwork, params: base.Params,
              num_draws: int | None) -> base.Array:
   """Predictions of one problem's network, [J, N, out]."""
   if num_draws is None:
-    out, _ = base.apply_indices(network, params, state, x, None)
-    return base.get_predictions(out)
-  num_blocks = -(-num_draws // _INDEX_BLOCK)
-  indices = losses.sample_indices(network, key, num_blocks * _INDEX_BLOCK)
-  blocks = jax.tree.map(
-      lambda z: z.reshape(num_blocks, _INDEX_BLOCK, *z.shape[1:]), indices)
-
-  def forward(block):
-    out, _ = base.apply_indices(network, params, state, x, block)
-    return base.get_predictions(out)
-
-  out = jax.lax.map(forward, blocks)
-  return out.reshape(-1, *out.shape[2:])[:num_draws]
+    return network_sampler.forward_members(network, params, state, x)
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+      key, jnp.arange(num_draws))
+  return network_sampler.forward_draws(network, params, state, x, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -113,7 +98,7 @@ class Predictor:
     trained = self._trained
     params, state = jax.tree.map(lambda a: a[seed],
                                  (trained.params, trained.state))
-    size = self._block_size(x)
+    size = network_sampler.points_per_block(x.shape, self.num_draws)
     blocks = []
     for first in range(0, len(x), size):
       block = x[first:first + size]
@@ -130,14 +115,6 @@ class Predictor:
       self.evaluate_seconds += time.perf_counter() - compiling
       blocks.append(found)
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
-
-  def _block_size(self, x: np.ndarray) -> int:
-    """Points per block: equal blocks, as few as memory allows."""
-    per_point = (min(self.num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
-                 * max(64, int(np.prod(x.shape[1:]))))
-    most = max(1, _BLOCK_NUMBERS // per_point)
-    num_blocks = -(-len(x) // most)
-    return -(-len(x) // num_blocks)
 
   def _compile(self, arguments: tuple) -> Any:
     shape = arguments[2].shape
@@ -165,7 +142,8 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
 
   Exact moments are used where the sampler offers them and asks for it
   (`analytic = True`); all members of one that has finitely many
-  (`members(x) -> [K, N, out]`) where indices are enumerated; else draws.
+  (`members(x) -> [K, N, out]`) where indices are enumerated; else draws, all at
+  once where it can (`draws`, `mappable`).
 
   Args:
     sampler: the sampler.
@@ -176,8 +154,8 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
     num_outputs: components of f(x).
 
   Raises:
-    ValueError: the sampler, its `moments` or its `members` return another
-      shape; found at the first draw.
+    ValueError: the sampler, its `moments`, `members` or `draws` return another
+      shape; of single draws found at the first.
   """
   if getattr(sampler, 'analytic', False):
     mean, std = (np.asarray(m, np.float64) for m in sampler.moments(x))
@@ -196,11 +174,20 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
     return base.Predictions(samples)
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       key, jnp.arange(num_enn_samples))
+  shape = (len(x), num_outputs)
+  draws = getattr(sampler, 'draws', None)
+  if draws is not None:
+    samples = np.asarray(draws(x, keys))
+    if samples.shape != (num_enn_samples, *shape):
+      raise ValueError(
+          f'draws must return shape {(num_enn_samples, *shape)} for '
+          f'{num_enn_samples} keys at {len(x)} points, got {samples.shape}.')
+    return base.Predictions(samples)
   first = np.asarray(sampler(x, keys[0]))
-  if first.shape != (len(x), num_outputs):
-    raise ValueError(f'a sampler must return shape ({len(x)}, {num_outputs}) '
+  if first.shape != shape:
+    raise ValueError(f'a sampler must return shape {shape} '
                      f'at {len(x)} points, got {first.shape}.')
   if getattr(sampler, 'mappable', False):
     return base.Predictions(np.asarray(jax.vmap(lambda k: sampler(x, k))(keys)))
-  draws = [first, *(np.asarray(sampler(x, key)) for key in keys[1:])]
-  return base.Predictions(np.stack(draws))
+  return base.Predictions(np.stack(
+      [first, *(np.asarray(sampler(x, key)) for key in keys[1:])]))

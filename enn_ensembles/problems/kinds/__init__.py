@@ -9,7 +9,11 @@ defines
   make_families(values) -> list of families
 
 where `values` has a value for each of CONFIG_NAMES, in lower case, and a family
-is a frozen dataclass as `Family` describes it.
+is a frozen dataclass as `Family` describes it. It may also define
+
+  parse_problem_id(problem_id) -> (family of that one cell, seed) or None
+
+so that a problem is found by its id (`find_problem`).
 """
 
 from collections.abc import Callable
@@ -108,3 +112,19 @@ def load_kind(name: str) -> Any:
     raise ValueError(f'PROBLEMS must be one of {", ".join(kind_names())}; got '
                      f'{name!r}.')
   return importlib.import_module(f'{__name__}.{name}')
+
+
+def find_problem(problem_id: str) -> tuple[Family, int]:
+  """The family of one cell, and the seed, of the problem with an id.
+
+  Raises:
+    ValueError: no kind has such ids, or a value in it is not allowed.
+  """
+  for name in kind_names():
+    parse = getattr(load_kind(name), 'parse_problem_id', None)
+    found = None if parse is None else parse(problem_id)
+    if found is not None:
+      return found
+  raise ValueError(
+      "problem_id must be as 'D10_l1_e0.1_s0' (input_dim 10, data_ratio 1, "
+      f'noise_std 0.1, seed 0), got {problem_id!r}.')

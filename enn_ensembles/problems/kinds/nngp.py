@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 from enn_ensembles import checks
@@ -157,3 +158,39 @@ def make_families(values: Mapping[str, Any]) -> list[NngpFamily]:
                  values['reference'], values['kernel'], values['solver'])
       for input_dim, data_ratio in itertools.product(
           values['input_dim'], values['data_ratio'])]
+
+
+# As `ProblemConfig.problem_id` writes them, of the default kernel and sizes; the
+# reference may be left out.
+_PROBLEM_ID = re.compile(
+    r'D(?P<input_dim>\d+)_l(?P<data_ratio>[^_]+)_e(?P<noise_std>[^_]+)'
+    r'_s(?P<seed>\d+)(_(?P<reference>' + '|'.join(posterior.REFERENCES)
+    + r'))?(?P<matrix_free>_matrix_free)?')
+
+
+def parse_problem_id(problem_id: str) -> tuple[NngpFamily, int] | None:
+  """The family of one problem and its seed, from the problem's id.
+
+  Args:
+    problem_id: as 'D10_l1_e0.1_s0_bayes', with the default kernel.
+
+  Returns:
+    A family of one cell and the seed; None where this kind has no such ids.
+
+  Raises:
+    ValueError: a value in the id is not allowed.
+  """
+  found = _PROBLEM_ID.fullmatch(problem_id)
+  if found is None:
+    return None
+  try:
+    data_ratio, noise_std = (float(found[name])
+                             for name in ('data_ratio', 'noise_std'))
+  except ValueError:
+    return None
+  family = NngpFamily(
+      int(found['input_dim']), data_ratio, (noise_std,),
+      found['reference'] or CONFIG_NAMES['REFERENCE'].default,
+      solver='matrix_free' if found['matrix_free'] else 'auto')
+  family.config(noise_std, int(found['seed']))  # Checks the values.
+  return family, int(found['seed'])

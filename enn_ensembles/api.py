@@ -1,0 +1,266 @@
+"""What `import enn_ensembles` offers besides the parts: problems by their ids,
+agents by their names, training and scoring of one agent on one problem.
+
+Scores are a sweep's: the same keys, the same number of draws, finite sets of
+members enumerated, float64 where a sweep has it. jax computes in 64-bit mode
+inside these functions alone; what the caller has set is not changed.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import functools
+import inspect
+from typing import Any
+
+import jax
+import pandas as pd
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles import conformance
+from enn_ensembles import problems as problems_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.machine import files
+from enn_ensembles.problems import kinds
+from enn_ensembles.report import leaderboard
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.training import prediction
+
+
+def float64_mode() -> contextlib.AbstractContextManager[None]:
+  """jax in 64-bit mode within a `with` block, of this thread alone."""
+  if hasattr(jax, 'enable_x64'):
+    return jax.enable_x64(True)
+  from jax.experimental import enable_x64  # Where older versions have it.
+  return enable_x64()
+
+
+def load_problem(problem_id: str,
+                 cache_dir: files.PathLike | None = None,
+                 data_dir: files.PathLike | None = None) -> base.Problem:
+  """A problem by its id, as rows and leaderboards name it.
+
+  Args:
+    problem_id: 'D10_l1_e0.1_s0' is the NNGP testbed's problem with input_dim
+      10, data_ratio 1, noise_std 0.1, seed 0. It may end in its reference,
+      '_bayes' (the default) or '_enn2021'.
+    cache_dir: folder where expensive ground truth is kept; None makes it anew:
+      milliseconds up to 1000 training points, half a minute at 10,000.
+    data_dir: folder with files of real data, for kinds that read some.
+
+  Raises:
+    ValueError: there is no such problem.
+  """
+  family, seed = kinds.find_problem(problem_id)
+  settings = kinds.ProblemSettings(
+      cache_dir=None if cache_dir is None else str(cache_dir),
+      data_dir=None if data_dir is None else str(data_dir))
+  family.check(settings)
+  with float64_mode():
+    return family.make(seed, settings)[0]
+
+
+@functools.wraps(problems_lib.problem_from_data)
+def problem_from_data(*args: Any, **kwargs: Any) -> base.Problem:
+  """As `problems.problem_from_data`, in 64-bit mode."""
+  with float64_mode():
+    return problems_lib.problem_from_data(*args, **kwargs)
+
+
+class _InFloat64Mode:
+  """An agent or a sampler that runs in 64-bit mode whatever the caller's is.
+
+  Attributes and methods are those of what it holds.
+  """
+
+  def __init__(self, held: Any):
+    self._held = held
+    functools.update_wrapper(self, held, assigned=('__doc__',), updated=())
+
+  def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    with float64_mode():
+      return self._held(*args, **kwargs)
+
+  def __getattr__(self, name: str) -> Any:
+    if name == '_held':  # Not made yet, when it is copied.
+      raise AttributeError(name)
+    found = getattr(self._held, name)
+    if inspect.ismethod(found):
+      return _InFloat64Mode(found)
+    return found
+
+  def __repr__(self) -> str:
+    return repr(self._held)
+
+
+class _Agent(_InFloat64Mode):
+  """An agent in 64-bit mode, and so are its samplers."""
+
+  def __call__(self, data: base.Data, prior: base.PriorKnowledge,
+               key: Any) -> base.EpistemicSampler:
+    """Learns from one problem; see `base.Agent`."""
+    return _InFloat64Mode(super().__call__(data, prior, key))
+
+
+def make_agent(name: str, **settings: Any) -> base.Agent:
+  """An agent by its name.
+
+  Args:
+    name: one of `agent_names()`, or the path of a Python file that defines
+      make_agent, as README.md shows.
+    **settings: fields of the agent's config; those left out have their
+      defaults. `help(enn_ensembles.agents.ensemble.EnsembleConfig)` lists an
+      ensemble's.
+
+  Returns:
+    The agent: called with (data, prior, key), it learns and returns a sampler.
+
+  Raises:
+    ValueError: there is no such agent or setting, or a value is not allowed.
+  """
+  module = agents_lib.load_agent(name)
+  return _Agent(agents_lib.make_agent(module,
+                                      agents_lib.make_config(module, settings)))
+
+
+def seed_of(problem: base.Problem) -> int:
+  """The seed that a problem was drawn with; 0 for data somebody brought."""
+  return getattr(getattr(problem, 'config', problem), 'seed', 0)
+
+
+def train(agent: base.Agent, problem: base.Problem,
+          seed: int | None = None) -> base.EpistemicSampler:
+  """What an agent learns from a problem, with the key that a sweep gives it.
+
+  Args:
+    agent: the agent.
+    problem: the problem.
+    seed: what the agent's key is made from; None for the problem's own seed, as
+      in sweeps. Others show what training's randomness does.
+
+  Returns:
+    The agent's sampler: (x [N, ...], key) -> a draw of f, [N, out].
+
+  Raises:
+    ValueError: agent cannot be called with (data, prior, key).
+  """
+  if _num_arguments(agent) != 3:
+    raise ValueError('agent must be a function of (data, prior, key), got '
+                     f'{agent!r}.')
+  seed = seed_of(problem) if seed is None else seed
+  with float64_mode():
+    return agent(problem.data, problem.prior, problems_lib.agent_key(seed))
+
+
+def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
+          problem: base.Problem, num_enn_samples: int = 1000,
+          enumerate_indices: bool = True) -> Mapping[str, float]:
+  """The scores that a sweep gives: by name, as `SCORES` explains them.
+
+  Exact moments are used where a sampler offers them, all members of a finite
+  set where indices are enumerated, else draws.
+
+  Args:
+    agent_or_sampler: an agent, which is trained first, or what training gave.
+    problem: the problem.
+    num_enn_samples: how many draws of what is not enumerated.
+    enumerate_indices: whether finite sets of members are enumerated.
+
+  Raises:
+    ValueError: it is neither an agent nor a sampler, or a sampler that returns
+      another shape than [N, out].
+  """
+  checks.check_count('num_enn_samples', num_enn_samples)
+  checks.check_flag('enumerate_indices', enumerate_indices)
+  num_arguments = _num_arguments(agent_or_sampler)
+  if num_arguments not in (2, 3):
+    raise ValueError(
+        'agent_or_sampler must be a function of (data, prior, key) or of '
+        f'(x, key), got {agent_or_sampler!r}.')
+  sampler = (train(agent_or_sampler, problem) if num_arguments == 3
+             else agent_or_sampler)
+  key = problems_lib.evaluation_key(seed_of(problem))
+  with float64_mode():
+    return dict(problem.score(functools.partial(
+        _predict, sampler, key, num_enn_samples, enumerate_indices,
+        problem.prior.num_outputs)))
+
+
+def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,
+             enumerate_indices: bool, num_outputs: int,
+             x: base.Array) -> base.Predictions:
+  return prediction.sampler_predictions(sampler, x, key, num_enn_samples,
+                                        enumerate_indices, num_outputs)
+
+
+def _num_arguments(function: Any) -> int | None:
+  """Positional arguments without a default; None for what cannot be called."""
+  held = getattr(function, '_held', function)
+  if not callable(held):
+    return None
+  try:
+    parameters = inspect.signature(held).parameters.values()
+  except (TypeError, ValueError):  # Some functions written in C.
+    return None
+  return sum(parameter.default is parameter.empty
+             and parameter.kind in (parameter.POSITIONAL_ONLY,
+                                    parameter.POSITIONAL_OR_KEYWORD)
+             for parameter in parameters)
+
+
+def run_sweep(config: sweeps.SweepConfig | files.PathLike,
+              results_dir: files.PathLike, agent_modules: Sequence[str] = (),
+              report: Callable[[str], None] = print) -> list[results.Row]:
+  """Runs a small sweep in this process; what is done is not done again.
+
+  `enn-ensembles run` does the same with all cores, and may be killed.
+
+  Args:
+    config: what to compute, or the file that says so.
+    results_dir: where rows go; made if missing.
+    agent_modules: files of user-defined agents: beside the agents of the config
+      where it names one of them, else alone.
+    report: told of each unit that is done, a line at a time.
+
+  Returns:
+    All rows of the folder.
+
+  Raises:
+    ValueError: something in the config or the folder is not as it must be, or a
+      user-defined agent breaks a rule of `check_agent`.
+  """
+  if not isinstance(config, sweeps.SweepConfig):
+    config = sweeps.load_config(config)
+  modules = tuple(map(str, agent_modules))
+  units = sweeps.expand(sweeps.override(config, agent_modules=modules), modules)
+  options = one_unit.RunOptions(str(results_dir), modules)
+  one_unit.check_units(units, options)
+  store = results.open_store(results_dir, create=True)
+  store.write_manifest([entry for unit in units
+                        for entry in unit.manifest_entries()])
+  done = store.done_row_ids()
+  todo = [part for unit in units for part in sweeps.narrow(unit, done)]
+  conformance.check_units(todo, options)
+  for i, unit in enumerate(reversed(sweeps.longest_first(todo)), 1):
+    with float64_mode():
+      rows, _ = one_unit.run_unit(unit, options)
+    store.write_unit(unit.run_id, rows)
+    bad = [row['message'] for row in rows if row['message']][:1]
+    report(f'{i} of {len(todo)}: {unit.agent_label} on {unit.family.name}, '
+           f'{len(rows)} rows' + ''.join(f'; {text}' for text in bad))
+  return store.read_rows()
+
+
+def make_board(results_dirs: files.PathLike | Sequence[files.PathLike]
+               ) -> pd.DataFrame:
+  """The leaderboard of one results folder or several, best first.
+
+  Raises:
+    ValueError: a folder or a file in it is not as it must be.
+  """
+  rows, expected = leaderboard.read_results(results_dirs)
+  return leaderboard.make_tables(rows, expected).leaderboard

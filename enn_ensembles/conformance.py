@@ -1,0 +1,324 @@
+"""The rules that every agent has to keep, checked on a small problem.
+
+An agent may be any method in any framework, and what breaks the contract of
+`base.Agent` need not raise: a sampler that ignores its key is scored as if it
+were certain, an agent that changes its data spoils the next agent's. Each rule
+that is broken is a ValueError of one line that names the agent's file, the rule
+and what happened instead.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+import inspect
+import multiprocessing
+import pathlib
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles.nngp import kernels
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import work_units
+from enn_ensembles.training import loop
+
+_MOST_TRAINING_POINTS = 20
+_NUM_POINTS = 7  # Where samplers are asked.
+_NUM_KEYS = 16  # Of two members, one is drawn 16 times in a row in 2^-15.
+_NUM_STEPS = 2  # Of agents that train a network here.
+
+
+def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
+                name: str | None = None) -> None:
+  """Checks that an agent keeps the contract; it takes seconds.
+
+  The agent learns from up to 20 random points. An agent that trains a network
+  with the loop of this package makes two steps.
+
+  Args:
+    agent: what is called with (data, prior, key).
+    prior: what it is told of the problem; None for a regression in three
+      dimensions.
+    name: what messages call it; None for the file it is defined in.
+
+  Raises:
+    ValueError: it breaks a rule; one line says which.
+  """
+  held = getattr(agent, '_held', agent)
+  rules = _Rules(name or _where(held))
+  if prior is None:
+    prior = base.PriorKnowledge((3,), 12, base.Gaussian(0.1),
+                                kernels.KernelConfig())
+  prior = dataclasses.replace(
+      prior, num_train=min(prior.num_train, _MOST_TRAINING_POINTS))
+  data, x = _make_data(prior)
+  rules.callable_with(
+      agent, (data, prior, _key(0)), 'an agent is called with (data, prior, '
+      'key)')
+  if isinstance(held, loop.NetworkAgent):
+    _check_network(held, prior, x, rules)
+    agent = dataclasses.replace(held, num_batches=_NUM_STEPS)
+  sampler = _train(agent, data, prior, rules)
+  _check_draws(sampler, x, data, prior, rules)
+
+
+class _Rules:
+  """Raises in one line what is broken, and whose agent it is."""
+
+  def __init__(self, name: str):
+    self._name = name
+
+  def broken(self, message: str) -> ValueError:
+    """The error of a broken rule."""
+    return ValueError(f'agent {self._name}: {" ".join(message.split())}')
+
+  def callable_with(self, function: Any, arguments: tuple, rule: str) -> None:
+    """`function` can be called with these positional arguments."""
+    if not callable(function):
+      raise self.broken(f'{rule}, got {_describe(function)}, which is no '
+                        'function.')
+    held = getattr(function, '_held', function)
+    try:
+      signature = inspect.signature(held)
+    except (TypeError, ValueError):  # Some functions written in C.
+      return
+    try:
+      signature.bind(*arguments)
+    except TypeError:
+      raise self.broken(f'{rule}, got a function of {signature}.') from None
+
+  def run(self, what: str, function: Callable[..., Any],
+          *arguments: Any) -> Any:
+    """function(*arguments), whatever it raises named as this agent's."""
+    try:
+      return function(*arguments)
+    except Exception as error:  # Whatever somebody's agent may raise.
+      raise self.broken(f'{what} raised {type(error).__name__}: '
+                        f'{str(error)[:300]}') from error
+
+
+def _where(agent: Any) -> str:
+  """The file that an agent is defined in, else how Python writes it."""
+  for part in (getattr(agent, 'make_network', None), agent, type(agent)):
+    try:
+      path = inspect.getsourcefile(inspect.unwrap(part))
+    except (TypeError, ValueError):
+      continue
+    if path:
+      return pathlib.Path(path).name
+  return repr(agent)
+
+
+def _describe(value: Any) -> str:
+  """What something is, in a message."""
+  return 'None' if value is None else f'a {type(value).__name__}'
+
+
+def _key(constant: int) -> chex.PRNGKey:
+  """A key as sweeps give it, [2] uint32."""
+  return jax.random.key_data(jax.random.fold_in(
+      jax.random.key(0, impl='threefry2x32'), constant))
+
+
+def _make_data(prior: base.PriorKnowledge) -> tuple[base.Data, np.ndarray]:
+  """Random data, which the agent could write to, and other points."""
+  random = np.random.default_rng(0)
+  x = random.standard_normal((prior.num_train + _NUM_POINTS,
+                              *prior.input_shape))
+  points, x = x[prior.num_train:], x[:prior.num_train]
+  if isinstance(prior.likelihood, base.Categorical):
+    y = random.integers(prior.num_outputs, size=len(x)).astype(np.int32)
+  else:
+    y = random.standard_normal((len(x), prior.num_outputs))
+  return base.Data(x, y), points
+
+
+def _train(agent: base.Agent, data: base.Data, prior: base.PriorKnowledge,
+           rules: _Rules) -> base.EpistemicSampler:
+  """The agent's sampler, the data unchanged."""
+  given = base.Data(data.x.copy(), data.y.copy())
+  sampler = rules.run('the agent', agent, given, prior, _key(0))
+  _check_unchanged(given, data, 'the agent', rules)
+  if not callable(sampler):
+    raise rules.broken('an agent returns a sampler, a function of (x, key), '
+                       f'got {_describe(sampler)}.')
+  return sampler
+
+
+def _check_unchanged(given: base.Data, data: base.Data, who: str,
+                     rules: _Rules) -> None:
+  for name, now, before in zip('xy', given, data):
+    if not np.array_equal(now, before):
+      raise rules.broken(f'{who} changed data.{name}, which other agents learn '
+                         f'from too: it must change a copy.')
+
+
+def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
+                 data: base.Data, prior: base.PriorKnowledge,
+                 rules: _Rules) -> None:
+  """Shape, type and finiteness of draws, and what they owe to their keys."""
+  shape = (len(x), prior.num_outputs)
+  analytic = getattr(sampler, 'analytic', False)
+  if analytic:
+    moments = rules.run('moments', sampler.moments, x)
+    if not (isinstance(moments, Sequence) and len(moments) == 2):
+      raise rules.broken('moments(x) returns (mean, std), got '
+                         f'{_describe(moments)}.')
+    for name, moment in zip(('mean', 'std'), moments):
+      _check_values(f'the {name} of moments(x)', moment, (len(x),), rules)
+    return
+  rules.callable_with(sampler, (x, _key(1)), 'a sampler is called with (x, key)')
+  given = x.copy()
+  draws = [_check_values('a draw', rules.run('the sampler', sampler, given, key),
+                         shape, rules)
+           for key in map(_key, (1, 1))]
+  if not np.array_equal(given, x):
+    raise rules.broken('the sampler changed x: it must change a copy.')
+  # Sums of several threads may differ in their last digits.
+  if not np.allclose(*draws, rtol=1e-5, atol=1e-8):
+    raise rules.broken('the same key gives the same function, got draws that '
+                       f'differ by {np.max(np.abs(draws[1] - draws[0])):.3g}: '
+                       'what is random must come from the key.')
+  members = getattr(sampler, 'members', None)
+  if members is not None:
+    found = np.asarray(rules.run('members', members, x))
+    _check_values('members(x)', found, (*found.shape[:1], *shape), rules)
+    if len(found) == 1:
+      return  # One function, and it says so.
+  keys = list(map(_key, range(2, 2 + _NUM_KEYS)))
+  others = [np.asarray(rules.run('the sampler', sampler, x, key))
+            for key in keys]
+  if all(np.array_equal(other, draws[0]) for other in others):
+    raise rules.broken(
+        f'different keys give different functions, got the same for {_NUM_KEYS}'
+        ' keys: a sampler that ignores its key passes for certain. A single '
+        'function says so by members(x), of shape [1, N, out].')
+
+
+def _check_values(what: str, values: Any, shape: tuple[int, ...],
+                  rules: _Rules) -> np.ndarray:
+  """Real, finite numbers of a shape, as a numpy array."""
+  if values is None:
+    raise rules.broken(f'{what} has shape {shape}, got None.')
+  try:
+    values = np.asarray(values)
+  except Exception as error:  # Arrays of other frameworks.
+    raise rules.broken(f'{what} is an array, got {_describe(values)}.'
+                       ) from error
+  if values.dtype.kind not in 'fiu' and values.dtype.name != 'bfloat16':
+    raise rules.broken(f'{what} holds real numbers, got dtype {values.dtype}.')
+  if values.shape != shape:
+    raise rules.broken(f'{what} has shape {shape} at {_NUM_POINTS} points, got '
+                       f'{values.shape}.')
+  bad = values.size - np.count_nonzero(np.isfinite(values))
+  if bad:
+    raise rules.broken(f'{what} is finite, got {bad} NaN or infinite of '
+                       f'{values.size} values.')
+  return values
+
+
+def _check_network(agent: loop.NetworkAgent, prior: base.PriorKnowledge,
+                   x: np.ndarray, rules: _Rules) -> None:
+  """init and apply are those of `hk.transform_with_state`."""
+  network = rules.run('make_network', agent.make_network, prior)
+  for name in ('apply', 'init', 'indexer'):
+    if not callable(getattr(network, name, None)):
+      raise rules.broken('make_network(prior) returns an EpistemicNetwork(apply'
+                         f', init, indexer), got {_describe(network)}.')
+  x = np.asarray(x, np.float32)
+  index = rules.run('indexer', network.indexer, _key(3))
+  made = rules.run('init', network.init, _key(4), x, index)
+  if not isinstance(made, tuple) or len(made) != 2:
+    raise rules.broken(
+        'init returns (params, state), as that of hk.transform_with_state, got '
+        f'{_describe(made)}: that of hk.transform returns params alone.')
+  rules.callable_with(network.apply, (*made, x, index), 'apply is called with '
+                      '(params, state, x, index), as that of '
+                      'hk.transform_with_state without its rng')
+  output = rules.run('apply', network.apply, *made, x, index)
+  if not isinstance(output, tuple) or len(output) != 2:
+    raise rules.broken('apply returns (output, state), as that of '
+                       f'hk.transform_with_state, got {_describe(output)}.')
+  shape = np.shape(base.get_predictions(output[0]))
+  if shape != (len(x), prior.num_outputs):
+    raise rules.broken(f'apply returns outputs of shape '
+                       f'{(len(x), prior.num_outputs)} at {len(x)} points, got '
+                       f'{shape}.')
+
+
+def check_units(units: Sequence[work_units.WorkUnit],
+                options: one_unit.RunOptions) -> None:
+  """Checks every user-defined agent of a sweep, in a process of its own.
+
+  Another process, since this one may not use jax before its workers do, and an
+  agent may end whatever it runs in. It computes on the CPU.
+
+  Args:
+    units: what is to be run.
+    options: names the files of user-defined agents.
+
+  Raises:
+    ValueError: an agent breaks a rule.
+  """
+  own = {pathlib.Path(path).stem: path for path in options.agent_modules}
+  seen = {}
+  for unit in units:
+    if unit.agent in own:
+      seen.setdefault((unit.agent_id, unit.family.name), unit)
+  if not seen:
+    return
+  context = multiprocessing.get_context('spawn')
+  ours, theirs = context.Pipe(duplex=False)
+  process = context.Process(target=_check_in_process,
+                            args=(theirs, list(seen.values()), own),
+                            daemon=True)
+  process.start()
+  theirs.close()
+  running, message = own[next(iter(seen.values())).agent], None
+  try:
+    while (answer := ours.recv()) != _DONE:
+      running, message = answer
+      if message is not None:
+        break
+  except EOFError:
+    process.join()
+    message = (f'agent {running}: it ended its process with exit code '
+               f'{process.exitcode}.')
+  finally:
+    process.kill()
+    process.join()
+    ours.close()
+  if message is not None:
+    raise ValueError(message)
+
+
+_DONE = ('', '')
+
+
+def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
+                      own: dict[str, str]) -> None:
+  """Sends (file, None) before each check, (file, message) of a broken rule."""
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_enable_x64', True)
+  for unit in units:
+    path = own[unit.agent]
+    connection.send((path, None))
+    settings = {name: value for name, value in unit.agent_config.items()
+                if name != work_units.SOURCE_FILE}
+    try:
+      module = agents_lib.load_agent(path)
+      agent = agents_lib.make_agent(module,
+                                    agents_lib.make_config(module, settings))
+      prior = one_unit.bare_prior(unit)
+      if hasattr(unit.family, 'kernel'):
+        prior = dataclasses.replace(
+            prior, kernel=kernels.KernelConfig.from_name(unit.family.kernel))
+      check_agent(agent, prior, path)
+    except ValueError as error:
+      connection.send((path, str(error)))
+      return
+  connection.send(_DONE)

@@ -1,0 +1,131 @@
+"""Draws of one trained network: what a trained agent gives back."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import base
+
+INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
+# Numbers in one block of outputs: points are forwarded in blocks of at most so
+# many, so that many images need no more memory than few.
+_BLOCK_NUMBERS = 20_000_000
+
+
+def forward_draws(network: base.EpistemicNetwork, params: base.Params,
+                  state: base.State, x: base.Array,
+                  keys: chex.PRNGKey) -> base.Array:
+  """Predictions at x [N, ...] of an index per key [J], as [J, N, out].
+
+  Indices are forwarded in blocks; the last key fills the last block.
+  """
+  num_draws = len(keys)
+  num_blocks = -(-num_draws // INDEX_BLOCK)
+  rows = jnp.minimum(jnp.arange(num_blocks * INDEX_BLOCK), num_draws - 1)
+  indices = jax.vmap(network.indexer)(keys[rows])
+  blocks = jax.tree.map(
+      lambda z: z.reshape(num_blocks, INDEX_BLOCK, *z.shape[1:]), indices)
+
+  def forward(block):
+    out, _ = base.apply_indices(network, params, state, x, block)
+    return base.get_predictions(out)
+
+  out = jax.lax.map(forward, blocks)
+  return out.reshape(-1, *out.shape[2:])[:num_draws]
+
+
+def forward_members(network: base.EpistemicNetwork, params: base.Params,
+                    state: base.State, x: base.Array) -> base.Array:
+  """Predictions at x [N, ...] of every member of a finite set, [K, N, out]."""
+  out, _ = base.apply_indices(network, params, state, x, None)
+  return base.get_predictions(out)
+
+
+def points_per_block(shape: tuple[int, ...], num_draws: int | None) -> int:
+  """How many points are forwarded at once: equal blocks, as few as fit.
+
+  Args:
+    shape: of the points, [N, ...].
+    num_draws: draws of the index; None for all members.
+  """
+  per_point = (min(num_draws or INDEX_BLOCK, INDEX_BLOCK)
+               * max(64, int(np.prod(shape[1:]))))
+  most = max(1, _BLOCK_NUMBERS // per_point)
+  num_blocks = -(-shape[0] // most)
+  return -(-shape[0] // num_blocks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkSampler:
+  """Draws f(., z) of one trained network, one index z per key.
+
+  `members(x) -> [K, N, out]` is there where the index set is finite: all its
+  members, in the order of the indexer's support.
+
+  Attributes:
+    network: the network.
+    params: its trained parameters.
+    state: its state, an untrained prior function for instance.
+    dtype: precision of the forward.
+  """
+  network: base.EpistemicNetwork
+  params: base.Params
+  state: base.State
+  dtype: Any = jnp.float32
+
+  def __call__(self, x: base.Array, key: chex.PRNGKey) -> base.Array:
+    """One draw at x [N, ...], [N, out]; traceable in both arguments."""
+    return self._draw(self.params, self.state, jnp.asarray(x, self.dtype), key)
+
+  def draws(self, x: np.ndarray, keys: chex.PRNGKey) -> np.ndarray:
+    """A draw per key [J] at x [N, ...], [J, N, out]."""
+    return _in_blocks(
+        lambda block: self._draws(self.params, self.state, block, keys),
+        np.asarray(x, self.dtype), len(keys))
+
+  def __getattr__(self, name: str) -> Any:
+    if name == 'members' and base.get_support(self.network.indexer) is not None:
+      return self._all_members
+    raise AttributeError(
+        f'{type(self).__name__!r} has no attribute {name!r}.')
+
+  def _all_members(self, x: np.ndarray) -> np.ndarray:
+    return _in_blocks(
+        lambda block: self._members(self.params, self.state, block),
+        np.asarray(x, self.dtype), None)
+
+  @functools.cached_property
+  def _draw(self) -> Callable[..., base.Array]:
+    def draw(params, state, x, key):
+      out, _ = self.network.apply(params, state, x, self.network.indexer(key))
+      return base.get_predictions(out)
+
+    return jax.jit(draw)
+
+  @functools.cached_property
+  def _draws(self) -> Callable[..., base.Array]:
+    return jax.jit(functools.partial(forward_draws, self.network))
+
+  @functools.cached_property
+  def _members(self) -> Callable[..., base.Array]:
+    return jax.jit(functools.partial(forward_members, self.network))
+
+
+def _in_blocks(forward: Callable[[np.ndarray], base.Array], x: np.ndarray,
+               num_draws: int | None) -> np.ndarray:
+  """forward(x) [J, N, out], computed for blocks of points of equal size."""
+  size = points_per_block(x.shape, num_draws)
+  blocks = []
+  for first in range(0, len(x), size):
+    block = x[first:first + size]
+    num = len(block)
+    if num < size:  # One program for all blocks.
+      block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
+    blocks.append(np.asarray(forward(block))[:, :num])
+  return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)

@@ -1,0 +1,157 @@
+"""The public names: five lines from a problem to a sweep's own scores."""
+
+import doctest
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import enn_ensembles as ee
+from enn_ensembles import sweeps
+from enn_ensembles.problems import kinds
+from enn_ensembles.sweeps import one_unit
+
+ROOT = pathlib.Path(__file__).parents[1]
+AGENTS = (
+    {'agent': 'ensemble', 'num_ensemble': 3, 'num_batches': 5},
+    {'agent': 'mc_dropout', 'num_batches': 5},
+    {'agent': 'exact_posterior', 'analytic': False},
+    {'agent': 'prior_only'},
+    {'agent': 'map', 'num_batches': 5},
+)
+
+
+@pytest.fixture(name='problem', scope='module')
+def make_problem():
+  return ee.load_problem('D2_l3_e0.1_s4')
+
+
+@pytest.fixture(name='rows', scope='module')
+def make_rows():
+  """Rows of a sweep of two noise levels, for the same problem."""
+  config = ee.SweepConfig(
+      'test', (4,), AGENTS,
+      {'input_dim': (2,), 'data_ratio': (3.,), 'noise_std': (.1, 1.)},
+      num_enn_samples=150)
+  rows = [row for unit in sweeps.expand(config)
+          for row in one_unit.run_unit(unit, one_unit.RunOptions(''))[0]]
+  return {row['agent']: row for row in rows
+          if row['problem_id'] == 'D2_l3_e0.1_s4_bayes'}
+
+
+@pytest.mark.parametrize('entry', AGENTS, ids=lambda entry: entry['agent'])
+@pytest.mark.parametrize('way', ['agent', 'sampler', 'plain call'])
+def test_scores_are_the_sweeps(problem, rows, entry, way):
+  settings = dict(entry)
+  agent = ee.make_agent(settings.pop('agent'), **settings)
+  scored = agent
+  if way == 'sampler':
+    scored = ee.train(agent, problem)
+  elif way == 'plain call':
+    scored = agent(problem.data, problem.prior, ee.agent_key(4))
+  with jax.enable_x64(False):  # As in a notebook.
+    scores = ee.score(scored, problem, num_enn_samples=150)
+    assert not jax.config.jax_enable_x64
+  assert rows[entry['agent']]['scores'].keys() == scores.keys()
+  for name, value in rows[entry['agent']]['scores'].items():
+    np.testing.assert_allclose(scores[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_a_finite_set_is_drawn_from_where_that_is_asked(problem):
+  sampler = ee.train(ee.make_agent('ensemble', num_ensemble=3, num_batches=2),
+                     problem)
+  assert ee.score(sampler, problem)['kl_floor'] == np.inf  # Of three members.
+  drawn = ee.score(sampler, problem, 50, enumerate_indices=False)
+  assert np.isfinite(drawn['kl_floor'])
+  members = sampler.members(problem.x_test[:5])
+  assert members.shape == (3, 5, 1)
+  draw = sampler(problem.x_test[:5], ee.evaluation_key(7))
+  assert any(np.allclose(member, draw, rtol=1e-5) for member in members)
+  assert not hasattr(
+      ee.train(ee.make_agent('mc_dropout', num_batches=1), problem), 'members')
+
+
+def test_ground_truth_is_float64_whatever_the_caller_has_set():
+  with jax.enable_x64(False):
+    problem = ee.load_problem('D2_l3_e0.1_s4_enn2021')
+    brought = ee.problem_from_data(
+        problem.x_train, problem.y_train, problem.x_test, problem.x_val, 0.1,
+        reference='enn2021')
+    sampler = ee.train(ee.make_agent('exact_posterior'), problem)
+    mean, std = sampler.moments(problem.x_test)
+    assert not jax.config.jax_enable_x64
+  np.testing.assert_allclose(brought.test_mean, problem.test_mean, rtol=1e-12)
+  assert mean.dtype == std.dtype == np.float64
+
+
+@pytest.mark.parametrize('problem_id', [
+    'D2_l3_e0.1_s4', 'D2_l3_e0.1_s4_bayes', 'D10_l0.5_e0.01_s123_enn2021'])
+def test_a_problem_is_found_by_its_id(problem_id):
+  family, seed = kinds.find_problem(problem_id)
+  cell, = family.cells
+  assert family.problem_id(cell, seed).startswith(problem_id)
+
+
+@pytest.mark.parametrize('problem_id, message', [
+    ('D10', "problem_id must be as 'D10_l1_e0.1_s0'"),
+    ('D10_l1_ex_s0', 'problem_id must be as'),
+    ('D0_l1_e0.1_s0', 'input_dim must be an integer >= 1, got 0'),
+    ('D10_l1_e-1_s0', 'noise_std must be a finite number > 0, got -1'),
+    ('D10_l1_e0.1_s99999999999', 'seed must be at most'),
+])
+def test_another_id_is_refused(problem_id, message):
+  with pytest.raises(ValueError, match=message):
+    ee.load_problem(problem_id)
+
+
+def test_what_is_no_agent_is_refused(problem):
+  with pytest.raises(ValueError, match='agent must be a function of .data, pri'):
+    ee.train(lambda x, key: x, problem)
+  with pytest.raises(ValueError, match='function of .data, prior, key. or of '
+                     '.x, key., got 3'):
+    ee.score(3, problem)
+  with pytest.raises(ValueError, match="no setting 'num_members'"):
+    ee.make_agent('ensemble', num_members=3)
+
+
+def test_a_small_sweep(tmp_path):
+  (tmp_path / 'own.py').write_text(
+      'import jax\n\n\ndef make_agent():\n'
+      '  return lambda data, prior, key: (\n'
+      '      lambda x, key: jax.random.normal(key, (len(x), 1)))\n')
+  config = ee.SweepConfig(
+      'test', (0,), ({'agent': 'own'}, {'agent': 'prior_only'}),
+      {'input_dim': (2,), 'data_ratio': (3.,), 'noise_std': (.1,)},
+      num_enn_samples=20)
+  lines = []
+  rows = ee.run_sweep(config, tmp_path / 'results', [tmp_path / 'own.py'],
+                      report=lines.append)
+  assert {row['agent'] for row in rows} == {'own', 'prior_only'}
+  assert len(lines) == 2
+  again = ee.run_sweep(config, tmp_path / 'results', [tmp_path / 'own.py'],
+                       report=lines.append)
+  assert again == rows and len(lines) == 2
+
+
+def test_every_name_exists():
+  assert all(getattr(ee, name) is not None for name in ee.__all__)
+  assert 25 <= len(ee.__all__) <= 40
+  with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    ee.nothing  # pylint: disable=pointless-statement
+
+
+def test_importing_loads_nothing():
+  code = ('import sys, enn_ensembles as ee; ee.__version__; dir(ee); '
+          'ee.SCORES; ee.open_store; '
+          "print({'jax', 'pandas', 'haiku'} & set(sys.modules))")
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                        capture_output=True, text=True)
+  assert done.stdout.strip() == 'set()'
+
+
+def test_the_example_of_the_docstring_runs():
+  found = doctest.testmod(ee)
+  assert found.attempted > 8 and found.failed == 0

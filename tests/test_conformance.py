@@ -1,0 +1,227 @@
+"""The conformance kit: every broken agent gets a message of its own."""
+
+import dataclasses
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from enn_ensembles import agents
+from enn_ensembles import base
+from enn_ensembles import conformance
+from enn_ensembles.networks import indexers
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import sweep_config
+from enn_ensembles.sweeps import work_units
+from enn_ensembles.training import loop
+from enn_ensembles.training import losses
+
+
+def draw(x, key):
+  return np.asarray(x).sum(1, keepdims=True) * jax.random.normal(key)
+
+
+def wrong_shape(data, prior, key):
+  return lambda x, key: draw(x, key)[:, 0]
+
+
+def returns_none(data, prior, key):
+  pass
+
+
+def draws_none(data, prior, key):
+  return lambda x, key: None
+
+
+def draws_nan(data, prior, key):
+  return lambda x, key: np.full((len(x), 1), np.nan)
+
+
+def ignores_the_key(data, prior, key):
+  return lambda x, key: x.sum(1, keepdims=True)
+
+
+def draws_of_its_own(data, prior, key):
+  random = np.random.default_rng()
+  return lambda x, key: random.standard_normal((len(x), 1))
+
+
+def raises(data, prior, key):
+  raise KeyError('no such\nthing')
+
+
+def sampler_raises(data, prior, key):
+  return lambda x, key: 1 / 0
+
+
+def changes_data(data, prior, key):
+  data.y[0] = 0.
+  return draw
+
+
+def sampler_changes_x(data, prior, key):
+  def sampler(x, key):
+    x += 1.
+    return draw(x, key)
+  return sampler
+
+
+def wrong_signature(data):
+  return draw
+
+
+def wrong_sampler_signature(data, prior, key):
+  return lambda x: draw(x, key)
+
+
+def complex_numbers(data, prior, key):
+  return lambda x, key: draw(x, key) * 1j
+
+
+def bad_moments(data, prior, key):
+  @dataclasses.dataclass
+  class Sampler:
+    analytic = True
+
+    def __call__(self, x, key):
+      return draw(x, key)
+
+    def moments(self, x):
+      return np.zeros(len(x)), np.ones((len(x), 1))
+
+  return Sampler()
+
+
+BROKEN = {
+    wrong_shape: "a draw has shape (7, 1) at 7 points, got (7,).",
+    returns_none: 'an agent returns a sampler, a function of (x, key), got '
+                  'None.',
+    draws_none: 'a draw has shape (7, 1), got None.',
+    draws_nan: 'a draw is finite, got 7 NaN or infinite of 7 values.',
+    ignores_the_key: 'different keys give different functions, got the same '
+                     'for 16 keys',
+    draws_of_its_own: 'the same key gives the same function, got draws that '
+                      'differ by',
+    raises: "the agent raised KeyError: 'no such\\nthing'",
+    sampler_raises: 'the sampler raised ZeroDivisionError: division by zero',
+    changes_data: 'the agent changed data.y, which other agents learn from '
+                  'too',
+    sampler_changes_x: 'the sampler changed x',
+    wrong_signature: 'an agent is called with (data, prior, key), got a '
+                     'function of (data).',
+    wrong_sampler_signature: 'a sampler is called with (x, key), got a '
+                             'function of (x).',
+    complex_numbers: 'a draw holds real numbers, got dtype complex',
+    bad_moments: 'the std of moments(x) has shape (7,) at 7 points, got '
+                 '(7, 1).',
+}
+
+
+@pytest.mark.parametrize('agent', BROKEN)
+def test_a_broken_agent_is_named_with_its_rule(agent):
+  with pytest.raises(ValueError) as error:
+    conformance.check_agent(agent)
+  text = str(error.value)
+  assert text.startswith('agent test_conformance.py: ')
+  assert BROKEN[agent] in text and '\n' not in text
+
+
+def test_messages_differ():
+  assert len(set(BROKEN.values())) == len(BROKEN)
+
+
+def forward(x, z):
+  return hk.nets.MLP([5, 1])(x) + z[0] * hk.Linear(1)(x)
+
+
+def network_agent(transformed):
+  """An agent of a Haiku function that somebody has transformed."""
+  transformed = hk.without_apply_rng(transformed)
+  network = base.EpistemicNetwork(
+      apply=transformed.apply, init=transformed.init,
+      indexer=indexers.GaussianIndexer(2))
+  return loop.NetworkAgent(
+      make_network=lambda prior: network,
+      make_loss=lambda prior: losses.make_regression_loss(num_index_samples=2))
+
+
+def test_a_network_without_state_is_told_what_it_needs():
+  with pytest.raises(ValueError, match='init returns .params, state., as that '
+                     'of hk.transform_with_state, got a dict'):
+    conformance.check_agent(network_agent(hk.transform(forward)))
+
+
+def test_a_network_that_wants_an_rng_is_told_so():
+  agent = network_agent(hk.transform_with_state(forward))
+  network = agent.make_network(None)
+  stateful = hk.transform_with_state(forward)
+  agent = dataclasses.replace(
+      agent, make_network=lambda prior: dataclasses.replace(
+          network, apply=stateful.apply))
+  with pytest.raises(ValueError, match='without its rng'):
+    conformance.check_agent(agent)
+
+
+def test_a_haiku_network_passes():
+  conformance.check_agent(network_agent(hk.transform_with_state(forward)))
+
+
+@pytest.mark.parametrize('name', ['ensemble', 'exact_posterior', 'map'])
+def test_agents_of_the_package_pass(name):
+  module = agents.load_agent(name)
+  conformance.check_agent(
+      agents.make_agent(module, agents.make_config(module, {})))
+
+
+def test_the_problem_is_the_sweeps_own():
+  seen = []
+
+  def agent(data, prior, key):
+    seen.append((data.x.shape, data.y.shape, prior.num_train))
+    return lambda x, key: np.asarray(
+        jax.random.normal(key, (len(x), 4)), np.float32)
+
+  conformance.check_agent(
+      agent, base.PriorKnowledge((6, 6, 1), 1000, base.Categorical(4)))
+  assert seen == [((20, 6, 6, 1), (20,), 20)]
+
+
+def make_units(path):
+  config = sweep_config.SweepConfig(
+      'test', (0,), ({'agent': path.stem},),
+      {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (.1,)})
+  return (work_units.expand(config, (str(path),)),
+          one_unit.RunOptions('', agent_modules=(str(path),)))
+
+
+@pytest.mark.parametrize('body, message', [
+    ('return lambda x, key: 0. * x[:, :1]', 'different keys give different'),
+    ('import os; os._exit(3)', 'it ended its process with exit code 3'),
+])
+def test_a_sweep_checks_agents_in_a_process_of_their_own(
+    tmp_path, body, message):
+  path = tmp_path / 'own_agent.py'
+  path.write_text(f'def make_agent():\n  def agent(data, prior, key):\n'
+                  f'    {body}\n  return agent\n')
+  with pytest.raises(ValueError, match=message) as error:
+    conformance.check_units(*make_units(path))
+  assert str(path) in str(error.value)
+
+
+def test_a_sweep_accepts_a_sound_agent(tmp_path):
+  path = tmp_path / 'own_agent.py'
+  path.write_text(
+      'import jax\n\n\ndef make_agent():\n'
+      '  def agent(data, prior, key):\n'
+      '    std = prior.kernel.activation and prior.noise_std\n'
+      '    return lambda x, key: std * jax.random.normal(key, (len(x), 1))\n'
+      '  return agent\n')
+  conformance.check_units(*make_units(path))
+
+
+def test_float64_draws_are_fine():
+  conformance.check_agent(
+      lambda data, prior, key:
+      lambda x, key: jnp.asarray(x[:, :1]) * jax.random.normal(key))
