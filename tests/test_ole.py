@@ -62,7 +62,7 @@ def two(value):
 def slow_conv(layer, w, image):
   """Correlation of one image, zeros around it, then every s-th value."""
   (height, width), strides = two(layer.window), two(layer.strides)
-  kernel = w[:-1].reshape(height, width, image.shape[-1], layer.channels)
+  kernel = w[:, :-1].T.reshape(height, width, image.shape[-1], layer.channels)
   if layer.padding == 'SAME':
     pads = []
     for size, window, step in zip(image.shape, (height, width), strides):
@@ -71,7 +71,7 @@ def slow_conv(layer, w, image):
     image = np.pad(image, [*pads, (0, 0)])
   planes = [
       sum(scipy.signal.correlate(image[..., c], kernel[..., c, out], 'valid')
-          for c in range(image.shape[-1])) + w[-1, out]
+          for c in range(image.shape[-1])) + w[out, -1]
       for out in range(layer.channels)]
   return np.stack(planes, -1)[::strides[0], ::strides[1]]
 
@@ -186,14 +186,14 @@ def test_initial_weights_have_the_stds_of_their_layers():
   params, _ = stack_network.make_network(stack, None).init(
       KEY, np.zeros((1, 8, 8, 3)), None)
   conv, dense, last = stack_network.get_weights(params)
-  assert conv.shape == (76, 6, 40) and dense.shape == (30, 4, 641)
+  assert conv.shape == (40, 6, 76) and dense.shape == (30, 4, 641)
   # A standard normal cut at two has std 0.8796.
-  for found, std in ((conv[:-1], 75 ** -0.5), (conv[-1], 2.),
+  for found, std in ((conv[..., :-1], 75 ** -0.5), (conv[..., -1], 2.),
                      (dense[..., :-1], 640 ** -0.5), (dense[..., -1], 0.5),
                      (last[..., :-1], 30 ** -0.5)):
     np.testing.assert_allclose(np.std(found), 0.8796 * std, rtol=0.15)
   np.testing.assert_array_equal(last[..., -1], 0.)
-  assert len(np.unique(conv[:-1])) == conv[:-1].size  # No draw is used twice.
+  assert len(np.unique(conv[..., :-1])) == conv[..., :-1].size  # No draw is used twice.
 
 
 # Sets of combinations. ----------------------------------------------------------

@@ -9,11 +9,12 @@ every prefix in one matrix product or one convolution with K_l times as many
 outputs. `prefix_plans.py` computes any set of combinations, `moments.py` mean
 and std over all of them.
 
-Layouts. Between layers vectors are columns, [features, prefixes * B], and
-images rows, [prefixes * B, height, width, channels]. Among the prefixes the
-option of the newest layer varies slowest: the position of a prefix is
-z_l (K_1 ... K_(l-1)) + the position of its parent, the prefix without its last
-option. The weights lie so that products come out in this order.
+Layouts. Activations are those of `layers.py`, the prefixes beside the examples:
+[*features first, prefixes * B]. Among the prefixes the option of the newest
+layer varies slowest: the position of a prefix is z_l (K_1 ... K_(l-1)) + the
+position of its parent, the prefix without its last option. Weights are [out,
+K, columns]: all options times all prefixes, [out * K, columns] by [columns,
+prefixes * B], is one matrix product whose result is in this order.
 
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
@@ -22,42 +23,81 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.networks import layers as layers_lib
+from enn_ensembles.networks import parameters
 
 Shape = layers_lib.Shape
-Weights = Sequence[base.Array]  # One array per layer that has options.
+Weights = Sequence[base.Array]  # Every weight array as [out, K_l, columns].
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A layer with options and the layers without that follow it."""
+  """A layer with options and those that follow it up to the next."""
   layers: tuple[layers_lib.Layer, ...]
-  shapes: tuple[Shape, ...]  # At the input of each, and at the end.
+  input_shape: Shape
 
-  def run(self, method: str, w: Any, h: base.Array) -> base.Array:
-    for layer, shape in zip(self.layers, self.shapes):
-      h, w = getattr(layer, method)(w, h, shape), None
-    if len(self.shapes[-1]) == 3:
-      h = _spread_options(h, self.shapes[-1][-1])
-    return h
+  @property
+  def shapes(self) -> list[Shape]:
+    """Shape of an example before each layer and after the last."""
+    return layers_lib.shapes_along(self.layers, self.input_shape)
 
-  def apply_one(self, option: Any, w: Any, h: base.Array) -> base.Array:
-    return self.run('apply_one', self.layers[0].pick(w, option), h)
+  @property
+  def weight_shapes(self) -> list[parameters.LayerShape]:
+    """Of one option; a residual block has several weight arrays."""
+    return layers_lib.weight_shapes(self.layers, self.input_shape)
 
-  def apply_all(self, w: Any, h: base.Array) -> base.Array:
-    return self.run('apply_all', w, h)
+  def apply_one(self, option: Any, weights: Weights,
+                h: base.Array) -> base.Array:
+    """One option, which may be traced, on the activations in h."""
+    picked = [jnp.asarray(w)[:, option] for w in weights]
+    return layers_lib.apply_layers(self.layers, picked, h, self.input_shape)
+
+  def apply_each(self, options: base.Array, weights: Weights,
+                 h: base.Array) -> base.Array:
+    """Some options on activations of their own, or the same.
+
+    Args:
+      options: int [J].
+      weights: [out, K, columns] each.
+      h: [J, *features first, N], or [*features first, N].
+
+    Returns:
+      [J, *features first, N].
+    """
+    picked = [jnp.moveaxis(jnp.asarray(w)[:, options], 1, 0) for w in weights]
+    return layers_lib.apply_layers(self.layers, picked, h, self.input_shape)
+
+  def apply_all(self, weights: Weights, h: base.Array) -> base.Array:
+    """All options on all prefixes in h: [*features first, options * N]."""
+    num_options = weights[0].shape[1]
+    shapes = self.shapes
+    if len(weights) > 1:  # Only one array's options can be rows of a product.
+      members = [jnp.moveaxis(jnp.asarray(w), 1, 0) for w in weights]
+      h = layers_lib.apply_layers(self.layers, members, h, self.input_shape)
+      return _join_first(h)
+    (w,), layer = weights, self.layers[0]
+    h = layer.apply([w.reshape(-1, w.shape[-1])], h, shapes[0],
+                    layers_lib.INFERENCE)
+    h = h.reshape(w.shape[0], num_options, *h.shape[1:])
+    # The options move beside the examples once pooling has made images small.
+    num = 1
+    while num < len(self.layers) and isinstance(
+        self.layers[num], (layers_lib.MaxPool, layers_lib.AveragePool)):
+      h = self.layers[num].apply([], h, shapes[num], layers_lib.INFERENCE)
+      num += 1
+    h = _join_first(jnp.moveaxis(h, 1, 0))
+    return layers_lib.apply_layers(self.layers[num:], [], h, shapes[num])
 
 
-def _spread_options(h: base.Array, channels: int) -> base.Array:
-  """[rest, H, W, options * C] -> [options * rest, H, W, C]."""
-  if h.shape[-1] == channels:
-    return h
-  h = h.reshape(*h.shape[:-1], -1, channels)
-  return h.transpose(3, 0, 1, 2, 4).reshape(-1, *h.shape[1:3], channels)
+def _join_first(h: base.Array) -> base.Array:
+  """[options, ..., N] -> [..., options * N]."""
+  h = jnp.moveaxis(h, 0, -2)
+  return h.reshape(*h.shape[:-2], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +105,9 @@ class LayerStack:
   """The layers of a layer ensemble and the number of options of each.
 
   Attributes:
-    layers: in order; the last is a `Dense` without activation.
-    num_options: (K_1, ..., K_N), one entry per layer that has weights.
+    layers: in order; the last is a `Dense` without activation. A residual block
+      has options as a whole; a norm goes with the layer before it.
+    num_options: (K_1, ..., K_N), one entry per layer that has options.
   """
   layers: tuple[layers_lib.Layer, ...]
   num_options: tuple[int, ...]
@@ -95,26 +136,33 @@ class LayerStack:
     Raises:
       ValueError: a layer does not fit what comes before it.
     """
-    shapes = [tuple(input_shape)]
-    for layer in self.layers:
-      shapes.append(layer.output_shape(shapes[-1]))
-    return shapes
+    return layers_lib.shapes_along(self.layers, input_shape)
 
   def parameter_shapes(self, input_shape: Shape) -> list[Shape]:
-    """Shape of the weights of each layer that has options."""
-    return [segment.layers[0].parameter_shape(segment.shapes[0], options)
-            for segment, options in zip(
-                self.split(input_shape)[1], self.num_options)]
+    """Shape of all weight arrays, [out, K_l, columns] each."""
+    return [(shape.out, options, shape.columns)
+            for segment, options in zip(self.split(input_shape)[1],
+                                        self.num_options)
+            for shape in segment.weight_shapes]
 
-  def split(self, input_shape: Shape) -> tuple[Segment, list[Segment]]:
-    """Layers before the first with options, and the segments."""
+  def split(self, input_shape: Shape) -> tuple[tuple[layers_lib.Layer, ...],
+                                               list[Segment]]:
+    """Layers before the first with options, and the segments.
+
+    Raises:
+      ValueError: there is a batch norm: its statistics would be of no single
+        combination.
+    """
     shapes = self.shapes(input_shape)
+    if layers_lib.statistics_shapes(self.layers, input_shape):
+      raise ValueError("a layer ensemble cannot have norm 'batch', whose "
+                       'statistics belong to one combination: use norm '
+                       "'group'.")
     starts = [i for i, layer in enumerate(self.layers) if layer.has_options]
-    bounds = [0, *starts, len(self.layers)]
-    before, *segments = [
-        Segment(self.layers[a:b], tuple(shapes[a:b + 1]))
-        for a, b in zip(bounds[:-1], bounds[1:])]
-    return before, segments
+    bounds = [*starts, len(self.layers)]
+    segments = [Segment(self.layers[a:b], shapes[a])
+                for a, b in zip(bounds[:-1], bounds[1:])]
+    return self.layers[:starts[0]], segments
 
   def start(self, x: base.Array) -> tuple[base.Array, list[Segment]]:
     """What the first layer with options reads, and the segments.
@@ -123,15 +171,31 @@ class LayerStack:
       x: [B, D] or [B, height, width, channels].
     """
     before, segments = self.split(x.shape[1:])
-    h = x.T if x.ndim == 2 else x
-    return before.run('apply_one', None, h), segments
+    h = layers_lib.apply_layers(before, [], layers_lib.first_layout(x),
+                                x.shape[1:])
+    return h, segments
+
+
+def group_weights(segments: Sequence[Segment],
+                  weights: Weights) -> list[list[base.Array]]:
+  """The weight arrays of each segment."""
+  left, groups = list(weights), []
+  for segment in segments:
+    num = len(segment.weight_shapes)
+    groups.append(left[:num])
+    left = left[num:]
+  if left:
+    raise ValueError(f'{len(weights)} weight arrays were given, the layers '
+                     f'have {len(weights) - len(left)}.')
+  return groups
 
 
 def forward_one(stack: LayerStack, weights: Weights, x: base.Array,
                 z: base.Index) -> base.Array:
   """One combination: z int [N], may be traced -> [B, out]."""
   h, segments = stack.start(x)
-  for segment, w, option in zip(segments, weights, z, strict=True):
+  for segment, w, option in zip(segments, group_weights(segments, weights), z,
+                                strict=True):
     h = segment.apply_one(option, w, h)
   return h.T
 
@@ -141,7 +205,7 @@ def forward_all(stack: LayerStack, weights: Weights,
   """All combinations, the last layer's option fastest:
   [K_1 ... K_N, B, out]."""
   h, segments = stack.start(x)
-  for segment, w in zip(segments, weights, strict=True):
+  for segment, w in zip(segments, group_weights(segments, weights)):
     h = segment.apply_all(w, h)
   h = h.reshape(-1, *reversed(stack.num_options), len(x))
   # [out, K_N, ..., K_1, B] -> [K_1, ..., K_N, B, out]

@@ -23,36 +23,9 @@ import jax.numpy as jnp
 from enn_ensembles import base
 from enn_ensembles.networks import indexers
 from enn_ensembles.networks import parameters
+from enn_ensembles.networks import products
 
 Layers = Sequence[base.Array]  # [J, out, in + 1] each.
-
-
-@jax.custom_vjp
-def affine(w: base.Array, h: base.Array) -> base.Array:
-  """w [..., out, in + 1] applied to h [..., in, B]: [..., out, B].
-
-  The last column of w is the bias. Its gradient is written out because the
-  derived one puts its products in an order that has to be transposed.
-  """
-  return _affine_forward(w, h)[0]
-
-
-def _affine_forward(w, h):
-  ones = jnp.ones((*h.shape[:-2], 1, h.shape[-1]), h.dtype)
-  h = jnp.concatenate([h, ones], axis=-2)
-  return w @ h, (w, h)
-
-
-def _affine_backward(residuals, d):
-  w, h = residuals
-  batch = tuple(range(d.ndim - 2))
-  row, column = d.ndim - 2, d.ndim - 1
-  dw = jax.lax.dot_general(d, h, (((column,), (column,)), (batch, batch)))
-  dh = jax.lax.dot_general(w, d, (((row,), (row,)), (batch, batch)))
-  return dw, dh[..., :-1, :]
-
-
-affine.defvjp(_affine_forward, _affine_backward)
 
 
 class StackedMLP(hk.Module):
@@ -102,9 +75,9 @@ def stacked_forward(layers: Layers, x: base.Array) -> base.Array:
   for layer, w in enumerate(layers):
     num, out, columns = w.shape
     if h.ndim == 2:
-      h = affine(w.reshape(num * out, columns), h).reshape(num, out, -1)
+      h = products.affine(w.reshape(num * out, columns), h).reshape(num, out, -1)
     else:
-      h = affine(w, h)
+      h = products.affine(w, h)
     if layer < len(layers) - 1:
       h = jax.nn.relu(h)
       h = h[0] if num == 1 else h

@@ -12,7 +12,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.networks import layer_stack
-from enn_ensembles.networks import mlp
+from enn_ensembles.networks import products
 
 
 def forward_features(stack: layer_stack.LayerStack,
@@ -21,7 +21,8 @@ def forward_features(stack: layer_stack.LayerStack,
   """What the last layer reads, [features, K_1 ... K_(N-1) B]: its columns are
   ordered as in `forward_all` before its transposition."""
   h, segments = stack.start(x)
-  for segment, w in zip(segments[:-1], weights[:-1], strict=True):
+  groups = layer_stack.group_weights(segments, weights)
+  for segment, w in zip(segments[:-1], groups[:-1], strict=True):
     h = segment.apply_all(w, h)
   return h
 
@@ -85,7 +86,7 @@ def forward_moments(
   for stack, weights, columns in zip(
       stacks, part_weights, jnp.split(rows, ends[:-1], axis=-1)):
     features = forward_features(stack, weights, x)
-    values += mlp.affine(columns.reshape(out * num_rows, -1), features)
+    values += products.affine(columns.reshape(out * num_rows, -1), features)
   values = values.reshape(out, num_rows, -1, len(x))  # [.., prefixes, B]
   means = values[:, 0]
   variance = jnp.var(means, axis=1) + jnp.mean(

@@ -51,11 +51,39 @@ def draw_parameters(
 
 
 class LayerShape(NamedTuple):
-  """One layer of an MLP: its size, and the stds of its initial parameters."""
+  """One weight array [out, columns], and how its initial values are drawn.
+
+  The columns are the inputs of one output, a window's positions one after the
+  other with all channels of each, and the bias if there is one. A norm has the
+  columns scale and offset.
+
+  Attributes:
+    out: units, or channels of the result.
+    size: inputs of one output, the bias apart.
+    weight_std: std of the initial weights.
+    bias_std: std of the initial bias.
+    positions: positions of a convolution's window; 1 for a dense layer.
+    has_bias: whether there is a bias column.
+    is_norm: whether this is the scale and offset of a norm, which start at 1
+      and 0.
+  """
   out: int
-  size: int  # Inputs.
+  size: int
   weight_std: float
   bias_std: float
+  positions: int = 1
+  has_bias: bool = True
+  is_norm: bool = False
+
+  @property
+  def columns(self) -> int:
+    """Length of a row of the weight array."""
+    return self.size + self.has_bias
+
+
+def norm_shape(channels: int) -> LayerShape:
+  """Scale and offset of a norm over `channels`."""
+  return LayerShape(channels, 1, 0., 0., is_norm=True)
 
 
 def mlp_shapes(input_dim: int, output_sizes: Sequence[int],
@@ -67,6 +95,21 @@ def mlp_shapes(input_dim: int, output_sizes: Sequence[int],
 
 
 def column_scales(shape: LayerShape) -> np.ndarray:
-  """Stds of the last axis of weights [..., in + 1], float32 [in + 1]."""
-  return np.array([shape.weight_std] * shape.size + [shape.bias_std],
-                  np.float32)
+  """Stds of the last axis of weights [..., columns], float32 [columns]."""
+  return np.array([shape.weight_std] * shape.size
+                  + [shape.bias_std] * shape.has_bias, np.float32)
+
+
+def column_means(shape: LayerShape) -> np.ndarray:
+  """Means of the last axis of initial weights, float32 [columns]."""
+  means = np.zeros(shape.columns, np.float32)
+  means[0] = shape.is_norm
+  return means
+
+
+def initializer(shape: LayerShape) -> Any:
+  """What `draw_parameters` takes for weights [..., columns] of this shape."""
+  if not shape.is_norm:
+    return column_scales(shape)
+  return lambda draw: jnp.broadcast_to(
+      jnp.asarray(column_means(shape), draw.dtype), draw.shape)

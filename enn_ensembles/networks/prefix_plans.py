@@ -195,56 +195,52 @@ class _Prefixes:
     self._h, self._num_x, self._stacked = h, num_x, stacked
 
   def joined(self) -> base.Array:
-    """[features, num * B] or [num * B, height, width, channels]."""
+    """[*features first, num * B]."""
     if not self._stacked:
       return self._h
-    if self._h.ndim == 3:
-      return self._h.transpose(1, 0, 2).reshape(self._h.shape[1], -1)
-    return self._h.reshape(-1, *self._h.shape[2:])
+    h = jnp.moveaxis(self._h, 0, -2)
+    return h.reshape(*h.shape[:-2], -1)
+
+  def _split(self) -> base.Array:
+    """[*features first, num, B]."""
+    return self._h.reshape(*self._h.shape[:-1], self.num, self._num_x)
 
   def stacked(self) -> base.Array:
-    """[num, features, B] or [num, B, height, width, channels]."""
-    if self._stacked:
-      return self._h
-    if self._h.ndim == 2:
-      return self._h.reshape(-1, self.num, self._num_x).transpose(1, 0, 2)
-    return self._h.reshape(self.num, self._num_x, *self._h.shape[1:])
+    """[num, *features first, B]."""
+    return self._h if self._stacked else jnp.moveaxis(self._split(), -2, 0)
 
   def pick(self, positions: base.Array | None) -> '_Prefixes':
     """The prefixes at these positions, in order; None: all as they are."""
     if positions is None:
       return self
-    num, h = len(positions), self._h
+    num = len(positions)
     if self._stacked:
-      return _Prefixes(h[positions], num, self._num_x, stacked=True)
-    if h.ndim == 2:
-      h = h.reshape(-1, self.num, self._num_x)[:, positions]
-      return _Prefixes(h.reshape(len(h), -1), num, self._num_x)
-    h = self.stacked()[positions]
-    return _Prefixes(h.reshape(-1, *h.shape[2:]), num, self._num_x)
+      return _Prefixes(self._h[positions], num, self._num_x, stacked=True)
+    h = self._split()[..., positions, :]
+    return _Prefixes(h.reshape(*h.shape[:-2], -1), num, self._num_x)
 
 
-def _apply_each(segment: layer_stack.Segment, w: base.Array,
+def _apply_each(segment: layer_stack.Segment, weights: layer_stack.Weights,
                 prefixes: _Prefixes, parents: base.Array | None,
                 options: base.Array) -> base.Array:
   """An option on the activations of a parent, prefix by prefix: stacked."""
-  if (len(segment.shapes[0]) == 1
-      and w.size // w.shape[1] <= _MAX_COPIED_WEIGHTS):
+  num_weights = sum(w.size // w.shape[1] for w in weights)
+  if len(segment.input_shape) == 1 and num_weights <= _MAX_COPIED_WEIGHTS:
     # A batched product. All prefixes have the same first parent.
-    h, axis = ((prefixes.stacked()[0], None) if prefixes.num == 1 else
-               (prefixes.pick(parents).stacked(), 0))
-    return jax.vmap(segment.apply_one, in_axes=(0, None, axis))(options, w, h)
-  # Neither weights nor images are copied; and a convolution mapped by vmap
-  # would be one with groups, which is slow.
+    h = (prefixes.stacked()[0] if prefixes.num == 1 else
+         prefixes.pick(parents).stacked())
+    return segment.apply_each(options, weights, h)
+  # Neither weights nor images are copied.
   h = prefixes.stacked()
   if parents is None:
     return jax.lax.map(
-        lambda one: segment.apply_one(one[1], w, one[0]), (h, options))
+        lambda one: segment.apply_one(one[1], weights, one[0]), (h, options))
   return jax.lax.map(
-      lambda one: segment.apply_one(one[1], w, h[one[0]]), (parents, options))
+      lambda one: segment.apply_one(one[1], weights, h[one[0]]),
+      (parents, options))
 
 
-def _apply_groups(segment: layer_stack.Segment, w: base.Array,
+def _apply_groups(segment: layer_stack.Segment, weights: layer_stack.Weights,
                   prefixes: _Prefixes, parents: base.Array,
                   options: base.Array) -> base.Array:
   """One product per option; options ascend, as in plans: joined."""
@@ -252,10 +248,10 @@ def _apply_groups(segment: layer_stack.Segment, w: base.Array,
     raise ValueError('an exact plan must be a constant of the program, got a '
                      'traced one: plan with exact=False.')
   outputs = [
-      segment.apply_one(option, w, prefixes.pick(parents[options == option])
-                        .joined())
+      segment.apply_one(option, weights,
+                        prefixes.pick(parents[options == option]).joined())
       for option in np.unique(options).tolist()]
-  return jnp.concatenate(outputs, axis=1 if outputs[0].ndim == 2 else 0)
+  return jnp.concatenate(outputs, axis=-1)
 
 
 def forward_set(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
@@ -264,7 +260,7 @@ def forward_set(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
 
   Args:
     stack: layers and numbers of options.
-    weights: one array per layer that has options.
+    weights: all weight arrays, [out, K_l, columns] each.
     x: inputs, [B, D] or [B, height, width, channels].
     plan: from `plan_combinations` or `plan_traced` for this stack's options.
 
@@ -281,8 +277,8 @@ def forward_set(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
   h, segments = stack.start(x)
   prefixes = _Prefixes(h, 1, num_x)
   for segment, w, num, mode, parents, options in zip(
-      segments, weights, plan.num_options, plan.modes, plan.parents,
-      plan.options, strict=True):
+      segments, layer_stack.group_weights(segments, weights),
+      plan.num_options, plan.modes, plan.parents, plan.options, strict=True):
     if mode in (_KEEP, _PICK):
       here = prefixes.num
       prefixes = _Prefixes(segment.apply_all(w, prefixes.joined()),

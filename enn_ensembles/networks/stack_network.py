@@ -24,12 +24,12 @@ class _StackParameters(hk.Module):
 
   def __call__(self, x: base.Array) -> None:
     _, segments = self._stack.split(x.shape[1:])
-    specs = {}
-    for i, (segment, options) in enumerate(zip(
-        segments, self._stack.num_options)):
-      layer, shape = segment.layers[0], segment.shapes[0]
-      specs[f'w_{i}'] = (layer.parameter_shape(shape, options),
-                         layer.scales(shape))
+    arrays = [(options, shape) for segment, options in zip(
+        segments, self._stack.num_options) for shape in segment.weight_shapes]
+    specs = {
+        f'w_{i}': ((shape.out, options, shape.columns),
+                   parameters.initializer(shape))
+        for i, (options, shape) in enumerate(arrays)}
     parameters.draw_parameters(specs, x.dtype)
 
 

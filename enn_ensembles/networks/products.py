@@ -1,0 +1,172 @@
+"""Products of weights with activations: dense and convolutional, of members.
+
+Layout. A layer of J members is one array [J, out, columns], the bias its last
+column. Vectors are [J, features, N] and images [J, channels, height, width, N]:
+features first, and the N examples last. What all members share has no axis J.
+Then every layer is one row-major matrix product forward and two backward,
+without a transposition and without a sum over the examples for the bias: on a
+CPU those cost as much as the products.
+
+A convolution has two implementations. On CPUs it is a matrix product with the
+image shifted to every position of the window (`convolve_by_product`): inside a
+compiled loop XLA's own convolution is about forty times slower there, and one
+mapped over members does not finish. On accelerators it is XLA's convolution
+(`convolve_by_xla`), with a group per member where inputs differ.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from enn_ensembles import base
+
+Pair = tuple[int, int]  # (height, width)
+
+
+@jax.custom_vjp
+def multiply(w: base.Array, h: base.Array) -> base.Array:
+  """w [..., out, in] times h [..., in, N]: [..., out, N].
+
+  Its gradient is written out because the derived one puts its products in an
+  order that has to be transposed.
+  """
+  return w @ h
+
+
+def _multiply_forward(w, h):
+  return w @ h, (w, h)
+
+
+def _multiply_backward(residuals, d):
+  w, h = residuals
+  batch = tuple(range(d.ndim - 2))
+  row, column = d.ndim - 2, d.ndim - 1
+  dw = jax.lax.dot_general(d, h, (((column,), (column,)), (batch, batch)))
+  dh = jax.lax.dot_general(w, d, (((row,), (row,)), (batch, batch)))
+  return dw, dh
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def affine(w: base.Array, h: base.Array) -> base.Array:
+  """w [..., out, in + 1] applied to h [..., in, N]: [..., out, N].
+
+  The last column of w is the bias.
+  """
+  ones = jnp.ones((*h.shape[:-2], 1, h.shape[-1]), h.dtype)
+  return multiply(w, jnp.concatenate([h, ones], axis=-2))
+
+
+def over_members(product, w: base.Array, h: base.Array,
+                 rank: int) -> base.Array:
+  """A product of members, one of whose factors the members may share.
+
+  Args:
+    product: (w [..., out, columns], h [..., *image, N]) -> [..., out, ..., N],
+      linear in w, with the same leading axes in w and h.
+    w: [out, columns], or [J, out, columns].
+    h: [*image, N], or [J, *image, N].
+    rank: axes of `*image`.
+
+  Returns:
+    [J, out, ..., N], or [out, ..., N] where all members share both.
+  """
+  with_members = h.ndim - rank - 1
+  if w.ndim - 2 == with_members:
+    return product(w, h)
+  if with_members == 0:  # One product for all members: J times as many rows.
+    num, out, columns = w.shape
+    result = product(w.reshape(num * out, columns), h)
+    return result.reshape(num, out, *result.shape[1:])
+  # Shared weights: J times as many examples.
+  num, size = len(h), h.shape[-1]
+  joined = jnp.moveaxis(h, 0, -2).reshape(*h.shape[1:-1], num * size)
+  result = product(w, joined)
+  return jnp.moveaxis(
+      result.reshape(*result.shape[:-1], num, size), -2, 0)
+
+
+def _same_padding(size: int, window: int, stride: int) -> Pair:
+  """Zeros before and after, so that ceil(size / stride) positions fit."""
+  total = max((-(-size // stride) - 1) * stride + window - size, 0)
+  return total // 2, total - total // 2
+
+
+def window_rows(h: base.Array, window: Pair, strides: Pair, padding: str,
+                with_ones: bool) -> base.Array:
+  """What a window sees at each of its places, one row per position and channel.
+
+  Args:
+    h: images [..., channels, height, width, N].
+    window: of the convolution.
+    strides: its steps.
+    padding: 'SAME' or 'VALID'.
+    with_ones: whether a row of ones follows, for the bias.
+
+  Returns:
+    [..., positions * channels (+ 1), height', width', N].
+  """
+  if padding == 'SAME':
+    around = [_same_padding(size, w, step) for size, w, step in zip(
+        h.shape[-3:-1], window, strides)]
+    if any(any(pair) for pair in around):
+      h = jnp.pad(h, [(0, 0)] * (h.ndim - 3) + [*around, (0, 0)])
+  height, width = ((size - w) // step + 1 for size, w, step in zip(
+      h.shape[-3:-1], window, strides))
+  rows = [
+      h[..., i:i + (height - 1) * strides[0] + 1:strides[0],
+        j:j + (width - 1) * strides[1] + 1:strides[1], :]
+      for i in range(window[0]) for j in range(window[1])]
+  if with_ones:
+    rows.append(jnp.ones((*h.shape[:-4], 1, height, width, h.shape[-1]),
+                         h.dtype))
+  return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-4)
+
+
+def convolve_by_product(w: base.Array, h: base.Array, window: Pair,
+                        strides: Pair, padding: str,
+                        with_bias: bool) -> base.Array:
+  """Convolution as one matrix product with the shifted images.
+
+  Args:
+    w: [..., out, positions * channels (+ 1)]; the bias is the last column.
+    h: [..., channels, height, width, N], the same leading axes.
+    window: (height, width).
+    strides: (down, right).
+    padding: 'SAME' or 'VALID'.
+    with_bias: whether w has a bias column.
+
+  Returns:
+    [..., out, height', width', N].
+  """
+  rows = window_rows(h, window, strides, padding, with_bias)
+  places = rows.shape[-3:]
+  out = multiply(w, rows.reshape(*rows.shape[:-3], -1))
+  return out.reshape(*out.shape[:-1], *places)
+
+
+def convolve_by_xla(w: base.Array, h: base.Array, window: Pair, strides: Pair,
+                    padding: str, with_bias: bool) -> base.Array:
+  """The same as `convolve_by_product`, by XLA's convolution."""
+  if w.ndim > 2:
+    return jax.vmap(lambda w, h: convolve_by_xla(
+        w, h, window, strides, padding, with_bias))(w, h)
+  weights = w[:, :-1] if with_bias else w
+  out = jax.lax.conv_general_dilated(
+      h, weights.reshape(len(w), *window, len(h)), strides, padding,
+      dimension_numbers=('CHWN', 'OHWI', 'CHWN'))
+  return out + w[:, -1:, None, None] if with_bias else out
+
+
+def convolve(w: base.Array, h: base.Array, window: Pair, strides: Pair,
+             padding: str, with_bias: bool) -> base.Array:
+  """Convolution by what is faster on this process's backend.
+
+  Arguments and result as `convolve_by_product`; either of w and h may be
+  without the members' axis.
+  """
+  implementation = (convolve_by_product if jax.default_backend() == 'cpu'
+                    else convolve_by_xla)
+  return over_members(
+      lambda w, h: implementation(w, h, window, strides, padding, with_bias),
+      w, h, rank=3)
