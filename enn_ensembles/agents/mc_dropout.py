@@ -71,12 +71,10 @@ def draw_masks(key: base.Index, sizes: list[int], rate: float,
 
 def make_network(config: McDropoutConfig) -> base.EpistemicNetwork:
   """The dropout network; z is a random key."""
-  output_sizes = (*config.hidden_sizes, 1)
-
   def get_layers(x: base.Array) -> networks.Layers:
-    module = networks.StackedMLP(output_sizes, num_members=1,
-                                 first_bias_std=config.first_bias_std)
-    return module(x.shape[-1], x.dtype)
+    module = networks.StackedBody(networks.make_mlp(
+        config.hidden_sizes, 1, config.first_bias_std), num_members=1)
+    return module(x.shape[1:], x.dtype)
 
   transformed = hk.transform_with_state(get_layers)
 

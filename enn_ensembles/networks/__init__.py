@@ -1,33 +1,61 @@
-"""Layers, networks of many members, indexers and prior functions."""
+"""Layers, bodies, networks of many members, indexers and prior functions."""
 
+from enn_ensembles.networks.bodies import BODIES
+from enn_ensembles.networks.bodies import Body
+from enn_ensembles.networks.bodies import choose_body
+from enn_ensembles.networks.bodies import forward
+from enn_ensembles.networks.bodies import make_body
+from enn_ensembles.networks.bodies import make_mlp
+from enn_ensembles.networks.bodies import make_resnet
+from enn_ensembles.networks.bodies import without_statistics
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
 from enn_ensembles.networks.indexers import PrngIndexer
-from enn_ensembles.networks.mlp import Layers
-from enn_ensembles.networks.mlp import make_member_network
-from enn_ensembles.networks.mlp import network_from_indices
-from enn_ensembles.networks.mlp import stacked_forward
-from enn_ensembles.networks.mlp import StackedMLP
+from enn_ensembles.networks.members import forward_members
+from enn_ensembles.networks.members import get_weights
+from enn_ensembles.networks.members import Layers
+from enn_ensembles.networks.members import make_member_network
+from enn_ensembles.networks.members import network_from_indices
+from enn_ensembles.networks.members import pick_members
+from enn_ensembles.networks.members import stacked_forward
+from enn_ensembles.networks.members import StackedBody
+from enn_ensembles.networks.members import start_statistics
+from enn_ensembles.networks.parameters import column_means
 from enn_ensembles.networks.parameters import column_scales
 from enn_ensembles.networks.parameters import draw_parameters
+from enn_ensembles.networks.parameters import initializer
 from enn_ensembles.networks.parameters import LayerShape
 from enn_ensembles.networks.parameters import mlp_shapes
-from enn_ensembles.networks.products import affine
 from enn_ensembles.networks.priors import with_additive_prior
+from enn_ensembles.networks.products import affine
 
 __all__ = [
+    'BODIES',
+    'Body',
     'EnsembleIndexer',
     'GaussianIndexer',
     'LayerShape',
     'Layers',
     'PrngIndexer',
-    'StackedMLP',
+    'StackedBody',
     'affine',
+    'choose_body',
+    'column_means',
     'column_scales',
     'draw_parameters',
+    'forward',
+    'forward_members',
+    'get_weights',
+    'initializer',
+    'make_body',
     'make_member_network',
+    'make_mlp',
+    'make_resnet',
     'mlp_shapes',
     'network_from_indices',
+    'pick_members',
     'stacked_forward',
+    'start_statistics',
     'with_additive_prior',
+    'without_statistics',
 ]

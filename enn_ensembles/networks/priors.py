@@ -1,6 +1,5 @@
 """Additive prior functions: a fixed random network beside the trained one."""
 
-
 import jax
 
 from enn_ensembles import base
@@ -58,6 +57,14 @@ def with_additive_prior(network: base.EpistemicNetwork,
         shared[1])
     return add(state, train, network_state, prior)
 
+  def apply_train(params, state, x, indices, key):
+    train, network_state = network.apply_train(
+        params, state['network'], x, indices, key)
+    prior, _ = base.apply_indices(
+        prior_network, state['prior_params'], state['prior_state'], x, indices)
+    return add(state, train, network_state, prior)
+
   return base.EpistemicNetwork(
       apply=apply, init=init, indexer=network.indexer,
-      apply_indices=apply_indices, shared=shared)
+      apply_indices=apply_indices, shared=shared,
+      apply_train=None if network.apply_train is None else apply_train)
