@@ -92,9 +92,9 @@ def agent_modules() -> tuple[str, ...]:
 
 
 def problem_settings() -> kinds.ProblemSettings:
-  """What making problems takes besides their names."""
+  """What making problems takes besides their names; makes no folder."""
   return kinds.ProblemSettings(
-      problem_cache(), solver_memory_mb(),
+      _cache_path(_CACHE_DIR, 'problems'), solver_memory_mb(),
       _DATA_DIR.value or os.environ.get('ENN_ENSEMBLES_DATA'))
 
 
@@ -119,9 +119,13 @@ def problem_cache() -> str | None:
 
 def cache_folder(flag: flags.FlagHolder, name: str) -> str | None:
   """The folder a cache flag means, made if missing; None for no cache."""
+  path = _cache_path(flag, name)
+  return None if path is None else str(files.make_folder(path, flag.name))
+
+
+def _cache_path(flag: flags.FlagHolder, name: str) -> str | None:
   if flag.value == '':  # pylint: disable=g-explicit-bool-comparison
     return None
   home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
       pathlib.Path.home(), '.cache')
-  folder = flag.value or os.path.join(home, 'enn_ensembles', name)
-  return str(files.make_folder(folder, flag.name))
+  return flag.value or os.path.join(home, 'enn_ensembles', name)

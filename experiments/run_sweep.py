@@ -163,13 +163,13 @@ def _sweep(ending: _Ending) -> int:
     raise ValueError('--results_dir must be given, except with --dry_run.')
 
   store = results.open_store(_RESULTS_DIR.value, create=True)
+  done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   options = dataclasses.replace(
       options, compilation_cache_dir=grid_flags.cache_folder(
           _COMPILATION_CACHE_DIR, 'compiled'))
-  for folder in (_RESULTS_DIR.value, options.problem_settings.cache_dir):
+  for folder in (_RESULTS_DIR.value, grid_flags.problem_cache()):
     if folder is not None:
       files.remove_stale_files(pathlib.Path(folder))
-  done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   store.write_manifest([entry for unit in sweep
                         for entry in unit.manifest_entries()])
   failed_before = sum(done.get(row_id) == 'failed'

@@ -85,7 +85,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
   cases = [
       ({'config': 'nowhere.py'}, "'nowhere.py', which does not exist"),
       ({'config': folder / 'empty.py'}, 'must define INPUT_DIM'),
-      ({'agents': 'esemble'}, "got 'esemble'"),
+      ({'agents': 'esemble', 'agent_module': None}, "got 'esemble'"),
+      ({'agents': 'prior_only'}, "my_agent.py' is not used: agents must name "
+       'my_agent, got prior_only'),
+      ({'agent_module': f'{folder / "my_agent.py"},{folder / "my_agent.py"}'},
+       "must name every value once, got 'my_agent' twice"),
       ({'agents': ''}, 'agents must be a list of at least one value'),
       ({'agent_module': folder / 'none.py', 'agents': None}, 'does not exist'),
       ({'agent_module': folder / 'broken_agent.py', 'agents': None},
@@ -112,7 +116,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'data_ratio': '1,10000', 'solver': 'dense'}, 'must be enough for '
        'num_train = input_dim * data_ratio = 30000 points'),
       ({'solver': 'lu'}, 'SOLVER must be one of'),
-      ({'max_num_train': 2}, 'no cell has at most max_num_train = 2'),
+      ({'max_num_train': 2}, 'no problem has at most max_num_train = 2'),
       ({'results_dir': None}, '--results_dir must be given'),
       ({'results_dir': folder / 'config.py'}, 'not a folder that can be writ'),
       ({'results_dir': '/proc/results'}, 'not a folder that can be written to'),
@@ -132,6 +136,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
   after = snapshot(folder)
   assert {path: content for path, (content, _) in after.items()} == {
       path: content for path, (content, _) in before.items()}
+  assert not (folder / 'cache').exists() and not (folder / 'results').exists()
 
   (code, _, err), = run_commands([*make_flags(folder), '--sede=1'])
   assert code != 0 and "Unknown command line flag 'sede'" in err
@@ -152,7 +157,7 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   assert len(lines) == 3 * 2 + 1 and lines[-1].startswith(
       '6 work units, 24 rows (of 6 and 24 in the sweep)')
   assert lines[0].split()[:2] == ['4', 'rows']
-  assert lines[0].split()[2].startswith('my_agent,source-file=sha256-')
+  assert lines[0].split()[2].startswith('my_agent,level=0-')
 
   # A share does its part; the whole does the rest, and fails where it fails.
   assert '12 rows in 3 work units to run, 0 done before' in share[1]
@@ -188,9 +193,23 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   assert len(rows) == 36 and {row['status'] for row in rows} == {'ok'}
   # The manifest is that of the sweep, whatever the share.
   expected = store.read_manifests()
-  key = ('agent_id', 'data_ratio', 'noise_std', 'seed')
-  assert {tuple(row[k] for k in key) for row in expected} == {
-      tuple(row[k] for k in key) for row in rows}
+  key = lambda row: (row['agent_id'], results.problem_of(row))
+  assert {key(row) for row in expected} == {key(row) for row in rows}
+
+
+def test_several_files_of_user_defined_agents(folder):
+  other = (folder / 'my_agent.py').read_text().replace('[len(x), 1]',
+                                                       '(len(x), 1)')
+  (folder / 'other_agent.py').write_text(other)
+  modules = f'{folder / "my_agent.py"},{folder / "other_agent.py"}'
+  # The config names one of them; the other is added to it.
+  (code, out, err), = run_commands(make_flags(
+      folder, agent_module=modules, agents=None, seed=0, data_ratio=1))
+  assert code == 0, (out, err)
+  rows = results.ResultsStore(folder / 'results').read_rows()
+  assert {row['agent']: row['status'] for row in rows} == dict.fromkeys(
+      ('my_agent', 'other_agent', 'prior_only'), 'ok')
+  assert len(rows) == 4 * 2
 
 
 def test_a_full_disk_ends_a_sweep_that_goes_on_later(folder):
@@ -231,7 +250,7 @@ def test_the_command_with_workers(folder):
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                         check=False)
   assert done.returncode == 0, done.stderr
-  assert 'left out by --max_num_train=3: (input_dim, data_ratio) = (3, 2)' in (
+  assert 'left out by --max_num_train=3: D3_l2' in (
       done.stdout)
   assert '] 6/6 rows; ' in done.stdout and done.stderr == ''
   assert len(results.ResultsStore(folder / 'results').read_rows()) == 6
@@ -246,13 +265,14 @@ def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
   assert [code for code, _, _ in answers] == [0, 0, 0, 2]
   assert 'kernel must be an activation and a number' in answers[-1][2]
   rows = results.ResultsStore(folder / 'results').read_rows()
-  assert {row['kernel'] for row in rows} == {'relu2', 'relu3', 'erf1'}
+  kernel = lambda row: row['problem']['ranking']['kernel']
+  assert {kernel(row) for row in rows} == {'relu2', 'relu3', 'erf1'}
   assert len({row['problem_id'] for row in rows}) == 3 * 8
   for row in rows:
     if row['agent'] == 'exact_posterior':
-      assert row['kl_estimate'] < 1e-12
-  by_problem = {(row['kernel'], row['noise_std'], row['seed'],
-                 row['data_ratio']): row['kl_estimate'] for row in rows
+      assert row['scores']['kl_estimate'] < 1e-12
+  by_problem = {(kernel(row), results.problem_of(row)):
+                row['scores']['kl_estimate'] for row in rows
                 if row['agent'] == 'prior_only'}
   assert len(set(by_problem.values())) == len(by_problem) == 3 * 8
   tables = leaderboard.make_tables(rows)

@@ -37,34 +37,40 @@ def make_units(tmp_path):
 def make_rows(unit, keep=lambda row: True, **fields):
   """Rows of a unit, as a run would write them but for the scores."""
   rows = []
-  for noise_std in unit.noise_stds:
+  for cell in unit.family.cells:
     for seed in unit.seeds:
       for selection in unit.selections:
-        row = example_rows.make_row(
-            agent_id=unit.agent_id, seed=seed, input_dim=unit.input_dim,
-            data_ratio=unit.data_ratio, noise_std=noise_std,
-            selection=selection, run_id=unit.run_id, **fields)
-        row['row_id'] = sweeps.row_id(unit, noise_std, seed, selection)
-        rows.append(row)
+        rows.append(example_rows.make_row(**{
+            **unit.row_fields(cell, seed, selection), 'run_id': unit.run_id,
+            **fields}))
   return [row for row in rows if keep(row)]
 
 
-def test_counts_by_agent_and_cell(units):
+def is_first_seed(row):
+  return row['problem']['seed'] == 0
+
+
+def is_noisy(row):
+  return row['problem']['cell']['noise_std'] == 1.
+
+
+def test_counts_by_agent_and_family(units):
   map3, map4, ensemble3, ensemble4 = units
   rows = [*make_rows(map3),
-          *make_rows(map4, lambda row: row['seed'] == 0, kl=None),
-          *make_rows(ensemble3, lambda row: row['noise_std'] == 1.,
+          *make_rows(map4, is_first_seed, kl=None),
+          *make_rows(ensemble3, is_noisy,
                      status='diverged', message='not finite: kl_estimate')]
   running = ensemble3.row_ids()  # Six of which are done.
   status = sweep_status.make_status(units, rows, running)
   counts = lambda c: (c.expected, c.ok, c.diverged, c.failed, c.running,
                       c.missing)
   assert {group: counts(c) for group, c in status.groups.items()} == {
-      ('map', 3, 2.): (6, 6, 0, 0, 0, 0), ('map', 4, 2.): (6, 0, 0, 2, 0, 4),
-      ('ensemble,num_ensemble=3', 3, 2.): (12, 0, 6, 0, 6, 0),
-      ('ensemble,num_ensemble=3', 4, 2.): (12, 0, 0, 0, 0, 12)}
+      ('map', 'D3_l2_bayes'): (6, 6, 0, 0, 0, 0),
+      ('map', 'D4_l2_bayes'): (6, 0, 0, 2, 0, 4),
+      ('ensemble,num_ensemble=3', 'D3_l2_bayes'): (12, 0, 6, 0, 6, 0),
+      ('ensemble,num_ensemble=3', 'D4_l2_bayes'): (12, 0, 0, 0, 0, 12)}
   assert counts(status.by_agent()['map']) == (12, 6, 0, 2, 0, 4)
-  assert counts(status.by_cell()[3, 2.]) == (18, 6, 6, 0, 6, 0)
+  assert counts(status.by_family()['D3_l2_bayes']) == (18, 6, 6, 0, 6, 0)
   assert counts(status.total) == (36, 6, 6, 2, 6, 16)
   assert status.total.done == 12
   # Rows of another sweep are none of this one.
@@ -76,7 +82,7 @@ def test_counts_by_agent_and_cell(units):
 def test_time_left_is_what_was_measured(units):
   _, _, unit, _ = units
   # A problem takes 2 + 3 + 5 s and two rankings of 7 s; a start 11 s.
-  rows = make_rows(unit, lambda row: row['seed'] == 0, problem_seconds=2.,
+  rows = make_rows(unit, is_first_seed, problem_seconds=2.,
                    train_seconds=3., evaluate_seconds=5., rank_seconds=3.5,
                    compile_seconds=11.)
   status = sweep_status.make_status([unit], rows)
@@ -100,9 +106,9 @@ def test_what_is_not_measured_is_scaled(units):
   left = {group: counts.seconds_left for group, counts in
           sweep_status.make_status([map3, map4, ensemble3],
                                    rows).groups.items()}
-  assert left['map', 3, 2.] == 0
+  assert left['map', 'D3_l2_bayes'] == 0
   for unit in (map4, ensemble3):  # Its own agent's, then anybody's.
-    assert left[unit.agent_id, unit.input_dim, 2.] == pytest.approx(
+    assert left[unit.agent_label, unit.family.name] == pytest.approx(
         2 * sweeps.estimate_seconds(unit))
   # A failed row was not measured.
   rows = make_rows(map3, kl=None, train_seconds=None, evaluate_seconds=None)
@@ -112,7 +118,7 @@ def test_what_is_not_measured_is_scaled(units):
 def test_errors_are_counted(units):
   map3, map4, ensemble3, _ = units
   rows = [*make_rows(map3, kl=None, message='OSError: a'),
-          *make_rows(map4, lambda row: row['seed'] == 0, kl=None,
+          *make_rows(map4, is_first_seed, kl=None,
                      message='OSError: b'),
           *make_rows(ensemble3, kl=None, message='OSError: a')]
   assert sweep_status.make_status(units, rows).errors == [
@@ -162,14 +168,14 @@ def test_a_heartbeat_comes_and_goes(tmp_path, units, monkeypatch):
     assert (worker.task, worker.num_workers) == ('3 of 20', 2)
     assert worker.job['SLURM_ARRAY_TASK_ID'] == '3'
     assert 0 <= worker.age_seconds < 60
-    heartbeat.set_entries([dataclasses.asdict(units[0])])
+    heartbeat.set_entries([{'row_ids': units[0].row_ids()}])
     deadline = time.monotonic() + 20
     while not heartbeats.read(tmp_path)[0].entries:
       assert time.monotonic() < deadline
       time.sleep(0.01)
     entry, = heartbeats.read(tmp_path)[0].entries
     # Through JSON and back: the same rows.
-    assert sweeps.WorkUnit(**entry).row_ids() == units[0].row_ids()
+    assert entry['row_ids'] == units[0].row_ids()
   assert not list((tmp_path / 'running').iterdir())
 
 
@@ -247,7 +253,8 @@ def test_the_command(tmp_path, units):
       units[1], kl=None, message='OSError: no such thing'))
   folders = f'--results_dir={tmp_path / "first"},{tmp_path / "second"}'
   with heartbeats.Heartbeat(tmp_path / 'second', '0 of 1', 3) as heartbeat:
-    heartbeat.set_entries([dataclasses.asdict(units[2]), {'from': 'elsewhere'}])
+    heartbeat.set_entries([{'row_ids': units[2].row_ids()},
+                           {'from': 'elsewhere'}])
     heartbeat._write()
     code, out, err = run_status(tmp_path, folders,
                                 f'--csv={tmp_path / "s.csv"}')
@@ -256,11 +263,12 @@ def test_the_command(tmp_path, units):
   assert '6 failed (map): OSError: no such thing' in out
   assert f'pid {os.getpid()}: task 0 of 1, 2 units in hand' in out
   lines = (tmp_path / 's.csv').read_text().splitlines()
-  assert lines[0] == ('agent_id,input_dim,data_ratio,expected,ok,diverged,'
-                      'failed,running,missing,seconds_left')
-  assert lines[1] == 'map,3,2.0,6,6,0,0,0,0,0.0'
-  assert lines[2] == 'map,4,2.0,6,0,0,6,0,0,0.0'
-  assert lines[3].startswith('"ensemble,num_ensemble=3",3,2.0,12,0,0,0,12,0,')
+  assert lines[0] == ('agent_label,problems,expected,ok,diverged,failed,'
+                      'running,missing,seconds_left')
+  assert lines[1] == 'map,D3_l2_bayes,6,6,0,0,0,0,0.0'
+  assert lines[2] == 'map,D4_l2_bayes,6,0,0,6,0,0,0.0'
+  assert lines[3].startswith(
+      '"ensemble,num_ensemble=3",D3_l2_bayes,12,0,0,0,12,0,')
 
   # Narrowed to what is there: nothing is missing, some of it failed.
   code, out, _ = run_status(tmp_path, folders, '--agents=map')
