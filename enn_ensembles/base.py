@@ -271,11 +271,15 @@ class Predictions(NamedTuple):
       None where it says nothing and the likelihood's own is used.
     mean: exact mean of f, [N, out]; None where there are samples.
     std: exact std of f, [N, out].
+    covariances: exact joint covariances of one output beside its exact
+      moments, in B blocks of n = N // B neighbouring points, [B, n, n]; [1, N,
+      N] for all points. None where nobody knows them; samples have their own.
   """
   samples: Array | None
   observation_variances: Array | None = None
   mean: Array | None = None
   std: Array | None = None
+  covariances: Array | None = None
 
   @property
   def num_samples(self) -> int | None:
@@ -317,12 +321,16 @@ class Problem(Protocol):
 class EpistemicSampler(Protocol):
   """Draws a function from the agent's posterior.
 
-  A sampler may also offer `moments(x) -> (mean [num_x], std [num_x])`, its
-  exact mean and std; one that sets `analytic = True` is scored on those. One
-  with finitely many functions may offer `members(x) -> [K, num_x, out]`, all of
-  them, and is scored on those. One that draws several faster than one by one
-  may offer `draws(x, keys [J]) -> [J, num_x, out]`, a draw per key; or it sets
-  `mappable = True` and is drawn from by `jax.vmap` over keys.
+  A sampler may also offer
+    moments(x) -> (mean [num_x], std [num_x]): its exact mean and std; one that
+      sets `analytic = True` is scored on those.
+    joint_covariance(x) -> [num_x, num_x]: beside `moments`, the exact joint
+      covariance of f at the points.
+    members(x) -> [K, num_x, out]: all its functions, where they are finitely
+      many and equally likely. It is then scored on each of them once.
+    draws(x, keys [J]) -> [J, num_x, out]: a draw per key, where several are
+      faster than one by one. One that sets `mappable = True` instead is drawn
+      from by `jax.vmap` over keys.
   """
 
   def __call__(self, x: Array, key: chex.PRNGKey) -> Array:

@@ -124,16 +124,16 @@ def test_floor_of_labels_is_what_exact_draws_score(num_samples):
         mean, found + noise))
   standard_error = np.std(scores) / np.sqrt(np.size(scores))
   # Both are simulated: that is the difference of two such means.
-  assert abs(np.mean(scores) - joint.simulate_label_floor(
+  assert abs(np.mean(scores) - joint.label_floor(
       covariances, 0.5, num_samples)) < 4 * np.sqrt(2) * standard_error
 
 
 def test_floor_of_labels_is_the_same_at_every_call():
   _, covariances = _random_blocks((3,), 4, np.random.default_rng(1))
-  joint._simulated_moments.cache_clear()
-  first = joint.simulate_label_floor(covariances, 0.5, 7)
-  joint._simulated_moments.cache_clear()
-  assert joint.simulate_label_floor(covariances, 0.5, 7) == first
+  first = joint.label_floor(covariances, 0.5, 7)
+  for cache in (joint._label_floor, joint._simulated_moments):
+    cache.cache_clear()
+  assert joint.label_floor(covariances, 0.5, 7) == first
 
 
 def test_ridge_widens_stds_and_keeps_correlations():

@@ -138,8 +138,8 @@ def test_a_read_only_cache_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize('change, said', [
-    ((b'format_version\\":2', b'format_version\\":1'),
-     'it has format version 1, this program reads and writes 2'),
+    ((b'format_version\\":3', b'format_version\\":1'),
+     'it has format version 1, this program reads and writes 3'),
     ((b'noise_std\\":0.1', b'noise_std\\":0.3'), 'it is of another problem'),
     ((b'PK', b'KP'), 'its contents do not match their checksum'),
     ((b'enn_', b'ann_'), 'it is not a ground-truth file')])
@@ -166,11 +166,14 @@ def make_problem(**fields):
 
 @pytest.mark.parametrize('changes, failing', [
     ({}, set()),
-    ({'weights': 1.01}, {'equations', 'means'}),
-    ({'y_train': 1.01}, {'equations', 'dense mean'}),
+    ({'weights': 1.01}, {'equations', 'means', 'dyadic means'}),
+    ({'y_train': 1.01}, {'equations', 'dense mean', 'dense joint'}),
     ({'test_mean': 1.01}, {'means', 'dense mean'}),
     ({'test_std': 1.001}, {'dense std'}),
     ({'val_std': 0.1}, {'labels'}), ({'val_mean': -1.}, {'labels'}),
+    ({'y_test': -1.}, {'test labels'}),
+    ({'dyadic_mean': 1.01}, {'dyadic means', 'dense joint'}),
+    ({'dyadic_covariances': 1.001}, {'dense joint'}),
 ])
 def test_every_check_can_fail(changes, failing):
   problem = make_problem()
@@ -179,7 +182,7 @@ def test_every_check_can_fail(changes, failing):
       for name, factor in changes.items()})
   checks = audit.check_problem(problem, num_rows=30)
   assert {check.name for check in checks if not check.passed} == failing
-  assert len(checks) == 5
+  assert len(checks) == 8
 
 
 def test_a_number_that_is_none_does_not_pass():

@@ -12,6 +12,7 @@ import sys
 import commands
 import numpy as np
 import pytest
+import references
 import scipy.linalg
 
 from enn_ensembles.nngp import kernels
@@ -236,6 +237,21 @@ def test_function_elsewhere_given_the_function():
                 - cross.T @ np.linalg.solve(matrix, cross))
   truth = mean + np.linalg.cholesky(covariance) @ normals['normals_eval']
   np.testing.assert_allclose(solution.eval_function, truth, rtol=0, atol=2e-4)
+  # And at the other points given all these; not a bit of them changes.
+  assert solution.rest_function is None
+  rest = np.random.default_rng(1).standard_normal(len(x_eval) - 12)
+  both = matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals,
+                           normals_rest=rest)
+  np.testing.assert_array_equal(both.eval_function, solution.eval_function)
+  np.testing.assert_array_equal(both.function, solution.function)
+  points = np.concatenate([x_eval[-12:], x_eval[:-12]])
+  mean, covariance = references.gp_posterior(
+      kernels.nngp(_RELU, x_train), kernels.nngp(_RELU, points, x_train),
+      kernels.nngp(_RELU, points), solution.function, 1e-6)
+  truth = mean + np.linalg.cholesky(
+      covariance + 1e-6 * np.eye(len(points))) @ (
+          np.concatenate([normals['normals_eval'], rest]))
+  np.testing.assert_allclose(both.rest_function, truth[12:], rtol=0, atol=5e-4)
   assert np.std(truth - mean) > 0.05
 
 
@@ -389,6 +405,9 @@ def test_memory():
     (dict(noise=np.zeros(3)), r'noise must have shape \[20\]'),
     (dict(normals_train=np.zeros(20)), r'must have shape \[32\]'),
     (dict(normals_eval=np.zeros(6)), r'must have shape \[1..5\]'),
+    (dict(normals_rest=np.zeros(3)), 'must come with normals_eval'),
+    (dict(normals_eval=np.zeros(2), normals_rest=np.zeros(2)),
+     r'normals_rest must have shape \[3\]'),
     (dict(noise=np.full(20, np.nan)), 'noise must be finite'),
     (dict(noise=None), 'give either targets'),
     (dict(targets=[np.zeros(20)]), 'no normals'),

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import references
@@ -153,17 +152,54 @@ def test_refuses_a_variance_that_is_not_positive():
 
 
 def test_prior_sample():
-  """(f, f elsewhere) = chol(joint K + 1e-6 I) (z, z'), by numpy."""
+  """f at all sets = chol(joint K + 1e-6 I) z, by numpy."""
   x_train, x, z = _regression()
-  elsewhere = np.random.default_rng(1).standard_normal(len(x))
+  normals = np.random.default_rng(1).standard_normal(len(x))
   points = np.concatenate([x_train, x])
   joint = kernels.nngp(_CONFIG, points)
   truth = np.linalg.cholesky(joint + 1e-6 * np.eye(len(points))) @ (
-      np.concatenate([z, elsewhere]))
-  drawn = posterior.sample_prior(
-      kernels.nngp(_CONFIG, x_train), kernels.nngp(_CONFIG, x, x_train),
-      kernels.nngp(_CONFIG, x), z, elsewhere)
-  np.testing.assert_allclose(np.concatenate(drawn), truth, rtol=0, atol=1e-11)
+      np.concatenate([z, normals]))
+  drawn = {}
+  for cuts in ([], [2], [2, 5]):  # One set, two, three.
+    sets, before = [], []
+    for part in np.split(np.arange(len(x)), cuts):
+      before.append(x[part])
+      sets.append(posterior.PriorPoints(
+          kernels.nngp(_CONFIG, x[part], x_train),
+          [kernels.nngp(_CONFIG, x[part], other) for other in before[:-1]]
+          + [kernels.nngp(_CONFIG, x[part])], normals[part]))
+    drawn[len(sets)] = posterior.sample_prior(
+        kernels.nngp(_CONFIG, x_train), z, sets)
+    np.testing.assert_allclose(np.concatenate(drawn[len(sets)]), truth, rtol=0,
+                               atol=1e-11)
+  # Not a bit depends on what is drawn afterwards.
+  for a, b in zip(drawn[2][:2], drawn[3][:2], strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_joint_moments_of_further_points():
+  x_train, x, y = _regression()
+  mean, covariance = _truth(x_train, x, y, 0.01)
+  kernel, cross = (kernels.nngp(_CONFIG, x_train),
+                   kernels.nngp(_CONFIG, x, x_train))
+  num = len(x) // 2
+  priors = np.stack([kernels.nngp(_CONFIG, part)
+                     for part in (x[:num], x[num:2 * num])])
+  moments = [posterior.posterior_moments(
+      kernel, cross, kernels.nngp_diag(_CONFIG, x), [y], [0.01], joint=joint)[0]
+             for joint in (None, posterior.JointPoints(cross[:2 * num],
+                                                       priors))]
+  found = moments[1].joint
+  np.testing.assert_allclose(found.mean.ravel(), mean[:2 * num], rtol=0,
+                             atol=1e-12)
+  for i, block in enumerate(found.covariances):
+    own = slice(i * num, (i + 1) * num)
+    np.testing.assert_allclose(
+        block, covariance[own, own] + 1e-6 * np.eye(num), rtol=0, atol=1e-12)
+  assert moments[0].joint is None
+  for name in ('mean', 'std', 'weights'):
+    np.testing.assert_array_equal(getattr(moments[0], name),
+                                  getattr(moments[1], name))
 
 
 def test_process_matches_the_formula():
@@ -178,52 +214,6 @@ def test_process_matches_the_formula():
     np.testing.assert_allclose(process.joint_covariance(x),
                                covariance + 1e-6 * np.eye(len(x)), rtol=0,
                                atol=1e-12)
-
-
-def test_process_samples_have_the_joint_moments():
-  x_train, x, y = _regression(num=4)
-  process = posterior.GPPosterior.fit(_CONFIG, x_train, y, 0.01)
-  mean, covariance = _truth(x_train, x, y, 0.01)
-  keys = jax.random.split(jax.random.PRNGKey(0), 40_000)
-  draws = jax.vmap(lambda key: process.sample(x, key))(keys)
-  assert draws.shape == (40_000, 4, 1) and draws.dtype == np.float64
-  draws = np.asarray(draws)[..., 0]
-  standard_error = np.sqrt(np.diag(covariance) / len(draws))
-  assert np.all(np.abs(draws.mean(axis=0) - mean) < 4 * standard_error)
-  # An entry of a sample covariance has variance (C_ij^2 + C_ii C_jj) / S.
-  variances = np.diag(covariance)
-  standard_error = np.sqrt(
-      (covariance**2 + np.outer(variances, variances)) / len(draws))
-  assert np.all(np.abs(np.cov(draws.T) - covariance) < 4 * standard_error)
-  # Correlated: independent draws per point would not pass.
-  assert np.abs(covariance / np.sqrt(np.outer(variances, variances))
-                - np.eye(4)).max() > 0.05
-
-
-def test_process_samples_follow_key_and_points():
-  x_train, x, y = _regression()
-  process = posterior.GPPosterior.fit(_CONFIG, x_train, y, 0.01)
-  keys = jax.random.split(jax.random.PRNGKey(0), 2)
-  first = process.sample(x, keys[0])
-  other_points = process.sample(x[:7], keys[0])
-  assert other_points.shape == (7, 1)
-  np.testing.assert_array_equal(first, process.sample(x, keys[0]))
-  assert np.all(np.asarray(first) != np.asarray(process.sample(x, keys[1])))
-  # What is remembered of points is not confused when they change in place.
-  x[0] += 1
-  fresh = posterior.GPPosterior.fit(_CONFIG, x_train, y, 0.01)
-  np.testing.assert_array_equal(process.sample(x, keys[0]),
-                                fresh.sample(x, keys[0]))
-
-
-def test_process_samples_where_points_repeat():
-  """The covariance is singular but for its ridge."""
-  x_train, x, y = _regression()
-  process = posterior.GPPosterior.fit(_CONFIG, x_train, y, 0.01)
-  draw = np.asarray(process.sample(np.concatenate([x, x]),
-                                   jax.random.PRNGKey(0)))[:, 0]
-  # Equal points differ by two independent ridges, of std 1e-3 each.
-  assert np.abs(draw[:30] - draw[30:]).max() < 6 * np.sqrt(2) * 1e-3
 
 
 def test_process_refuses_targets_of_another_shape():

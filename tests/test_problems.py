@@ -22,12 +22,18 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 
 _NOISE_STDS = (0.01, 0.1, 1.)
-_ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean', 'test_std',
-           'val_mean', 'val_std', 'y_val', 'test_covariances', 'weights')
+_BROUGHT_ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean',
+                   'test_std', 'val_mean', 'val_std', 'y_val',
+                   'test_covariances', 'weights')
+_ARRAYS = (*_BROUGHT_ARRAYS, 'y_test', 'f_test', 'x_dyadic', 'dyadic_mean',
+           'dyadic_covariances')
 # Of the problem in test_draws_are_what_they_were.
 _GOLDEN_X = [1.0728144953615955,
              -0.12462106568265847, 1.062879778065521]
 _GOLDEN_Y = [0.6576935287819168, 0.36516345573278414, 0.36570993645018113]
+_GOLDEN_Y_VAL = [0.3462793262512699, -0.09027237147769608, -0.3719874537877427]
+_GOLDEN_MEAN = [-0.15195995705651627, -0.42618650314280215,
+                -0.04524137606200235]
 # Small enough to be made often.
 _SMALL = dict(num_test=7, num_val=5)
 
@@ -55,8 +61,9 @@ def _make_group(input_dim: int, data_ratio: float, noise_stds, seed: int,
       cache_dir, solver, progress=progress)
 
 
-def _assert_same(a: problems.Problem, b: problems.Problem) -> None:
-  for name in _ARRAYS:
+def _assert_same(a: problems.Problem, b: problems.Problem,
+                 names: tuple[str, ...] = _ARRAYS) -> None:
+  for name in names:
     np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
 
 
@@ -99,7 +106,9 @@ def test_shapes_types_and_what_agents_are_told():
   config = _small()
   problem = _make(config)
   shapes = dict(x_train=(12, 3), y_train=(12, 1), x_test=(7, 3), x_val=(5, 3),
-                test_mean=(7,), test_std=(7,), val_mean=(5,), val_std=(5,))
+                test_mean=(7,), test_std=(7,), val_mean=(5,), val_std=(5,),
+                y_test=(7, 1), f_test=(7, 1), x_dyadic=(300, 3),
+                dyadic_mean=(30, 10), dyadic_covariances=(30, 10, 10))
   for name, shape in shapes.items():
     array = getattr(problem, name)
     assert (array.shape, array.dtype) == (shape, np.float64)
@@ -215,6 +224,58 @@ def test_labels_at_x_val_are_of_the_function():
   assert not np.isin(noise, (mid.y_train - low.y_train)[:, 0]).any()
 
 
+def test_labels_at_x_test_are_of_the_function():
+  """Given y_train and f at x_val, f at x_test is of its posterior."""
+  scaled = []
+  for seed in range(150):
+    problem = _make(_small(1e-3, seed=seed))
+    # f at x_val is all but known from y_val: it joins the training data.
+    x = np.concatenate([problem.x_train, problem.x_val])
+    y = np.concatenate([problem.y_train, problem.y_val])[:, 0]
+    mean, covariance = references.gp_posterior(
+        kernels.nngp(problem.kernel, x),
+        kernels.nngp(problem.kernel, problem.x_test, x),
+        kernels.nngp(problem.kernel, problem.x_test), y, 2e-6)
+    factor = np.linalg.cholesky(covariance + 1e-6 * np.eye(7))
+    scaled.append(np.linalg.solve(factor, problem.f_test[:, 0] - mean))
+  # Independent standard normals, if all joint covariances are right.
+  scaled = np.array(scaled)
+  assert abs(scaled.mean()) < 4 / np.sqrt(scaled.size)
+  assert abs(scaled.std() - 1) < 4 / np.sqrt(2 * scaled.size)
+  assert np.abs(np.corrcoef(scaled.T) - np.eye(7)).max() < 4.5 / np.sqrt(150)
+  # y = f + noise_std n.
+  low, high = _make_group(3, 4, (1., 3.), 0, **_SMALL)
+  np.testing.assert_array_equal(low.f_test, high.f_test)
+  noise = low.y_test - low.f_test
+  np.testing.assert_allclose(high.y_test - high.f_test, 3 * noise, atol=1e-12)
+  assert not np.isin(noise, low.y_train - high.y_train).any()
+
+
+def test_dyadic_points_have_the_posterior_of_the_data():
+  for problem in _make_group(3, 4, (0.1, 1.), 1, **_SMALL):
+    x = problem.x_dyadic[-10:]
+    mean, covariance = references.gp_posterior(
+        kernels.nngp(problem.kernel, problem.x_train),
+        kernels.nngp(problem.kernel, x, problem.x_train),
+        kernels.nngp(problem.kernel, x), problem.y_train[:, 0],
+        problem.noise_std**2)
+    np.testing.assert_allclose(problem.dyadic_mean[-1], mean, atol=1e-11)
+    np.testing.assert_allclose(problem.dyadic_covariances[-1],
+                               covariance + 1e-6 * np.eye(10), atol=1e-11)
+
+
+def test_dyadic_points_lie_around_two_anchors_and_are_like_test_points():
+  points = _make(
+      problems.ProblemConfig(200, 0.1, 0.1, 0, **_SMALL)).x_dyadic
+  assert scipy.stats.kstest(points[::5].ravel(), 'norm').pvalue > 1e-3
+  cosines = np.corrcoef(points.reshape(30, 10, 200)[4])
+  group = np.arange(10) // 5
+  same = group[:, None] == group
+  np.testing.assert_allclose(cosines[same & ~np.eye(10, dtype=bool)], 0.95**2,
+                             atol=0.06)
+  assert np.abs(cosines[~same]).max() < 0.35
+
+
 def test_draws_are_what_they_were():
   """These numbers must not change: results are compared over months.
 
@@ -234,6 +295,9 @@ def test_draws_are_what_they_were():
                                rtol=1e-14)
   np.testing.assert_allclose(problem.x_train[0], _GOLDEN_X, rtol=1e-12)
   np.testing.assert_allclose(problem.y_train[:3, 0], _GOLDEN_Y, rtol=1e-9)
+  # As they were before labels at x_test and dyadic points were drawn.
+  np.testing.assert_allclose(problem.y_val[:3, 0], _GOLDEN_Y_VAL, rtol=1e-9)
+  np.testing.assert_allclose(problem.test_mean[:3], _GOLDEN_MEAN, rtol=1e-9)
 
 
 @pytest.fixture
@@ -341,7 +405,7 @@ def test_cache_saves_all_factorisations(tmp_path, monkeypatch):
     return made, len(sizes)
 
   made, count = make((0.1,))
-  assert count == 3  # f at x_train, then at x_val, and one noise level.
+  assert count == 4  # f at x_train, x_val and x_test, and one noise level.
   _assert_same(made[0], fresh[1])
   made, count = make(_NOISE_STDS)
   assert count == 2  # The other two.
@@ -521,7 +585,9 @@ def test_brought_data_has_its_posterior():
       made.x_train, made.y_train, made.x_test, made.x_val, 0.3, 'enn2021',
       y_val=made.y_val)
   assert brought.config is None
-  _assert_same(made, brought)
+  _assert_same(made, brought, _BROUGHT_ARRAYS)
+  assert {getattr(brought, name) is None for name in _ARRAYS
+          if name not in _BROUGHT_ARRAYS} == {True}
   assert brought.prior == made.prior
   flat = problems.problem_from_data(
       made.x_train, made.y_train[:, 0], made.x_test, made.x_val, 0.3, 'enn2021',
@@ -536,7 +602,7 @@ def test_brought_data_is_converted_and_copied():
   given = _brought(x_train=x.tolist(), y_train=np.float32([1, 2, 4]),
                    x_test=x + 1, x_val=x.astype(np.float32), y_val=[1, 2, 3])
   problem = problems.problem_from_data(**given)
-  for name in _ARRAYS:
+  for name in _BROUGHT_ARRAYS:
     assert getattr(problem, name).dtype == np.float64
   given['x_test'][:] = 0  # Its owner's array is neither locked nor shared.
   np.testing.assert_array_equal(problem.x_test, x + 1)
@@ -646,7 +712,7 @@ def test_processes_that_want_the_same_do_it_once(tmp_path, monkeypatch):
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     made = list(pool.map(
         lambda _: _make(_small(), tmp_path), range(8)))
-  assert len(sizes) == 3  # f twice, and one noise level.
+  assert len(sizes) == 4  # f three times, and one noise level.
   for problem in made:
     _assert_same(problem, made[0])
   assert {path.suffix for path in tmp_path.iterdir()} == {'.cache'}
@@ -715,14 +781,19 @@ def test_matrix_free_problems_have_the_dense_posterior(tmp_path):
 
 
 def test_matrix_free_labels_are_of_the_function():
-  scaled = []
+  scaled = {'val': [], 'test': []}
   for seed in range(12):
     problem = _make(
-        problems.ProblemConfig(4, 6, 0.1, seed, num_test=1, num_val=40),
+        problems.ProblemConfig(4, 6, 0.1, seed, num_test=30, num_val=40),
         solver='matrix_free')
-    scaled.append((problem.y_val[:, 0] - problem.val_mean)
-                  / np.sqrt(problem.val_std**2 + 0.01))
-  assert 0.7 < np.std(np.concatenate(scaled)) < 1.3
+    for points, values in scaled.items():
+      std = getattr(problem, f'{points}_std')
+      values.append((getattr(problem, f'y_{points}')[:, 0]
+                     - getattr(problem, f'{points}_mean'))
+                    / np.sqrt(std**2 + 0.01))
+    assert problem.x_dyadic is None and problem.dyadic_covariances is None
+  for values in scaled.values():
+    assert 0.7 < np.std(np.concatenate(values)) < 1.3
 
 
 def test_a_killed_matrix_free_problem_goes_on(tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 
@@ -46,16 +47,21 @@ class ExactPosteriorConfig:
 class PosteriorSampler:
   """Draws of a Gaussian process posterior, jointly over all points asked."""
   process: posterior.GPPosterior
+  draws: function_draws.FunctionDraws
   analytic: bool
   mappable = True
 
   def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
-    """One draw at x [n, D], [n, 1] float64."""
-    return self.process.sample(x, key)
+    """The function of the key at x [n, D], [n, 1] float64."""
+    return self.draws.sample(x, key)
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean [n] and std [n]."""
     return self.process.moments(x)
+
+  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
+    """Exact covariance [n, n]."""
+    return self.process.joint_covariance(x)
 
 
 def make_agent(config: ExactPosteriorConfig) -> base.Agent:
@@ -68,6 +74,8 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
         prior.noise_std, kernels.nngp_diag(prior.kernel, data.x),
         config.reference)
     process = posterior.GPPosterior.fit(prior.kernel, data.x, data.y, variance)
-    return PosteriorSampler(process, config.analytic)
+    return PosteriorSampler(
+        process, function_draws.FunctionDraws(prior.kernel, process),
+        config.analytic)
 
   return agent

@@ -9,12 +9,13 @@ import dataclasses
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +33,24 @@ class PriorOnlyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PriorSampler:
-  """Independent draws of N(0, k(x, x)) at every point."""
+  """Draws of the Gaussian process prior, jointly over all points asked."""
   kernel: kernels.KernelConfig
+  draws: function_draws.FunctionDraws
   analytic: bool
   mappable = True
 
   def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
-    """One draw at x [n, D], [n, 1] float64; only its marginals are right."""
-    _, std = self.moments(x)
-    return (std * jax.random.normal(key, std.shape, jnp.float64))[:, None]
+    """The function of the key at x [n, D], [n, 1] float64."""
+    return self.draws.sample(x, key)
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean [n] and std [n]."""
     variances = kernels.nngp_diag(self.kernel, x)
     return np.zeros_like(variances), np.sqrt(variances)
+
+  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
+    """Exact covariance [n, n]."""
+    return kernels.nngp(self.kernel, x)
 
 
 def make_agent(config: PriorOnlyConfig) -> base.Agent:
@@ -54,6 +59,9 @@ def make_agent(config: PriorOnlyConfig) -> base.Agent:
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del data, key  # It does not learn.
-    return PriorSampler(prior.kernel, config.analytic)
+    # The jitter is that of the functions of the problems.
+    functions = function_draws.FunctionDraws(prior.kernel,
+                                             ridge=posterior.SAMPLE_JITTER)
+    return PriorSampler(prior.kernel, functions, config.analytic)
 
   return agent

@@ -22,7 +22,7 @@ from enn_ensembles.machine import files
 
 # Of cache files and of what is in them; a change of any draw or formula of
 # `problems` or `nngp` raises it.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MAGIC = b'enn_ensembles ground truth\n'
 
 

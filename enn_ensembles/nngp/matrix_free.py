@@ -56,6 +56,7 @@ from typing import Any
 import zipfile
 
 import numpy as np
+import scipy.linalg
 
 from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
@@ -113,6 +114,8 @@ class Solution:
     converged: whether all bounds, the function's too, meet their tolerances.
     function: f at x_train, [T]; None if targets were given, as the next two.
     eval_function: f at the last points of x_eval, [number of normals_eval].
+    rest_function: f at the points before them, given eval_function; None where
+      it was not asked for.
     function_error: bound of the root mean square error of f.
     eigenvalue_bound: lambda_min(K) is at least this.
     std_error_history: std_error_bounds after every block step, [steps, E].
@@ -134,6 +137,7 @@ class Solution:
   converged: bool
   function: np.ndarray | None
   eval_function: np.ndarray | None
+  rest_function: np.ndarray | None
   function_error: float | None
   eigenvalue_bound: float
   std_error_history: np.ndarray
@@ -178,6 +182,7 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
           x_eval: np.ndarray, noise_stds: Sequence[float], *,
           normals_train: np.ndarray | None = None,
           normals_eval: np.ndarray | None = None,
+          normals_rest: np.ndarray | None = None,
           noise: np.ndarray | None = None,
           targets: Sequence[np.ndarray] | None = None,
           reference: str = 'bayes', memory_budget_mb: float = 14_000.,
@@ -201,6 +206,9 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
       then a.
     normals_eval: [v] standard normals for f at the last v points of x_eval;
       None for none.
+    normals_rest: [n - v] standard normals for f at the points before them,
+      drawn given all other values of f: they change none of these. None for
+      none; needs normals_eval.
     noise: [T] standard normals, shared by all noise levels.
     targets: y, [T] per noise level, instead of these three.
     reference: see `posterior.noise_variance`.
@@ -225,9 +233,10 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
   """
   kernels.require_x64()
   solver = _Solver(kernel, x_train, x_eval, noise_stds, normals_train,
-                   normals_eval, noise, targets, reference, memory_budget_mb,
-                   checkpoint_path, std_tolerance, mean_tolerance,
-                   function_tolerance, max_block_steps, progress, block_priors)
+                   normals_eval, normals_rest, noise, targets, reference,
+                   memory_budget_mb, checkpoint_path, std_tolerance,
+                   mean_tolerance, function_tolerance, max_block_steps,
+                   progress, block_priors)
   solution = solver.run()
   if strict and not solution.converged:
     errors = [f'std {np.max(solution.std_error_bounds):.2g} (allowed '
@@ -362,8 +371,8 @@ class _Solver:
   """One call of `solve`: its arguments, checked, and its phases in order."""
 
   def __init__(self, kernel, x_train, x_eval, noise_stds, normals_train,
-               normals_eval, noise, targets, reference, memory_budget_mb,
-               checkpoint_path, std_tolerance, mean_tolerance,
+               normals_eval, normals_rest, noise, targets, reference,
+               memory_budget_mb, checkpoint_path, std_tolerance, mean_tolerance,
                function_tolerance, max_block_steps, progress, block_priors):
     self._kernel = kernel
     self._x_train = _finite('x_train', x_train)
@@ -391,7 +400,7 @@ class _Solver:
     if self._drawn and (normals_train is None or noise is None):
       raise ValueError('give either targets, or normals_train and noise.')
     self._noise = self._normals = self._targets = None
-    self._normals_eval = None
+    self._normals_eval = self._normals_rest = None
     if self._drawn:
       self._noise = _vector('noise', noise, num_train)
       self._normals = _vector(
@@ -404,9 +413,16 @@ class _Solver:
           raise ValueError(
               f'normals_eval must have shape [1..{len(self._x_eval)}], got '
               f'{list(self._normals_eval.shape)}.')
+      if normals_rest is not None:
+        if normals_eval is None:
+          raise ValueError('normals_rest must come with normals_eval, got '
+                           'none.')
+        self._normals_rest = _vector(
+            'normals_rest', normals_rest,
+            len(self._x_eval) - len(self._normals_eval))
     else:
-      if normals_train is not None or noise is not None or (
-          normals_eval is not None):
+      if any(values is not None for values in (
+          normals_train, normals_eval, normals_rest, noise)):
         raise ValueError('with targets there are no normals and no noise.')
       if len(targets) != len(self._noise_stds):
         raise ValueError(f'targets must hold {len(self._noise_stds)} arrays, '
@@ -436,7 +452,7 @@ class _Solver:
          self._max_block_steps)).encode())
     for array in (self._x_train, self._x_eval, self._noise_stds,
                   self._noise_variances, self._noise, self._normals,
-                  self._normals_eval, self._targets):
+                  self._normals_eval, self._normals_rest, self._targets):
       sha.update(b'none' if array is None else np.ascontiguousarray(array))
     return sha.hexdigest()
 
@@ -679,9 +695,10 @@ class _Solver:
       sizes = self._cross_times(weights, np.abs)
       mean_errors += np.finfo(np.float64).eps * np.max(
           sizes / np.stack(stds, axis=1), axis=0)
-    eval_function = None
+    eval_function = rest_function = None
     if self._normals_eval is not None:
-      eval_function = self._draw_eval(means[:, -1], solutions[-1])
+      eval_function, rest_function = self._draw_eval(means[:, -1],
+                                                     solutions[-1])
     return Solution(
         noise_stds=self._noise_stds, noise_variances=self._noise_variances,
         targets=self._targets,
@@ -697,7 +714,7 @@ class _Solver:
                        and np.all(mean_errors <= self._mean_tolerance)
                        and function_error <= self._function_tolerance),
         function=self._function if self._drawn else None,
-        eval_function=eval_function,
+        eval_function=eval_function, rest_function=rest_function,
         function_error=function_error if self._drawn else None,
         eigenvalue_bound=self._eigenvalue_bound,
         std_error_history=history, std_history=std_history,
@@ -723,15 +740,29 @@ class _Solver:
     return np.random.default_rng(0).choice(
         num_train, min(num_rows, num_train), replace=False)
 
-  def _draw_eval(self, mean: np.ndarray, solution: np.ndarray) -> np.ndarray:
-    """f at the last points of x_eval, given f at x_train."""
+  def _draw_eval(self, mean: np.ndarray, solution: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray | None]:
+    """f at the last points of x_eval, and at the rest, given f at x_train."""
     num = len(self._normals_eval)
-    covariance = kernels.nngp(self._kernel, self._x_eval[-num:])
     last = slice(len(self._x_eval) - num, None)
+    covariance = kernels.nngp(self._kernel, self._x_eval[-num:])
     explained = self._krylov.explained(solution[:, last], last)
     covariance -= 0.5 * (explained + explained.T)
-    factor = posterior.cholesky(covariance, posterior.SAMPLE_JITTER)
-    return mean[-num:] + np.tril(factor) @ self._normals_eval
+    factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+    function = mean[-num:] + factor @ self._normals_eval
+    if self._normals_rest is None:
+      return function, None
+    rest = slice(0, len(self._x_eval) - num)
+    cross = kernels.nngp(self._kernel, self._x_eval[last], self._x_eval[rest])
+    cross -= 0.5 * (self._krylov.explained(solution[:, last], rest).T
+                    + self._krylov.explained(solution[:, rest], last))
+    whitened = scipy.linalg.solve_triangular(factor, cross, lower=True)
+    covariance = kernels.nngp(self._kernel, self._x_eval[rest])
+    explained = self._krylov.explained(solution[:, rest], rest)
+    covariance -= 0.5 * (explained + explained.T) + whitened.T @ whitened
+    factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+    return function, (mean[rest] + whitened.T @ self._normals_eval
+                      + factor @ self._normals_rest)
 
   def _block_covariances(self, solution: np.ndarray,
                          std: np.ndarray) -> np.ndarray | None:

@@ -16,10 +16,8 @@ working copy, 0.8 GB each.
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any
+from typing import NamedTuple
 
-import chex
-import jax
 import numpy as np
 import scipy.linalg.blas
 import scipy.linalg.lapack
@@ -91,39 +89,89 @@ def cholesky(matrix: np.ndarray, shift: float = 0.,
   return factor
 
 
-def sample_prior(kernel: np.ndarray, cross: np.ndarray,
-                 covariance: np.ndarray, normals: np.ndarray,
-                 normals_elsewhere: np.ndarray,
+class PriorPoints(NamedTuple):
+  """A set of points where a function of the prior is drawn.
+
+  Attributes:
+    cross: k(x, x_train), [n, T] float64 row-major: row i belongs to x_i.
+    covariances: k(x, x of an earlier set), [n, n of that set], of every earlier
+      set in their order, and last k(x, x), [n, n].
+    normals: [n] standard normals.
+  """
+  cross: np.ndarray
+  covariances: Sequence[np.ndarray]
+  normals: np.ndarray
+
+
+def sample_prior(kernel: np.ndarray, normals: np.ndarray,
+                 elsewhere: Sequence[PriorPoints],
                  jitter: float = SAMPLE_JITTER,
-                 work: np.ndarray | None = None
-                 ) -> tuple[np.ndarray, np.ndarray]:
-  """A draw of the prior at x_train and, jointly, elsewhere.
+                 work: np.ndarray | None = None) -> list[np.ndarray]:
+  """A draw of the prior at x_train and, jointly, at further sets of points.
 
   With L = chol(K + jitter I) and V = L^-1 k(x_train, x), f = L z at x_train and
-  V^T z + chol(k(x, x) + jitter I - V^T V) z' at x: what stands at x_train does
-  not depend on what else is asked.
+  V^T z + chol(k(x, x) + jitter I - V^T V) z' at the first set, and so on: this
+  is the Cholesky factor of the joint covariance, block row by block row. What
+  stands at one set does not depend on the sets after it, to the last bit.
 
   Args:
     kernel: K = k(x_train, x_train), [T, T] float64.
-    cross: k(x, x_train), [n, T] float64 row-major.
-    covariance: k(x, x), [n, n].
     normals: z, [T] standard normals.
-    normals_elsewhere: z', [n].
+    elsewhere: the further sets.
     jitter: added to the diagonal of the joint covariance.
     work: see `cholesky`.
 
   Returns:
-    f at x_train [T] and at x [n].
+    f at x_train [T], and at each further set.
 
   Raises:
     ValueError: the joint covariance is not positive definite.
   """
-  factor = cholesky(kernel, jitter, work)
-  whitened = _solve_lower(factor, np.array(cross.T, order='F'))
-  schur = cholesky(covariance - whitened.T @ whitened, jitter)
-  elsewhere = whitened.T @ normals + scipy.linalg.blas.dtrmv(
-      schur, normals_elsewhere, lower=1)
-  return scipy.linalg.blas.dtrmv(factor, normals, lower=1), elsewhere
+  factors = [cholesky(kernel, jitter, work)]
+  all_normals = [normals]
+  drawn = [scipy.linalg.blas.dtrmv(factors[0], normals, lower=1)]
+  rows: list[list[np.ndarray]] = []  # Of the joint factor, transposed blocks.
+  for points in elsewhere:
+    row = [_solve_lower(factors[0], np.array(points.cross.T, order='F'))]
+    for covariance, factor, earlier in zip(points.covariances, factors[1:],
+                                           rows):
+      left = covariance.T - _dot_blocks(earlier, row)
+      row.append(_solve_lower(factor, np.asarray(left, order='F')))
+    factors.append(cholesky(points.covariances[-1] - _dot_blocks(row, row),
+                            jitter))
+    rows.append(row)
+    mean = sum(block.T @ z for block, z in zip(row, all_normals, strict=True))
+    drawn.append(mean + scipy.linalg.blas.dtrmv(factors[-1], points.normals,
+                                                lower=1))
+    all_normals.append(points.normals)
+  return drawn
+
+
+def _dot_blocks(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+  """Sum of a_i^T b_i over the blocks that both have."""
+  return sum(x.T @ y for x, y in zip(a, b))
+
+
+class JointPoints(NamedTuple):
+  """Blocks of tau points each whose joint posterior is wanted.
+
+  Attributes:
+    cross: k(x, x_train), [num_blocks * tau, T] float64 row-major.
+    priors: k(x, x) within each block, [num_blocks, tau, tau].
+  """
+  cross: np.ndarray
+  priors: np.ndarray
+
+
+class JointMoments(NamedTuple):
+  """Joint posterior of the function in blocks of tau points.
+
+  Attributes:
+    mean: [num_blocks, tau].
+    covariances: kernel_ridge included, [num_blocks, tau, tau].
+  """
+  mean: np.ndarray
+  covariances: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +189,8 @@ class Moments:
     mean_error: bound of |mean - exact mean| / std over all points; None where
       it was not computed.
     std_error: the same of |std - exact std| / exact std.
+    joint: of further points, in blocks; None where none were asked for. The
+      errors above are not of these.
   """
   mean: np.ndarray
   std: np.ndarray
@@ -149,6 +199,7 @@ class Moments:
   residual: float | None = None
   mean_error: float | None = None
   std_error: float | None = None
+  joint: JointMoments | None = None
 
 
 def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
@@ -156,7 +207,8 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
                       noise_variances: Sequence[float],
                       kernel_ridge: float = KERNEL_RIDGE,
                       block_priors: np.ndarray | None = None,
-                      work: np.ndarray | None = None) -> list[Moments]:
+                      work: np.ndarray | None = None,
+                      joint: JointPoints | None = None) -> list[Moments]:
   """Posterior mean and std under several noise levels that share one kernel.
 
   The errors are those of rounding, measured by residuals, with A = K + s^2 I.
@@ -174,6 +226,7 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
     block_priors: k(x, x) of blocks of the first points, [num_blocks, tau, tau],
       where joint covariances are wanted.
     work: see `cholesky`.
+    joint: blocks of further points; they change no bit of what is said of x.
 
   Returns:
     Moments at x, per noise level.
@@ -209,8 +262,20 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
         weights=weights, residual=float(residual / np.linalg.norm(y)),
         mean_error=float(np.max(np.sqrt(explained) / std) * residual
                          / np.sqrt(variance)),
-        std_error=float(np.max(variance_errors / (2. * std[some]**2)))))
+        std_error=float(np.max(variance_errors / (2. * std[some]**2))),
+        joint=None if joint is None else _joint_moments(
+            factor, solved, joint, kernel_ridge)))
   return results
+
+
+def _joint_moments(factor: np.ndarray, whitened_targets: np.ndarray,
+                   points: JointPoints, kernel_ridge: float) -> JointMoments:
+  """Moments in blocks, from L and L^-1 y [T]."""
+  whitened = _solve_lower(factor, np.array(points.cross.T, order='F'))
+  mean = whitened.T @ whitened_targets
+  return JointMoments(
+      mean.reshape(points.priors.shape[:2]),
+      _block_covariances(whitened, points.priors, kernel_ridge))
 
 
 def _block_covariances(whitened: np.ndarray, priors: np.ndarray,
@@ -246,11 +311,10 @@ def _std(variances: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class GPPosterior:
-  """A Gaussian process conditioned on data, to ask and to sample anywhere.
+  """A Gaussian process conditioned on data, to ask anywhere.
 
-  Made by `fit`. It serves as an agent: `sample` is an `EpistemicSampler`, and
-  `moments` are its exact moments. Its answers are those of the ground truth of
-  a problem with the same kernel, data and noise variance.
+  Made by `fit`. Its answers are those of the ground truth of a problem with the
+  same kernel, data and noise variance. `function_draws` samples from it.
 
   Attributes:
     kernel: the prior.
@@ -264,9 +328,6 @@ class GPPosterior:
   factor: np.ndarray
   whitened_targets: np.ndarray
   kernel_ridge: float = KERNEL_RIDGE
-  # The points asked last and their factorised joint: [(x, mean, factor)].
-  _last_joint: list[Any] = dataclasses.field(
-      default_factory=list, repr=False, compare=False)
 
   @classmethod
   def fit(cls, kernel: kernels.KernelConfig, x_train: np.ndarray,
@@ -296,47 +357,20 @@ class GPPosterior:
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean [n], std [n]) at x [n, D]."""
-    moments = _whitened_moments(self._whiten(x), self.whitened_targets,
+    moments = _whitened_moments(self.whiten(x), self.whitened_targets,
                                 kernels.nngp_diag(self.kernel, x),
                                 self.kernel_ridge)
     return moments.mean, moments.std
 
   def joint_covariance(self, x: np.ndarray) -> np.ndarray:
     """Posterior covariance at x [n, D]: [n, n], kernel_ridge included."""
-    return self._joint_covariance(x, self._whiten(x))
-
-  def sample(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
-    """One draw of the function at x [n, D], as [n, 1] float64.
-
-    Jointly exact over the points of x. The draw is made from n normals of the
-    key, so asking the same key at other points gives another function: ask for
-    all points of one function at once. `key` may be traced (vmap over keys), x
-    may not. The factorisation at x is kept for the next call.
-
-    Raises:
-      ValueError: the covariance is not positive definite.
-    """
-    mean, factor = self._joint_factor(np.asarray(x, dtype=np.float64))
-    normals = jax.random.normal(key, mean.shape, np.float64)
-    return (mean + factor @ normals)[:, None]
-
-  def _whiten(self, x: np.ndarray) -> np.ndarray:
-    """V = L^-1 k(x_train, x), [T, n]."""
-    cross = kernels.nngp(self.kernel, x, self.x_train)
-    return _solve_lower(self.factor, cross.T)
-
-  def _joint_covariance(self, x: np.ndarray,
-                        whitened: np.ndarray) -> np.ndarray:
+    whitened = self.whiten(x)
     covariance = kernels.nngp(self.kernel, x)
     covariance -= whitened.T @ whitened
     covariance[np.diag_indices_from(covariance)] += self.kernel_ridge
     return covariance
 
-  def _joint_factor(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [n] and lower factor [n, n] of the covariance at x, remembered."""
-    if not self._last_joint or not np.array_equal(self._last_joint[0][0], x):
-      whitened = self._whiten(x)
-      factor = np.tril(cholesky(self._joint_covariance(x, whitened)))
-      self._last_joint[:] = [
-          (x.copy(), whitened.T @ self.whitened_targets, factor)]
-    return self._last_joint[0][1:]
+  def whiten(self, x: np.ndarray) -> np.ndarray:
+    """V = L^-1 k(x_train, x), [T, n]."""
+    cross = kernels.nngp(self.kernel, x, self.x_train)
+    return _solve_lower(self.factor, cross.T)

@@ -6,12 +6,14 @@ computed here afresh in float64:
 
 * equations: y_i = sum_j K_ij w_j + s^2 w_i at random training points i. Their
   misfit, relative to |y|, is to be what the solver says that it has left.
-* means: k(x, x_train) w is the stored mean at random test points.
-* labels: (y_val - val_mean) / sqrt(val_std^2 + epsilon^2) has mean square 1.
-  This is what would show a wrong std. The points of a problem are correlated:
-  their effective number is taken from the posterior covariances of test points.
+* means: k(x, x_train) w is the stored mean at random test points, and at all
+  dyadic points.
+* labels: (y_val - val_mean) / sqrt(val_std^2 + epsilon^2) has mean square 1,
+  and so at x_test. This is what would show a wrong std. The points of a
+  problem are correlated: their effective number is taken from the posterior
+  covariances of test points.
 * up to `MAX_DENSE_CHECK` training points the posterior is also computed again
-  by numpy, from the whole matrix.
+  by numpy, from the whole matrix, at dyadic points jointly.
 """
 
 from typing import NamedTuple
@@ -41,7 +43,8 @@ class Check(NamedTuple):
   """One check of one problem.
 
   Attributes:
-    name: 'equations', 'means', 'labels', 'dense mean' or 'dense std'.
+    name: 'equations', 'means', 'dyadic means', 'labels', 'test labels', 'dense
+      mean', 'dense std' or 'dense joint'.
     error: what was found.
     allowed: the most that passes.
   """
@@ -89,18 +92,28 @@ def check_problem(problem: nngp_regression.Problem, num_rows: int = 200,
                       problem.x_train) @ weights
   off = np.abs(mean - problem.test_mean[points]) / problem.test_std[points]
   checks.append(Check('means', float(off.max()), MEAN_TOLERANCE))
+  if problem.x_dyadic is not None:
+    mean = kernels.nngp(problem.kernel, problem.x_dyadic,
+                        problem.x_train) @ weights
+    std = np.sqrt(np.einsum('bii->bi', problem.dyadic_covariances)).ravel()
+    off = np.abs(mean - problem.dyadic_mean.ravel()) / std
+    checks.append(Check('dyadic means', float(off.max()), MEAN_TOLERANCE))
 
-  if problem.y_val is not None and problem.reference == 'bayes':
-    checks.append(_check_labels(problem))
+  if problem.reference == 'bayes':
+    for name, points in (('labels', 'val'), ('test labels', 'test')):
+      if getattr(problem, f'y_{points}') is not None:
+        checks.append(_check_labels(problem, name, points))
   if num_train <= MAX_DENSE_CHECK:
     checks += _check_dense(problem, variance)
   return checks
 
 
-def _check_labels(problem: nngp_regression.Problem) -> Check:
+def _check_labels(problem: nngp_regression.Problem, name: str,
+                  points: str) -> Check:
   """The labels' mean square, in its standard errors away from 1."""
-  total = problem.val_std**2 + problem.noise_std**2
-  square = (problem.y_val[:, 0] - problem.val_mean)**2 / total
+  labels, mean, std = (getattr(problem, field) for field in (
+      f'y_{points}', f'{points}_mean', f'{points}_std'))
+  square = (labels[:, 0] - mean)**2 / (std**2 + problem.noise_std**2)
   # For Gaussian labels cov(square_i, square_j) = 2 correlation_ij^2. The mean
   # over other points of it is that of neighbouring test points.
   covariances = problem.test_covariances
@@ -112,7 +125,7 @@ def _check_labels(problem: nngp_regression.Problem) -> Check:
     correlation = float(np.mean(scaled[:, others]**2))
   num = len(square)
   standard_error = np.sqrt(2. * (1. / num + correlation))
-  return Check('labels', float(abs(square.mean() - 1.) / standard_error),
+  return Check(name, float(abs(square.mean() - 1.) / standard_error),
                _LABEL_SIGMAS)
 
 
@@ -128,8 +141,35 @@ def _check_dense(problem: nngp_regression.Problem,
   std = np.sqrt(kernels.nngp_diag(problem.kernel, problem.x_test)
                 - np.einsum('nt,tn->n', cross, solved[:, 1:])
                 + posterior.KERNEL_RIDGE)
-  return [
+  checks = [
       Check('dense mean', float(np.max(np.abs(mean - problem.test_mean) / std)),
             MEAN_TOLERANCE),
       Check('dense std', float(np.max(np.abs(problem.test_std / std - 1.))),
             STD_TOLERANCE)]
+  if problem.x_dyadic is not None:
+    checks.append(_check_joint(problem, kernel, variance))
+  return checks
+
+
+def _check_joint(problem: nngp_regression.Problem, kernel: np.ndarray,
+                 variance: float) -> Check:
+  """Means and covariances at dyadic points, in units of the largest std."""
+  cross = kernels.nngp(problem.kernel, problem.x_dyadic, problem.x_train)
+  solved = scipy.linalg.solve(
+      kernel + variance * np.eye(len(kernel)),
+      np.concatenate([problem.y_train, cross.T], axis=1), assume_a='sym')
+  means = (cross @ solved[:, 0]).reshape(problem.dyadic_mean.shape)
+  num_blocks, tau = means.shape
+  largest = 0.
+  for i in range(num_blocks):
+    own = slice(i * tau, (i + 1) * tau)
+    covariance = (kernels.nngp(problem.kernel, problem.x_dyadic[own])
+                  - cross[own] @ solved[:, 1:][:, own]
+                  + posterior.KERNEL_RIDGE * np.eye(tau))
+    variances = np.diag(covariance)
+    largest = max(
+        largest,
+        np.max(np.abs(means[i] - problem.dyadic_mean[i]) / np.sqrt(variances)),
+        np.max(np.abs(covariance - problem.dyadic_covariances[i])
+               / np.sqrt(np.outer(variances, variances))))
+  return Check('dense joint', float(largest), STD_TOLERANCE)

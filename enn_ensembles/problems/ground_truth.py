@@ -107,10 +107,14 @@ class _Group:
         config.kernel, draw(draws.X_TRAIN_KEY, config.num_train,
                             config.input_dim),
         draw(draws.X_TEST_KEY, config.num_test, config.input_dim),
-        draw(draws.X_VAL_KEY, config.num_val, config.input_dim))
+        draw(draws.X_VAL_KEY, config.num_val, config.input_dim),
+        None if solver == 'matrix_free' else nngp_regression.dyadic_points(
+            draw(draws.X_DYADIC_KEY, nngp_regression.NUM_DYADIC_BLOCKS,
+                 2 + nngp_regression.JOINT_TAU, config.input_dim)))
     self._points = points
     self._noise = draw(draws.NOISE_KEY, config.num_train)
     self._val_noise = draw(draws.VAL_NOISE_KEY, config.num_val)
+    self._test_noise = draw(draws.TEST_NOISE_KEY, config.num_test)
     if solver == 'dense':
       self._solver = solvers.DenseSolver(points)
     else:
@@ -120,6 +124,7 @@ class _Group:
     self._normals = draw(
         draws.FUNCTION_KEY, config.num_train + self._solver.num_extra_normals)
     self._val_normals = draw(draws.VAL_FUNCTION_KEY, config.num_val)
+    self._test_normals = draw(draws.TEST_FUNCTION_KEY, config.num_test)
 
   def make(
       self, configs: Sequence[nngp_regression.ProblemConfig]
@@ -159,10 +164,12 @@ class _Group:
     """The problems; what is in the cache by now is not computed."""
     arrays = self._read_function()
     if arrays is None:
-      function, val_function = self._solver.draw_function(
-          self._normals, self._val_normals, self._noise,
-          [config.noise_std for config in configs], self._config.reference)
-      arrays = {'function': function, 'val_function': val_function}
+      arrays = dict(zip(
+          ('function', 'val_function', 'test_function'),
+          self._solver.draw_function(
+              self._normals, self._val_normals, self._test_normals, self._noise,
+              [config.noise_std for config in configs],
+              self._config.reference), strict=True))
       if self._cache_dir is not None:
         self._function_entry.write(arrays)
     targets = self._targets(configs, arrays['function'])
@@ -192,12 +199,14 @@ class _Group:
                arrays: Mapping[str, np.ndarray], target: np.ndarray,
                solved: nngp_regression.Solved) -> nngp_regression.Problem:
     y_val = arrays['val_function'] + config.noise_std * self._val_noise
+    f_test = arrays['test_function']
+    y_test = f_test + config.noise_std * self._test_noise
     points = self._points
-    return nngp_regression.make_problem(config, points.x_train, target[:, None],
-                                        points.x_test, points.x_val,
-                                        y_val[:, None], solved,
-                                        float(config.noise_std),
-                                        config.reference, config.kernel)
+    return nngp_regression.make_problem(
+        config, points.x_train, target[:, None], points.x_test, points.x_val,
+        y_val[:, None], solved, float(config.noise_std), config.reference,
+        config.kernel, y_test=y_test[:, None], f_test=f_test[:, None],
+        x_dyadic=points.x_dyadic)
 
   def _function_name(self) -> str:
     """The readable part of the names of files that noise levels share."""
@@ -214,11 +223,12 @@ class _Group:
         'kind': 'function', 'input_dim': config.input_dim,
         'data_ratio': config.data_ratio, 'seed': config.seed,
         'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
-        'num_val': config.num_val, 'solver': self._solver_name}
+        'num_val': config.num_val, 'num_test': config.num_test,
+        'solver': self._solver_name}
     return array_files.CacheEntry(
         self._cache_dir, self._function_name(), identity,
         draws.digest(points.x_train, self._normals, points.x_val,
-                self._val_normals))
+                     self._val_normals, points.x_test, self._test_normals))
 
   def _solved_entry(self, config: nngp_regression.ProblemConfig,
                     target: np.ndarray) -> array_files.CacheEntry:
@@ -237,7 +247,8 @@ class _Group:
   @functools.cached_property
   def _x_digest(self) -> str:
     points = self._points
-    return draws.digest(points.x_train, points.x_test, points.x_val)
+    return draws.digest(points.x_train, points.x_test, points.x_val,
+                        *([] if points.x_dyadic is None else [points.x_dyadic]))
 
   def _read_function(self) -> dict[str, np.ndarray] | None:
     if self._cache_dir is None:
@@ -257,7 +268,11 @@ _MOMENT_ARRAYS = ('mean', 'std', 'covariances', 'weights')
 
 def _pack(solved: nngp_regression.Solved) -> dict[str, np.ndarray]:
   """What a cache file holds of a posterior."""
+  joint = solved.moments.joint
   return {**{name: getattr(solved.moments, name) for name in _MOMENT_ARRAYS},
+          **({} if joint is None else {
+              f'joint.{name}': value for name, value in
+              joint._asdict().items()}),
           **{f'ground_truth.{name}': np.asarray(value) for name, value
              in dataclasses.asdict(solved.ground_truth).items()}}
 
@@ -267,8 +282,13 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> nngp_regression.Solved:
   ground_truth = nngp_regression.GroundTruth(**{
       field.name: arrays[f'ground_truth.{field.name}'].item()
       for field in dataclasses.fields(nngp_regression.GroundTruth)})
+  joint = None
+  if 'joint.mean' in arrays:
+    joint = posterior.JointMoments(**{
+        name: arrays[f'joint.{name}'] for name in posterior.JointMoments._fields
+    })
   moments = posterior.Moments(**{name: arrays[name] for name in _MOMENT_ARRAYS},
-                              residual=ground_truth.residual,
+                              joint=joint, residual=ground_truth.residual,
                               mean_error=ground_truth.mean_error,
                               std_error=ground_truth.std_error)
   return nngp_regression.Solved(moments, ground_truth)

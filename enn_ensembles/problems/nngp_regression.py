@@ -2,8 +2,10 @@
 
 A problem is regression on data from a function f drawn from the NNGP, y = f +
 noise_std n, with the exact posterior of f at 1000 test and 1000 validation
-points (Osband et al. 2021, arXiv 2107.08924), and labels at the latter, for
-methods that select something.
+points (Osband et al. 2021, arXiv 2107.08924), and labels at both: at the former
+for scores that need no posterior, at the latter for methods that select
+something. At dyadic points, which lie close together, it has the joint
+posterior.
 """
 
 import dataclasses
@@ -19,10 +21,20 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import draws
 from enn_ensembles.scoring import gaussian
+from enn_ensembles.scoring import nngp_scores
 from enn_ensembles.scoring import ranking
 
-# Test points whose joint covariance is kept.
+# Points whose joint covariance is kept: of neighbouring test points, which are
+# nearly independent, and of the points of a dyadic block.
 JOINT_TAU = 10
+
+# Dyadic blocks, of JOINT_TAU points each.
+NUM_DYADIC_BLOCKS = 30
+# About the cosine between a point and its anchor. Values of f around one anchor
+# then have a mean posterior correlation of 0.50 (at input_dim 10, data_ratio
+# 100, noise_std 0.01) to 0.89 (at 10, 1, 1), neighbouring test points of 0.00
+# to 0.34 (seed 0 of five cells, three noise levels each).
+DYADIC_COSINE = 0.95
 
 # Seeds are 32-bit: the same key with and without x64.
 _MAX_SEED = 2**32 - 1
@@ -103,8 +115,8 @@ class GroundTruth:
     solver: 'dense' or 'matrix_free'.
     residual: |y_train - (K + s^2 I) weights| / |y_train|.
     mean_error: bound of |mean - exact mean| / std over all points.
-    std_error: the same of |std - exact std| / exact std; of 'dense' the rounding
-      error at a few points.
+    std_error: the same of |std - exact std| / exact std; of 'dense' the
+      rounding error at a few points.
     seconds: wall time of its computation, shared evenly by the noise levels
       that were computed together; the draw of f apart.
   """
@@ -135,12 +147,21 @@ class Problem:
     y_val: labels at x_val, made like y_train, [num_val, 1]; None where brought
       data have none. Agents do not see them.
     test_covariances: joint posterior covariances, ridge included, of
-      neighbouring test points, [num_test // tau, tau, tau] with tau = JOINT_TAU.
+      neighbouring test points, [num_test // tau, tau, tau] with tau =
+      JOINT_TAU.
     weights: (K + s^2 I)^-1 y_train, [T]: what any posterior mean is made from.
     ground_truth: how the posterior was computed.
     noise_std: epsilon.
     reference: whose noise variance the posterior assumes.
     kernel: the prior of the posterior.
+    y_test: labels at x_test, made like y_train, [num_test, 1]; None for brought
+      data. Agents do not see them, nor what follows.
+    f_test: the function there, without noise, [num_test, 1]; None likewise.
+    x_dyadic: dyadic points, see `dyadic_points`, [num_blocks * tau, D]; None
+      for brought data and where the solver is matrix-free, as the next two.
+    dyadic_mean: posterior means there, [num_blocks, tau].
+    dyadic_covariances: joint posterior covariances, ridge included,
+      [num_blocks, tau, tau].
   """
   config: ProblemConfig | None
   x_train: np.ndarray
@@ -158,6 +179,11 @@ class Problem:
   noise_std: float
   reference: str
   kernel: kernels.KernelConfig
+  y_test: np.ndarray | None = None
+  f_test: np.ndarray | None = None
+  x_dyadic: np.ndarray | None = None
+  dyadic_mean: np.ndarray | None = None
+  dyadic_covariances: np.ndarray | None = None
 
   score_set = 'nngp'
 
@@ -180,11 +206,7 @@ class Problem:
 
   def score(self, predict: base.Predict) -> dict[str, float]:
     """Scores against the exact posterior; see `base.Problem`."""
-    predictions = predict(self.x_test)
-    mean, std = gaussian.prediction_moments(predictions)
-    return gaussian.posterior_scores(
-        mean, std, self.test_mean, self.test_std,
-        num_samples=predictions.num_samples)
+    return nngp_scores.score(self, predict)
 
   def score_curve(self, predict: base.Predict,
                   order: np.ndarray) -> dict[str, np.ndarray]:
@@ -210,13 +232,38 @@ class Problem:
         [digest, self.noise_std, self.reference, self.kernel])
 
 
+def dyadic_points(normals: np.ndarray) -> np.ndarray:
+  """Blocks of points around two anchors each, where f is strongly correlated.
+
+  Test points are independent draws: what f is at one says little of f at the
+  next, and a joint score over them adds little to the marginal one. Osband et
+  al. 2022 ("Evaluating high-order predictive distributions in deep learning",
+  arXiv 2202.13509) draw the tau points of a block from two anchors. Here they
+  lie around them, so that the score also sees how smooth functions are: the
+  first half of a block around one anchor a ~ N(0, I), the others around a
+  second one, at c a + sqrt(1 - c^2) n with c = DYADIC_COSINE and n ~ N(0, I).
+  Every point is N(0, I), like a test point.
+
+  Args:
+    normals: [NUM_DYADIC_BLOCKS, 2 + JOINT_TAU, D] standard normals, two anchors
+      first.
+
+  Returns:
+    [NUM_DYADIC_BLOCKS * JOINT_TAU, D].
+  """
+  anchors = np.repeat(normals[:, :2], JOINT_TAU // 2, axis=1)
+  points = (DYADIC_COSINE * anchors
+            + np.sqrt(1. - DYADIC_COSINE**2) * normals[:, 2:])
+  return points.reshape(-1, normals.shape[-1])
+
+
 def number(value: float) -> str:
   """A number in a name: 1.0 as '1', others as Python writes them."""
   return canonical.canonical_json(value)
 
 
 class Solved(NamedTuple):
-  """Moments at x_test and x_val, one after the other, and where they are from."""
+  """Moments at x_test and x_val, one after the other, and their origin."""
   moments: posterior.Moments
   ground_truth: GroundTruth
 
@@ -225,14 +272,21 @@ def make_problem(config: ProblemConfig | None, x_train: np.ndarray,
                   y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
                   y_val: np.ndarray | None, solved: Solved,
                   noise_std: float, reference: str,
-                  kernel: kernels.KernelConfig) -> Problem:
+                  kernel: kernels.KernelConfig,
+                  y_test: np.ndarray | None = None,
+                  f_test: np.ndarray | None = None,
+                  x_dyadic: np.ndarray | None = None) -> Problem:
   """Takes moments at x_test and x_val together apart; locks the arrays."""
   num_test, moments = len(x_test), solved.moments
   arrays = dict(
       x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val, y_val=y_val,
       test_mean=moments.mean[:num_test], test_std=moments.std[:num_test],
       val_mean=moments.mean[num_test:], val_std=moments.std[num_test:],
-      test_covariances=moments.covariances, weights=moments.weights)
+      test_covariances=moments.covariances, weights=moments.weights,
+      y_test=y_test, f_test=f_test, x_dyadic=x_dyadic)
+  if moments.joint is not None:
+    arrays.update(dyadic_mean=moments.joint.mean,
+                  dyadic_covariances=moments.joint.covariances)
   for array in arrays.values():
     if array is not None:
       array.flags.writeable = False

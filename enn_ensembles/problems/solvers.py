@@ -34,7 +34,11 @@ SOLVER_MEMORY_MB = 14_000.
 
 
 def dense_memory_mb(num_train: int, num_points: int) -> float:
-  """What the dense solver holds in MB: two matrices and two sets of columns."""
+  """What the dense solver holds in MB: two matrices and two sets of columns.
+
+  The few columns of dyadic points are not counted: which solver makes a problem
+  does not depend on them.
+  """
   return 16. * num_train * (num_train + num_points) / 1e6
 
 
@@ -80,11 +84,12 @@ def memory_mb(solver: str, num_train: int, input_dim: int,
 
 
 class Points(NamedTuple):
-  """Where a kernel is wanted."""
+  """Where a kernel is wanted; x_dyadic None is nowhere."""
   kernel: kernels.KernelConfig
   x_train: np.ndarray
   x_test: np.ndarray
   x_val: np.ndarray
+  x_dyadic: np.ndarray | None = None
 
   @property
   def x(self) -> np.ndarray:
@@ -93,14 +98,24 @@ class Points(NamedTuple):
 
   def block_priors(self) -> np.ndarray:
     """k(x, x) of neighbouring test points, [num_test // tau, tau, tau]."""
-    num_blocks = len(self.x_test) // nngp_regression.JOINT_TAU
-    priors = np.empty(
-        [num_blocks, nngp_regression.JOINT_TAU, nngp_regression.JOINT_TAU])
-    for i in range(num_blocks):
-      priors[i] = kernels.nngp(
-          self.kernel, self.x_test[i * nngp_regression.JOINT_TAU:(i + 1) *
-                                   nngp_regression.JOINT_TAU])
-    return priors
+    return _block_priors(self.kernel, self.x_test)
+
+  def dyadic(self) -> posterior.JointPoints | None:
+    """What the posterior at dyadic points takes; None without them."""
+    if self.x_dyadic is None:
+      return None
+    return posterior.JointPoints(
+        kernels.nngp(self.kernel, self.x_dyadic, self.x_train),
+        _block_priors(self.kernel, self.x_dyadic))
+
+
+def _block_priors(kernel: kernels.KernelConfig, x: np.ndarray) -> np.ndarray:
+  """k(x, x) of every tau neighbouring points, [n // tau, tau, tau]."""
+  tau = nngp_regression.JOINT_TAU
+  priors = np.empty([len(x) // tau, tau, tau])
+  for i, prior in enumerate(priors):
+    prior[:] = kernels.nngp(kernel, x[i * tau:(i + 1) * tau])
+  return priors
 
 
 class DenseSolver:
@@ -127,14 +142,20 @@ class DenseSolver:
     return np.empty_like(self._matrix, order='F')
 
   def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
-                    noise: np.ndarray, noise_stds: Sequence[float],
-                    reference: str) -> tuple[np.ndarray, np.ndarray]:
-    """f at x_train [T] and x_val, from as many standard normals each."""
+                    test_normals: np.ndarray, noise: np.ndarray,
+                    noise_stds: Sequence[float], reference: str
+                    ) -> list[np.ndarray]:
+    """f at x_train [T], x_val, x_test, from as many standard normals each."""
     del noise, noise_stds, reference
-    points = self._points
+    kernel, x_test, x_val = (self._points.kernel, self._points.x_test,
+                             self._points.x_val)
     return posterior.sample_prior(
-        self._matrix, self._cross[-len(points.x_val):],
-        kernels.nngp(points.kernel, points.x_val), normals, val_normals,
+        self._matrix, normals,
+        [posterior.PriorPoints(self._cross[len(x_test):],
+                               [kernels.nngp(kernel, x_val)], val_normals),
+         posterior.PriorPoints(self._cross[:len(x_test)],
+                               [kernels.nngp(kernel, x_test, x_val),
+                                kernels.nngp(kernel, x_test)], test_normals)],
         work=self._work)
 
   def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
@@ -147,7 +168,8 @@ class DenseSolver:
         kernels.nngp_diag(self._points.kernel, self._points.x), targets,
         [posterior.noise_variance(noise_std, diagonal, reference)
          for noise_std in noise_stds],
-        block_priors=self._points.block_priors(), work=self._work)
+        block_priors=self._points.block_priors(), work=self._work,
+        joint=self._points.dyadic())
     seconds = (time.perf_counter() - start) / len(found)
     return [nngp_regression.Solved(moments, nngp_regression.GroundTruth(
         'dense', moments.residual, moments.mean_error, moments.std_error,
@@ -156,6 +178,9 @@ class DenseSolver:
 
 class MatrixFreeSolver:
   """`nngp.matrix_free`, which draws and solves from one Krylov space.
+
+  It gives no posterior at dyadic points: they would widen that space, and f is
+  drawn from it.
 
   Args:
     points: where.
@@ -181,13 +206,15 @@ class MatrixFreeSolver:
                                   self._points.x_train.shape[1])
 
   def draw_function(self, normals: np.ndarray, val_normals: np.ndarray,
-                    noise: np.ndarray, noise_stds: Sequence[float],
-                    reference: str) -> tuple[np.ndarray, np.ndarray]:
-    """f at x_train [T] and x_val; what it takes serves `solve` as well."""
+                    test_normals: np.ndarray, noise: np.ndarray,
+                    noise_stds: Sequence[float], reference: str
+                    ) -> list[np.ndarray]:
+    """f at x_train [T], x_val, x_test; what it takes serves `solve` as well."""
     self._drawn = self._run(
         noise_stds, reference, normals_train=normals, normals_eval=val_normals,
-        noise=noise)
-    return self._drawn.function, self._drawn.eval_function
+        normals_rest=test_normals, noise=noise)
+    return [self._drawn.function, self._drawn.eval_function,
+            self._drawn.rest_function]
 
   def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
             reference: str) -> list[nngp_regression.Solved]:

@@ -15,7 +15,7 @@ import functools
 import numpy as np
 from scipy import special
 
-# Blocks that `simulate_label_floor` draws in all.
+# Blocks that `label_floor` draws in all.
 _NUM_SIMULATED = 6000
 
 
@@ -171,15 +171,15 @@ def finite_sample_floor(num_samples: int, tau: int) -> float:
                       + (s + 1.) * tau / (s - tau - 2.) - tau))
 
 
-def simulate_label_floor(covariances: np.ndarray, noise_std: float,
-                         num_samples: int) -> float:
+def label_floor(covariances: np.ndarray, noise_std: float,
+                num_samples: int) -> float:
   """The joint KL on labels that exact draws of f score, by simulation.
 
   Labels have noise_std^2 I added to both covariances, which no closed form
   survives. The mean of S draws is N(mean, C / S) and S times their covariance a
   Wishart matrix with S - 1 degrees of freedom, both drawn directly: the cost
   does not depend on S. The random numbers are the same at every call and with
-  every version of numpy.
+  every version of numpy, and a floor is computed once per process.
 
   Args:
     covariances: of f, C [B, tau, tau].
@@ -190,7 +190,17 @@ def simulate_label_floor(covariances: np.ndarray, noise_std: float,
     The mean over blocks, in nats, with a relative standard error of about one
     percent.
   """
-  num_blocks, tau = covariances.shape[:2]
+  return _label_floor(
+      np.ascontiguousarray(covariances, np.float64).tobytes(),
+      np.shape(covariances)[1], float(noise_std), num_samples)
+
+
+@functools.lru_cache(maxsize=4096)
+def _label_floor(covariances_bytes: bytes, tau: int, noise_std: float,
+                 num_samples: int) -> float:
+  """`label_floor`, made once for each problem and number of samples."""
+  covariances = np.frombuffer(covariances_bytes).reshape(-1, tau, tau)
+  num_blocks = len(covariances)
   repeats = -(-_NUM_SIMULATED // num_blocks)
   shifts, spreads = _simulated_moments(num_samples, repeats * num_blocks, tau)
   factors = np.tile(np.linalg.cholesky(covariances), (repeats, 1, 1))

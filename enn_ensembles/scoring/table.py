@@ -83,6 +83,66 @@ SCORES: Mapping[str, Score] = {
     'kl_floor': Score(
         _NNGP, 'none', 'nats', 'floor', 'expected KL of as many independent '
         'draws of the exact posterior', required=True, may_be_infinite=True),
+    'joint_kl_dyadic_tau10': Score(
+        _NNGP, 'lower', 'nats', 'joint KL', 'mean over dyadic blocks (ten '
+        'points, five around each of two anchors) of KL(exact posterior || '
+        'agent) of their ten labels, jointly Gaussian with the means and '
+        'covariances of both, the noise included; finite for any number of '
+        'samples', floor='joint_kl_dyadic_tau10_floor'),
+    'joint_kl_dyadic_tau10_floor': Score(
+        _NNGP, 'none', 'nats', 'joint floor', 'what as many independent draws '
+        'of the exact posterior score there on average, simulated'),
+    'joint_kl_tau2': Score(
+        _NNGP, 'lower', 'nats', 'joint KL, 2 test points', 'mean over pairs of '
+        'neighbouring test points of KL(exact posterior || agent) of f, '
+        'jointly Gaussian with the ridge of kl_estimate; such points are '
+        'nearly independent, so this is about twice kl_estimate, a contrast '
+        'to joint_kl_dyadic_tau10', floor='joint_kl_tau2_floor',
+        may_be_infinite=True),
+    'joint_kl_tau2_floor': Score(
+        _NNGP, 'none', 'nats', 'floor, 2 test points', 'expected joint KL over '
+        'pairs of as many independent draws of the exact posterior, infinite '
+        'for four or fewer', may_be_infinite=True),
+    'joint_kl_tau10': Score(
+        _NNGP, 'lower', 'nats', 'joint KL, 10 test points', 'the same over '
+        'blocks of ten neighbouring test points; infinite for ten samples or '
+        'fewer', floor='joint_kl_tau10_floor', may_be_infinite=True),
+    'joint_kl_tau10_floor': Score(
+        _NNGP, 'none', 'nats', 'floor, 10 test points', 'expected joint KL '
+        'over blocks of ten of as many independent draws of the exact '
+        'posterior, infinite for twelve or fewer', may_be_infinite=True),
+    'wasserstein': Score(
+        _NNGP, 'lower', '1', 'Wasserstein', 'mean over test points of the '
+        'squared 2-Wasserstein distance between the Gaussian marginals of f, '
+        "over the posterior's variance; 1 is as far as a point mass at the "
+        'posterior mean, and it is finite for a single network',
+        floor='wasserstein_floor'),
+    'wasserstein_floor': Score(
+        _NNGP, 'none', '1', 'Wasserstein floor', 'expected Wasserstein score '
+        'of as many independent draws of the exact posterior'),
+    'crps_excess': Score(
+        _NNGP, 'lower', '1', 'CRPS excess', 'continuous ranked probability '
+        'score of held-out labels under the Gaussian plug-in predictive, minus '
+        "that of the posterior's, in the unit of the labels; its noise comes "
+        'from the labels', positive=False),
+    'crps_excess_expected': Score(
+        _NNGP, 'lower', '1', 'expected CRPS excess', 'expectation of '
+        'crps_excess over labels of the exact predictive distribution; 0 for '
+        'the exact posterior'),
+    'log_score_excess': Score(
+        _NNGP, 'lower', 'nats', 'log score excess', 'negative log density of '
+        'held-out labels under the Gaussian plug-in predictive, minus that of '
+        "the posterior's; its noise comes from the labels", positive=False),
+    'log_score_excess_expected': Score(
+        _NNGP, 'lower', 'nats', 'expected log score excess', 'expectation of '
+        'log_score_excess over labels of the exact predictive distribution, '
+        'the KL between the two predictive distributions; 0 for the exact '
+        'posterior'),
+    **{f'coverage_{level}': Score(
+        _NNGP, 'none', 'share', f'coverage of {level} %', 'share of test '
+        f"points where f lies inside the agent's central {level} % interval "
+        f'(Gaussian plug-in); {level / 100} is right on average over problems')
+       for level in (50, 90, 99)},
 }
 
 

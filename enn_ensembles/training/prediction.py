@@ -163,7 +163,10 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
       raise ValueError(
           f'moments must return shape ({len(x)},) for mean and std at {len(x)} '
           f'points, got {mean.shape} and {std.shape}.')
-    return base.Predictions(None, mean=mean[:, None], std=std[:, None])
+    joint = getattr(sampler, 'joint_covariance', None)
+    return base.Predictions(
+        None, mean=mean[:, None], std=std[:, None],
+        covariances=None if joint is None else np.asarray(joint(x))[None])
   members = getattr(sampler, 'members', None)
   if members is not None and enumerate_indices:
     samples = np.asarray(members(x))

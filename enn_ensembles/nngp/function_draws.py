@@ -1,0 +1,126 @@
+"""Functions of a Gaussian process: one per key, whatever points it is asked at.
+
+A draw at n points takes n normals and the Cholesky factor of their joint
+covariance. Points that are asked for later are drawn given all earlier ones, by
+further block rows of that factor, from normals of their own: a key stays one
+function for as long as its `FunctionDraws` lives. (Which function it is depends
+on the order in which points were first asked for.)
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
+
+# Points that are remembered at most: their factor takes 800 MB.
+MAX_POINTS = 10_000
+
+
+class _PointSet(NamedTuple):
+  """Points that were first asked for together.
+
+  Attributes:
+    x: [n, D].
+    whitened: V = L^-1 k(x_train, x), [T, n].
+    mean: [n].
+    row: blocks of the joint factor's row, transposed: per earlier set
+      [n of that set, n].
+    factor: its last block, lower triangular [n, n].
+  """
+  x: np.ndarray
+  whitened: np.ndarray
+  mean: np.ndarray
+  row: list[np.ndarray]
+  factor: np.ndarray
+
+
+class FunctionDraws:
+  """Draws of a Gaussian process, prior or posterior.
+
+  Args:
+    kernel: the prior.
+    process: the process conditioned on data; None for the prior itself.
+    ridge: added to every variance.
+  """
+
+  def __init__(self, kernel: kernels.KernelConfig,
+               process: posterior.GPPosterior | None = None,
+               ridge: float = posterior.KERNEL_RIDGE):
+    self._kernel = kernel
+    self._process = process
+    self._ridge = ridge
+    self._sets: list[_PointSet] = []
+    # Bytes of a point -> (its set, its row there).
+    self._places: dict[bytes, tuple[int, int]] = {}
+
+  def sample(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
+    """The function of a key at x [n, D], as [n, 1] float64.
+
+    `key` may be traced (vmap over keys), x may not.
+
+    Raises:
+      ValueError: a covariance is not positive definite, or more than MAX_POINTS
+        different points were asked for in all.
+    """
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    self._add_unknown(x)
+    places = np.array([self._places[point.tobytes()] for point in x])
+    normals, values = [], {}
+    for i, points in enumerate(self._sets[:places[:, 0].max() + 1]):
+      own = key if i == 0 else jax.random.fold_in(key, i)
+      normals.append(jax.random.normal(own, points.mean.shape, np.float64))
+      if i in places[:, 0]:
+        values[i] = sum(
+            (block.T @ z for block, z in zip(points.row, normals)),
+            start=points.mean + points.factor @ normals[i])
+    if len(values) == 1:  # All points lie in one set.
+      value, = values.values()
+      if np.array_equal(places[:, 1], np.arange(len(value))):
+        return value[:, None]
+    starts = dict(zip(values, np.cumsum(
+        [0, *(len(value) for value in values.values())])))
+    rows = np.array([starts[i] + row for i, row in places])
+    return jnp.concatenate(list(values.values()))[rows, None]
+
+  def _add_unknown(self, x: np.ndarray) -> None:
+    """Makes a set of those points that were never asked for."""
+    fresh = {point.tobytes(): point for point in x
+             if point.tobytes() not in self._places}
+    if not fresh:
+      return
+    if len(self._places) + len(fresh) > MAX_POINTS:
+      raise ValueError(
+          f'one function can be asked at no more than {MAX_POINTS} points in '
+          f'all, got {len(fresh)} after {len(self._places)}: its joint '
+          'covariance is remembered.')
+    new = self._make_set(np.stack(list(fresh.values())))
+    for row, point in enumerate(fresh):
+      self._places[point] = (len(self._sets), row)
+    self._sets.append(new)
+
+  def _make_set(self, x: np.ndarray) -> _PointSet:
+    whitened, mean = np.zeros([0, len(x)]), np.zeros(len(x))
+    if self._process is not None:
+      whitened = self._process.whiten(x)
+      mean = whitened.T @ self._process.whitened_targets
+    row: list[np.ndarray] = []
+    for earlier in self._sets:
+      left = (kernels.nngp(self._kernel, earlier.x, x)
+              - earlier.whitened.T @ whitened)
+      for a, b in zip(earlier.row, row):
+        left -= a.T @ b
+      row.append(scipy.linalg.solve_triangular(earlier.factor, left,
+                                               lower=True))
+    covariance = kernels.nngp(self._kernel, x)
+    for block in (whitened, *row):
+      covariance -= block.T @ block
+    # The ridge goes on last: as in `GPPosterior.joint_covariance`.
+    covariance[np.diag_indices_from(covariance)] += self._ridge
+    return _PointSet(x, whitened, mean, row,
+                     np.tril(posterior.cholesky(covariance)))
