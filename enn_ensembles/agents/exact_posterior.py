@@ -47,13 +47,13 @@ class ExactPosteriorConfig:
 class PosteriorSampler:
   """Draws of a Gaussian process posterior, jointly over all points asked."""
   process: posterior.GPPosterior
-  draws: function_draws.FunctionDraws
+  functions: function_draws.FunctionDraws
   analytic: bool
   mappable = True
 
   def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
     """The function of the key at x [n, D], [n, 1] float64."""
-    return self.draws.sample(x, key)
+    return self.functions.sample(x, key)
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean [n] and std [n]."""

@@ -35,13 +35,13 @@ class PriorOnlyConfig:
 class PriorSampler:
   """Draws of the Gaussian process prior, jointly over all points asked."""
   kernel: kernels.KernelConfig
-  draws: function_draws.FunctionDraws
+  functions: function_draws.FunctionDraws
   analytic: bool
   mappable = True
 
   def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
     """The function of the key at x [n, D], [n, 1] float64."""
-    return self.draws.sample(x, key)
+    return self.functions.sample(x, key)
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean [n] and std [n]."""
