@@ -49,6 +49,70 @@ def sign_disagreement(predictions: np.ndarray, pairs: Pairs) -> np.ndarray:
                    for i, j in pairs])
 
 
+def class_disagreement(classes: np.ndarray, num_classes: int) -> np.ndarray:
+  """Share of pairs of members that predict different classes, per point.
+
+  1 - sum_c C(n_c, 2) / C(K, 2), n_c members of K predicting class c.
+
+  Args:
+    classes: predicted class of each member, integers [K, N], K >= 2.
+    num_classes: they are below it.
+
+  Returns:
+    [N], from 0 (all agree) to 1.
+
+  Raises:
+    ValueError: there are fewer than two members.
+  """
+  num_members, num_points = classes.shape
+  if num_members < 2:
+    raise ValueError(f'num_members must be >= 2, got {num_members}.')
+  cells = np.arange(num_points) * num_classes + classes
+  counts = np.bincount(cells.reshape(-1), minlength=num_points * num_classes)
+  agreeing = (counts * (counts - 1)).reshape(num_points, num_classes)
+  return 1. - agreeing.sum(axis=1) / (num_members * (num_members - 1))
+
+
+def mean_member_kl(log_probs: np.ndarray) -> np.ndarray:
+  """Mean over all ordered pairs of members of KL(p_i || p_j), per point.
+
+  sum_i sum_c p_ic (log p_ic - mean_j log p_jc) / (K - 1), which is the same
+  without forming the pairs.
+
+  Args:
+    log_probs: logarithms of class probabilities, [K, N, C], K >= 2.
+
+  Returns:
+    [N], nats.
+
+  Raises:
+    ValueError: there are fewer than two members.
+  """
+  if len(log_probs) < 2:
+    raise ValueError(f'num_members must be >= 2, got {len(log_probs)}.')
+  terms = np.exp(log_probs) * (log_probs - log_probs.mean(axis=0))
+  # Only rounding makes it negative.
+  return np.maximum(terms.sum(axis=(0, 2)) / (len(log_probs) - 1), 0.)
+
+
+def logit_correlation(logits: np.ndarray, pairs: Pairs) -> np.ndarray:
+  """Pearson's correlation of two members' logits over points and classes.
+
+  A number added to all logits of a point changes no probability, so each
+  point's mean is taken off first.
+
+  Args:
+    logits: [K, N, C].
+    pairs: the pairs of members.
+
+  Returns:
+    [pairs], from -1 to 1.
+  """
+  logits = np.asarray(logits, np.float64)
+  centred = logits - logits.mean(axis=-1, keepdims=True)
+  return correlation(centred.reshape(len(logits), -1), pairs)
+
+
 def correlation(predictions: np.ndarray, pairs: Pairs) -> np.ndarray:
   """Pearson's correlation of two members' predictions over the points.
 

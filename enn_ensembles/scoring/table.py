@@ -58,6 +58,69 @@ SCORE_SETS: Mapping[str, ScoreSet] = {
 }
 
 _NNGP = ('nngp',)
+_CLASSES = ('classification',)
+
+
+
+def _on_shifted_sets() -> dict[str, Score]:
+  """Scores of classification problems, averaged over shifted test sets."""
+  names = {
+      'accuracy': ('higher', 'share', 'accuracy'),
+      'nll': ('lower', 'nats', 'NLL'),
+      'brier': ('lower', '1', 'Brier'),
+      'ece': ('lower', 'share', 'ECE'),
+      'adaptive_ece': ('lower', 'share', 'adaptive ECE'),
+      'total_uncertainty': ('none', 'nats', 'total uncertainty'),
+      'aleatoric_uncertainty': ('none', 'nats', 'aleatoric uncertainty'),
+      'epistemic_uncertainty': ('none', 'nats', 'epistemic uncertainty (MI)'),
+      'disagreement': ('none', 'share', 'disagreement'),
+  }
+  return {
+      f'shift_{name}': Score(
+          _CLASSES, direction, unit, f'{label} under shift',
+          f'{name.replace("_", " ")}, mean over shifted test sets')
+      for name, (direction, unit, label) in names.items()}
+
+
+def _out_of_distribution() -> dict[str, Score]:
+  """Scores of telling other data from test points, averaged over sets."""
+  signals = {
+      'msp': ('MSP', 'the maximum softmax probability'),
+      'entropy': ('entropy', 'the entropy of the mean probabilities'),
+      'mi': ('MI', 'the epistemic uncertainty (mutual information)'),
+  }
+  parts = {
+      'auroc': ('higher', '1', 'OOD AUROC', 'area under the ROC curve of '
+                'points out of distribution'),
+      'aupr': ('higher', '1', 'OOD AUPR', 'average precision with points out '
+               'of distribution as positive, to be seen beside their share '
+               'ood_base_rate'),
+      'fpr95': ('lower', 'share', 'OOD FPR95', 'share of test points that are '
+                'refused where 95 % of the points out of distribution are'),
+      'fpr95_in': ('lower', 'share', 'OOD FPR95, in-distribution positive',
+                   'share of the points out of distribution that pass where '
+                   '95 % of the test points do'),
+  }
+  scores = {
+      f'ood_{part}_{signal}': Score(
+          _CLASSES, direction, unit, f'{label} by {short}',
+          f'{meaning}, by {long}; mean over sets')
+      for part, (direction, unit, label, meaning) in parts.items()
+      for signal, (short, long) in signals.items()}
+  for name, label in (('total_uncertainty', 'total uncertainty'),
+                      ('aleatoric_uncertainty', 'aleatoric uncertainty'),
+                      ('epistemic_uncertainty', 'epistemic uncertainty (MI)'),
+                      ('disagreement', 'disagreement')):
+    unit = 'share' if name == 'disagreement' else 'nats'
+    scores[f'ood_{name}'] = Score(
+        _CLASSES, 'none', unit, f'{label} out of distribution',
+        f'{label} at points out of distribution, mean over sets')
+  scores['ood_base_rate'] = Score(
+      _CLASSES, 'none', 'share', 'share of OOD points', 'share of points out '
+      'of distribution among them and the test points, mean over sets; the '
+      'AUPR of a detector that knows nothing')
+  return scores
+
 
 SCORES: Mapping[str, Score] = {
     'kl_estimate': Score(
@@ -143,6 +206,71 @@ SCORES: Mapping[str, Score] = {
         f"points where f lies inside the agent's central {level} % interval "
         f'(Gaussian plug-in); {level / 100} is right on average over problems')
        for level in (50, 90, 99)},
+
+    # Classification. The prediction is the mean of the members' probabilities
+    # where nothing else is said.
+    'accuracy': Score(
+        _CLASSES, 'higher', 'share', 'accuracy', 'share of test points whose '
+        'most probable class is the label', required=True),
+    'nll': Score(
+        _CLASSES, 'lower', 'nats', 'NLL', 'mean negative log-likelihood of the '
+        'labels', required=True),
+    'brier': Score(
+        _CLASSES, 'lower', '1', 'Brier', 'mean squared distance of the '
+        'probabilities from the label, summed over classes', required=True),
+    'ece': Score(
+        _CLASSES, 'lower', 'share', 'ECE', 'expected calibration error, 15 '
+        'bins of equal width', required=True),
+    'adaptive_ece': Score(
+        _CLASSES, 'lower', 'share', 'adaptive ECE', 'expected calibration '
+        'error, 15 bins of equally many points', required=True),
+    'member_accuracy': Score(
+        _CLASSES, 'higher', 'share', 'accuracy of a member', 'mean over '
+        'members of the accuracy of each alone', required=True),
+    'member_nll': Score(
+        _CLASSES, 'lower', 'nats', 'NLL of a member', 'mean over members of '
+        'the NLL of each alone', required=True),
+    'member_brier': Score(
+        _CLASSES, 'lower', '1', 'Brier of a member', 'mean over members of '
+        'the Brier score of each alone', required=True),
+    'member_ece': Score(
+        _CLASSES, 'lower', 'share', 'ECE of a member', 'mean over members of '
+        'the ECE of each alone', required=True),
+    'member_adaptive_ece': Score(
+        _CLASSES, 'lower', 'share', 'adaptive ECE of a member', 'mean over '
+        'members of the adaptive ECE of each alone', required=True),
+    'total_uncertainty': Score(
+        _CLASSES, 'none', 'nats', 'total uncertainty', 'mean entropy of the '
+        'mean probabilities', required=True),
+    'aleatoric_uncertainty': Score(
+        _CLASSES, 'none', 'nats', 'aleatoric uncertainty', 'mean entropy of '
+        "each member's probabilities", required=True),
+    'epistemic_uncertainty': Score(
+        _CLASSES, 'none', 'nats', 'epistemic uncertainty (MI)', 'total less '
+        'aleatoric uncertainty: mutual information of label and member, the '
+        'Jensen-Shannon divergence of members', required=True),
+    'disagreement': Score(
+        _CLASSES, 'none', 'share', 'disagreement', 'share of pairs of members '
+        'that predict different classes'),
+    'member_kl': Score(
+        _CLASSES, 'none', 'nats', 'KL of members', 'mean KL of the '
+        'probabilities of two members'),
+    'logit_correlation': Score(
+        _CLASSES, 'none', '1', 'correlation of logits', 'mean correlation of '
+        "two members' logits, each point's mean taken off", positive=False),
+    'aurc': Score(
+        _CLASSES, 'lower', 'share', 'AURC', 'error of selective prediction, '
+        'averaged over the shares of points that are predicted',
+        required=True),
+    'joint_nll': Score(
+        _CLASSES, 'lower', 'nats', 'joint NLL', 'negative log-likelihood of '
+        'the labels of 10 test points together, not divided by 10'),
+    'dyadic_nll': Score(
+        _CLASSES, 'lower', 'nats', 'dyadic NLL', 'negative log-likelihood of '
+        'the labels of 10 inputs at two test points together (dyadic '
+        'sampling), not divided by 10'),
+    **_on_shifted_sets(),
+    **_out_of_distribution(),
 }
 
 

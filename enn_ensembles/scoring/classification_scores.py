@@ -1,0 +1,200 @@
+"""From logits to the scores of classification problems, by their names.
+
+The names are those of the score set 'classification' in `scoring.table`.
+Logits [J, N, C] are of J members, or draws of the index, at N points. Logits
+that are not finite give scores that are nan.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import diversity
+from enn_ensembles.scoring import out_of_distribution
+
+JOINT_TAU = 10  # Inputs whose labels are predicted together.
+
+# More pairs of members say no more of a mean over pairs.
+_MAX_PAIRS = 500
+
+# Scores of probabilities [N, C] and labels, for the mean and for each member.
+_LABEL_SCORES = {
+    'accuracy': categorical.accuracy,
+    'nll': categorical.nll,
+    'brier': categorical.brier,
+    'ece': categorical.calibration_error,
+    'adaptive_ece': categorical.adaptive_calibration_error,
+}
+_UNCERTAINTIES = tuple(f'{kind}_uncertainty'
+                       for kind in categorical.Uncertainties._fields)
+CURVE_SCORES = ('accuracy', 'nll', 'brier', 'ece')
+
+
+def score_test(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  """Scores on test points of the distribution that was trained on.
+
+  Args:
+    logits: [J, N, C].
+    labels: integers [N].
+
+  Returns:
+    Scores by name. Those of pairs of members are left out for J = 1, joint
+    ones where there are fewer points than they need.
+  """
+  if not _is_finite(logits):
+    return _nans(score_test(np.zeros_like(logits), labels))
+  log_probs = categorical.log_softmax(logits)
+  scores = _score_points(log_probs, labels)
+  members = [[score(member, labels) for score in _LABEL_SCORES.values()]
+             for member in log_probs]
+  for name, value in zip(_LABEL_SCORES, np.mean(members, axis=0)):
+    scores[f'member_{name}'] = float(value)
+  mean = categorical.mean_log_probs(log_probs)
+  scores['aurc'] = categorical.risk_coverage_area(mean, labels)
+  scores.update(_score_jointly(log_probs, labels))
+  if len(log_probs) > 1:
+    pairs = diversity.member_pairs(len(log_probs), _MAX_PAIRS)
+    scores['member_kl'] = float(diversity.mean_member_kl(log_probs).mean())
+    scores['logit_correlation'] = float(
+        diversity.logit_correlation(logits, pairs).mean())
+  return scores
+
+
+def score_shifted(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+  """Scores on test points of a shifted distribution with the same labels.
+
+  Args:
+    logits: [J, N, C].
+    labels: integers [N].
+
+  Returns:
+    Scores by name, all of which begin with 'shift_'.
+  """
+  if not _is_finite(logits):
+    return _nans(score_shifted(np.zeros_like(logits), labels))
+  scores = _score_points(categorical.log_softmax(logits), labels)
+  return {f'shift_{name}': value for name, value in scores.items()}
+
+
+def score_outside(logits_inside: np.ndarray,
+                  logits_outside: np.ndarray) -> dict[str, float]:
+  """Scores of telling points out of distribution from test points.
+
+  By 1 - the maximum softmax probability ('msp'; Hendrycks & Gimpel 2017, arXiv
+  1610.02136), by the entropy, both of the mean probabilities, and by the
+  epistemic uncertainty, the mutual information ('mi').
+
+  Args:
+    logits_inside: at test points, [J, N, C].
+    logits_outside: at points out of distribution, [J, M, C].
+
+  Returns:
+    Scores by name, all of which begin with 'ood_'.
+  """
+  if not (_is_finite(logits_inside) and _is_finite(logits_outside)):
+    return _nans(score_outside(np.zeros_like(logits_inside),
+                               np.zeros_like(logits_outside)))
+  inside = categorical.log_softmax(logits_inside)
+  outside = categorical.log_softmax(logits_outside)
+  scores = {f'ood_{name}': value
+            for name, value in _describe_points(outside).items()}
+  signals_inside, signals_outside = _signals(inside), _signals(outside)
+  for name, values in signals_inside.items():
+    found = out_of_distribution.detection(values, signals_outside[name])
+    for part in ('auroc', 'aupr', 'fpr95', 'fpr95_in'):
+      scores[f'ood_{part}_{name}'] = getattr(found, part)
+    scores['ood_base_rate'] = found.base_rate
+  return scores
+
+
+def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+  """The mean of each score over several sets; of no set nothing."""
+  if not scores:
+    return {}
+  return {name: float(np.mean([one[name] for one in scores]))
+          for name in scores[0]}
+
+
+def score_curve(logits: np.ndarray, labels: np.ndarray,
+                order: np.ndarray) -> dict[str, np.ndarray]:
+  """CURVE_SCORES of the first 1, 2, ..., P members of an order.
+
+  Args:
+    logits: of all members, [J, N, C].
+    labels: integers [N].
+    order: positions of members, [P].
+
+  Returns:
+    Scores by name, float64 [P] each.
+  """
+  found: dict[str, list[float]] = {name: [] for name in CURVE_SCORES}
+  total = None
+  for count, member in enumerate(order, start=1):
+    log_probs = categorical.log_softmax(logits[member])
+    total = log_probs if total is None else np.logaddexp(total, log_probs)
+    mean = total - np.log(count)
+    for name in CURVE_SCORES:
+      found[name].append(_LABEL_SCORES[name](mean, labels))
+  return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _is_finite(logits: np.ndarray) -> bool:
+  return bool(np.isfinite(logits).all())
+
+
+def _nans(scores: dict[str, float]) -> dict[str, float]:
+  """The same names, for predictions that are no numbers."""
+  return dict.fromkeys(scores, float('nan'))
+
+
+def _score_points(log_probs: np.ndarray,
+                  labels: np.ndarray) -> dict[str, float]:
+  """Scores that any labelled set has."""
+  mean = categorical.mean_log_probs(log_probs)
+  scores = {name: score(mean, labels)
+            for name, score in _LABEL_SCORES.items()}
+  return {**scores, **_describe_points(log_probs)}
+
+
+def _describe_points(log_probs: np.ndarray) -> dict[str, float]:
+  """What needs no labels: mean uncertainties, and disagreement for J > 1."""
+  found = categorical.uncertainties(log_probs)
+  scores = {name: float(values.mean())
+            for name, values in zip(_UNCERTAINTIES, found)}
+  if len(log_probs) > 1:
+    scores['disagreement'] = float(diversity.class_disagreement(
+        log_probs.argmax(axis=-1), log_probs.shape[-1]).mean())
+  return scores
+
+
+def _score_jointly(log_probs: np.ndarray,
+                   labels: np.ndarray) -> dict[str, float]:
+  """Joint scores over blocks and pairs of points in a fixed random order."""
+  scores, num_points = {}, len(labels)
+  likelihoods = categorical.label_log_probs(log_probs, labels)
+  # Data sets may be sorted. Philox's bits are the same in every numpy.
+  order = np.argsort(np.random.Philox(key=0).random_raw(num_points),
+                     kind='stable')
+  if num_points >= JOINT_TAU:
+    num_blocks = num_points // JOINT_TAU
+    blocks = order[:num_blocks * JOINT_TAU].reshape(num_blocks, JOINT_TAU)
+    scores['joint_nll'] = categorical.joint_nll(likelihoods, blocks)
+  if num_points >= 2:
+    pairs = order[:num_points // 2 * 2].reshape(-1, 2)
+    scores['dyadic_nll'] = categorical.dyadic_nll(likelihoods, pairs,
+                                                  JOINT_TAU)
+  return scores
+
+
+def _signals(log_probs: np.ndarray) -> dict[str, np.ndarray]:
+  """Numbers [N] that are high where a point seems out of distribution."""
+  found = categorical.uncertainties(log_probs)
+  mean = categorical.mean_log_probs(log_probs)
+  return {
+      # -log of the maximum orders points as 1 - the maximum does, and still
+      # tells apart those where the latter rounds to 0.
+      'msp': -mean.max(axis=-1),
+      'entropy': found.total,
+      'mi': out_of_distribution.without_rounding(found.epistemic),
+  }
