@@ -39,8 +39,8 @@ _HOME = {
     'agent_names': 'agents',
     'make_agent': 'api',
     'check_agent': 'conformance',
-    'NetworkAgent': 'training.loop',
-    'make_regression_loss': 'training.losses',
+    'NetworkAgent': 'training.network_agent',
+    'make_loss_for': 'training.likelihoods',
     # One run.
     'train': 'api',
     'score': 'api',

@@ -91,7 +91,7 @@ class EpistemicIndexer(Protocol):
   #   support() -> Index or None: all indices stacked along a first axis, as
   #     numpy arrays, or None where there are infinitely many. Missing = None.
   #   noise_dim and noise_embedding(indices [J, ...]) -> [J, noise_dim]: how
-  #     target noise depends on the index, see `losses.make_regression_loss`.
+  #     target noise depends on the index, see `regression.make_loss`.
 
 
 def get_support(indexer: EpistemicIndexer) -> Index | None:

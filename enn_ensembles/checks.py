@@ -59,11 +59,3 @@ def check_sizes(name: str, value: Any) -> None:
     raise ValueError(f'{name} must be a tuple of integers >= 1, got {value!r}.')
   for size in value:
     check_count(f'every entry of {name}', size)
-
-
-def check_training(config: Any) -> None:
-  """The fields that every trained agent has: network size and SGD settings."""
-  check_sizes('hidden_sizes', config.hidden_sizes)
-  check_positive('learning_rate', config.learning_rate)
-  check_count('num_batches', config.num_batches)
-  check_count('batch_size', config.batch_size)

@@ -24,7 +24,7 @@ from enn_ensembles import base
 from enn_ensembles.nngp import kernels
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import work_units
-from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 
 _MOST_TRAINING_POINTS = 20
 _NUM_POINTS = 7  # Where samplers are asked.
@@ -59,7 +59,7 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   rules.callable_with(
       agent, (data, prior, _key(0)), 'an agent is called with (data, prior, '
       'key)')
-  if isinstance(held, loop.NetworkAgent):
+  if isinstance(held, network_agent.NetworkAgent):
     _check_network(held, prior, x, rules)
     agent = dataclasses.replace(held, num_batches=_NUM_STEPS)
   sampler = _train(agent, data, prior, rules)
@@ -221,7 +221,7 @@ def _check_values(what: str, values: Any, shape: tuple[int, ...],
   return values
 
 
-def _check_network(agent: loop.NetworkAgent, prior: base.PriorKnowledge,
+def _check_network(agent: network_agent.NetworkAgent, prior: base.PriorKnowledge,
                    x: np.ndarray, rules: _Rules) -> None:
   """init and apply are those of `hk.transform_with_state`."""
   network = rules.run('make_network', agent.make_network, prior)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles import agents
+from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.scoring import evaluation
 from enn_ensembles.training import loop
@@ -105,7 +106,7 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
   seeds = range(num_agent_seeds)
   trained = loop.train(
       agent, repeat(stored['x_train']),
-      repeat(stored['y_train'].reshape(1, -1, 1)), np.array([noise_std]),
+      repeat(stored['y_train'].reshape(1, -1, 1)), base.Gaussian(np.array([noise_std])),
       np.stack([problems.agent_key(seed) for seed in seeds]))
   moments = evaluation.predict_moments(
       agent, trained, repeat(stored['x_test']),

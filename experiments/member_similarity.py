@@ -143,7 +143,7 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   trained = loop.train(
       agent, np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),
-      np.asarray(unit.noise_stds),
+      base.Gaussian(np.asarray(unit.noise_stds)),
       jnp.stack([problems.agent_key(seed) for seed in unit.seeds]),
       dtype=jnp.dtype(unit.dtype))
   predictions, *_ = evaluation.predict(

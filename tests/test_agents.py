@@ -22,6 +22,7 @@ from enn_ensembles.agents import map as map_agent
 from enn_ensembles.agents import mc_dropout
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import loop
+from enn_ensembles.training import program
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.PRNGKey(0)
@@ -105,7 +106,8 @@ def test_samples_are_functions_of_their_key(name):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_batched_path_trains_what_the_plain_path_trains(name):
   agent = make_agent(name)
-  trained = loop.train(agent, DATA_X, DATA_Y, NOISE_STDS, KEYS)
+  trained = loop.train(agent, DATA_X, DATA_Y, base.Gaussian(NOISE_STDS),
+                       KEYS)
   network = agent.make_network(PRIOR)
   params, state = jax.tree.map(lambda a: a[1, 1],
                                (trained.params, trained.state))
@@ -119,7 +121,7 @@ def test_the_batched_path_trains_what_the_plain_path_trains(name):
     assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf))
   # Training changed something, and the seeds differ.
   initial, _ = network.init(
-      jax.random.fold_in(KEYS[1], loop._INIT_KEY), x[:1],
+      jax.random.fold_in(KEYS[1], program.INIT_KEY), x[:1],
       network.indexer(KEY))
   changed = [np.any(np.asarray(a) != b) for a, b in zip(
       jax.tree.leaves(params), jax.tree.leaves(initial))]
@@ -140,15 +142,13 @@ def walk_equations(jaxpr):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_steps_in_float32_compute_no_array_in_float64(name):
   shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-  jaxpr = jax.make_jaxpr(functools.partial(
-      loop.train_problem, make_agent(name)))(
-          shape((8, 2)), shape((8, 1)), shape(()), KEY)
-  assert all(v.dtype == jnp.float32 for v in jaxpr.out_avals)
-  steps = [equation.params['jaxpr'] for equation in walk_equations(jaxpr)
-           if equation.primitive.name == 'scan'
-           and equation.params['length'] == TINY['num_batches']]
-  assert len(steps) == 1
-  double = [v.aval for equation in walk_equations(steps[0])
+  traced = program.trace_problem(make_agent(name), program.Inputs(
+      shape((8, 2)), shape((8, 1)), base.Gaussian(shape(())),
+      jax.eval_shape(lambda: KEY)))
+  progress = traced.progress
+  assert all(v.dtype == jnp.float32 for v in jax.tree.leaves(
+      (progress.params, progress.state, progress.losses, traced.constants)))
+  double = [v.aval for equation in walk_equations(traced.step)
             for v in equation.outvars
             if getattr(v.aval, 'dtype', None) == jnp.float64 and v.aval.shape]
   assert not double
@@ -205,6 +205,11 @@ BAD_VALUES = {
     'global_std': [-1., float('nan'), float('inf'), None, '2'],
     'loss_function': ['elbo', None],
     'num_batches': [0, 1.5], 'batch_size': [0, None],
+    'sampling': ['shuffle', None], 'optimizer': ['rmsprop', None],
+    'momentum': [1., -0.1, None], 'nesterov': [1, None],
+    'l2': [-1., float('nan'), None], 'decay_factor': [-0.1, float('inf')],
+    'decay_at': [0.5, (0.5, 0.2), (0., 0.5), (0.5, 1.), ('0.5',)],
+    'weight_decay': [-1., float('nan'), None], 'bootstrap': [1, None],
 }
 
 
@@ -654,8 +659,8 @@ def test_layer_ensemble_draws_every_option_of_every_layer():
 def train_limit(name, **settings):
   """Trained float64 parameters of one problem, layers as [K, out, in + 1]."""
   agent = make_agent(name, num_batches=20, **settings)
-  trained = loop.train(agent, DATA_X[:1], DATA_Y[:1, :1], NOISE_STDS[:1],
-                           KEYS[:1], dtype=jnp.float64)
+  trained = loop.train(agent, DATA_X[:1], DATA_Y[:1, :1],
+                       base.Gaussian(NOISE_STDS[:1]), KEYS[:1], dtype=jnp.float64)
   (layers,) = jax.tree.map(lambda a: a[0, 0], trained.params).values()
   return [np.swapaxes(w, 0, 1) if name == 'layer_ensemble' else np.asarray(w)
           for w in layers.values()]

@@ -11,7 +11,6 @@ import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from enn_ensembles import agents
@@ -21,6 +20,7 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.studies.speed import benchmarking
 from enn_ensembles.training import loop
+from enn_ensembles.training import program
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -51,20 +51,20 @@ def test_both_ways_train_the_same_agent(agent, settings):
   assert unit.num_train == 1  # Every minibatch is the same, whoever draws it.
   made, key, noise_std = make_agent(unit), problems.agent_key(3), 0.5
   x, y = np.array([[0.3, -1.2]]), np.array([[0.7]])
-  trained = loop.train(made, x[None], y[None, None], np.array([noise_std]),
+  trained = loop.train(made, x[None], y[None, None], base.Gaussian(np.array([noise_std])),
                            key[None], dtype=jnp.float64)
 
   network = made.make_network(
       base.PriorKnowledge((2,), 1, base.Gaussian(noise_std)))
   fold_in = functools.partial(jax.random.fold_in, key)
   params, state = network.init(
-      fold_in(loop._INIT_KEY), x, network.indexer(fold_in(99)))
-  optimizer = optax.adam(made.learning_rate)
+      fold_in(program.INIT_KEY), x, network.indexer(fold_in(99)))
+  optimizer = made.optimizer
   step = jax.jit(benchmarking.make_plain_step(
       benchmarking.make_plain_loss(network, unit, noise_std), optimizer))
   start, opt_state = params, optimizer.init(params)
   for i in range(made.num_batches):
-    step_key = jax.random.fold_in(fold_in(loop._STEP_KEY), i)
+    step_key = jax.random.fold_in(fold_in(program.STEP_KEY), i)
     params, opt_state = step(params, opt_state, state, np.repeat(x, 5, 0),
                              np.repeat(y, 5, 0), np.zeros((5, 0)), step_key)
   moved = 0.

@@ -1,11 +1,11 @@
 """Each check passes what is allowed and names what is not."""
 
-import types
 
 import numpy as np
 import pytest
 
 from enn_ensembles import checks
+from enn_ensembles.agents import map as map_agent
 
 NAN, INF = float('nan'), float('inf')
 
@@ -65,6 +65,6 @@ def test_choices_are_listed():
 def test_training_fields(field, value):
   fields = {'hidden_sizes': (5,), 'learning_rate': 1e-3, 'num_batches': 10,
             'batch_size': 5}
-  checks.check_training(types.SimpleNamespace(**fields))
+  map_agent.MapConfig(**fields)
   with pytest.raises(ValueError, match=field):
-    checks.check_training(types.SimpleNamespace(**{**fields, field: value}))
+    map_agent.MapConfig(**{**fields, field: value})

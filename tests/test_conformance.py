@@ -15,8 +15,8 @@ from enn_ensembles.networks import indexers
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
-from enn_ensembles.training import loop
-from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import regression
 
 
 def draw(x, key):
@@ -136,25 +136,25 @@ def forward(x, z):
   return hk.nets.MLP([5, 1])(x) + z[0] * hk.Linear(1)(x)
 
 
-def network_agent(transformed):
+def agent_of(transformed):
   """An agent of a Haiku function that somebody has transformed."""
   transformed = hk.without_apply_rng(transformed)
   network = base.EpistemicNetwork(
       apply=transformed.apply, init=transformed.init,
       indexer=indexers.GaussianIndexer(2))
-  return loop.NetworkAgent(
+  return network_agent.NetworkAgent(
       make_network=lambda prior: network,
-      make_loss=lambda prior: losses.make_regression_loss(num_index_samples=2))
+      make_loss=lambda prior: regression.make_loss(num_index_samples=2))
 
 
 def test_a_network_without_state_is_told_what_it_needs():
   with pytest.raises(ValueError, match='init returns .params, state., as that '
                      'of hk.transform_with_state, got a dict'):
-    conformance.check_agent(network_agent(hk.transform(forward)))
+    conformance.check_agent(agent_of(hk.transform(forward)))
 
 
 def test_a_network_that_wants_an_rng_is_told_so():
-  agent = network_agent(hk.transform_with_state(forward))
+  agent = agent_of(hk.transform_with_state(forward))
   network = agent.make_network(None)
   stateful = hk.transform_with_state(forward)
   agent = dataclasses.replace(
@@ -165,7 +165,7 @@ def test_a_network_that_wants_an_rng_is_told_so():
 
 
 def test_a_haiku_network_passes():
-  conformance.check_agent(network_agent(hk.transform_with_state(forward)))
+  conformance.check_agent(agent_of(hk.transform_with_state(forward)))
 
 
 @pytest.mark.parametrize('name', ['ensemble', 'exact_posterior', 'map'])

@@ -27,7 +27,8 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.scoring import evaluation
 from enn_ensembles.training import loop
-from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import regression
 
 
 @pytest.fixture(name='group', scope='module')
@@ -54,10 +55,10 @@ def make_theirs(num_steps):
     return enn_networks.MLPEnsembleMatchedPrior(
         output_sizes=[20, 1], dummy_input=jnp.ones((1, prior.input_dim)),
         num_ensemble=4, prior_scale=1.)
-  return loop.NetworkAgent(
+  return network_agent.NetworkAgent(
       make_network=make_network,
-      make_loss=lambda prior: losses.make_regression_loss(num_index_samples=4),
-      num_batches=num_steps, batch_size=24, learning_rate=1e-2)
+      make_loss=lambda prior: regression.make_loss(num_index_samples=4),
+      optimizer=optax.adam(1e-2), num_batches=num_steps, batch_size=24)
 
 
 def test_their_network_is_trained_and_scored_here(group):
@@ -67,7 +68,7 @@ def test_their_network_is_trained_and_scored_here(group):
     trained = loop.train(
         agent, group[0].x_train[None],
         np.stack([problem.y_train for problem in group])[None],
-        np.array([0.1, 1.]), problems.agent_key(0)[None])
+        base.Gaussian(np.array([0.1, 1.])), problems.agent_key(0)[None])
     scores[num_steps] = score(agent, trained, group, num_enn_samples=40,
                               enumerate_indices=False)
   for e in range(2):

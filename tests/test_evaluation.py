@@ -16,6 +16,7 @@ from enn_ensembles.agents import prior_only
 from enn_ensembles.scoring import evaluation
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 6, 3))
@@ -102,7 +103,7 @@ def test_draws_come_from_the_evaluation_key(trained, drawn, members):
 def test_only_finite_indices_are_enumerated():
   draws = lambda *args: evaluation.num_index_draws(AGENT, 3, *args)
   assert draws(100, True) is None and draws(100, False) == 100
-  infinite = loop.NetworkAgent(
+  infinite = network_agent.NetworkAgent(
       make_network=lambda prior: base.EpistemicNetwork(
           None, None, indexer=lambda key: 0), make_loss=None)
   assert evaluation.num_index_draws(infinite, 3, 100, True) == 100

@@ -16,7 +16,7 @@ from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
 from enn_ensembles.networks import prefix_plans
 from enn_ensembles.networks import stack_network
-from enn_ensembles.training import losses
+from enn_ensembles.training import regression
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
@@ -682,7 +682,7 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
     (2, 3),
   )
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.5)
-  loss = losses.make_regression_loss(
+  loss = regression.make_loss(
       0.01, num_index_samples=num_index_samples)
   params, state = network.init(KEY, data.x, None)
   context = loss.prepare(network, params, state, data, KEY)

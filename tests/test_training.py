@@ -20,6 +20,9 @@ from enn_ensembles.agents import ensemble
 from enn_ensembles.agents import map as map_agent
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
+from enn_ensembles.training import program
 
 RNG = np.random.default_rng(0)
 NUM_SEEDS, NOISE_STDS = 3, np.array([0.1, 1.])
@@ -65,8 +68,8 @@ def train(x=X, y=Y, noise_stds=NOISE_STDS, keys=KEYS, **options):
   """Trains the small ensemble in float64; also says how often it compiled."""
   with CompileCounter() as counter:
     agent = counter.count_traces(ensemble.make_agent(CONFIG))
-    trained = loop.train(agent, x, y, noise_stds, keys,
-                             dtype=jnp.float64, **options)
+    trained = loop.train(agent, x, y, base.Gaussian(noise_stds), keys,
+                         dtype=jnp.float64, **options)
   return trained, counter
 
 
@@ -89,9 +92,9 @@ def test_training_is_the_plain_loop(together):
   s, e = 1, 1
   fold_in = lambda constant: jax.random.fold_in(KEYS[s], constant)
   network = ensemble.make_network(CONFIG)
-  params, state = network.init(fold_in(loop._INIT_KEY), X[s][:1], 0)
-  noise = jax.random.normal(fold_in(loop._PREPARE_KEY), (8, 2))
-  rows_of_steps = jax.random.bits(fold_in(loop._MINIBATCH_KEY), (15, 5),
+  params, state = network.init(fold_in(program.INIT_KEY), X[s][:1], 0)
+  noise = jax.random.normal(fold_in(program.PREPARE_KEY), (8, 2))
+  rows_of_steps = jax.random.bits(fold_in(program.MINIBATCH_KEY), (15, 5),
                                   jnp.uint32) % 8
   assert len(np.unique(rows_of_steps)) == 8
 
@@ -172,8 +175,8 @@ def test_linear_regression_has_its_solution():
       hidden_sizes=(), num_batches=2000, batch_size=8, learning_rate=0.02))
   solution = np.array([0.7, -1.3, 0.4])  # Two weights and the bias.
   y = X[:1] @ solution[:2, None] + solution[2]
-  trained = loop.train(agent, X[:1], y[:, None], np.ones(1), KEYS[:1],
-                           dtype=jnp.float64)
+  trained = loop.train(agent, X[:1], y[:, None], base.Gaussian(np.ones(1)),
+                       KEYS[:1], dtype=jnp.float64)
   (w,) = jax.tree.leaves(trained.params)
   np.testing.assert_allclose(np.ravel(w), solution, atol=1e-5)
   assert trained.final_loss.shape == (1, 1)
@@ -188,11 +191,11 @@ def test_the_final_loss_is_of_the_last_hundred_steps():
   network = base.EpistemicNetwork(
       apply=None, init=lambda key, x, z: (jnp.zeros((), x.dtype), ()),
       indexer=networks.EnsembleIndexer(1))
-  agent = loop.NetworkAgent(
+  agent = network_agent.NetworkAgent(
       make_network=lambda prior: network, make_loss=lambda prior: constant,
-      learning_rate=0.5, num_batches=150, batch_size=1)
-  trained = loop.train(agent, X[:1], Y[:1], NOISE_STDS, KEYS[:1],
-                           dtype=jnp.float64)
+      optimizer=optax.adam(0.5), num_batches=150, batch_size=1)
+  trained = loop.train(agent, X[:1], Y[:1], base.Gaussian(NOISE_STDS),
+                       KEYS[:1], dtype=jnp.float64)
   np.testing.assert_allclose(trained.params, [[-75., -75.]], rtol=1e-6)
   expected = np.mean([-0.5 * step for step in range(50, 150)])
   np.testing.assert_allclose(trained.final_loss, [[expected] * 2], rtol=1e-6)
@@ -211,12 +214,14 @@ def train_on_a_slope(num_batches, dtype=jnp.float64, **rates):
       apply=None, indexer=networks.EnsembleIndexer(1),
       init=lambda key, x, z: (jnp.zeros((), x.dtype),
                               jnp.zeros(num_batches, x.dtype)))
-  agent = loop.NetworkAgent(
-      make_network=lambda prior: network,
-      make_loss=lambda prior: losses.Loss(lambda *args: (), evaluate),
+  config = optimizers.TrainingConfig(
       num_batches=num_batches, batch_size=1, **rates)
-  trained = loop.train(agent, X[:1], Y[:1, :1], NOISE_STDS[:1], KEYS[:1],
-                           dtype=dtype)
+  agent = network_agent.make_network_agent(
+      config, lambda prior: network,
+      lambda prior: losses.Loss(lambda *args: (), evaluate))
+  trained = loop.train(agent, X[:1], Y[:1, :1],
+                       base.Gaussian(NOISE_STDS[:1]),
+                       KEYS[:1], dtype=dtype)
   assert trained.params.dtype == dtype
   history = np.append(trained.state[0, 0], trained.params[0, 0])
   return -np.diff(history)
@@ -251,7 +256,7 @@ def test_nan_in_the_data_spoils_its_own_problem_only():
       hidden_sizes=(), num_batches=20, batch_size=8))
   y = Y[:2].copy()
   y[0, 1, 3] = np.nan
-  trained = loop.train(agent, X[:2], y, NOISE_STDS, KEYS[:2])
+  trained = loop.train(agent, X[:2], y, base.Gaussian(NOISE_STDS), KEYS[:2])
   (w,) = jax.tree.leaves(trained.params)
   assert w.dtype == jnp.float32
   finite = np.isfinite(w).all(axis=tuple(range(2, w.ndim)))
@@ -271,29 +276,40 @@ def test_bad_options_are_named(options, message):
 
 def test_the_memory_budget_sets_the_chunk():
   agent, device = ensemble.make_agent(CONFIG), jax.devices()[0]
-  one = loop.seed_bytes(agent, (8, 2), 2, jnp.float32) / 1e6
+
+  def trace(data_shape, dtype):
+    shape = lambda *s: jax.ShapeDtypeStruct(s, dtype)
+    return program.trace_problem(agent, program.Inputs(
+        shape(*data_shape), shape(data_shape[0], 1), base.Gaussian(shape()),
+        jax.eval_shape(lambda: KEYS[0])))
+
+  def seed_bytes(data_shape, num_levels, dtype):
+    return num_levels * program.traced_bytes(trace(data_shape, dtype))
+
+  one = seed_bytes((8, 2), 2, jnp.float32) / 1e6
   choose = lambda budget: loop.choose_seeds_per_chunk(
-      agent, (8, 2), 2, jnp.float32, budget, device)
+      trace((8, 2), jnp.float32), 2, budget, device)
   assert [choose(b * one) for b in (0.5, 1.01, 2.5, 10.01)] == [1, 1, 2, 10]
   if device.platform == 'cpu':
     assert choose(None) == 1
   # It grows with the data and the dtype, and holds at least the data.
-  larger = loop.seed_bytes(agent, (800, 200), 2, jnp.float32) / 1e6
+  larger = seed_bytes((800, 200), 2, jnp.float32) / 1e6
   assert larger > max(one, 800 * 200 * 4 / 1e6)
-  assert loop.seed_bytes(agent, (8, 2), 2, jnp.float64) / 1e6 > one
+  assert seed_bytes((8, 2), 2, jnp.float64) / 1e6 > one
 
 
 def test_train_asks_for_the_chunk_that_fits(monkeypatch):
   class Asked(Exception):
     pass
 
-  def choose(agent, data_shape, num_noise, dtype, budget, device):
-    raise Asked(data_shape, num_noise, dtype, budget)
+  def choose(traced, num_levels, budget, device):
+    losses = traced.progress.losses
+    raise Asked(losses.shape, num_levels, losses.dtype, budget)
 
   monkeypatch.setattr(loop, 'choose_seeds_per_chunk', choose)
   with pytest.raises(Asked) as info:
     train(memory_budget_mb=7.)
-  assert info.value.args == ((8, 2), 2, jnp.float64, 7.)
+  assert info.value.args == ((CONFIG.num_batches,), 2, jnp.float64, 7.)
 
 
 EIGHT_DEVICES = '''
@@ -301,6 +317,7 @@ import jax
 jax.config.update('jax_enable_x64', True)
 import numpy as np
 import test_training as t
+from enn_ensembles import base
 from enn_ensembles.training import loop as training
 from enn_ensembles.agents import map as map_agent
 assert len(jax.devices()) == 8
@@ -312,8 +329,8 @@ agent = map_agent.make_agent(map_agent.MapConfig(
     hidden_sizes=(3,), num_batches=15, batch_size=5))
 def train(num_seeds, num_devices, **options):
   trained = training.train(
-      agent, x[:num_seeds], y[:num_seeds], t.NOISE_STDS, keys[:num_seeds],
-      dtype=np.float64, devices=jax.devices()[:num_devices], **options)
+      agent, x[:num_seeds], y[:num_seeds], base.Gaussian(t.NOISE_STDS),
+      keys[:num_seeds], dtype=np.float64, devices=jax.devices()[:num_devices], **options)
   return trained
 one = train(10, 1, seeds_per_chunk=10)
 # Padded to 16; in two chunks of 8; fewer seeds than devices.

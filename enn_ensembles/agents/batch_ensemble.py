@@ -24,15 +24,19 @@ import jax.numpy as jnp
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 FAST_INITS = ('sign', 'normal')
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchEnsembleConfig:
+class BatchEnsembleConfig(optimizers.TrainingConfig):
   """Settings of a BatchEnsemble.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     num_ensemble: K, members.
@@ -41,22 +45,22 @@ class BatchEnsembleConfig:
     fast_std: std of the 'normal' fast weights; 0 makes all members start equal.
     prior_scale: weight of the untrained BatchEnsemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
+    bootstrap: whether each member has its own n of n data points, drawn with
+      replacement.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   num_ensemble: int = 10
   fast_init: str = 'sign'
   fast_std: float = 0.5
   prior_scale: float = 1.
   noise_scale: float = 1.
+  bootstrap: bool = False
+  weight_decay: float = 0.
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_count('num_ensemble', self.num_ensemble)
@@ -65,7 +69,10 @@ class BatchEnsembleConfig:
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_scale('first_bias_std', self.first_bias_std)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_flag('bootstrap', self.bootstrap)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 class BatchEnsembleMLP(hk.Module):
@@ -129,14 +136,22 @@ def make_network(config: BatchEnsembleConfig) -> base.EpistemicNetwork:
   return networks.with_additive_prior(network, network, config.prior_scale)
 
 
+def mean_squares(params: base.Params) -> list[base.Array]:
+  """The mean over members of the squared weights W o (r s^T), b, per layer."""
+  (parts,) = params.values()
+  layers = [tuple(parts[f'{part}_{layer}'] for part in 'wrsb')
+            for layer in range(len(parts) // 4)]
+  return [jnp.mean(jnp.square(w), axis=0)
+          for w in member_layers(layers, None)]
+
+
 def make_agent(config: BatchEnsembleConfig) -> base.Agent:
   """A BatchEnsemble trained on all its members at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(noise_std)
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
+        weight_decay=config.weight_decay, mean_squares=mean_squares)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

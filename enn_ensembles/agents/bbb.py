@@ -28,38 +28,37 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 INDEX_SCALES = ('unit', 'enn2021')
 
 
 @dataclasses.dataclass(frozen=True)
-class BbbConfig:
+class BbbConfig(optimizers.TrainingConfig):
   """Settings of Bayes by backprop; the defaults are the testbed paper's.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     sigma_0: std of the prior of every (unscaled) weight.
     index_scale: c above: 'unit' is 1, 'enn2021' is sqrt(number of weights).
     num_index_samples: indices drawn per step.
     hidden_sizes: units of each hidden layer.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   sigma_0: float = 100.
   index_scale: str = 'enn2021'
   num_index_samples: int = 64
   hidden_sizes: tuple[int, ...] = (50, 50)
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_positive('sigma_0', self.sigma_0)
     checks.check_choice('index_scale', self.index_scale, INDEX_SCALES)
     checks.check_count('num_index_samples', self.num_index_samples)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 class GaussianWeights(hk.Module):
@@ -118,12 +117,9 @@ def make_agent(config: BbbConfig) -> base.Agent:
   """Bayes by backprop on the negative ELBO."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    return losses.make_elbo_loss(
-        prior.noise_std, prior.num_train,
-        lambda params: weight_divergence(params, config.sigma_0),
+    return likelihoods.make_elbo_loss_for(
+        prior, lambda params: weight_divergence(params, config.sigma_0),
         config.num_index_samples)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config, prior.input_dim),
-      make_loss=make_loss, learning_rate=config.learning_rate,
-      num_batches=config.num_batches, batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config, prior.input_dim), make_loss)

@@ -20,13 +20,17 @@ import dataclasses
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepSubEnsembleConfig:
+class DeepSubEnsembleConfig(optimizers.TrainingConfig):
   """Settings of a deep sub-ensemble.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     num_ensemble: K, tails.
@@ -34,25 +38,28 @@ class DeepSubEnsembleConfig:
       len(hidden_sizes) (only the output layer has members).
     prior_scale: weight of the untrained sub-ensemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
+    bootstrap: whether each member has its own n of n data points, drawn with
+      replacement.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   num_ensemble: int = 10
   num_shared_layers: int = 1
   prior_scale: float = 1.
   noise_scale: float = 1.
+  bootstrap: bool = False
+  weight_decay: float = 0.
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_count('num_ensemble', self.num_ensemble)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_flag('bootstrap', self.bootstrap)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
     checks.check_choice('num_shared_layers', self.num_shared_layers,
                         range(len(self.hidden_sizes) + 1))
     checks.check_scale('prior_scale', self.prior_scale)
@@ -74,10 +81,10 @@ def make_agent(config: DeepSubEnsembleConfig) -> base.Agent:
   """A sub-ensemble trained on all its tails at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(noise_std)
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
+        weight_decay=config.weight_decay,
+        mean_squares=networks.member_mean_squares)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

@@ -22,39 +22,46 @@ import dataclasses
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 
 @dataclasses.dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleConfig(optimizers.TrainingConfig):
   """Settings of a deep ensemble; the defaults are the testbed paper's.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     num_ensemble: K, members.
     prior_scale: weight of each member's untrained prior network; 0 is none.
     noise_scale: std of the target noise, in units of the problem's noise_std.
+    bootstrap: whether each member has its own n of n data points, drawn with
+      replacement.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   num_ensemble: int = 10
   prior_scale: float = 1.
   noise_scale: float = 1.
+  bootstrap: bool = False
+  weight_decay: float = 0.
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_count('num_ensemble', self.num_ensemble)
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_scale('first_bias_std', self.first_bias_std)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_flag('bootstrap', self.bootstrap)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 def make_network(config: EnsembleConfig) -> base.EpistemicNetwork:
@@ -71,10 +78,10 @@ def make_agent(config: EnsembleConfig) -> base.Agent:
   """A deep ensemble trained on all its members at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(noise_std)
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
+        weight_decay=config.weight_decay,
+        mean_squares=networks.member_mean_squares)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

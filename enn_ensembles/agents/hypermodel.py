@@ -30,35 +30,36 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 
 @dataclasses.dataclass(frozen=True)
-class HypermodelConfig:
+class HypermodelConfig(optimizers.TrainingConfig):
   """Settings of a linear hypermodel; the defaults are the testbed paper's.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     index_dim: d.
     prior_scale: weight of the untrained hypermodel on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     samples_per_dim: indices drawn per step, per index dimension.
     init_scale: std of the initial columns of A, in units of 1/sqrt(d); 0 starts
       with one network for all indices.
     hidden_sizes: units of each hidden layer.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   index_dim: int = 20
   prior_scale: float = 5.
   noise_scale: float = 1.
+  weight_decay: float = 0.
   samples_per_dim: int = 20
   init_scale: float = 1.
   hidden_sizes: tuple[int, ...] = (50, 50)
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_count('index_dim', self.index_dim)
@@ -66,7 +67,9 @@ class HypermodelConfig:
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_count('samples_per_dim', self.samples_per_dim)
     checks.check_scale('init_scale', self.init_scale)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 class HyperMLP(hk.Module):
@@ -208,16 +211,21 @@ def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
       _make_part(prior, indexer, index_part), config.prior_scale)
 
 
+def mean_squares(params: base.Params) -> list[base.Array]:
+  """E[(A z + c)^2] = |A|^2 / d + c^2 of the trained weights, per layer."""
+  (layers,) = params.values()
+  return [jnp.mean(jnp.square(w[:-1]), axis=0) + jnp.square(w[-1])
+          for w in (layers[f'w_{i}'] for i in range(len(layers)))]
+
+
 def make_agent(config: HypermodelConfig) -> base.Agent:
   """A linear hypermodel trained on fresh indices at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(
-        noise_std,
-        num_index_samples=config.samples_per_dim * config.index_dim)
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale,
+        num_index_samples=config.samples_per_dim * config.index_dim,
+        weight_decay=config.weight_decay, mean_squares=mean_squares)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

@@ -31,8 +31,10 @@ from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
 from enn_ensembles.networks import stack_network
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 Moments = Callable[[base.Params, base.State, base.Array],
                    tuple[base.Array, base.Array]]
@@ -41,37 +43,42 @@ NOISE_RULES = ('combination', 'first_option')
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerEnsembleConfig:
+class LayerEnsembleConfig(optimizers.TrainingConfig):
   """Settings of a layer ensemble; the defaults are the paper's.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     num_options: options of each layer; one number for all layers, or a tuple
       with one entry per weight layer (hidden layers and the output).
     prior_scale: weight of the untrained layer ensemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
+    bootstrap: whether each member has its own n of n data points, drawn with
+      replacement.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     noise_by: what has its own draw of target noise: every 'combination', or
       every 'first_option', which all combinations with it share (as the
       paper's published code has it).
     num_index_samples: combinations drawn per step; None trains all of them.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   num_options: int | tuple[int, ...] = 3
   prior_scale: float = 1.
   noise_scale: float = 1.
+  bootstrap: bool = False
+  weight_decay: float = 0.
   noise_by: str = 'combination'
   num_index_samples: int | None = None
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_flag('bootstrap', self.bootstrap)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
     if not isinstance(self.num_options, tuple):
       checks.check_count('num_options', self.num_options)
     checks.check_sizes('num_options', self.options)
@@ -189,15 +196,21 @@ def make_moments(config: LayerEnsembleConfig) -> Moments:
   return make_stack_moments(make_stack(config), config.prior_scale)
 
 
+def mean_squares(params: base.Params) -> list[base.Array]:
+  """The mean over all combinations of the squared weights, per layer."""
+  return [jnp.mean(jnp.square(w), axis=1)
+          for w in stack_network.get_weights(params)]
+
+
 def make_agent(config: LayerEnsembleConfig) -> base.Agent:
   """A layer ensemble trained on all combinations, or on a random subset."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(
-        noise_std, num_index_samples=config.num_index_samples)
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale,
+        num_index_samples=config.num_index_samples,
+        bootstrap=config.bootstrap, weight_decay=config.weight_decay,
+        mean_squares=mean_squares)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

@@ -11,29 +11,32 @@ import dataclasses
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 
 @dataclasses.dataclass(frozen=True)
-class MapConfig:
+class MapConfig(optimizers.TrainingConfig):
   """Settings of a single network.
 
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
+
   Attributes:
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
+  weight_decay: float = 0.
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
     checks.check_scale('first_bias_std', self.first_bias_std)
 
 
@@ -46,8 +49,11 @@ def make_network(config: MapConfig) -> base.EpistemicNetwork:
 
 def make_agent(config: MapConfig) -> base.Agent:
   """A single network trained on the squared error."""
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config),
-      make_loss=lambda prior: losses.make_regression_loss(),
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+
+  def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    return likelihoods.make_loss_for(
+        prior, weight_decay=config.weight_decay,
+        mean_squares=networks.member_mean_squares)
+
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

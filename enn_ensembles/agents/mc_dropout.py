@@ -24,40 +24,43 @@ import jax.numpy as jnp
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
 
 
 @dataclasses.dataclass(frozen=True)
-class McDropoutConfig:
+class McDropoutConfig(optimizers.TrainingConfig):
   """Settings of MC dropout; the defaults are the testbed paper's.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     dropout_rate: probability that a unit is switched off.
     dropout_input: whether inputs are switched off as well.
     weight_decay_scale: the length scale l of the paper; the weight decay is
       l^2 (1 - rate) / (2 T), so 1e-6 is practically none.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     hidden_sizes: units of each hidden layer.
     first_bias_std: std of the first layer's initial bias.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   dropout_rate: float = 0.05
   dropout_input: bool = True
   weight_decay_scale: float = 1e-6
+  weight_decay: float = 0.
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 0.
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_rate('dropout_rate', self.dropout_rate)
     checks.check_flag('dropout_input', self.dropout_input)
     checks.check_scale('weight_decay_scale', self.weight_decay_scale)
     checks.check_scale('first_bias_std', self.first_bias_std)
-    checks.check_training(self)
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 def draw_masks(key: base.Index, sizes: list[int], rate: float,
@@ -100,11 +103,12 @@ def make_agent(config: McDropoutConfig) -> base.Agent:
   """A dropout network trained with a mask per example."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    loss = likelihoods.make_loss_for(
+        prior, per_example=True, weight_decay=config.weight_decay,
+        mean_squares=networks.member_mean_squares)
     decay = (config.weight_decay_scale ** 2 * (1. - config.dropout_rate)
              / (2. * prior.num_train))
-    return losses.add_l2_weight_decay(losses.make_per_example_loss(), decay)
+    return losses.add_l2_weight_decay(loss, decay)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate, num_batches=config.num_batches,
-      batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

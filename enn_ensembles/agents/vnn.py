@@ -43,6 +43,7 @@ Oleksiienko, Tran & Iosifidis 2022, "Variational Neural Networks"
 """
 
 import dataclasses
+import functools
 
 import chex
 import haiku as hk
@@ -53,8 +54,11 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
-from enn_ensembles.training import loop
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
+from enn_ensembles.training import optimizers
+from enn_ensembles.training import regression
 
 ACTIVATIONS = ('relu', 'leaky_relu', 'tanh')
 ACTIVATION_MODES = ('none', 'mean', 'std', 'end', 'mean+std', 'mean+end',
@@ -67,8 +71,10 @@ _INDEX_BLOCK = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class VnnConfig:
+class VnnConfig(optimizers.TrainingConfig):
   """Settings of a VNN; the defaults are those the paper selected.
+
+  Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
     activation: 'relu', 'leaky_relu' (slope 0.01) or 'tanh'.
@@ -78,12 +84,11 @@ class VnnConfig:
     loss_function: 'bootstrap' (exponential weights) or 'target_noise'.
     noise_scale: std of the target noise, in units of the problem's noise_std;
       only 'target_noise' reads it.
+    weight_decay: strength of the Gaussian prior on the trained weights, see
+      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     num_index_samples: indices drawn per step.
     hidden_sizes: units of each hidden layer.
-    learning_rate: of Adam, at the first step.
     final_learning_rate: what a cosine takes it down to; None keeps it constant.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
   """
   activation: str = 'relu'
   activation_mode: str = 'none'
@@ -91,12 +96,10 @@ class VnnConfig:
   global_std: float = 2.
   loss_function: str = 'bootstrap'
   noise_scale: float = 1.
+  weight_decay: float = 0.
   num_index_samples: int = 100
   hidden_sizes: tuple[int, ...] = (100, 100, 100)
-  learning_rate: float = 1e-3
   final_learning_rate: float | None = 1e-6
-  num_batches: int = 1000
-  batch_size: int = 100
 
   def __post_init__(self):
     checks.check_choice('activation', self.activation, ACTIVATIONS)
@@ -108,13 +111,9 @@ class VnnConfig:
     checks.check_choice('loss_function', self.loss_function, LOSS_FUNCTIONS)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_count('num_index_samples', self.num_index_samples)
-    checks.check_training(self)
-    if self.final_learning_rate is not None:
-      checks.check_scale('final_learning_rate', self.final_learning_rate)
-      if self.final_learning_rate > self.learning_rate:
-        raise ValueError(
-            f'final_learning_rate must be at most learning_rate '
-            f'{self.learning_rate!r}, got {self.final_learning_rate!r}.')
+    super().__post_init__()
+    checks.check_scale('weight_decay', self.weight_decay)
+    checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 
 class VariationalLayers(hk.Module):
@@ -286,13 +285,15 @@ def bootstrap_weights(key: chex.PRNGKey, rows: base.Array,
   return 0.5 * (jnp.square(embedding @ b.T) + jnp.square(embedding @ c.T))
 
 
-def make_bootstrap_loss(num_index_samples: int,
-                        largest_block: int = _INDEX_BLOCK) -> losses.Loss:
-  """Squared error, averaged with bootstrap weights that depend on the index.
+def make_bootstrap_loss(
+    num_index_samples: int, largest_block: int = _INDEX_BLOCK,
+    error: losses.PointError = regression.squared_error) -> losses.Loss:
+  """An error, averaged with bootstrap weights that depend on the index.
 
   Args:
     num_index_samples: indices drawn per step.
     largest_block: the most of them that are forwarded at once.
+    error: as in `losses.make_index_loss`.
 
   Returns:
     The loss, for networks with a Gaussian index.
@@ -306,7 +307,7 @@ def make_bootstrap_loss(num_index_samples: int,
 
   def evaluate(network, params, state, context, batch, key):
     indices = losses.sample_indices(network, key, num_index_samples)
-    embedding = network.indexer.noise_embedding(indices).astype(batch.y.dtype)
+    embedding = network.indexer.noise_embedding(indices).astype(batch.x.dtype)
     weights = bootstrap_weights(context, batch.data_index, embedding)
     shared = base.get_shared(network, params, state, batch.x)
 
@@ -314,9 +315,9 @@ def make_bootstrap_loss(num_index_samples: int,
       (params, shared), (x, y), (indices, weights) = (
           params_and_images, data, block)
       out, _ = base.apply_indices(network, params, state, x, indices, shared)
-      error = base.get_predictions(out)[..., 0] - y[:, 0]
-      chex.assert_equal_shape([error, weights])
-      return jnp.mean(weights * jnp.square(error))
+      errors = error(base.get_predictions(out), y)
+      chex.assert_equal_shape([errors, weights])
+      return jnp.mean(weights * errors)
 
     blocks = jax.tree.map(
         lambda a: a.reshape(-1, block_size, *a.shape[1:]), (indices, weights))
@@ -327,22 +328,33 @@ def make_bootstrap_loss(num_index_samples: int,
   return losses.Loss(prepare, evaluate)
 
 
+def mean_squares(config: VnnConfig, params: base.Params) -> list[base.Array]:
+  """E[(M + diag(g z) S)^2] = M^2 + g^2 S^2 of the weights of each layer."""
+  (layers,) = params.values()
+  scale = config.global_std if config.global_std_mode == 'multiply' else 1.
+  stds = jnp.asarray([1., scale])
+  return [jnp.sum(jnp.square(stds[:len(w), None, None].astype(w.dtype) * w),
+                  axis=0)
+          for w in (layers[f'w_{i}'] for i in range(len(layers)))]
+
+
 def make_agent(config: VnnConfig) -> base.Agent:
   """A VNN trained on fresh indices at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    bootstrap = None
     if config.loss_function == 'bootstrap':
       # Affine samples have no activations to keep in the cache.
       is_affine = config.activation_mode == 'none'
-      return make_bootstrap_loss(
+      bootstrap = make_bootstrap_loss(
           config.num_index_samples,
-          config.num_index_samples if is_affine else _INDEX_BLOCK)
-    noise_std = config.noise_scale and config.noise_scale * prior.noise_std
-    return losses.make_regression_loss(
-        noise_std, num_index_samples=config.num_index_samples)
+          config.num_index_samples if is_affine else _INDEX_BLOCK,
+          likelihoods.point_error(prior))
+    return likelihoods.make_loss_for(
+        prior, noise_scale=config.noise_scale,
+        num_index_samples=config.num_index_samples,
+        weight_decay=config.weight_decay,
+        mean_squares=functools.partial(mean_squares, config), loss=bootstrap)
 
-  return loop.NetworkAgent(
-      make_network=lambda prior: make_network(config), make_loss=make_loss,
-      learning_rate=config.learning_rate,
-      final_learning_rate=config.final_learning_rate,
-      num_batches=config.num_batches, batch_size=config.batch_size)
+  return network_agent.make_network_agent(
+      config, lambda prior: make_network(config), make_loss)

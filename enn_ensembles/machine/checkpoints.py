@@ -171,7 +171,7 @@ def _digest(header: Mapping[str, Any], payload: bytes) -> str:
 def _source_digest() -> str:
   """A hash of this package: its version does not change with every edit."""
   sha = hashlib.sha256()
-  folder = pathlib.Path(__file__).parent
+  folder = pathlib.Path(__file__).parents[1]
   for path in sorted(folder.rglob('*.py')):
     sha.update(str(path.relative_to(folder)).encode())
     sha.update(path.read_bytes())

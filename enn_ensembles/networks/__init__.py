@@ -15,6 +15,7 @@ from enn_ensembles.networks.members import forward_members
 from enn_ensembles.networks.members import get_weights
 from enn_ensembles.networks.members import Layers
 from enn_ensembles.networks.members import make_member_network
+from enn_ensembles.networks.members import member_mean_squares
 from enn_ensembles.networks.members import network_from_indices
 from enn_ensembles.networks.members import pick_members
 from enn_ensembles.networks.members import stacked_forward
@@ -51,6 +52,7 @@ __all__ = [
     'make_member_network',
     'make_mlp',
     'make_resnet',
+    'member_mean_squares',
     'mlp_shapes',
     'network_from_indices',
     'pick_members',

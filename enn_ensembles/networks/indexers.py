@@ -28,7 +28,7 @@ class EnsembleIndexer:
     return self.num_ensemble
 
   def noise_embedding(self, indices: base.Index) -> base.Array:
-    """One-hot members, [J, K]: see `losses.make_regression_loss`."""
+    """One-hot members, [J, K]: see `regression.make_loss`."""
     return jax.nn.one_hot(indices, self.num_ensemble)
 
 

@@ -212,3 +212,10 @@ def get_weights(params: base.Params) -> list[base.Array]:
   return [named[f'w_{i}'] for i in range(len(named))]
 
 
+def member_mean_squares(params: base.Params) -> list[base.Array]:
+  """The mean over members of the squares of each weight array of `get_weights`.
+
+  Returns:
+    [out, columns] of each array, from the input on.
+  """
+  return [jnp.mean(jnp.square(w), axis=0) for w in get_weights(params)]

@@ -17,7 +17,7 @@ from enn_ensembles.problems import solvers
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import flops
-from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 
 # Seconds that a unit takes on one core.
 Estimate = Callable[[work_units.WorkUnit], float]
@@ -65,7 +65,7 @@ def _training_flops(agent: str, config: str, input_shape: tuple[int, ...],
   module = agents_lib.load_agent(agent)
   made = agents_lib.make_agent(
       module, agents_lib.make_config(module, _settings(json.loads(config))))
-  if not isinstance(made, loop.NetworkAgent):
+  if not isinstance(made, network_agent.NetworkAgent):
     return 0.
   likelihood = (base.Categorical(num_outputs) if categorical
                 else base.Gaussian(0.1, num_outputs))

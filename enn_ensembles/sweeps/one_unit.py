@@ -38,6 +38,7 @@ from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
 
 _PACKAGES = ('enn_ensembles', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
@@ -108,7 +109,7 @@ def check_units(units: Sequence[work_units.WorkUnit],
 def _check_selectable(unit: work_units.WorkUnit, options: RunOptions) -> None:
   """ValueError unless the agent has a finite index set."""
   agent = _make_agent(unit, options)
-  if not isinstance(agent, loop.NetworkAgent) or (
+  if not isinstance(agent, network_agent.NetworkAgent) or (
       _num_index_draws(agent, unit, bare_prior(unit)) is not None):
     raise ValueError(
         f'selection {unit.selections[-1]!r} needs an agent with a finite index '
@@ -125,7 +126,7 @@ def bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
                              likelihood)
 
 
-def _num_index_draws(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
+def _num_index_draws(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
                      prior: base.PriorKnowledge) -> int | None:
   return prediction.num_index_draws(
       agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
@@ -158,7 +159,7 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
 
   try:
     agent = _make_agent(unit, options)
-    if isinstance(agent, loop.NetworkAgent):
+    if isinstance(agent, network_agent.NetworkAgent):
       found = _run_network(agent, unit, groups, options, checkpoint)
     else:
       found = _run_plain_agent(agent, unit, groups, checkpoint)
@@ -231,7 +232,7 @@ def _make_agent(unit: work_units.WorkUnit, options: RunOptions) -> Any:
   return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
 
 
-def _run_network(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
+def _run_network(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
                  groups: _Groups, options: RunOptions,
                  checkpoint: checkpoints.Checkpoint | None) -> _Results:
   """Trains and scores all problems of a unit together.
@@ -273,7 +274,7 @@ class _WithReservedLabels:
     return getattr(self._problem, name)
 
 
-def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
+def _train_and_score(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
                      groups: _Groups, selections: Sequence[str],
                      options: RunOptions,
                      checkpoint: checkpoints.Checkpoint | None) -> _Results:
@@ -284,7 +285,8 @@ def _train_and_score(agent: loop.NetworkAgent, unit: work_units.WorkUnit,
       _stack([groups[seed][0].data.x for seed in seeds]),
       np.stack([[problem.data.y for problem in groups[seed]]
                 for seed in seeds]),
-      np.asarray([problem.prior.noise_std for problem in groups[seeds[0]]]),
+      jax.tree.map(lambda *leaves: np.stack(leaves), *(
+          problem.prior.likelihood for problem in groups[seeds[0]])),
       jnp.stack([_agent_key(unit, seed) for seed in seeds]),
       dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
       checkpoint=checkpoint,

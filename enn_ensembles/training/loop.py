@@ -1,16 +1,24 @@
-"""The training loop: one `lax.scan` over steps, mapped over problems.
+"""The training loop: many problems, one compiled program, wherever it is cut.
 
-A batch of problems shares T, D_x and the agent's setting; it is S seeds by E
-noise levels. The inputs x belong to a seed, so they are stored once for its E
-noise levels, and so are the initial parameters, the prior function, the
-minibatches and all other draws: a comparison across noise levels is paired.
-Every draw comes from the seed's own key, so a problem trains to the same
-parameters alone, in a batch, in chunks or on several devices.
+A batch of problems shares T, the shape of x and the agent's setting; it is S
+seeds by E noise levels. The inputs x belong to a seed, so they are stored once
+for its E noise levels, and so are the initial parameters, the prior function,
+the minibatches and all other draws: a comparison across noise levels is paired.
+
+What is promised of the trained parameters, every draw being the seed's own:
+
+- Bit for bit the same on one machine, jax version and set of XLA flags, for
+  batches of the same shape (E and `seeds_per_chunk`), wherever the training is
+  cut, checkpointed and resumed, and whatever else is in the batch.
+- The same but for rounding otherwise: in a batch of another shape, on several
+  devices, on another CPU. Matrix products of another shape add up in another
+  order, and training multiplies what that changes. `devices.numerics` says what
+  of the machine decides it.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import functools
 import time
 from typing import Any
@@ -20,57 +28,23 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from enn_ensembles import base
 from enn_ensembles.machine import checkpoints
-from enn_ensembles.training import losses
-from enn_ensembles.training import network_sampler
-
-# fold_in constants: each names the one use of a key derived from the agent's.
-_INDEX_KEY, _INIT_KEY, _PREPARE_KEY, _MINIBATCH_KEY, _STEP_KEY = range(5)
+from enn_ensembles.training import network_training
+from enn_ensembles.training import program
 
 # The seeds trained at once when nobody says otherwise: on a CPU one, whose
 # noise levels nearly fit the core's cache; more make it slower, not faster.
 # An accelerator takes as many as this share of its memory holds.
 _ACCELERATOR_MEMORY_SHARE = 0.5
 
+# Steps whose mean loss is the final one.
+_NUM_FINAL_LOSSES = 100
+
 _CPU_COMPILER_OPTIONS = {
     'xla_cpu_experimental_ynn_fusion_type':
         'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkAgent:
-  """An agent that trains an epistemic network by minibatch SGD.
-
-  Attributes:
-    make_network: PriorKnowledge -> EpistemicNetwork.
-    make_loss: PriorKnowledge -> Loss.
-    learning_rate: of Adam.
-    num_batches: SGD steps.
-    batch_size: data points per step, drawn with replacement.
-    final_learning_rate: where half a cosine over num_batches takes the learning
-      rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts); None
-      keeps it constant.
-  """
-  make_network: Callable[[base.PriorKnowledge], base.EpistemicNetwork]
-  make_loss: Callable[[base.PriorKnowledge], losses.Loss]
-  learning_rate: float = 1e-3
-  num_batches: int = 1000
-  batch_size: int = 100
-  final_learning_rate: float | None = None
-
-  def __call__(self, data: base.Data, prior: base.PriorKnowledge,
-               key: chex.PRNGKey) -> base.EpistemicSampler:
-    """Trains on one problem: the plain `base.Agent` contract."""
-    trained = train(
-        self, np.asarray(data.x)[None], np.asarray(data.y)[None, None],
-        np.asarray([prior.noise_std]), key[None])
-    params, state = jax.tree.map(lambda a: a[0, 0],
-                                 (trained.params, trained.state))
-    return network_sampler.NetworkSampler(self.make_network(prior), params,
-                                          state, trained.dtype)
 
 
 class Trained(NamedTuple):
@@ -84,6 +58,10 @@ class Trained(NamedTuple):
     dtype: of the parameters.
     train_seconds: wall time of all of them, compilation apart.
     compile_seconds: wall time of tracing and compiling.
+    num_steps: steps that led to the parameters, int [S, E]; fewer than
+      num_batches only with early stopping.
+    snapshots: the parameters after each of the agent's `snapshots` steps that
+      were trained, every leaf [S, E, ...].
   """
   params: base.Params
   state: base.State
@@ -92,110 +70,8 @@ class Trained(NamedTuple):
   dtype: Any
   train_seconds: float
   compile_seconds: float
-
-
-class _Progress(NamedTuple):
-  """All that changes from step to step."""
-  params: base.Params
-  state: base.State
-  opt_state: Any
-  values: base.Array  # The loss of every step, zero where it is to come.
-
-
-def train_problem(agent: NetworkAgent, x: base.Array, y: base.Array,
-                  noise_std: base.Array, key: chex.PRNGKey
-                  ) -> tuple[base.Params, base.State, base.Array]:
-  """Trains on one problem; pure, to be mapped and compiled.
-
-  Args:
-    agent: the agent.
-    x: training inputs [T, D].
-    y: training targets [T, 1].
-    noise_std: scalar.
-    key: the agent's key for this problem.
-
-  Returns:
-    params, state and the mean loss of the last steps.
-  """
-  start, inputs, step = _prepare(agent, x, y, noise_std, key)
-  (params, state, _), values = jax.lax.scan(step, start, inputs)
-  return params, state, jnp.mean(values[-100:])
-
-
-def _prepare(agent: NetworkAgent, x: base.Array, y: base.Array,
-             noise_std: base.Array, key: chex.PRNGKey
-             ) -> tuple[tuple, tuple, Callable]:
-  """What `lax.scan` needs to train on one problem: carry, inputs and step."""
-  num_train, input_dim = x.shape
-  prior = base.PriorKnowledge((input_dim,), num_train,
-                              base.Gaussian(noise_std))
-  network, loss = agent.make_network(prior), agent.make_loss(prior)
-  fold_in = functools.partial(jax.random.fold_in, key)
-
-  index = network.indexer(fold_in(_INDEX_KEY))
-  params, state = network.init(fold_in(_INIT_KEY), x[:1], index)
-  context = loss.prepare(network, params, state, base.Data(x, y),
-                         fold_in(_PREPARE_KEY))
-  learning_rate = agent.learning_rate
-  if agent.final_learning_rate is not None:
-    learning_rate = optax.cosine_decay_schedule(
-        agent.learning_rate, agent.num_batches,
-        alpha=agent.final_learning_rate / agent.learning_rate)
-  optimizer = optax.adam(learning_rate)
-  # Rows by remainder: the bias, T / 2^32, is far below any effect.
-  rows = jax.random.bits(
-      fold_in(_MINIBATCH_KEY), [agent.num_batches, agent.batch_size],
-      jnp.uint32) % jnp.uint32(num_train)
-  step_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      fold_in(_STEP_KEY), jnp.arange(agent.num_batches))
-
-  def step(carry, inputs):
-    params, state, opt_state = carry
-    step_key, rows = inputs
-    rows = rows.astype(jnp.int32)
-    batch = base.Batch(x[rows], y[rows], rows)
-
-    def loss_fn(params):
-      return loss.evaluate(network, params, state, context, batch, step_key)
-
-    (value, (state, _)), grads = jax.value_and_grad(
-        loss_fn, has_aux=True)(params)
-    updates, opt_state = optimizer.update(grads, opt_state)
-    return (optax.apply_updates(params, updates), state, opt_state), value
-
-  return (params, state, optimizer.init(params)), (step_keys, rows), step
-
-
-def _train_problem_further(agent: NetworkAgent, x: base.Array, y: base.Array,
-                           noise_std: base.Array, key: chex.PRNGKey,
-                           progress: _Progress | None, first: base.Array,
-                           last: base.Array) -> _Progress:
-  """The steps from `first` up to `last` of `train_problem`.
-
-  Args:
-    agent: as in `train_problem`, like all that follow.
-    x: [T, D].
-    y: [T, 1].
-    noise_std: scalar.
-    key: the agent's key.
-    progress: that of the steps before `first`; not read where that is 0, None
-      where it never is read.
-    first: traced, so that one program serves whatever steps there are.
-    last: traced.
-  """
-  start, inputs, step = _prepare(agent, x, y, noise_std, key)
-  start = _Progress(*start, jnp.zeros(agent.num_batches, x.dtype))
-  if progress is not None:
-    start = jax.tree.map(lambda new, old: jnp.where(first == 0, new, old),
-                         start, progress)
-
-  def advance(i, progress):
-    carry, value = step(tuple(progress[:3]),
-                        jax.tree.map(lambda a: a[i], inputs))
-    return _Progress(
-        *carry, progress.values.at[i].set(value.astype(x.dtype)))
-
-  return jax.lax.fori_loop(first, last, advance, start)
+  num_steps: np.ndarray | None = None
+  snapshots: Mapping[int, base.Params] = {}
 
 
 def compile_program(lowered: jax.stages.Lowered,
@@ -216,90 +92,81 @@ def compile_program(lowered: jax.stages.Lowered,
   return lowered.compile()
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def train_seeds(agent, x, y, noise_std, keys):
-  """`train_problem` over x [S, T, D], y [S, E, T, 1], noise_std [E], keys [S].
-
-  x and the key are not mapped over the noise levels: what depends on them alone
-  is computed once per seed.
-  """
-  over_noise = jax.vmap(functools.partial(train_problem, agent),
-                        in_axes=(None, 0, 0, None))
-  return jax.vmap(over_noise, in_axes=(0, 0, None, 0))(x, y, noise_std, keys)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def train_seeds_further(agent, x, y, noise_std, keys, progress, first, last):
-  """`_train_problem_further` over seeds and noise levels, as `train_seeds`."""
-  over_noise = jax.vmap(functools.partial(_train_problem_further, agent),
-                        in_axes=(None, 0, 0, None, 0, None, None))
-  return jax.vmap(over_noise, in_axes=(0, 0, None, 0, 0, None, None))(
-      x, y, noise_std, keys, progress, first, last)
-
-
 def default_devices() -> Sequence[jax.Device]:
   """The devices of this process that the seeds are spread over."""
   return jax.local_devices()
 
 
 def _take(array: np.ndarray, seeds: np.ndarray, dtype) -> np.ndarray:
-  """array[seeds] in another dtype, at the cost of one copy: x may be 800 MB."""
+  """array[seeds] in another dtype, at the cost of one copy: x may be 800 MB.
+
+  Class labels are int32 whatever the dtype of training.
+  """
+  if np.issubdtype(np.asarray(array).dtype, np.integer):
+    dtype = np.int32
   taken = np.empty((len(seeds), *array.shape[1:]), dtype)
   for i, seed in enumerate(seeds):
     taken[i] = array[seed]
   return taken
 
 
-def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
-          noise_std: np.ndarray, keys: chex.PRNGKey, *,
+def train(agent: network_training.NetworkTraining, x: np.ndarray,
+          y: np.ndarray, likelihood: base.Likelihood, keys: chex.PRNGKey, *,
+          validation: base.Data | None = None,
           dtype: Any = jnp.float32,
           seeds_per_chunk: int | None = None,
           memory_budget_mb: float | None = None,
           devices: Sequence[jax.Device] | None = None,
           checkpoint: checkpoints.Checkpoint | None = None,
           steps_between_checkpoints: int | None = None) -> Trained:
-  """Trains one network per problem, all problems in one compiled program.
+  """Trains one network per problem, all problems by one compiled program.
 
   Args:
     agent: the agent; its setting is compiled in.
-    x: training inputs [S, T, D].
-    y: training targets [S, E, T, 1].
-    noise_std: the noise levels [E].
+    x: training inputs [S, T, ...].
+    y: training targets [S, E, T, out], or int class labels [S, E, T].
+    likelihood: of all problems, its leaves [E]: base.Gaussian(noise_std=[E]),
+      or base.Categorical(num_classes).
     keys: the agent's key of each seed, [S].
+    validation: held-out data for early stopping, shaped like x and y.
     dtype: of training.
     seeds_per_chunk: seeds trained at once on a device; None chooses it.
     memory_budget_mb: memory that training may take per device; a chunk is made
       as large as fits, at least one seed. None: one seed at once on a CPU,
       half the memory of an accelerator.
     devices: the devices to spread the seeds over; None: all of this process.
-    checkpoint: where chunks of seeds that are trained are kept and taken from;
-      None keeps nothing.
+    checkpoint: where chunks of seeds are kept and taken from; None keeps
+      nothing.
     steps_between_checkpoints: about as many steps, and what the checkpoint's
       interval has room for after that, may be lost of a chunk in training; None
-      trains a chunk in one go. Other programs run, whose results may differ in
-      their last digits; where they are cut makes no difference.
+      offers a chunk when it is trained. It makes no difference to the result.
 
   Returns:
     The trained networks, in the order of the seeds and noise levels.
 
   Raises:
-    ValueError: seeds_per_chunk or memory_budget_mb is not positive.
+    ValueError: an option is not positive, shapes do not fit together, or
+      validation data and early stopping do not go together.
     preemption.Preempted: the process was told to stop; only with `checkpoint`.
   """
-  if seeds_per_chunk is not None and seeds_per_chunk < 1:
-    raise ValueError(f'seeds_per_chunk must be >= 1, got {seeds_per_chunk}.')
+  for name, value in (('seeds_per_chunk', seeds_per_chunk),
+                      ('steps_between_checkpoints', steps_between_checkpoints)):
+    if value is not None and value < 1:
+      raise ValueError(f'{name} must be >= 1, got {value}.')
   if memory_budget_mb is not None and not memory_budget_mb > 0:
     raise ValueError(f'memory_budget_mb must be > 0, got {memory_budget_mb}.')
-  num_seeds, num_noise = y.shape[:2]
-  chex.assert_shape(y, (num_seeds, num_noise, x.shape[1], 1))
-  chex.assert_shape(noise_std, (num_noise,))
+  _check_shapes(x, y, likelihood)
+  num_seeds = len(y)
   devices = default_devices() if devices is None else devices
   # No more devices than seeds: a device without one would only repeat work.
   devices = list(devices)[:num_seeds]
   per_device = -(-num_seeds // len(devices))
+
+  start = time.perf_counter()
+  traced = _trace(agent, x, y, likelihood, keys, validation, dtype)
   if seeds_per_chunk is None:
     seeds_per_chunk = choose_seeds_per_chunk(
-        agent, x.shape[1:], num_noise, dtype, memory_budget_mb, devices[0])
+        traced, y.shape[1], memory_budget_mb, devices[0])
   # Equal chunks: 10 seeds in chunks of at most 4 are 4 + 3 + 3, padded by 2.
   seeds_per_chunk = min(seeds_per_chunk, per_device)
   num_chunks = -(-per_device // seeds_per_chunk)
@@ -313,123 +180,222 @@ def train(agent: NetworkAgent, x: np.ndarray, y: np.ndarray,
         sharding.mesh, jax.sharding.PartitionSpec())
   else:
     sharding = replicated = devices[0]
+  levels = jax.device_put(
+      jax.tree.map(lambda leaf: np.asarray(leaf, dtype), likelihood),
+      replicated)
 
-  def load(first: int):
+  def load(first: int) -> program.Inputs:
     """The chunk that starts at a seed, the last seed repeated to fill it."""
     seeds = np.minimum(np.arange(first, first + chunk_size), num_seeds - 1)
-    arrays = (_take(x, seeds, dtype), _take(y, seeds, dtype))
-    arrays = jax.device_put((*arrays, keys[seeds]), sharding)
-    levels = jax.device_put(np.asarray(noise_std, dtype), replicated)
-    return arrays[0], arrays[1], levels, arrays[2]
+    chunk = jax.device_put(
+        jax.tree.map(lambda a: _take(a, seeds, dtype), (x, y, validation)),
+        sharding)
+    return program.Inputs(chunk[0], chunk[1], levels,
+                          jax.device_put(keys[seeds], sharding), chunk[2])
 
-  in_parts = steps_between_checkpoints is not None
-  start = time.perf_counter()
-  chunk = load(0)
-  if in_parts:
-    progress = _no_progress(agent, chunk, sharding)
-    lowered = train_seeds_further.lower(agent, *chunk, progress, *_range(0, 0))
-  else:
-    lowered = train_seeds.lower(agent, *chunk)
-  compiled = compile_program(lowered, devices[0].platform)
+  inputs = load(0)
+  zeros = jax.device_put(jax.tree.map(
+      lambda leaf: np.zeros((chunk_size, y.shape[1], *leaf.shape), leaf.dtype),
+      traced.progress), sharding)
+  compiled = compile_program(
+      jax.jit(program.make_train_seeds(traced)).lower(
+          inputs, zeros, *_range(0, 0)), devices[0].platform)
   compile_seconds = time.perf_counter() - start
 
-  outputs, train_seconds = [], 0.
+  chunks, train_seconds = [], 0.
   for first in range(0, num_seeds, chunk_size):
     if first > 0:
-      chunk = load(first)
-    key = {'keys': np.asarray(chunk[3]).tolist(), 'in_parts': in_parts,
+      inputs = load(first)
+    key = {'keys': np.asarray(inputs.key).tolist(),
            'num_devices': len(devices)}
-    kept = None if checkpoint is None else checkpoint.restore(key)
-    if in_parts:
-      trained, seconds = _train_in_parts(
-          agent, compiled, chunk, progress, steps_between_checkpoints,
-          checkpoint, key, kept)
-    elif kept is not None:
-      trained = jax.tree.unflatten(lowered.out_tree, kept.arrays)
-      seconds = kept.info['train_seconds']
-    else:
-      start = time.perf_counter()
-      trained = jax.block_until_ready(compiled(*chunk))
-      seconds = time.perf_counter() - start
-      if checkpoint is not None:
-        checkpoint.offer(key, functools.partial(
-            _part, trained, agent.num_batches, seconds))
-    outputs.append(trained)
-    train_seconds += seconds
-
-  params, state, final_loss = jax.tree.map(
-      lambda *parts: jnp.concatenate(parts)[:num_seeds], *outputs)
-  num_params = sum(int(np.prod(p.shape[2:])) for p in jax.tree.leaves(params))
-  return Trained(params, state, np.asarray(final_loss, np.float64), num_params,
-                 jnp.dtype(dtype), train_seconds, compile_seconds)
-
-
-def _train_in_parts(agent: NetworkAgent, compiled: jax.stages.Compiled,
-                    chunk: tuple, progress: _Progress, num_steps: int,
-                    checkpoint: checkpoints.Checkpoint | None, key: Any,
-                    kept: checkpoints.Part | None
-                    ) -> tuple[tuple[base.Params, base.State, base.Array],
-                               float]:
-  """Trains one chunk in as many calls of one program as its time asks for.
-
-  Args:
-    agent: the agent.
-    compiled: `train_seeds_further`.
-    chunk: its data arguments.
-    progress: any; that before the first step is not read.
-    num_steps: of the first call; further ones take as long as the checkpoint's
-      interval.
-    checkpoint: as in `train`.
-    key: what the chunk is called there.
-    kept: what was restored of it.
-
-  Returns:
-    params, state and final loss of the chunk; seconds, those before it was
-    restored included.
-  """
-  step, seconds = 0, 0.
-  if kept is not None:
-    progress = jax.device_put(
-        jax.tree.unflatten(jax.tree.structure(progress), kept.arrays),
-        jax.tree.map(lambda a: a.sharding, progress))
-    step, seconds = kept.info['num_steps'], kept.info['train_seconds']
-  while step < agent.num_batches:
-    start = time.perf_counter()
-    last = min(step + num_steps, agent.num_batches)
-    progress = jax.block_until_ready(
-        compiled(*chunk, progress, *_range(step, last)))
-    elapsed, step = time.perf_counter() - start, last
-    seconds += elapsed
+    run = _Run(agent, traced, functools.partial(compiled, inputs), zeros)
     if checkpoint is not None:
-      checkpoint.offer(key, functools.partial(_part, progress, step, seconds))
-      # What a call repeats (`Loss.prepare`) is small beside an interval.
-      num_steps = max(1, int(num_steps * min(
-          8., max(0.1, checkpoint.seconds_between / max(elapsed, 1e-3)))))
-  final_loss = jnp.mean(progress.values[..., -100:], axis=-1)
-  return (progress.params, progress.state, final_loss), seconds
+      run.restore(checkpoint.restore(key))
+    run.train(checkpoint, key, steps_between_checkpoints)
+    chunks.append(run.result())
+    train_seconds += run.seconds
+
+  together = jax.tree.map(lambda *parts: _concatenate(*parts)[:num_seeds],
+                          *chunks)
+  num_params = sum(int(np.prod(p.shape[2:]))
+                   for p in jax.tree.leaves(together['params']))
+  return Trained(**together, num_params=num_params, dtype=jnp.dtype(dtype),
+                 train_seconds=train_seconds, compile_seconds=compile_seconds)
 
 
-def _part(arrays: Any, num_steps: int, seconds: float) -> checkpoints.Part:
-  """What is kept of a chunk after some of its steps, or all."""
-  return checkpoints.Part(
-      {'num_steps': num_steps, 'train_seconds': seconds},
-      [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)])
+def _check_shapes(x: np.ndarray, y: np.ndarray,
+                  likelihood: base.Likelihood) -> None:
+  """ValueError unless data and likelihood are of the same problems."""
+  if not isinstance(likelihood, base.Likelihood):
+    raise ValueError('likelihood must be base.Gaussian or base.Categorical, '
+                     f'got {likelihood!r}.')
+  ending = (() if isinstance(likelihood, base.Categorical)
+            else (likelihood.num_outputs,))
+  num_levels = y.shape[1] if y.ndim > 1 else 0
+  expected = (x.shape[0], num_levels, x.shape[1], *ending)
+  if y.shape != expected:
+    raise ValueError(f'y must have shape {expected}, seeds by noise levels by '
+                     f'points, for x of shape {x.shape}, got {y.shape}.')
+  if isinstance(likelihood, base.Categorical) and not np.issubdtype(
+      y.dtype, np.integer):
+    raise ValueError(f'y must be int class labels, got {y.dtype}.')
+  for leaf in jax.tree.leaves(likelihood):
+    if np.shape(leaf) != (num_levels,):
+      raise ValueError(f'noise_std must be {num_levels} numbers, one per noise '
+                       f'level, got {leaf!r}.')
+
+
+def _trace(agent: network_training.NetworkTraining, x: np.ndarray,
+           y: np.ndarray, likelihood: base.Likelihood, keys: chex.PRNGKey,
+           validation: base.Data | None, dtype: Any) -> program.TracedProblem:
+  """Traces the training of one of the problems."""
+  def shape(array, num_axes):
+    is_label = np.issubdtype(array.dtype, np.integer)
+    return jax.ShapeDtypeStruct(array.shape[num_axes:],
+                                jnp.int32 if is_label else dtype)
+
+  held_out = None if validation is None else base.Data(
+      shape(validation.x, 1), shape(validation.y, 2))
+  return program.trace_problem(agent, program.Inputs(
+      shape(x, 1), shape(y, 2),
+      jax.tree.map(lambda _: jax.ShapeDtypeStruct((), dtype), likelihood),
+      jax.eval_shape(lambda: keys[0]), held_out))
+
+
+class _Run:
+  """The training of one chunk of seeds, in as many calls as are asked for.
+
+  Attributes:
+    seconds: spent in calls, those before a restart included.
+  """
+
+  def __init__(self, agent: network_training.NetworkTraining,
+               traced: program.TracedProblem, call: Callable[..., Any],
+               progress: program.Progress):
+    """Args as follows.
+
+    Args:
+      agent: the agent.
+      traced: its traced training.
+      call: (progress, first, last) -> (progress, constants).
+      progress: arrays in the shapes of the progress; they are not read.
+    """
+    self._agent = agent
+    self._traced = traced
+    self._call = call
+    self._progress = progress
+    self._constants: Sequence[base.Array] | None = None
+    self._step = 0
+    self._snapshots: dict[int, base.Params] = {}
+    self.seconds = 0.
+
+  def restore(self, kept: checkpoints.Part | None) -> None:
+    """Goes on from what was kept, if anything was."""
+    if kept is None:
+      return
+    self._step = kept.info['num_steps']
+    self.seconds = kept.info['train_seconds']
+    shapes = (self._progress,
+              dict.fromkeys(kept.info['snapshots'], self._progress.params))
+    self._progress, self._snapshots = jax.device_put(
+        jax.tree.unflatten(jax.tree.structure(shapes), kept.arrays),
+        jax.tree.map(lambda a: a.sharding, shapes))
+
+  def train(self, checkpoint: checkpoints.Checkpoint | None, key: Any,
+            num_steps: int | None) -> None:
+    """Runs all steps that are left.
+
+    Args:
+      checkpoint: as in `train`.
+      key: what the chunk is called there.
+      num_steps: of the first call; further ones take as long as the
+        checkpoint's interval. None does not cut.
+    """
+    in_parts = num_steps is not None
+    num_steps = num_steps if in_parts else self._agent.num_batches
+    while not self._is_done():
+      last = min(self._step + num_steps, self._next_stop())
+      was_whole = last == self._step + num_steps
+      elapsed = self._advance(last)
+      if checkpoint is None:
+        continue
+      if in_parts or self._is_done():
+        checkpoint.offer(key, self._make_part())
+      if in_parts and was_whole:
+        # What a call repeats (`Loss.prepare`) is small beside an interval.
+        num_steps = max(1, int(num_steps * min(
+            8., max(0.1, checkpoint.seconds_between / max(elapsed, 1e-3)))))
+
+  def result(self) -> dict[str, Any]:
+    """The fields of `Trained` that belong to a chunk, by name."""
+    if self._constants is None:  # All of it was restored.
+      self._advance(self._step)
+    progress = self._progress
+    losses = np.asarray(progress.losses, np.float64)
+    if progress.best is None:
+      params, changing = progress.params, progress.state
+      num_steps = np.full(losses.shape[:2], self._step)
+    else:
+      params, changing = progress.best.params, progress.best.state
+      num_steps = np.asarray(progress.best.step)
+    ages = num_steps[..., None] - np.arange(losses.shape[-1])
+    last = (ages > 0) & (ages <= _NUM_FINAL_LOSSES)
+    final_loss = np.full(num_steps.shape, np.nan)  # Where nothing was trained.
+    np.divide(np.sum(losses, axis=-1, where=last), np.sum(last, axis=-1),
+              out=final_loss, where=num_steps > 0)
+    return {'params': params, 'final_loss': final_loss, 'num_steps': num_steps,
+            'state': self._traced.merge_state(changing, self._constants),
+            'snapshots': self._snapshots}
+
+  def _advance(self, last: int) -> float:
+    """Trains up to a step; returns the seconds."""
+    start = time.perf_counter()
+    self._progress, self._constants = jax.block_until_ready(
+        self._call(self._progress, *_range(self._step, last)))
+    elapsed = time.perf_counter() - start
+    self.seconds += elapsed
+    self._step = last
+    if last in self._agent.snapshots:
+      self._snapshots[last] = self._progress.params
+    return elapsed
+
+  def _is_done(self) -> bool:
+    if self._progress.best is not None and self._step > 0 and np.all(
+        self._progress.best.stopped):
+      return True
+    return self._step == self._agent.num_batches and (
+        len(self._snapshots) == len(self._agent.snapshots))
+
+  def _next_stop(self) -> int:
+    """The next step after which something is to be done here."""
+    settings = self._agent.early_stopping
+    stops = [self._agent.num_batches, *(
+        step for step in self._agent.snapshots if step not in self._snapshots)]
+    if settings is not None:
+      # Where it is seen that all problems have stopped: twice per patience.
+      period = settings.every * max(1, settings.patience // 2)
+      stops.append((self._step // period + 1) * period)
+    return min(stops)
+
+  def _make_part(self) -> Callable[[], checkpoints.Part]:
+    """Makes what is kept of the chunk as it is now."""
+    info = {'num_steps': self._step, 'train_seconds': self.seconds,
+            'snapshots': list(self._snapshots)}
+    arrays = jax.tree.leaves((self._progress, self._snapshots))
+    return lambda: checkpoints.Part(info, [np.asarray(a) for a in arrays])
 
 
 def _range(first: int, last: int) -> tuple[np.int32, np.int32]:
   return np.int32(first), np.int32(last)
 
 
-def _no_progress(agent: NetworkAgent, chunk: tuple, sharding: Any) -> _Progress:
-  """Zeros in the shapes of a chunk's progress."""
-  shapes = jax.eval_shape(functools.partial(train_seeds_further, agent), *chunk,
-                          None, *_range(0, 0))
-  return jax.device_put(
-      jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes), sharding)
+def _concatenate(*parts: Any) -> Any:
+  """Along seeds, on the host where the parts are there."""
+  module = np if isinstance(parts[0], np.ndarray) else jnp
+  return module.concatenate(parts)
 
 
-def choose_seeds_per_chunk(agent: NetworkAgent, data_shape: tuple[int, int],
-                           num_noise: int, dtype: Any,
+def choose_seeds_per_chunk(traced: program.TracedProblem, num_levels: int,
                            memory_budget_mb: float | None,
                            device: jax.Device) -> int:
   """How many seeds to train at once on one device; at least one."""
@@ -440,35 +406,34 @@ def choose_seeds_per_chunk(agent: NetworkAgent, data_shape: tuple[int, int],
   else:
     stats = device.memory_stats() or {}
     budget = _ACCELERATOR_MEMORY_SHARE * stats.get('bytes_limit', 8e9)
-  return max(1, int(budget // seed_bytes(agent, data_shape, num_noise, dtype)))
+  seed_bytes = num_levels * program.traced_bytes(traced)
+  return max(1, int(budget // seed_bytes))
 
 
-def seed_bytes(agent: NetworkAgent, data_shape: tuple[int, int],
-               num_noise: int, dtype: Any) -> float:
-  """An upper estimate of the memory that training one seed takes, in bytes.
+def program_bytes(agent: network_training.NetworkTraining, x: np.ndarray,
+                  y: np.ndarray, likelihood: base.Likelihood,
+                  keys: chex.PRNGKey, *, dtype: Any = jnp.float32) -> int:
+  """Temporaries and arguments of the program that trains one seed, in bytes.
 
-  The sum of every intermediate array of `train_problem`, as if none were freed
-  within a step: traced, not run.
+  Args:
+    agent: the agent; it does not stop early.
+    x: as in `train`, like all that follow.
+    y: targets.
+    likelihood: of all problems.
+    keys: the agent's keys.
+    dtype: of training.
   """
-  num_train, input_dim = data_shape
-  shape = functools.partial(jax.ShapeDtypeStruct, dtype=dtype)
-  jaxpr = jax.make_jaxpr(functools.partial(train_problem, agent))(
-      shape((num_train, input_dim)), shape((num_train, 1)), shape(()),
-      jax.eval_shape(lambda: jax.random.key(0)))
-  return num_noise * _sum_bytes(jaxpr.jaxpr)
+  traced = _trace(agent, x, y, likelihood, keys, None, dtype)
 
+  def shape(leaf, *axes):
+    return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype)
 
-def _sum_bytes(jaxpr) -> float:
-  """Bytes of all arrays made in a jaxpr, those of inner jaxprs once."""
-  total = 0.
-  for equation in jaxpr.eqns:
-    for variable in equation.outvars:
-      aval = variable.aval
-      # Keys have no itemsize in every version of jax; they are small.
-      total += np.prod(aval.shape) * getattr(aval.dtype, 'itemsize', 8)
-    for value in jax.tree.leaves(
-        equation.params, is_leaf=lambda v: hasattr(v, 'eqns')):
-      inner = getattr(value, 'jaxpr', value)  # A closed jaxpr holds one.
-      if hasattr(inner, 'eqns'):
-        total += _sum_bytes(inner)
-  return total
+  one = jax.tree.map(lambda leaf: shape(leaf, 1, y.shape[1]), traced.progress)
+  inputs = program.Inputs(
+      _take(x, np.arange(1), dtype), _take(y, np.arange(1), dtype),
+      jax.tree.map(lambda leaf: np.asarray(leaf, dtype), likelihood), keys[:1])
+  lowered = jax.jit(program.make_train_seeds(traced)).lower(
+      inputs, one, *_range(0, 0))
+  memory = compile_program(lowered,
+                           default_devices()[0].platform).memory_analysis()
+  return memory.temp_size_in_bytes + memory.argument_size_in_bytes

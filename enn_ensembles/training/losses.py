@@ -1,14 +1,21 @@
-"""Losses of regression agents: squared error over indices, target noise, ELBO.
+"""What a loss is, and what all losses share.
 
 A loss has two parts. `prepare` runs once per problem, before the first step,
-and makes the arrays that every step reads: the target of each (data point,
-index) with its noise added and the prior function's output taken off, which
-spares the steps the forward pass of the prior. `evaluate` is the loss of one
+and makes the arrays that every step reads; `evaluate` is the loss of one
 minibatch. Losses add up by wrapping: see `add_l2_weight_decay`.
+
+Losses of an epistemic network average an error over data points and epistemic
+indices. `make_index_loss` is that average for any pointwise error; regression
+gives it the squared error, classification the cross-entropy. A network with a
+finite index set has a table, made by `prepare`, of what is added to its trained
+part at each (training point, member): the output of the prior function minus
+the target noise. The steps then run no forward pass of the prior.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import chex
@@ -16,12 +23,21 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
+from enn_ensembles import networks
 
 Context = Any  # What `prepare` hands to `evaluate`.
+# (predictions [J, B, out], labels [B, ...]) -> error of each, [J, B].
+PointError = Callable[[base.Array, base.Array], base.Array]
 
 # Drawn indices that are forwarded at once: few enough for their activations to
 # stay in a core's cache, enough to make up for the start of each block.
 _INDEX_BLOCK = 20
+# (training point, member) pairs that `prepare` forwards at once: it bounds the
+# memory of their activations.
+_PREPARE_PAIRS = 2**16
+# fold_in constants of the keys of a step and of `prepare`. Indices are drawn
+# from 0, 1, ..., so the one of a step lies far above them.
+_TRAIN_KEY, _BOOTSTRAP_KEY = 2**31 - 1, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +45,38 @@ class Loss:
   """A loss of one problem.
 
   Attributes:
-    prepare: (network, params, state, data, key) -> context.
+    prepare: (network, params, state, data, key) -> context, any pytree.
     evaluate: (network, params, state, context, batch, key) ->
-      (loss, (state, metrics)).
+      (loss, (state, metrics)). The state that it returns is the one of the next
+      step.
+    prepare_augmented: like `prepare`, for training whose steps see augmented
+      inputs instead of `data.x`; None where `prepare` serves both.
   """
   prepare: Callable[..., Context]
   evaluate: Callable[..., tuple[base.Array, tuple[base.State, dict]]]
+  prepare_augmented: Callable[..., Context] | None = None
+
+
+@functools.partial(jax.tree_util.register_dataclass,
+                   data_fields=('offsets', 'weights', 'features'),
+                   meta_fields=('has_prior',))
+@dataclasses.dataclass(frozen=True)
+class IndexContext:
+  """What `make_index_loss` prepares.
+
+  Attributes:
+    offsets: what is added to the output, [T, J, out], for a finite indexer of J
+      indices; None where that is nothing.
+    weights: bootstrap weights [T, J]; None without bootstrap.
+    features: standard normals of the target noise, [T, noise_dim], for an
+      infinite indexer; None without target noise.
+    has_prior: whether the prior function is part of the offsets; otherwise
+      every step forwards it.
+  """
+  offsets: base.Array | None = None
+  weights: base.Array | None = None
+  features: base.Array | None = None
+  has_prior: bool = False
 
 
 def sample_indices(network: base.EpistemicNetwork, key: chex.PRNGKey,
@@ -88,24 +130,83 @@ def mean_over_blocks(block_loss: Callable[..., base.Array],
   return mean_loss(params, shared, blocks)
 
 
-def make_regression_loss(noise_std: Any = 0., *,
-                         num_index_samples: int | None = None) -> Loss:
-  """Squared error, averaged over data points and indices, on noisy targets.
-
-  The target of data point t under index z is y_t + noise_std * c_t . e(z),
-  with c_t ~ N(0, I) drawn once per data point, and e(z) the indexer's
-  `noise_embedding`, a vector of mean square norm 1. With a one-hot e(z) that is
-  an independent fixed draw for each (data point, member), the target noise of
-  ensembles (Lu & Van Roy 2017, arXiv 1705.07347); with e(z) = z that of
-  hypermodels (Dwaracherla et al. 2020, arXiv 2006.07464).
+def map_points(function: Callable[[base.Array], Any], x: base.Array,
+               block_size: int) -> Any:
+  """function(x) for a function that treats all points alike, block by block.
 
   Args:
-    noise_std: std of the target noise; may be traced. A Python 0 is none.
-    num_index_samples: indices drawn per step; None takes all of a finite
-      indexer at every step.
+    function: x [n, ...] -> a pytree of arrays [n, ...].
+    x: [N, ...].
+    block_size: the most points that are forwarded at once.
 
   Returns:
-    The loss. A finite indexer's targets are tabulated as [T, J].
+    The same pytree, of arrays [N, ...].
+  """
+  num = len(x)
+  num_blocks = -(-num // max(1, block_size))
+  if num_blocks == 1:
+    return function(x)
+  size = -(-num // num_blocks)
+  # The last point repeated fills the last block.
+  rows = jnp.minimum(jnp.arange(num_blocks * size), num - 1)
+  out = jax.lax.map(lambda rows: function(x[rows]),
+                    rows.reshape(num_blocks, size))
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], out)
+
+
+def forward_train(network: base.EpistemicNetwork, params: base.Params,
+                  state: base.State, x: base.Array,
+                  indices: base.Index | None, key: chex.PRNGKey
+                  ) -> tuple[base.Output, base.State]:
+  """The forward of a training step: `apply_train` where a network has one."""
+  apply_train = getattr(network, 'apply_train', None)
+  if apply_train is None:
+    return base.apply_indices(network, params, state, x, indices)
+  return apply_train(params, state, x, indices,
+                     jax.random.fold_in(key, _TRAIN_KEY))
+
+
+def bootstrap_weights(key: chex.PRNGKey, num_points: int, num_members: int,
+                      dtype: Any) -> base.Array:
+  """How often each point is in each member's bootstrap sample, [T, K].
+
+  Every member draws T of the T points with replacement, so each column sums to
+  T. Breiman 1996, "Bagging predictors"; Lakshminarayanan et al. 2017
+  (arXiv 1612.01474) found it to be of no use for networks.
+  """
+  rows = jax.random.bits(key, [num_points, num_members],
+                         jnp.uint32) % jnp.uint32(num_points)
+  members = jnp.broadcast_to(jnp.arange(num_members), rows.shape)
+  return jnp.zeros([num_points, num_members], dtype).at[
+      rows.astype(jnp.int32), members].add(1.)
+
+
+def _draw_features(indexer: base.EpistemicIndexer, key: chex.PRNGKey,
+                   num: int, dtype: Any) -> base.Array:
+  """The standard normals of the target noise, [T, noise_dim]."""
+  if not hasattr(indexer, 'noise_embedding'):
+    raise ValueError(
+        f'target noise needs an indexer with noise_embedding, got {indexer};'
+        ' set noise_scale to 0.')
+  return jax.random.normal(key, [num, indexer.noise_dim], dtype)
+
+
+def make_index_loss(error: PointError, *, noise_std: Any = 0.,
+                    num_index_samples: int | None = None,
+                    bootstrap: bool = False) -> Loss:
+  """An error averaged over the data points of a batch and over indices.
+
+  Args:
+    error: the error of predictions [J, B, out] for labels [B, ...], [J, B].
+    noise_std: std of the target noise, see `regression.make_loss`; may be
+      traced. A Python 0 is none.
+    num_index_samples: indices drawn per step; None takes all of a finite
+      indexer at every step.
+    bootstrap: whether each index of a finite indexer has weights of the data
+      points of its own, see `bootstrap_weights`.
+
+  Returns:
+    The loss.
   """
   with_noise = not (isinstance(noise_std, (int, float)) and noise_std == 0)
 
@@ -114,75 +215,132 @@ def make_regression_loss(noise_std: Any = 0., *,
     embedding = indexer.noise_embedding(indices).astype(features.dtype)
     return noise_std * (features @ embedding.T)
 
-  def draw_features(indexer, key, data) -> base.Array:
-    if not hasattr(indexer, 'noise_embedding'):
-      raise ValueError(
-          f'target noise needs an indexer with noise_embedding, got {indexer};'
-          ' set noise_scale to 0.')
-    shape = [data.y.shape[0], indexer.noise_dim]
-    return jax.random.normal(key, shape, data.y.dtype)
+  def tabulate(network, params, state, x, num_support) -> base.Array | None:
+    """The prior function at all training points and members, [T, J, out]."""
+    if not _has_prior(network, params, state, x):
+      return None
 
-  def prepare(network, params, state, data, key):
+    def prior(x):
+      # Only the prior: XLA drops the rest.
+      out, _ = base.apply_indices(network, params, state, x, None)
+      return jnp.swapaxes(base.split_output(out)[1], 0, 1)
+
+    return map_points(prior, x, _PREPARE_PAIRS // num_support)
+
+  def prepare(augmented, network, params, state, data, key):
     support = base.get_support(network.indexer)
-    features = (draw_features(network.indexer, key, data) if with_noise
+    num, dtype = len(data.x), data.x.dtype
+    features = (_draw_features(network.indexer, key, num, dtype) if with_noise
                 else None)
     if support is None:
       if num_index_samples is None:
         raise ValueError(f'num_index_samples must be given: {network.indexer} '
                          'has no finite support.')
-      return features
-    out, _ = base.apply_indices(network, params, state, data.x, None)
-    _, prior = base.split_output(out)  # Only the prior: XLA drops the rest.
-    targets = data.y - prior[..., 0].T
+      if bootstrap:
+        raise ValueError('bootstrap needs finitely many indices, got '
+                         f'{network.indexer}.')
+      return IndexContext(features=features)
+    num_support = jax.tree.leaves(support)[0].shape[0]
+    offsets = (None if augmented else
+               tabulate(network, params, state, data.x, num_support))
+    has_prior = offsets is not None
     if with_noise:
-      targets += target_noise(network.indexer, features, support)
-    return targets
+      noise = target_noise(network.indexer, features, support)[..., None]
+      offsets = -noise if offsets is None else offsets - noise
+    weights = bootstrap_weights(
+        jax.random.fold_in(key, _BOOTSTRAP_KEY), num, num_support,
+        dtype) if bootstrap else None
+    return IndexContext(offsets, weights, has_prior=has_prior)
 
   def evaluate(network, params, state, context, batch, key):
-    support = base.get_support(network.indexer)
-    rows = batch.data_index
-    if support is None:
-      indices = sample_indices(network, key, num_index_samples)
-      data = (batch.x, batch.y, context[rows] if with_noise else ())
-      # What all blocks need of the network is computed once and differentiated
-      # once: it stands beside the parameters.
-      shared = base.get_shared(network, params, state, batch.x)
+    if base.get_support(network.indexer) is None:
+      return drawn_indices(network, params, state, context, batch, key)
+    return listed_indices(network, params, state, context, batch, key)
 
-      def block_loss(params_and_images, data, block):
-        params, shared = params_and_images
-        x, targets, features = data
-        out, _ = base.apply_indices(network, params, state, x, block, shared)
-        if with_noise:
-          targets = targets + target_noise(network.indexer, features, block)
-        error = base.get_predictions(out)[..., 0] - targets.T
-        return jnp.mean(jnp.square(error))
-
-      block_size = max(n for n in range(1, _INDEX_BLOCK + 1)
-                       if num_index_samples % n == 0)
-      blocks = jax.tree.map(
-          lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
-      value = mean_over_blocks(block_loss, (params, shared), data, blocks)
-      return value, (state, {})
-    targets, indices = context[rows], None
+  def listed_indices(network, params, state, context, batch, key):
+    """Of a finite indexer: all of its indices, or some of them."""
+    tables = (context.offsets, context.weights)
+    tables, indices = jax.tree.map(lambda a: a[batch.data_index], tables), None
     if num_index_samples is not None:
+      support = base.get_support(network.indexer)
       num_support = jax.tree.leaves(support)[0].shape[0]
       chosen = (jax.random.bits(key, [num_index_samples], jnp.uint32)
                 % jnp.uint32(num_support))
       indices = jax.tree.map(lambda s: jnp.asarray(s)[chosen], support)
-      targets = targets[:, chosen]
-    out, state = base.apply_indices(network, params, state, batch.x, indices)
-    error = base.split_output(out)[0][..., 0] - targets.T
-    chex.assert_rank(error, 2)
-    return jnp.mean(jnp.square(error)), (state, {})
+      tables = jax.tree.map(lambda a: a[:, chosen], tables)
+    out, state = forward_train(network, params, state, batch.x, indices, key)
+    predictions = (base.split_output(out)[0] if context.has_prior
+                   else base.get_predictions(out))
+    offsets, weights = tables
+    if offsets is not None:
+      predictions = predictions + jnp.swapaxes(offsets, 0, 1)
+    errors = error(predictions, batch.y)
+    chex.assert_rank(errors, 2)
+    if weights is not None:
+      errors = weights.T * errors
+    return jnp.mean(errors), (state, {})
 
-  return Loss(prepare, evaluate)
+  def drawn_indices(network, params, state, context, batch, key):
+    """Of an infinite indexer: drawn anew, in blocks."""
+    indices = sample_indices(network, key, num_index_samples)
+    features = context.features[batch.data_index] if with_noise else ()
+
+    def errors(out, y, features, indices):
+      predictions = base.get_predictions(out)
+      if with_noise:
+        predictions = predictions - target_noise(
+            network.indexer, features, indices).T[..., None]
+      return jnp.mean(error(predictions, y))
+
+    if getattr(network, 'apply_train', None) is not None:
+      # One state comes out of one forward: no blocks.
+      out, state = forward_train(network, params, state, batch.x, indices, key)
+      return errors(out, batch.y, features, indices), (state, {})
+    # What all blocks need of the network is computed once and differentiated
+    # once: it stands beside the parameters.
+    shared = base.get_shared(network, params, state, batch.x)
+
+    def block_loss(params_and_shared, data, block):
+      params, shared = params_and_shared
+      x, y, features = data
+      out, _ = base.apply_indices(network, params, state, x, block, shared)
+      return errors(out, y, features, block)
+
+    block_size = max(n for n in range(1, _INDEX_BLOCK + 1)
+                     if num_index_samples % n == 0)
+    blocks = jax.tree.map(
+        lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
+    value = mean_over_blocks(block_loss, (params, shared),
+                             (batch.x, batch.y, features), blocks)
+    return value, (state, {})
+
+  return Loss(functools.partial(prepare, False), evaluate,
+              prepare_augmented=functools.partial(prepare, True))
 
 
-def make_per_example_loss() -> Loss:
-  """Squared error with an index of its own for every data point of a batch.
+def _has_prior(network: base.EpistemicNetwork, params: base.Params,
+               state: base.State, x: base.Array) -> bool:
+  """Whether the network's output has a prior part; nothing is computed."""
+  found = []
+
+  def forward(x):
+    out, _ = base.apply_indices(network, params, state, x, None)
+    found.append(hasattr(out, 'preds'))
+    return base.get_predictions(out)
+
+  jax.eval_shape(forward, x[:1])
+  return found[0]
+
+
+def make_per_example_loss(error: PointError) -> Loss:
+  """The error with an index of its own for every data point of a batch.
 
   For networks that draw inside (MC dropout): a mask per example, as everyone
-  trains them, while `apply` keeps one mask for all data points of an index.
+  trains them, while `apply` keeps one mask for all data points of an index. A
+  network with an `apply_train` does the same there, in one forward.
+
+  Args:
+    error: as in `make_index_loss`.
   """
 
   def prepare(network, params, state, data, key):
@@ -190,48 +348,89 @@ def make_per_example_loss() -> Loss:
 
   def evaluate(network, params, state, context, batch, key):
     del context
-    indices = sample_indices(network, key, len(batch.data_index))
+    if getattr(network, 'apply_train', None) is not None:
+      out, state = forward_train(network, params, state, batch.x,
+                                 sample_indices(network, key, 1), key)
+      predictions = base.get_predictions(out)
+    else:
+      indices = sample_indices(network, key, len(batch.data_index))
 
-    def forward(x, z):
-      out, _ = network.apply(params, state, x[None], z)
-      return base.get_predictions(out)[0]
+      def forward(x, z):
+        out, _ = network.apply(params, state, x[None], z)
+        return base.get_predictions(out)[0]
 
-    error = jax.vmap(forward)(batch.x, indices) - batch.y
-    return jnp.mean(jnp.square(error)), (state, {})
+      predictions = jax.vmap(forward)(batch.x, indices)[None]
+    return jnp.mean(error(predictions, batch.y)), (state, {})
 
   return Loss(prepare, evaluate)
 
 
-def add_l2_weight_decay(loss: Loss, scale: Any) -> Loss:
-  """Adds scale * sum of squares of all parameters."""
+def add_penalty(loss: Loss,
+                penalty: Callable[[base.Params], base.Array]) -> Loss:
+  """Adds penalty(params), a scalar, to a loss."""
 
   def evaluate(network, params, state, context, batch, key):
     value, aux = loss.evaluate(network, params, state, context, batch, key)
-    squares = sum(jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params))
-    return value + scale * squares, aux
+    return value + penalty(params), aux
 
-  return Loss(loss.prepare, evaluate)
+  return dataclasses.replace(loss, evaluate=evaluate)
 
 
-def make_elbo_loss(noise_std: Any, num_train: int,
-                   divergence: Callable[[base.Params], base.Array],
-                   num_index_samples: int) -> Loss:
-  """The negative ELBO per data point, for Gaussian observation noise.
+def add_l2_weight_decay(loss: Loss, scale: Any) -> Loss:
+  """Adds scale * sum of squares of all parameters, those of all members."""
+  return add_penalty(loss, lambda params: scale * sum(
+      jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params)))
 
-  mean over indices and batch of (f(x, z) - y)^2 / (2 noise_std^2)
-  + divergence(params) / num_train. Blundell et al. 2015 (arXiv 1505.05424).
+
+# params -> for every weight array, from the input on, the mean over members of
+# the squares of its weights, [..., columns].
+MeanSquares = Callable[[base.Params], Sequence[base.Array]]
+
+
+def add_gaussian_weight_decay(
+    loss: Loss, scale: Any, mean_squares: MeanSquares,
+    shapes: Sequence[networks.LayerShape] | None = None) -> Loss:
+  """Adds the negative log density of the kernel's Gaussian prior on weights.
+
+    scale * mean over members of (sum over layers of fan_in |W|^2 + D |b_1|^2)
+
+  Under the prior of the NNGP's network a weight of a layer with fan_in inputs
+  has variance 1/fan_in and the first layer's bias has variance 1/D, D being
+  that layer's fan_in. The prior fixes all other biases at 0; they are trained
+  here nevertheless, and are not penalised. Nor are scales and offsets of norms.
+
+  For the mean squared error the scale that makes the minimum a posterior mode
+  is noise_std^2 / T; for the mean cross-entropy it is 1 / (2 T).
 
   Args:
-    noise_std: std of the observation noise.
-    num_train: T; the divergence is shared out among the data points.
-    divergence: params -> KL(q || prior) of the weights, in nats.
-    num_index_samples: indices drawn per step.
+    loss: a loss.
+    scale: a scalar, which may be traced.
+    mean_squares: see `MeanSquares`.
+    shapes: of the weight arrays; None where all of them are layers whose last
+      column is their bias.
   """
-  squared_error = make_regression_loss(num_index_samples=num_index_samples)
+  return add_penalty(loss, lambda params: scale * gaussian_penalty(
+      mean_squares(params), shapes))
 
-  def evaluate(network, params, state, context, batch, key):
-    value, aux = squared_error.evaluate(
-        network, params, state, context, batch, key)
-    return (0.5 * value / noise_std ** 2 + divergence(params) / num_train, aux)
 
-  return Loss(squared_error.prepare, evaluate)
+def gaussian_penalty(squares: Sequence[base.Array],
+                     shapes: Sequence[networks.LayerShape] | None = None
+                     ) -> base.Array:
+  """sum over layers of fan_in |W|^2, plus D |b_1|^2, from the squares.
+
+  Args:
+    squares: of each array's weights, [..., columns].
+    shapes: as in `add_gaussian_weight_decay`.
+  """
+  total = 0.
+  for i, square in enumerate(squares):
+    if shapes is None:
+      fan_in, has_bias = square.shape[-1] - 1, True
+    elif shapes[i].is_norm:
+      continue
+    else:
+      fan_in, has_bias = shapes[i].size, shapes[i].has_bias
+    total += fan_in * jnp.sum(square[..., :fan_in])
+    if i == 0 and has_bias:
+      total += fan_in * jnp.sum(square[..., -1])
+  return total

@@ -37,7 +37,6 @@ import traceback
 from typing import Any
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +52,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.scoring import evaluation
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
+from enn_ensembles.training import network_agent
 
 # Rough speed of one core, only to choose how much can be timed.
 _FLOPS = 4e10  # Per second, ours.
@@ -275,7 +275,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
       module, agents_lib.make_config(module, unit.agent_config))
-  if not isinstance(agent, loop.NetworkAgent):
+  if not isinstance(agent, network_agent.NetworkAgent):
     return _measure_sampler(agent, problems, options, unit, wait)
 
   num_noise = len(unit.noise_stds)
@@ -289,14 +289,14 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
   arguments = (
       np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),
-      np.asarray(unit.noise_stds),
+      base.Gaussian(np.asarray(unit.noise_stds)),
       jnp.stack([problems_lib.agent_key(seed) for seed in seeds]))
   evaluation_keys = jnp.stack(
       [problems_lib.evaluation_key(seed) for seed in seeds])
 
   def train_and_evaluate(last: int | None = None):
-    x, y, noise_stds, keys = arguments
-    trained = loop.train(timed_agent, x[:last], y[:last], noise_stds,
+    x, y, likelihood, keys = arguments
+    trained = loop.train(timed_agent, x[:last], y[:last], likelihood,
                              keys[:last], dtype=jnp.dtype(unit.dtype))
     moments = evaluation.predict_moments(
         timed_agent, trained, x_test[:last], evaluation_keys[:last],
@@ -329,7 +329,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
       train_seconds=train_seconds, evaluate_seconds=evaluate_seconds,
       compile_seconds=compile_seconds, train_steps_timed=num_steps,
       num_params=trained.num_params, flops=flops * agent.num_batches,
-      program_bytes=program_bytes(timed_agent, *arguments,
+      program_bytes=loop.program_bytes(timed_agent, *arguments,
                                   dtype=jnp.dtype(unit.dtype)),
       peak_rss_bytes=_peak_rss(),
       device=devices.device_name(),
@@ -380,22 +380,6 @@ def _choose_plain_steps(flops: float, options: BenchmarkOptions) -> int:
   seconds = _PLAIN_SHARE * options.seconds_per_case / options.repeats
   step_seconds = _PLAIN_STEP_SECONDS + flops / _PLAIN_FLOPS
   return max(1, min(options.plain_steps, int(seconds / step_seconds)))
-
-
-def program_bytes(agent: loop.NetworkAgent, x: np.ndarray, y: np.ndarray,
-                  noise_stds: np.ndarray, keys: chex.PRNGKey, *,
-                  dtype: Any) -> int:
-  """Temporaries and arguments of the program that trains one seed, in bytes.
-
-  It is what `training.train` runs on a CPU, and already compiled there.
-  """
-  device = loop.default_devices()[0]
-  chunk = jax.device_put(
-      (np.asarray(x[:1], dtype), np.asarray(y[:1], dtype),
-       np.asarray(noise_stds, dtype), keys[:1]), device)
-  lowered = loop.train_seeds.lower(agent, *chunk)
-  memory = loop.compile_program(lowered, device.platform).memory_analysis()
-  return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
 
 def make_plain_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
@@ -471,7 +455,7 @@ def make_plain_step(loss: Callable[..., base.Array],
 class PlainTrainer:
   """Trains one problem step by step, the way one would write it first."""
 
-  def __init__(self, agent: loop.NetworkAgent, unit: sweeps.WorkUnit,
+  def __init__(self, agent: network_agent.NetworkAgent, unit: sweeps.WorkUnit,
                problem: problems_lib.Problem, seed: int = 0):
     """Initialises the network and compiles the step.
 
@@ -494,7 +478,7 @@ class PlainTrainer:
                  if unit.agent_config.get('noise_scale') else 0)
     self._noise = self._rng.standard_normal(
         (len(self._x), noise_dim)).astype(dtype)
-    optimizer = optax.adam(agent.learning_rate)
+    optimizer = agent.make_optimizer(problem.prior)
     step = make_plain_step(
         make_plain_loss(network, unit, problem.noise_std), optimizer)
 

@@ -1,0 +1,114 @@
+"""The loss that a problem's likelihood asks for: agents need not know it."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+from enn_ensembles import base
+from enn_ensembles import networks
+from enn_ensembles.training import classification
+from enn_ensembles.training import losses
+from enn_ensembles.training import regression
+
+
+def _is_gaussian(prior: base.PriorKnowledge) -> bool:
+  """Whether outputs are means rather than logits.
+
+  Raises:
+    ValueError: the likelihood has no loss.
+  """
+  if isinstance(prior.likelihood, base.Gaussian):
+    return True
+  if isinstance(prior.likelihood, base.Categorical):
+    return False
+  raise ValueError('likelihood must be base.Gaussian or base.Categorical, got '
+                   f'{prior.likelihood!r}.')
+
+
+def point_error(prior: base.PriorKnowledge) -> losses.PointError:
+  """The error of one prediction: squared, or the cross-entropy."""
+  return (regression.squared_error if _is_gaussian(prior)
+          else classification.cross_entropy)
+
+
+def _known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
+  """The one noise level of a Gaussian likelihood; ValueError without it."""
+  noise_std = prior.noise_std
+  if noise_std is None or callable(noise_std):
+    raise ValueError(f'{needed_for} needs a problem whose noise_std is a known '
+                     f'number, got {noise_std!r}.')
+  return noise_std
+
+
+def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
+                  num_index_samples: int | None = None,
+                  bootstrap: bool = False, weight_decay: float = 0.,
+                  mean_squares: losses.MeanSquares | None = None,
+                  shapes: Sequence[networks.LayerShape] | None = None,
+                  per_example: bool = False,
+                  loss: losses.Loss | None = None) -> losses.Loss:
+  """The mean error of a problem: squared error, or cross-entropy.
+
+  Args:
+    prior: what is known of the problem.
+    noise_scale: std of the target noise, in units of the problem's noise_std.
+      Class labels get none: their noise is not additive.
+    num_index_samples: indices drawn per step; None takes all of a finite
+      indexer.
+    bootstrap: whether each member has bootstrap weights of the data points.
+    weight_decay: strength of the Gaussian prior on the trained weights; 1 makes
+      the minimum a posterior mode, 0 is none.
+    mean_squares: see `losses.add_gaussian_weight_decay`; only read where
+      weight_decay is not 0.
+    shapes: likewise.
+    per_example: whether each data point of a batch has an index of its own;
+      then the settings of indices are not read.
+    loss: an agent's own mean error, which weight decay is added to; None makes
+      it from the settings above.
+
+  Raises:
+    ValueError: the likelihood has no loss, or a setting needs a noise level
+      that is not known.
+  """
+  gaussian = _is_gaussian(prior)
+  module = regression if gaussian else classification
+  if loss is not None:
+    pass
+  elif per_example:
+    loss = module.make_per_example_loss()
+  else:
+    noise = {}
+    if gaussian and noise_scale:
+      noise = {'noise_std': noise_scale * _known_noise_std(
+          prior, 'noise_scale other than 0')}
+    loss = module.make_loss(num_index_samples=num_index_samples,
+                            bootstrap=bootstrap, **noise)
+  if not weight_decay:
+    return loss
+  if mean_squares is None:
+    raise ValueError('weight_decay must be 0 for a network that does not say '
+                     f'what its weights are, got {weight_decay!r}.')
+  scale = weight_decay / prior.num_train * (
+      _known_noise_std(prior, 'weight_decay') ** 2 if gaussian else 0.5)
+  return losses.add_gaussian_weight_decay(loss, scale, mean_squares, shapes)
+
+
+def make_elbo_loss_for(prior: base.PriorKnowledge,
+                       divergence: Callable[[base.Params], base.Array],
+                       num_index_samples: int) -> losses.Loss:
+  """The negative ELBO per data point of a problem.
+
+  Args:
+    prior: what is known of the problem.
+    divergence: params -> KL(q || prior) of the weights, in nats.
+    num_index_samples: indices drawn per step.
+
+  Raises:
+    ValueError: the likelihood has no loss, or a noise level that is not known.
+  """
+  if _is_gaussian(prior):
+    return regression.make_elbo_loss(
+        _known_noise_std(prior, 'an ELBO'), prior.num_train, divergence,
+        num_index_samples)
+  return classification.make_elbo_loss(prior.num_train, divergence,
+                                       num_index_samples)
