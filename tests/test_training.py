@@ -330,7 +330,8 @@ agent = map_agent.make_agent(map_agent.MapConfig(
 def train(num_seeds, num_devices, **options):
   trained = training.train(
       agent, x[:num_seeds], y[:num_seeds], base.Gaussian(t.NOISE_STDS),
-      keys[:num_seeds], dtype=np.float64, devices=jax.devices()[:num_devices], **options)
+      keys[:num_seeds], dtype=np.float64, devices=jax.devices()[:num_devices],
+      **options)
   return trained
 one = train(10, 1, seeds_per_chunk=10)
 # Padded to 16; in two chunks of 8; fewer seeds than devices.

@@ -40,8 +40,8 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
 
   Attributes:
     num_ensemble: K, members.
-    fast_init: initial fast weights: random 'sign's, or 'normal' N(1, fast_std^2)
-      truncated at two standard deviations.
+    fast_init: initial fast weights: random 'sign's, or 'normal' N(1,
+      fast_std^2) truncated at two standard deviations.
     fast_std: std of the 'normal' fast weights; 0 makes all members start equal.
     prior_scale: weight of the untrained BatchEnsemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.

@@ -126,7 +126,8 @@ def bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
                              likelihood)
 
 
-def _num_index_draws(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
+def _num_index_draws(agent: network_agent.NetworkAgent,
+                     unit: work_units.WorkUnit,
                      prior: base.PriorKnowledge) -> int | None:
   return prediction.num_index_draws(
       agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
@@ -274,7 +275,8 @@ class _WithReservedLabels:
     return getattr(self._problem, name)
 
 
-def _train_and_score(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
+def _train_and_score(agent: network_agent.NetworkAgent,
+                     unit: work_units.WorkUnit,
                      groups: _Groups, selections: Sequence[str],
                      options: RunOptions,
                      checkpoint: checkpoints.Checkpoint | None) -> _Results:
