@@ -68,7 +68,7 @@ _HOME = {
     'SCORES': 'scoring.table',
 }
 
-__all__ = ['__version__', *_HOME]
+__all__ = list(_HOME)  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:

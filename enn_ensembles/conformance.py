@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import inspect
+import math
 import multiprocessing
 import pathlib
 from typing import Any
@@ -171,11 +172,13 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
     for name, moment in zip(('mean', 'std'), moments):
       _check_values(f'the {name} of moments(x)', moment, (len(x),), rules)
     return
-  rules.callable_with(sampler, (x, _key(1)), 'a sampler is called with (x, key)')
+  rules.callable_with(sampler, (x, _key(1)),
+                      'a sampler is called with (x, key)')
   given = x.copy()
-  draws = [_check_values('a draw', rules.run('the sampler', sampler, given, key),
-                         shape, rules)
-           for key in map(_key, (1, 1))]
+  draws = [
+      _check_values('a draw', rules.run('the sampler', sampler, given, key),
+                    shape, rules)
+      for key in (_key(1), _key(1))]
   if not np.array_equal(given, x):
     raise rules.broken('the sampler changed x: it must change a copy.')
   # Sums of several threads may differ in their last digits.
@@ -254,6 +257,8 @@ def check_units(units: Sequence[work_units.WorkUnit],
                 options: one_unit.RunOptions) -> None:
   """Checks every user-defined agent of a sweep, in a process of its own.
 
+  Each setting is checked on its smallest inputs.
+
   Another process, since this one may not use jax before its workers do, and an
   agent may end whatever it runs in. It computes on the CPU.
 
@@ -265,10 +270,10 @@ def check_units(units: Sequence[work_units.WorkUnit],
     ValueError: an agent breaks a rule.
   """
   own = {pathlib.Path(path).stem: path for path in options.agent_modules}
-  seen = {}
-  for unit in units:
+  seen: dict[str, work_units.WorkUnit] = {}
+  for unit in sorted(units, key=lambda u: math.prod(u.family.input_shape)):
     if unit.agent in own:
-      seen.setdefault((unit.agent_id, unit.family.name), unit)
+      seen.setdefault(unit.agent_id, unit)
   if not seen:
     return
   context = multiprocessing.get_context('spawn')

@@ -186,7 +186,10 @@ def _sweep(ending: _Ending) -> int:
   if failed_before:
     print(f'{failed_before} of those done before failed; --retry_failed runs '
           'them again.')
-  conformance.check_units(todo, options)
+  begun = {unit.agent_id for unit in sweep
+           if any(row_id in done for row_id in unit.row_ids())}
+  conformance.check_units(
+      [unit for unit in todo if unit.agent_id not in begun], options)
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:

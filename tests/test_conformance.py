@@ -95,7 +95,7 @@ def bad_moments(data, prior, key):
 
 
 BROKEN = {
-    wrong_shape: "a draw has shape (7, 1) at 7 points, got (7,).",
+    wrong_shape: 'a draw has shape (7, 1) at 7 points, got (7,).',
     returns_none: 'an agent returns a sampler, a function of (x, key), got '
                   'None.',
     draws_none: 'a draw has shape (7, 1), got None.',

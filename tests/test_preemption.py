@@ -52,10 +52,13 @@ class MyConfig:
 def make_agent(config: MyConfig):
   def agent(data, prior, key):
     folder = pathlib.Path(__file__).parent
+    if data.x.flags.writeable:  # Not a problem: the check before a sweep.
+      return lambda x, key: np.full([len(x), 1], np.asarray(key)[-1] % 7)
     with open(folder / 'computed', 'a') as file:
       file.write(f'{config.level} {prior.noise_std} {np.sum(data.y)}\\\\n')
     time.sleep(float((folder / 'seconds').read_text()))
-    return lambda x, key: np.full([len(x), 1], config.level)
+    return lambda x, key: np.full(
+        [len(x), 1], config.level + np.asarray(key)[-1] % 7)
   return agent
 '''.replace('\\\\', '\\')
 

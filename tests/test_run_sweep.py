@@ -36,7 +36,8 @@ def make_agent(config: MyConfig):
     if (prior.noise_std > 0.5 and config.level > 0.5
         and pathlib.Path(__file__).with_name('broken').exists()):
       raise ArithmeticError('too noisy')
-    return lambda x, key: np.full([len(x), 1], config.level)
+    return lambda x, key: np.full(
+        [len(x), 1], config.level + np.asarray(key)[-1] % 7)
   return agent
 '''
 

@@ -44,7 +44,8 @@ def make_agent(config: MyConfig):
   def agent(data, prior, key):
     slow = pathlib.Path(__file__).with_name('seconds')
     time.sleep(float(slow.read_text()) if slow.exists() else 0.)
-    return lambda x, key: np.full([len(x), 1], config.level)
+    return lambda x, key: np.full(
+        [len(x), 1], config.level + np.asarray(key)[-1] % 7)
   return agent
 '''
 

@@ -18,6 +18,7 @@ from enn_ensembles import base
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
 
+
 def num_index_draws(network: base.EpistemicNetwork, num_enn_samples: int,
                     enumerate_indices: bool) -> int | None:
   """Draws of the index to evaluate with; None means every member once."""

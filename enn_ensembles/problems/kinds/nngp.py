@@ -160,8 +160,8 @@ def make_families(values: Mapping[str, Any]) -> list[NngpFamily]:
           values['input_dim'], values['data_ratio'])]
 
 
-# As `ProblemConfig.problem_id` writes them, of the default kernel and sizes; the
-# reference may be left out.
+# As `ProblemConfig.problem_id` writes them, of the default kernel and sizes;
+# the reference may be left out.
 _PROBLEM_ID = re.compile(
     r'D(?P<input_dim>\d+)_l(?P<data_ratio>[^_]+)_e(?P<noise_std>[^_]+)'
     r'_s(?P<seed>\d+)(_(?P<reference>' + '|'.join(posterior.REFERENCES)
