@@ -230,10 +230,10 @@ def test_batch_takes_one_noise_std_for_all():
   np.testing.assert_array_equal(one.score, many.score)
 
 
-def test_evaluate_path_equals_slow_scores():
+def test_evaluate_curve_equals_slow_scores():
   predictions, mean, std, _ = make_case(6)
   order = np.array([4, 0, 8, 2, 1])
-  scores = ranking.evaluate_path(predictions, order, mean, std)
+  scores = ranking.evaluate_curve(predictions, order, mean, std)
   for p in range(1, len(order) + 1):
     chosen = predictions[order[:p]]
     np.testing.assert_allclose(
@@ -251,10 +251,10 @@ def test_ranking_beats_random_orders_where_it_was_not_chosen():
   predictions[:, 20:] += 1.
   path = ranking.rank_samples(predictions[0], mean[0], std[0])
   assert np.sum(path.order[:15] >= 20) <= 2
-  ranked = ranking.evaluate_path(predictions[1], path.order, mean[1], std[1])
+  ranked = ranking.evaluate_curve(predictions[1], path.order, mean[1], std[1])
   for seed in range(5):
     order = np.random.RandomState(seed).permutation(40)
-    other = ranking.evaluate_path(predictions[1], order, mean[1], std[1])
+    other = ranking.evaluate_curve(predictions[1], order, mean[1], std[1])
     assert ranked.kl_estimate[14] < other.kl_estimate[14]
 
 
@@ -276,7 +276,7 @@ def test_stored_path_in_full():
   with np.load(files[0]) as members, np.load(files[1]) as problem:
     path = ranking.rank_samples(
         members['val'], problem['val_mean'], problem['val_std'])
-    scores = ranking.evaluate_path(
+    scores = ranking.evaluate_curve(
         members['test'], path.order, problem['test_mean'], problem['test_std'])
   np.testing.assert_array_equal(path.order, order)
   np.testing.assert_allclose(path.score, kl_val, rtol=1e-11)
@@ -350,11 +350,11 @@ def test_rank_samples_batch_errors(changes, message):
     (dict(std=np.full(6, -1.)), 'std must be >= 0'),
     (dict(std_ridge=0.), 'std_ridge must be'),
 ])
-def test_evaluate_path_errors(changes, message):
+def test_evaluate_curve_errors(changes, message):
   predictions, mean, std, _ = make_case(0, num_samples=4, num_x=6)
   kwargs = dict(predictions=predictions, order=[0, 1], mean=mean, std=std)
   with pytest.raises(ValueError, match=message):
-    ranking.evaluate_path(**dict(kwargs, **changes))
+    ranking.evaluate_curve(**dict(kwargs, **changes))
 
 
 def test_choose_num_samples():

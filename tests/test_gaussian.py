@@ -1,6 +1,7 @@
 """Scores against quadrature, 60-digit arithmetic, and simulation."""
 
 import decimal
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
+from enn_ensembles import base
 from enn_ensembles.scoring import gaussian
 
 RATIOS = [1e-9, 1e-4, 0.3, 0.7, 0.8, 1. - 1e-5, 1. + 1e-5, 1.2, 1.3, 40., 1e9]
@@ -124,3 +126,75 @@ def test_errors_are_the_plain_loops(module):
                              rtol=1e-12)
   np.testing.assert_allclose(gaussian.root_mean_square_error(truth, estimate),
                              square ** 0.5, rtol=1e-12)
+
+
+# Moments and scores of one problem.
+
+RNG = np.random.default_rng(0)
+
+
+def test_moments_are_accumulated_in_float64():
+  samples = (1e4 + RNG.standard_normal((1000, 3))).astype(np.float32)
+  mean, std = gaussian.sample_moments(samples, axis=0)
+  exact = samples.astype(np.longdouble)
+  np.testing.assert_allclose(mean, exact.mean(0).astype(float), rtol=1e-14)
+  np.testing.assert_allclose(std, exact.std(0).astype(float), rtol=1e-9)
+
+
+def test_moments_of_diverged_samples_are_not_finite():
+  samples = np.array([[1., np.nan, np.inf], [1., 2., 3.]], np.float32)
+  mean, std = gaussian.sample_moments(samples, axis=0)
+  np.testing.assert_array_equal(np.isfinite(mean), [True, False, False])
+  np.testing.assert_array_equal(np.isfinite(std), [True, False, False])
+
+
+def test_scores_are_the_direct_formulas():
+  mean, true_mean = RNG.standard_normal((2, 40))
+  std, true_std = np.exp(RNG.standard_normal((2, 40)))
+  scores = gaussian.posterior_scores(mean, std, true_mean, true_std,
+                                     num_samples=30)
+  forward = reverse = mean_error = std_error = square = ratio = 0.
+  for m, s, tm, ts in zip(mean, std + 1e-3, true_mean, true_std + 1e-3):
+    forward += math.log(s / ts) + (ts ** 2 + (tm - m) ** 2) / (2 * s ** 2) - 0.5
+    reverse += math.log(ts / s) + (s ** 2 + (m - tm) ** 2) / (2 * ts ** 2) - 0.5
+    mean_error += abs((tm - m) / tm)
+    std_error += abs((ts - s) / ts)
+    square += (tm - m) ** 2
+    ratio += s / ts
+  expected = {
+      'kl_estimate': forward / 40, 'kl_reverse': reverse / 40,
+      'mean_error': mean_error / 40, 'std_error': std_error / 40,
+      'mean_rmse': math.sqrt(square / 40), 'std_ratio': ratio / 40,
+      'kl_floor': gaussian.finite_sample_floor(30)}
+  assert scores.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(scores[name], value, rtol=1e-10, err_msg=name)
+    assert type(scores[name]) is float
+
+
+def test_the_ridge_bounds_the_score_of_an_agent_without_spread():
+  scores = gaussian.posterior_scores(
+      np.zeros(5), np.zeros(5), np.zeros(5), np.ones(5), num_samples=1)
+  ratio = 1.001 / 0.001
+  np.testing.assert_allclose(scores['kl_estimate'],
+                             0.5 * ratio ** 2 - 0.5 - math.log(ratio))
+  assert scores['kl_floor'] == np.inf
+
+
+def test_scores_of_a_diverged_agent_are_not_finite():
+  mean = np.array([np.nan, 1., 1.])
+  scores = gaussian.posterior_scores(mean, np.ones(3), np.ones(3), np.ones(3),
+                            num_samples=10)
+  assert np.isnan(scores['kl_estimate']) and np.isnan(scores['mean_rmse'])
+
+
+def test_moments_of_predictions_are_of_one_output():
+  samples = RNG.standard_normal((7, 5, 1))
+  mean, std = gaussian.prediction_moments(base.Predictions(samples))
+  np.testing.assert_allclose(mean, samples[..., 0].mean(0))
+  np.testing.assert_allclose(std, samples[..., 0].std(0))
+  exact = base.Predictions(None, mean=np.ones((5, 1)), std=np.full((5, 1), 2.))
+  mean, std = gaussian.prediction_moments(exact)
+  np.testing.assert_array_equal([mean, std], [[1.] * 5, [2.] * 5])
+  with pytest.raises(ValueError, match='one output per point, got 2'):
+    gaussian.prediction_moments(base.Predictions(np.zeros((7, 5, 2))))
