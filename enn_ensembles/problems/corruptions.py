@@ -64,12 +64,8 @@ def corrupt(data: image_data.ImageData, corruption: str, severity: int,
     ValueError: there is no such corruption or severity, or it is jpeg or
       pixelate and images have neither one channel nor three.
   """
-  checks.check_choice('corruption', corruption, SEVERITIES)
-  check_severity(corruption, severity)
+  check_applies(data, corruption, severity)
   amount = SEVERITIES[corruption][severity - 1]
-  if corruption in _OF_BYTES and data.shape[-1] not in (1, 3):
-    raise ValueError(f'corruption {corruption} needs images with 1 or 3 '
-                     f'channels, {data.name} has {data.shape[-1]}.')
   images = to_bytes(data.images)
   # A name's number never changes, whatever is added to the table.
   cell = (zlib.crc32(corruption.encode()), severity)
@@ -88,14 +84,18 @@ def corrupt(data: image_data.ImageData, corruption: str, severity: int,
       name=f'{data.name}/our {corruption}/{severity}')
 
 
-def check_severity(corruption: str, severity: int) -> None:
-  """`severity` is one of a corruption.
+def check_applies(data: image_data.ImageData, corruption: str,
+                  severity: int) -> None:
+  """`corrupt` can do this to these images.
 
   Raises:
-    ValueError: it is not.
+    ValueError: it cannot.
   """
+  checks.check_choice('corruption', corruption, SEVERITIES)
   checks.check_choice(f'severity of {corruption}', severity,
                       range(1, len(SEVERITIES[corruption]) + 1))
+  if corruption in _OF_BYTES:
+    _check_channels(corruption, data.images)
 
 
 def compress(images: np.ndarray, quality: int) -> np.ndarray:
@@ -107,7 +107,11 @@ def compress(images: np.ndarray, quality: int) -> np.ndarray:
 
   Returns:
     uint8 [N, H, W, C].
+
+  Raises:
+    ValueError: images have neither one channel nor three.
   """
+  _check_channels('jpeg', images)
   found = np.empty_like(images)
   for row, image in enumerate(images):
     stream = io.BytesIO()
@@ -122,6 +126,12 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
   if images.dtype == np.uint8:
     return images
   return np.round(np.clip(images, 0., 1.) * 255.).astype(np.uint8)
+
+
+def _check_channels(corruption: str, images: np.ndarray) -> None:
+  if images.shape[-1] not in (1, 3):
+    raise ValueError(f'corruption {corruption} needs images with 1 or 3 '
+                     f'channels, got {images.shape[-1]}.')
 
 
 def _as_picture(image: np.ndarray) -> Image.Image:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 import dataclasses
 import functools
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import datasets
@@ -97,6 +98,48 @@ class ImageData:
     return dataclasses.replace(self, images=self.images[rows],
                                labels=numbers[self.labels[rows]],
                                num_classes=len(kept))
+
+
+class Normalisation(NamedTuple):
+  """Turns images into inputs: (value - mean) / std, values from 0 to 1.
+
+  Attributes:
+    mean: of each channel over the training set, float64 [C].
+    std: the same; 1 for a channel that is constant.
+  """
+  mean: np.ndarray
+  std: np.ndarray
+
+  def apply(self, images: np.ndarray) -> np.ndarray:
+    """Inputs float32 [N, H, W, C] from images uint8, or float32 in [0, 1]."""
+    scale = 255. if images.dtype == np.uint8 else 1.
+    factor = (1. / (scale * self.std)).astype(np.float32)
+    found = images * factor
+    found -= (self.mean / self.std).astype(np.float32)
+    return found
+
+  @property
+  def black(self) -> tuple[float, ...]:
+    """What the value 0 becomes, per channel; augmentation pads with it."""
+    return tuple((-self.mean / self.std).tolist())
+
+  @property
+  def white(self) -> tuple[float, ...]:
+    """What the value 1 becomes, per channel."""
+    return tuple(((1. - self.mean) / self.std).tolist())
+
+
+def normalisation(images: np.ndarray) -> Normalisation:
+  """That of a training set, uint8 or float32 in [0, 1], [N, H, W, C]."""
+  scale = 255. if images.dtype == np.uint8 else 1.
+  count = images[..., 0].size
+  mean = images.sum(axis=(0, 1, 2), dtype=np.float64) / count / scale
+  # One pass in small pieces: no copy of the images in float64.
+  squares = sum(
+      np.square(part, dtype=np.float64).sum(axis=(0, 1, 2))
+      for part in np.array_split(images, max(1, len(images) // 1000)))
+  variance = np.maximum(squares / count / scale ** 2 - mean ** 2, 0.)
+  return Normalisation(mean, np.where(variance > 1e-12, np.sqrt(variance), 1.))
 
 
 def load_digits(split: str) -> ImageData:

@@ -1,0 +1,395 @@
+"""Classification of images: what names a problem, what it holds, its scores.
+
+A problem has a training set, a validation set out of the training set (never
+out of the test set), a test set, shifted test sets and sets of other images
+(out of distribution). All are normalised by the mean and the std of the
+training set.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles.machine import canonical
+from enn_ensembles.problems import corruptions
+from enn_ensembles.problems import draws
+from enn_ensembles.problems import image_data
+from enn_ensembles.problems import image_files
+from enn_ensembles.scoring import classification_scores
+from enn_ensembles.scoring import ranking
+
+# Sets of other images that are made from the test set.
+HELD_OUT = 'held_out'
+MADE_OOD_SETS = (HELD_OUT, 'permuted', 'quarter_turn')
+
+_MAX_SEED = 2**32 - 1
+_VAL_SHARE = 10  # One image of so many is validation data by default.
+
+# All seeds are scored on the same images: of these draws there is one.
+_TEST_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageProblemConfig:
+  """Names one problem; with the checksum of its data it is its identity.
+
+  Attributes:
+    dataset: a name that `image_files.read_images` knows: 'digits', which needs
+      no file, 'mnist', 'cifar10', 'npz:NAME', ...
+    num_train: training images, drawn by the seed; None for all that validation
+      leaves.
+    num_val: validation images out of the training set, drawn by the seed; 0
+      for none, None for a tenth.
+    num_test: test images and images of every other set, at most; the same for
+      all seeds. None for all.
+    seed: which draw of the validation set and of the training set.
+    held_out: classes that are in no training, validation or test set; the
+      others are numbered anew. The test images of these classes are the set
+      'held_out' of `ood`.
+    shifts: shifted test sets. 'NAME' or 'NAME:SEVERITY' of
+      `corruptions.SEVERITIES` changes the test images; 'cifar10_c', 'mnist_c',
+      or 'cifar10_c:CORRUPTION', are files, with all their severities.
+    ood: sets of other images: 'held_out', 'permuted' (one permutation of all
+      pixels), 'quarter_turn', or the test images of a data set.
+    ood_jpeg: quality of JPEG by which images of `ood` are compressed first,
+      where those of `dataset` once were: what compression leaves behind must
+      not tell them apart. None for as they are.
+    label: what tables call the data, if not `dataset`: files in the format of
+      a data set need not hold its very images.
+  """
+  dataset: str
+  num_train: int | None = None
+  num_val: int | None = None
+  num_test: int | None = None
+  seed: int = 0
+  held_out: tuple[int, ...] = ()
+  shifts: tuple[str, ...] = ()
+  ood: tuple[str, ...] = ()
+  ood_jpeg: int | None = None
+  label: str | None = None
+
+  def __post_init__(self):
+    image_files.check_name('dataset', self.dataset)
+    if self.num_train is not None:
+      checks.check_count('num_train', self.num_train)
+    if self.num_val is not None:
+      checks.check_count('num_val', self.num_val, minimum=0)
+    if self.num_test is not None:
+      checks.check_count('num_test', self.num_test)
+    checks.check_count('seed', self.seed, minimum=0)
+    if self.seed > _MAX_SEED:
+      raise ValueError(f'seed must be at most 2**32 - 1, got {self.seed}.')
+    for name in ('held_out', 'shifts', 'ood'):
+      values = getattr(self, name)
+      if not isinstance(values, tuple) or len(set(values)) < len(values):
+        raise ValueError(f'{name} must be a tuple without repetitions, got '
+                         f'{values!r}.')
+    for label in self.held_out:
+      checks.check_count('every entry of held_out', label, minimum=0)
+    for shift in self.shifts:
+      _check_shift(shift)
+    for name in self.ood:
+      if name not in MADE_OOD_SETS:
+        image_files.check_name('every entry of ood that is none of '
+                               f'{", ".join(MADE_OOD_SETS)}', name)
+    if self.dataset in self.ood:
+      raise ValueError(f'ood must be other data than dataset, got '
+                       f'{self.dataset!r} in both.')
+    if (HELD_OUT in self.ood) != bool(self.held_out):
+      raise ValueError(f'ood must have {HELD_OUT!r} if, and only if, held_out '
+                       f'names classes, got {self.ood} and {self.held_out}.')
+    if self.ood_jpeg is not None:
+      checks.check_choice('ood_jpeg', self.ood_jpeg, range(1, 101))
+
+  @property
+  def name(self) -> str:
+    """What tables call the data, safe in names of files."""
+    name = self.label or self.dataset.replace(':', '_')
+    return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)
+
+  def problem_id(self, sha256: str) -> str:
+    """Readable and unique, as 'mnist_s0_0123456789'.
+
+    Args:
+      sha256: of all data, see `ImageClassificationProblem.sha256`.
+    """
+    settings = {field.name: getattr(self, field.name)
+                for field in dataclasses.fields(self) if field.name != 'seed'}
+    return (f'{self.name}_s{self.seed}_'
+            f'{canonical.config_hash([settings, sha256])}')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageClassificationProblem:
+  """Data and test sets of one problem; see `base.Problem`.
+
+  Attributes:
+    config: what names it.
+    sha256: of all data that were read, before anything was drawn from them.
+    train: the training images.
+    val: the validation images; None where there are none.
+    test: the test images.
+    make_shifts: yields the shifted test sets, one after the other: together
+      they may be larger than the memory.
+    ood: sets of other images, by name.
+  """
+  config: ImageProblemConfig
+  sha256: str
+  train: image_data.ImageData
+  val: image_data.ImageData | None
+  test: image_data.ImageData
+  make_shifts: Callable[[], Iterator[image_data.ImageData]]
+  ood: dict[str, image_data.ImageData]
+
+  score_set = 'classification'
+
+  @property
+  def problem_id(self) -> str:
+    """That of the config with the checksum of the data."""
+    return self.config.problem_id(self.sha256)
+
+  @functools.cached_property
+  def normalisation(self) -> image_data.Normalisation:
+    """Mean and std of the training set."""
+    return image_data.normalisation(self.train.images)
+
+  @functools.cached_property
+  def data(self) -> base.Data:
+    """What an agent learns from: x float32 [T, H, W, C], y int32 [T]."""
+    return self._inputs(self.train)
+
+  @functools.cached_property
+  def validation(self) -> base.Data | None:
+    """The validation images in the same form."""
+    return None if self.val is None else self._inputs(self.val)
+
+  @functools.cached_property
+  def x_test(self) -> np.ndarray:
+    """Inputs of the test images."""
+    return self._inputs(self.test).x
+
+  @property
+  def prior(self) -> base.PriorKnowledge:
+    """What an agent is told besides."""
+    return base.PriorKnowledge(
+        input_shape=self.train.shape, num_train=len(self.train),
+        likelihood=base.Categorical(self.train.num_classes))
+
+  def score(self, predict: base.Predict) -> dict[str, float]:
+    """Scores by name; those under shift and out of distribution are means.
+
+    Raises:
+      ValueError: predictions are not draws of logits.
+    """
+    by_set = self.score_by_set(predict)
+    scores = by_set.pop('test')
+    for kind in ('shift_', 'ood_'):
+      scores.update(classification_scores.mean_scores(
+          [one for one in by_set.values() if next(iter(one)).startswith(kind)]))
+    return scores
+
+  def score_by_set(self, predict: base.Predict) -> dict[str, dict[str, float]]:
+    """Scores of each set: 'test', then shifted sets, then other images.
+
+    Raises:
+      ValueError: predictions are not draws of logits.
+    """
+    logits = self._logits(predict, self.x_test)
+    found = {'test': classification_scores.score_test(logits,
+                                                      self.test.labels)}
+    for shifted in self.make_shifts():
+      found[shifted.name] = classification_scores.score_shifted(
+          self._logits(predict, self._inputs(shifted).x), shifted.labels)
+    for name, other in self.ood.items():
+      found[name] = classification_scores.score_outside(
+          logits, self._logits(predict, self._inputs(other).x))
+    return found
+
+  def score_curve(self, predict: base.Predict,
+                  order: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores on the test set of the first 1, 2, ..., P members of an order.
+
+    Returns:
+      `classification_scores.CURVE_SCORES`, float64 [P] each.
+
+    Raises:
+      ranking.NotFiniteError: predictions are not finite.
+    """
+    logits = self._logits(predict, self.x_test)
+    if not np.isfinite(logits).all():
+      raise ranking.NotFiniteError(
+          f'predictions of problem {self.problem_id} must be finite.')
+    return classification_scores.score_curve(logits, self.test.labels, order)
+
+  def _inputs(self, images: image_data.ImageData) -> base.Data:
+    return base.Data(self.normalisation.apply(images.images), images.labels)
+
+  def _logits(self, predict: base.Predict, x: np.ndarray) -> np.ndarray:
+    """Draws of logits [J, N, C]."""
+    samples = predict(x).samples
+    expected = len(x), self.train.num_classes
+    if samples is None or np.shape(samples)[1:] != expected:
+      got = 'none' if samples is None else f'shape {list(np.shape(samples))}'
+      raise ValueError(
+          f'problem {self.problem_id} needs draws of logits of shape '
+          f'[J, {expected[0]}, {expected[1]}], got {got}.')
+    return np.asarray(samples)
+
+
+def make_image_problem(config: ImageProblemConfig,
+                       data_dir: str | os.PathLike | None = None
+                       ) -> ImageClassificationProblem:
+  """Reads the data of a problem and splits them.
+
+  Args:
+    config: what names it.
+    data_dir: folder of the files, see `image_files.data_folder`; 'digits' needs
+      none.
+
+  Raises:
+    ValueError: a file is missing or damaged, there are too few images, or sets
+      do not fit together.
+  """
+  train = image_files.read_images(config.dataset, 'train', data_dir)
+  test = image_files.read_images(config.dataset, 'test', data_dir)
+  for corruption, severity in _our_shifts(config):
+    corruptions.check_applies(test, corruption, severity)
+  # A user's test set need not have the last class.
+  num_classes = max(train.num_classes, test.num_classes)
+  train, test = (dataclasses.replace(one, num_classes=num_classes)
+                 for one in (train, test))
+  others = {name: image_files.read_images(name, 'test', data_dir)
+            for name in config.ood if name not in MADE_OOD_SETS}
+  sha256 = _checksum(train, itertools.chain(
+      [train, test], others.values(), _file_shifts(config, data_dir)))
+
+  kept = sorted(set(range(num_classes)) - set(config.held_out))
+  ood = {}
+  if config.held_out:
+    unknown = [label for label in config.held_out if label >= num_classes]
+    if unknown or len(kept) < 2:
+      raise ValueError(f'held_out must leave two of the {num_classes} classes '
+                       f'of {config.dataset} at least, got {config.held_out}.')
+    ood[HELD_OUT] = test.keep_classes(config.held_out)
+    train, test = train.keep_classes(kept), test.keep_classes(kept)
+  test = _some(test, config.num_test)
+  for name in config.ood:
+    if name == 'permuted':
+      ood[name] = image_data.permute_pixels(test, _TEST_SEED)
+    elif name == 'quarter_turn':
+      ood[name] = image_data.quarter_turn(test)
+    elif name != HELD_OUT:
+      ood[name] = others[name]
+  ood = {name: _some(_compressed(ood[name], config.ood_jpeg), config.num_test)
+         for name in config.ood}
+
+  def make_shifts() -> Iterator[image_data.ImageData]:
+    for corruption, severity in _our_shifts(config):
+      yield corruptions.corrupt(test, corruption, severity, _TEST_SEED)
+    for shifted in _file_shifts(config, data_dir):
+      if config.held_out:
+        shifted = shifted.keep_classes(kept)
+      yield _some(shifted, config.num_test)
+
+  return ImageClassificationProblem(
+      config, sha256, *_split(config, train), test, make_shifts, ood)
+
+
+def _check_shift(shift: str) -> None:
+  """A shift is ours, with a severity or all, or one that files have."""
+  name, *rest = shift.split(':') if isinstance(shift, str) else [shift]
+  checks.check_choice('every entry of shifts', name,
+                      (*corruptions.SEVERITIES, *image_files.CORRUPTED_SETS))
+  if name in corruptions.SEVERITIES and rest:
+    allowed = [str(i + 1) for i in range(len(corruptions.SEVERITIES[name]))]
+    checks.check_choice(f'severity of {name}', ':'.join(rest), allowed)
+  elif rest and (len(rest) > 1 or not rest[0].replace('_', '').isalnum()):
+    raise ValueError(f'every entry of shifts must name one corruption behind '
+                     f'{name}:, got {shift!r}.')
+
+
+def _our_shifts(config: ImageProblemConfig) -> Iterator[tuple[str, int]]:
+  """(corruption, severity) of all shifted sets that are made."""
+  for shift in config.shifts:
+    name, _, severity = shift.partition(':')
+    levels = len(corruptions.SEVERITIES.get(name, ()))  # 0: from a file.
+    for level in range(1, levels + 1):
+      if severity in ('', str(level)):
+        yield name, level
+
+
+def _file_shifts(config: ImageProblemConfig,
+                 data_dir: str | os.PathLike | None
+                 ) -> Iterator[image_data.ImageData]:
+  """Shifted sets that are read, one file after the other."""
+  for shift in config.shifts:
+    name, _, corruption = shift.partition(':')
+    if name in image_files.CORRUPTED_SETS:
+      wanted = ([corruption] if corruption
+                else image_files.corruptions_in(name, data_dir))
+      for one in wanted:
+        yield from image_files.read_corrupted(name, one, data_dir)
+
+
+def _split(config: ImageProblemConfig, images: image_data.ImageData
+           ) -> tuple[image_data.ImageData, image_data.ImageData | None]:
+  """Training and validation images, in a random order.
+
+  The order matters to whoever takes the last part for something else.
+  """
+  num_val = config.num_val
+  if num_val is None:
+    num_val = len(images) // _VAL_SHARE
+  left = len(images) - num_val
+  num_train = left if config.num_train is None else config.num_train
+  if not 0 < num_train <= left:
+    raise ValueError(
+        f'num_train + num_val must be at most the {len(images)} training '
+        f'images of {config.dataset}, with num_train >= 1, got '
+        f'{config.num_train} and {num_val}.')
+  order = draws.draw_permutation(config.seed, draws.VAL_SPLIT_KEY, len(images))
+  train = images.take(order[num_val:num_val + num_train])
+  return train, images.take(order[:num_val]) if num_val else None
+
+
+def _some(images: image_data.ImageData,
+          most: int | None) -> image_data.ImageData:
+  """At most so many, drawn evenly from all: files may be sorted by class."""
+  if most is None or len(images) <= most:
+    return images
+  order = draws.draw_permutation(_TEST_SEED, draws.TEST_SET_KEY, len(images))
+  return images.take(np.sort(order[:most]))
+
+
+def _compressed(images: image_data.ImageData,
+                quality: int | None) -> image_data.ImageData:
+  if quality is None:
+    return images
+  return dataclasses.replace(images, images=corruptions.compress(
+      corruptions.to_bytes(images.images), quality))
+
+
+def _checksum(train: image_data.ImageData,
+              sets: Iterable[image_data.ImageData]) -> str:
+  """Of several sets, in this order.
+
+  Raises:
+    ValueError: a set has other images than the training set.
+  """
+  sha = hashlib.sha256()
+  for one in sets:
+    if one.shape != train.shape:
+      raise ValueError(f'{one.name} must have images of shape '
+                       f'{list(train.shape)} like the training images of '
+                       f'{train.name}, got {list(one.shape)}.')
+    sha.update(one.sha256.encode())
+  return sha.hexdigest()
