@@ -1,0 +1,173 @@
+"""Random features: ensembles of networks that train their last layer only.
+
+K networks have the shape of the prior's, with a finite width. Their hidden
+layers stay at their own random draw. The last layer w, of features phi(x), is
+solved in closed form by sample-then-optimise: ridge regression towards its own
+random start w0, on targets with their own noise draw n,
+
+  w = argmin |y + eps n - Phi w|^2 / eps^2 + |w - w0|^2
+    = w0 + Phi^T (Phi Phi^T + eps^2 I)^-1 (y + eps n - Phi w0),
+
+so f(x) = phi(x)^T w is an exact draw of the posterior of a Gaussian process
+with kernel phi(x)^T phi(x'). As the width grows that kernel becomes the NNGP's,
+and this ensemble becomes as many draws of the exact posterior: it shows what a
+network can reach without learning a feature. It is told the kernel.
+
+Matthews, Hron, Turner & Ghahramani 2017, "Sample-then-optimize posterior
+sampling for Bayesian linear models" (NeurIPS workshop on advances in
+approximate Bayesian inference); Lee et al. 2018, "Deep neural networks as
+Gaussian processes" (arXiv 1711.00165).
+"""
+
+from collections.abc import Iterator
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import scipy.linalg
+import scipy.special
+
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles.nngp import kernels
+
+# Rows of features that are held at once where there are more points than units.
+_BLOCK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFeaturesConfig:
+  """Settings of random features.
+
+  Attributes:
+    num_ensemble: K, networks.
+    width: units of every hidden layer. Far above the number of training points
+      an ensemble is close to the exact posterior; about as many make it worst.
+  """
+  num_ensemble: int = 30
+  width: int = 2048
+
+  def __post_init__(self):
+    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_count('width', self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """One network: hidden layers of a key, drawn whenever they are needed.
+
+  Attributes:
+    kernel: the prior whose shape it has.
+    width: units of every hidden layer.
+    seed: two 32-bit words that its hidden layers are drawn from.
+  """
+  kernel: kernels.KernelConfig
+  width: int
+  seed: tuple[int, ...]
+
+  def features(self, x: np.ndarray) -> Iterator[np.ndarray]:
+    """phi at x [n, D], in blocks of rows, [at most _BLOCK, width] float64.
+
+    phi(x)^T phi(x') approximates the kernel. Hidden layers are float32.
+    """
+    kernel, input_dim = self.kernel, x.shape[1]
+    rng = np.random.Generator(np.random.Philox(
+        np.random.SeedSequence(self.seed)))
+
+    def normals(*shape: int) -> np.ndarray:
+      return rng.standard_normal(shape, dtype=np.float32)
+
+    scale = np.float32(kernel.weight_std)
+    sizes = [input_dim] + [self.width] * (kernel.num_hidden_layers - 1)
+    weights = [normals(size, self.width) * (scale / np.float32(np.sqrt(size)))
+               for size in sizes]
+    bias = normals(self.width) * np.float32(
+        kernel.first_bias / np.sqrt(input_dim))
+    activate = {'relu': lambda u: np.maximum(u, 0, out=u),
+                'erf': scipy.special.erf}[kernel.activation]
+    for start in range(0, len(x), _BLOCK):
+      h = np.asarray(x[start:start + _BLOCK], np.float32)
+      for layer, w in enumerate(weights):
+        h = activate(h @ w + bias if layer == 0 else h @ w)
+      yield h.astype(np.float64) * (kernel.weight_std / np.sqrt(self.width))
+
+
+def fit_last_layer(network: Network, data: base.Data, noise_std: float,
+                   start: np.ndarray, noise: np.ndarray) -> np.ndarray:
+  """The last layer w [width] of one network; see the module.
+
+  Args:
+    network: its hidden layers.
+    data: x [T, D] and y [T, 1].
+    noise_std: eps.
+    start: w0, [width].
+    noise: n, [T].
+  """
+  x = np.asarray(data.x)
+  targets = np.asarray(data.y, np.float64)[:, 0] + noise_std * noise
+  if len(x) <= network.width:
+    phi = np.concatenate(list(network.features(x)))
+    gram = phi @ phi.T
+    gram[np.diag_indices_from(gram)] += noise_std**2
+    return start + phi.T @ scipy.linalg.solve(gram, targets - phi @ start,
+                                              assume_a='pos')
+  # The same by the identity Phi^T (Phi Phi^T + c I)^-1 = (Phi^T Phi + c I)^-1
+  # Phi^T, block of rows by block of rows.
+  gram, side, done = noise_std**2 * np.eye(network.width), 0., 0
+  for phi in network.features(x):
+    gram += phi.T @ phi
+    side = side + phi.T @ (targets[done:done + len(phi)] - phi @ start)
+    done += len(phi)
+  return start + scipy.linalg.solve(gram, side, assume_a='pos')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomFeaturesSampler:
+  """K functions, all of them equally likely.
+
+  Attributes:
+    networks: their hidden layers.
+    last_layers: w of each, [K, width].
+  """
+  networks: tuple[Network, ...]
+  last_layers: np.ndarray
+
+  def members(self, x: np.ndarray) -> np.ndarray:
+    """All functions at x [n, D], [K, n, 1] float64."""
+    return np.stack([self._member(k, x) for k in range(len(self.networks))])
+
+  def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> np.ndarray:
+    """The function that the key picks at x [n, D], [n, 1]."""
+    return self._member(
+        int(jax.random.randint(key, (), 0, len(self.networks))), x)
+
+  def _member(self, k: int, x: np.ndarray) -> np.ndarray:
+    blocks = self.networks[k].features(np.asarray(x))
+    values = np.concatenate([phi @ self.last_layers[k] for phi in blocks])
+    return values[:, None]
+
+
+def make_agent(config: RandomFeaturesConfig) -> base.Agent:
+  """Solves the last layers of all networks."""
+
+  def agent(data: base.Data, prior: base.PriorKnowledge,
+            key: chex.PRNGKey) -> base.EpistemicSampler:
+    noise_std = prior.noise_std
+    if prior.kernel is None or noise_std is None or callable(noise_std):
+      raise ValueError(
+          'random_features must be told the kernel and one noise_std, got '
+          f'kernel {prior.kernel} and noise_std {noise_std}.')
+    networks, last_layers = [], []
+    for k in range(config.num_ensemble):
+      words = [int(word) for word in
+               jax.random.key_data(jax.random.fold_in(key, k))]
+      network = Network(prior.kernel, config.width, (*words, 0))
+      rng = np.random.default_rng((*words, 1))
+      networks.append(network)
+      last_layers.append(fit_last_layer(
+          network, data, float(noise_std), rng.standard_normal(config.width),
+          rng.standard_normal(len(data.x))))
+    return RandomFeaturesSampler(tuple(networks), np.stack(last_layers))
+
+  return agent
