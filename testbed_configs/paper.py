@@ -21,6 +21,8 @@ AGENTS = [
     {'agent': 'bbb', 'sigma_0': 100.},
     {'agent': 'vnn'},
     {'agent': 'hypermodel', 'index_dim': 20},
+    # Its last layers are solved, not trained; it is told the kernel.
+    {'agent': 'random_features'},
     # Audits: the posterior itself, exactly and sampled; the prior; one network.
     {'agent': 'exact_posterior', 'analytic': [True, False]},
     {'agent': 'prior_only'},

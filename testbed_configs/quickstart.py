@@ -15,6 +15,8 @@ AGENTS = [
     {'agent': 'vnn'},
     # Of the paper's 5, 10 and 20: 20 draws twice the indices per step.
     {'agent': 'hypermodel', 'index_dim': 10},
+    # Its last layers are solved, not trained; it is told the kernel.
+    {'agent': 'random_features', 'width': 512},
     # Audits: the posterior itself, exactly and sampled; the prior; one network.
     {'agent': 'exact_posterior', 'analytic': [True, False]},
     {'agent': 'prior_only'},

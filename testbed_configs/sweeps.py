@@ -32,6 +32,8 @@ AGENTS = [
     {'agent': 'vnn', 'global_std_mode': ['none', 'multiply', 'replace'],
      'hidden_sizes': [(100, 100), (100, 100, 100)]},
     {'agent': 'hypermodel', 'index_dim': [5, 10, 20], 'prior_scale': [0., 5.]},
+    {'agent': 'random_features', 'num_ensemble': [10, 30],
+     'width': [512, 1024, 2048, 4096]},
     {'agent': 'exact_posterior', 'analytic': [True, False]},
     {'agent': 'prior_only', 'analytic': [True, False]},
     {'agent': 'map', 'learning_rate': [1e-3, 3e-4, 1e-4]},

@@ -31,20 +31,22 @@ X = jnp.asarray(RNG.standard_normal((5, 2)))
 
 NAMES = agents_lib.agent_names()
 AUDITS = ('exact_posterior', 'prior_only')
-NETWORKS = [name for name in NAMES if name not in AUDITS]
+UNTRAINED = (*AUDITS, 'random_features')
+NETWORKS = [name for name in NAMES if name not in UNTRAINED]
 # One hidden layer: compiling is nearly all of the time.
 TINY = {'hidden_sizes': (4,), 'num_batches': 6, 'batch_size': 4}
 FEW = {
     'bbb': {'num_index_samples': 3},
     'hypermodel': {'index_dim': 4, 'samples_per_dim': 2},
     'layer_ensemble': {'num_options': 2},
+    'random_features': {'num_ensemble': 3, 'width': 8},
     'vnn': {'num_index_samples': 3},
     **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
                     {'num_ensemble': 3})}
 
 
 def make_config(name, **settings):
-  tiny = {} if name in AUDITS else {**TINY, **FEW.get(name, {})}
+  tiny = {**({} if name in UNTRAINED else TINY), **FEW.get(name, {})}
   return agents_lib.make_config(agents_lib.load_agent(name),
                                 {**tiny, **settings})
 
@@ -84,7 +86,7 @@ def make_sampler(name):
 def test_all_agents_are_found():
   assert NAMES == ['batch_ensemble', 'bbb', 'deep_sub_ensemble', 'ensemble',
                    'exact_posterior', 'hypermodel', 'layer_ensemble', 'map',
-                   'mc_dropout', 'prior_only', 'vnn']
+                   'mc_dropout', 'prior_only', 'random_features', 'vnn']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -98,9 +100,8 @@ def test_samples_are_functions_of_their_key(name):
   np.testing.assert_array_equal(again, draws[3])
   num_different = len({draw.tobytes() for draw in draws})
   assert num_different == 1 if name == 'map' else num_different > 1
-  if name != 'prior_only':  # Only its marginals are right.
-    np.testing.assert_allclose(sampler(x[:3], KEY), sampler(x, KEY)[:3],
-                               rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(sampler(x[:3], KEY), sampler(x, KEY)[:3],
+                             rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -188,10 +189,10 @@ BAD_VALUES = {
     'num_options': [0, (2, 2), (2, 0, 2), 1.5, [2, 2, 2]],
     'num_shared_layers': [-1, 3, 'all'],
     'num_index_samples': [0, 1.5],
-    'samples_per_dim': [0], 'index_dim': [0, None],
+    'samples_per_dim': [0], 'index_dim': [0, None], 'width': [0, 2.5, '8'],
     'prior_scale': [-1., float('nan'), float('inf'), None, '1'],
     'noise_scale': [-1., float('nan'), '1'],
-    'init_scale': [-0.1], 'first_bias_std': [-1., None], 'fast_std': [-0.5],
+    'init_scale': [-0.1], 'first_bias_std': [-1., None, 'nngp'], 'fast_std': [-0.5],
     'fast_init': ['uniform', None], 'index_scale': ['c', None],
     'noise_by': ['last_option'], 'sigma_0': [0., -1., float('nan')],
     'dropout_rate': [1., -0.1, float('nan'), None], 'dropout_input': [1, None],
@@ -356,7 +357,7 @@ def test_layer_ensemble_of_one_option_is_an_mlp():
 def make_members(num, num_shared_layers=None, prior_scale=0.):
   if num_shared_layers is None:
     return ensemble.make_network(ensemble.EnsembleConfig(
-        num_ensemble=num, hidden_sizes=HIDDEN, prior_scale=prior_scale))
+        num_ensemble=num, hidden_sizes=HIDDEN, prior_scale=prior_scale), PRIOR)
   return deep_sub_ensemble.make_network(
       deep_sub_ensemble.DeepSubEnsembleConfig(
           num_ensemble=num, num_shared_layers=num_shared_layers,
@@ -690,3 +691,27 @@ def test_layer_ensemble_of_one_option_trains_to_the_deep_ensemble_of_one():
   for a, b in zip(train_limit('layer_ensemble', num_options=1),
                   train_limit('ensemble', num_ensemble=1)):
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('input_dim', [5, 100])
+def test_prior_networks_of_an_ensemble_can_match_the_kernel(input_dim):
+  """first_bias_std 'kernel': the std of the prior part is the kernel's."""
+  x = np.random.default_rng(0).standard_normal((20, input_dim))
+  x[0] = 0.  # Only the bias is seen here.
+  std = np.sqrt(kernels.nngp_diag(kernels.KernelConfig(), x))
+  ratios = {}
+  for first_bias_std in (1., 'kernel'):
+    network = make_agent(
+        'ensemble', num_ensemble=2000, hidden_sizes=(50, 50),
+        first_bias_std=first_bias_std).make_network(
+            base.PriorKnowledge((input_dim,), 8, base.Gaussian(0.1)))
+    x32 = jnp.asarray(x, jnp.float32)
+    params, state = network.init(KEY, x32[:1], 0)
+    out, _ = base.apply_indices(network, params, state, x32, None)
+    prior = np.asarray(base.split_output(out)[1])[..., 0]
+    ratios[first_bias_std] = np.sqrt(np.mean(prior**2, axis=0)) / std
+  # The std of a std from 2000 members is 2 to 3 percent; one of a network of
+  # finite width is right exactly, since squares of ReLUs have no bias.
+  np.testing.assert_allclose(ratios['kernel'], 1., atol=0.1)
+  assert abs(ratios['kernel'].mean() - 1.) < 0.03
+  assert ratios[1.][0] > 1.5 and ratios[1.][1:].mean() < 1.2

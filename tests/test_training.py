@@ -91,7 +91,8 @@ def test_training_is_the_plain_loop(together):
   trained, _ = together
   s, e = 1, 1
   fold_in = lambda constant: jax.random.fold_in(KEYS[s], constant)
-  network = ensemble.make_network(CONFIG)
+  network = ensemble.make_network(
+      CONFIG, base.PriorKnowledge(X[s].shape[1:], 8, base.Gaussian(1.)))
   params, state = network.init(fold_in(program.INIT_KEY), X[s][:1], 0)
   noise = jax.random.normal(fold_in(program.PREPARE_KEY), (8, 2))
   rows_of_steps = jax.random.bits(fold_in(program.MINIBATCH_KEY), (15, 5),
