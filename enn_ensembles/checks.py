@@ -1,4 +1,4 @@
-"""Checks of config fields: a ValueError that says field, value, what is allowed.
+"""Checks of config fields: a ValueError names the field, its value, the rule.
 
 Configs call these when they are made, so that bad input stops a run before any
 work starts and the code behind may take good input for granted.
@@ -28,10 +28,12 @@ def check_scale(name: str, value: Any) -> None:
     raise ValueError(f'{name} must be a finite number >= 0, got {value!r}.')
 
 
-def check_positive(name: str, value: Any) -> None:
-  """`value` is a finite number > 0."""
+def check_positive(name: str, value: Any, maximum: float = math.inf) -> None:
+  """`value` is a finite number > 0, and at most `maximum`."""
   if not _is_finite_number(value) or value <= 0:
     raise ValueError(f'{name} must be a finite number > 0, got {value!r}.')
+  if value > maximum:
+    raise ValueError(f'{name} must be at most {maximum:g}, got {value!r}.')
 
 
 def check_rate(name: str, value: Any) -> None:

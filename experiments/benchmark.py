@@ -3,16 +3,15 @@
 python -m experiments.benchmark [--quick] [--agents=ensemble,bbb]
     [--input_dim=10,100,1000] [--data_ratio=10] [--num_workers=2]
 
-Prints a table, and writes all columns to a CSV; `enn_ensembles/studies/speed/benchmarking.py`
-says what is measured and how. The default takes about ten minutes on two cores,
---quick about one.
+Prints a table, and writes all columns to benchmark.csv; the package's
+`studies/speed/benchmarking.py` says what is measured and how. The default takes
+about ten minutes on two cores, --quick about one.
 """
 
 from collections.abc import Sequence
 import csv
 import io
 import os
-import pathlib
 import time
 from typing import Any
 
@@ -43,8 +42,11 @@ _SECONDS_PER_CASE = flags.DEFINE_float(
     'take; slower ones run fewer steps.')
 _QUICK = flags.DEFINE_bool(
     'quick', False, 'Only ensemble and layer_ensemble, at D_x = 10.')
-_OUTPUT = flags.DEFINE_string('output', 'benchmark.csv', 'CSV of all columns.')
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', '.', 'Where benchmark.csv goes; made if missing.')
 _MARKDOWN = flags.DEFINE_bool('markdown', False, 'Print the table as Markdown.')
+
+_FILE_NAME = 'benchmark.csv'
 
 AGENTS = (
     {'agent': 'ensemble', 'num_ensemble': 10},
@@ -128,12 +130,6 @@ def format_csv(rows: Sequence[benchmarking.Row]) -> bytes:
   return stream.getvalue().encode()
 
 
-def _check_output(path: pathlib.Path) -> None:
-  if path.is_dir():
-    raise ValueError(f'output must be a file, got the folder {str(path)!r}.')
-  files.make_folder(path.parent, 'the folder of output')
-
-
 def main(_) -> int:
   # All that can be wrong is found before any work starts.
   options = benchmarking.BenchmarkOptions(
@@ -141,8 +137,7 @@ def main(_) -> int:
       seconds_per_case=_SECONDS_PER_CASE.value)
   benchmarking.check_num_workers(_NUM_WORKERS.value)
   units = _make_units(_NUM_WORKERS.value)
-  output = pathlib.Path(_OUTPUT.value)
-  _check_output(output)
+  output = files.make_folder(_OUTPUT_DIR.value, '--output_dir') / _FILE_NAME
 
   start, rows = time.perf_counter(), []
   print(f'{len(units)} cases, {_NUM_WORKERS.value} worker(s) on '

@@ -1,12 +1,18 @@
 """How every command of this folder starts and ends.
 
-A mistake of the user is a ValueError with a message written for that user: the
-command prints it as one line and exits with 2. A bug keeps its traceback.
+Exit codes that all commands share: 0 all is well; 2 a mistake of the user, also
+in a flag, in one line; 75 ended by SIGTERM before it was done, the same command
+may be run again; 130 ended by Ctrl-C; 141 whoever read its output has closed
+the pipe, as `| head` does. A bug keeps its traceback and ends with 1.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
 import logging as python_logging
+import math
+import os
+import re
+import signal
 import sys
 from typing import Any
 
@@ -19,11 +25,22 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from enn_ensembles.machine import plain_text
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+
+_MISSING_FLAG = re.compile('Flag (--[a-z_0-9]+) must have a value other than N')
+
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
   """Parses the flags, runs `main(argv)` and exits with what it returns.
 
-  With --verbosity=1 a ValueError keeps its traceback too.
+  What a user did wrong is a ValueError, or an OSError about a file, whose
+  message is printed as one line. With --verbosity=1 both keep their traceback.
+  What is printed holds no terminal escape sequence, whatever names and messages
+  hold.
 
   Args:
     main: the command; its return value is the exit code, None is 0.
@@ -31,20 +48,71 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 
   # At level info jax lists the accelerators that it did not find.
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  streams = sys.stdout, sys.stderr
+  sys.stdout, sys.stderr = map(plain_text.PrintableStream, streams)
 
   def guarded(argv: Sequence[str]) -> int | None:
     try:
       if len(argv) > 1:
         raise ValueError(f'unknown argument {argv[1]!r}: everything is given '
                          'as --flag=value.')
-      return main(argv)
+      code = main(argv)
+      sys.stdout.flush()  # A closed pipe shows here, not after the end.
+      return code
+    except BrokenPipeError:
+      return _end_at_closed_pipe()
+    except KeyboardInterrupt:
+      print('stopped.', file=sys.stderr)
+      return INTERRUPTED
+    except SystemExit as end:
+      # No command calls it: with exit code 0 a sweep would seem to be done.
+      return _refuse(f'something that was run called sys.exit({end.code!r}); '
+                     'neither a config nor an agent may.')
     except ValueError as error:
       if logging.level_debug():
         raise
-      print('error:', ' '.join(str(error).split()), file=sys.stderr)
-      return 2
+      return _refuse(str(error))
+    except OverflowError as error:
+      if logging.level_debug():
+        raise
+      return _refuse(f'a number is too large: {error}.')
+    except OSError as error:
+      if error.filename is None or logging.level_debug():
+        raise
+      return _refuse(f'{error.filename}: {error.strerror}.')
+    except BaseException:
+      # A bug: Python prints it, in colours where it does that.
+      sys.stdout, sys.stderr = streams
+      raise
 
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def _refuse(message: str) -> int:
+  print('error:', ' '.join(message.split()), file=sys.stderr)
+  return BAD_INPUT
+
+
+def _end_at_closed_pipe() -> int:
+  """Keeps Python from flushing into the closed pipe at its end."""
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, sys.stdout.fileno())
+  os.close(nowhere)
+  return CLOSED_PIPE
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """The arguments that are no flags; exits where there is nothing to run."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    missing = _MISSING_FLAG.search(str(error))
+    sys.exit(_refuse(f'{missing[1]} must be given.' if missing else
+                     str(error).rstrip('.') + '.'))
+  except SystemExit:
+    sys.exit(0)  # --help, which absl ends with 1.
 
 
 def peak_memory_mb() -> float | None:
@@ -56,18 +124,39 @@ def peak_memory_mb() -> float | None:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def numbers(flag: flags.FlagHolder,
-            kind: Callable[[str], Any]) -> list[Any] | None:
+def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
+            check: Callable[[str, Any], None] | None = None
+            ) -> list[Any] | None:
   """The values of a list flag as numbers; None if it was not given.
 
+  Args:
+    flag: the flag.
+    kind: int or float.
+    check: one of `checks`: called with the flag's name and each value.
+
   Raises:
-    ValueError: one is no number of this kind, int or float.
+    ValueError: one is no number of this kind, or not allowed.
   """
   if flag.value is None:
     return None
   try:
-    return [kind(text) for text in flag.value]
+    values = [kind(text) for text in flag.value]
   except ValueError:
     what = 'integers' if kind is int else 'numbers'
     raise ValueError(f'--{flag.name} must be {what} with commas between, got '
                      f'{",".join(flag.value)!r}.') from None
+  for value in values if check is not None else ():
+    check(f'every value of --{flag.name}', value)
+  return values
+
+
+def positive(flag: flags.FlagHolder) -> Any:
+  """The value of a number flag that must be finite and > 0, or not given.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if flag.value is not None and not 0 < flag.value < math.inf:
+    raise ValueError(f'--{flag.name} must be a finite number > 0, got '
+                     f'{flag.value:g}.')
+  return flag.value

@@ -3,9 +3,9 @@
 python -m experiments.figure3 --output_dir=figures [--num_options=2,3,4,5]
     [--batch_size=32] [--repeats=5] [--dtype=float32]
 
-Writes figure3.csv and figure3.png; `enn_ensembles/studies/layer_ensembles/ole_benchmark.py` says what
-the network is, what is measured and how. The default takes about three minutes
-on one core.
+Writes figure3.csv and figure3.png; the package's
+`studies/layer_ensembles/ole_benchmark.py` says what the network is, what is
+measured and how. The default takes about three minutes on one core.
 """
 
 from collections.abc import Sequence

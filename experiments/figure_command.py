@@ -1,4 +1,4 @@
-"""What the commands of figures 2, 4 and 5 share: rows in, picture and CSV out."""
+"""What the commands of figures 2, 4 and 5 share: rows in, picture, CSV out."""
 
 from collections.abc import Callable
 from typing import Any

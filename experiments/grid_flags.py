@@ -5,6 +5,7 @@ import pathlib
 
 from absl import flags
 
+from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
@@ -76,12 +77,14 @@ def read_sweep() -> sweeps.SweepConfig:
       sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
       agent_modules=agent_modules(),
       problem={
-          'input_dim': cli.numbers(_INPUT_DIM, int),
-          'data_ratio': cli.numbers(_DATA_RATIO, float),
-          'noise_std': cli.numbers(_NOISE_STD, float),
+          'input_dim': cli.numbers(_INPUT_DIM, int, checks.check_count),
+          'data_ratio': cli.numbers(_DATA_RATIO, float, checks.check_positive),
+          'noise_std': cli.numbers(
+              _NOISE_STD, float, checks.check_positive),
           'reference': _REFERENCE.value, 'kernel': _KERNEL.value,
           'solver': _SOLVER.value},
-      seed=cli.numbers(_SEED, int), max_num_train=_MAX_NUM_TRAIN.value,
+      seed=cli.numbers(_SEED, int, _check_seed),
+      max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
 
@@ -107,9 +110,17 @@ def task() -> job_arrays.Task:
   return job_arrays.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)
 
 
+def _check_seed(name: str, value: int) -> None:
+  checks.check_count(name, value, minimum=0)
+
+
 def solver_memory_mb() -> float:
-  """Memory that the solver of the ground truth may take."""
-  return _SOLVER_MEMORY_MB.value
+  """Memory that the solver of the ground truth may take.
+
+  Raises:
+    ValueError: the flag is no finite number > 0.
+  """
+  return cli.positive(_SOLVER_MEMORY_MB)
 
 
 def problem_cache() -> str | None:
@@ -117,10 +128,23 @@ def problem_cache() -> str | None:
   return cache_folder(_CACHE_DIR, 'problems')
 
 
-def cache_folder(flag: flags.FlagHolder, name: str) -> str | None:
-  """The folder a cache flag means, made if missing; None for no cache."""
+def cache_folder(flag: flags.FlagHolder, name: str,
+                 private: bool = False) -> str | None:
+  """The folder a cache flag means, made if missing; None for no cache.
+
+  Args:
+    flag: the flag; empty for no cache.
+    name: of the folder in the user's cache folder, where the flag is not given.
+    private: what lies there is run: nobody else may be able to write there.
+
+  Raises:
+    FileError: it cannot be written to, or others may.
+  """
   path = _cache_path(flag, name)
-  return None if path is None else str(files.make_folder(path, flag.name))
+  if path is None:
+    return None
+  make = files.make_private_folder if private else files.make_folder
+  return str(make(path, f'--{flag.name}'))
 
 
 def _cache_path(flag: flags.FlagHolder, name: str) -> str | None:

@@ -4,11 +4,11 @@ python -m experiments.kill_test --output_dir=DIR
 
 A sweep of 66 work units is run once undisturbed. Then it is started, killed at
 a random moment and started again, until that has happened --num_kills times
-with each signal; sweeps that get done meanwhile are compared with the plain one and
-begun anew, without the problems they have made. After every kill the results
-folder must be readable, no unit that was written may change, and no process may
-be left; no lock after a sweep. Then 16 processes share one sweep, one results
-folder and one problem cache.
+with each signal; sweeps that get done meanwhile are compared with the plain one
+and begun anew, without the problems they have made. After every kill the
+results folder must be readable, no unit that was written may change, and no
+process may be left; no lock after a sweep. Then 16 processes share one sweep,
+one results folder and one problem cache.
 
 The files of the leaderboard must be those of the plain run, but for the columns
 of timings.

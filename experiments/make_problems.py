@@ -28,6 +28,8 @@ from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
 
+flags.adopt_module_key_flags(grid_flags)
+
 _VERIFY = flags.DEFINE_bool(
     'verify', False, 'Check the cached problems instead of making any.')
 _NUM_ROWS = flags.DEFINE_integer(

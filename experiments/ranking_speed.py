@@ -1,10 +1,10 @@
 """How long ranking takes: the whole greedy path of J members.
 
 python -m experiments.ranking_speed [--num_samples=27,125,216,1000] \
-    [--num_x=1000] [--repeats=3] [--output=ranking_speed.csv]
+    [--num_x=1000] [--repeats=3] [--output_dir=DIR]
 
 Members are random functions; the time does not depend on what they predict.
-Compilation is apart. Beside it, the same path the plain way: numpy, the mean and
+Compilation is apart. Beside it, the same order the plain way: numpy, mean and
 the std of every candidate set computed anew (up to --max_plain members).
 """
 
@@ -28,7 +28,8 @@ _NUM_X = flags.DEFINE_integer('num_x', 1000, 'Validation points.')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.')
 _MAX_PLAIN = flags.DEFINE_integer(
     'max_plain', 125, 'The plain way is measured up to this many members.')
-_OUTPUT = flags.DEFINE_string('output', 'ranking_speed.csv', 'CSV to write.')
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', '.', 'Where ranking_speed.csv goes; made if missing.')
 
 _COLUMNS = ('num_samples', 'num_x', 'selection', 'dtype', 'seconds_min',
             'seconds_median', 'compile_seconds', 'plain_seconds', 'num_cores',
@@ -37,7 +38,7 @@ _COLUMNS = ('num_samples', 'num_x', 'selection', 'dtype', 'seconds_min',
 
 def rank_plainly(predictions: np.ndarray, mean: np.ndarray, std: np.ndarray,
                  std_ridge: float = 1e-3) -> list[int]:
-  """The order of `ranking.rank_samples`, selection oracle, by its definition."""
+  """The order of `ranking.rank_samples` for the oracle, by its definition."""
   order, left = [], list(range(len(predictions)))
   while left:
     scores = []
@@ -84,6 +85,8 @@ def main(_) -> None:
                       *(('num_samples', value) for value in num_samples)):
     if value < 1:
       raise ValueError(f'{name} must be >= 1, got {value}.')
+  path = (files.make_folder(_OUTPUT_DIR.value, '--output_dir')
+          / 'ranking_speed.csv')
   jax.config.update('jax_enable_x64', True)
   rows = []
   for value in num_samples:
@@ -99,8 +102,8 @@ def main(_) -> None:
   writer = csv.DictWriter(stream, _COLUMNS, lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
-  files.write_atomically(_OUTPUT.value, stream.getvalue().encode())
-  print(_OUTPUT.value)
+  files.write_atomically(path, stream.getvalue().encode())
+  print(path)
 
 
 if __name__ == '__main__':

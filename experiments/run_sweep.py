@@ -7,13 +7,15 @@ Its share of the work is --task_index of --num_tasks, or what its job array says
 (Slurm, PBS, AWS Batch, Google Batch).
 
 It can be killed at any moment and started again: what is on the disk is whole,
-and at most the units in hand are computed again. On SIGTERM or SIGUSR1 it keeps
-what it has of those too, and ends within --grace_seconds.
+and at most the units in hand are computed again. On SIGTERM, SIGUSR1 or Ctrl-C
+it keeps what it has of those too, and ends within --grace_seconds.
 
-Exit codes: 0 all is well; 1 an agent failed or a worker died; 2 bad input; 75
-(EX_TEMPFAIL) it was told to stop and is not done: the same command goes on.
+Exit codes: 0 all is well; 1 an agent failed or diverged, or a worker died; 2
+bad input; 75 (EX_TEMPFAIL) it was told to stop and is not done: the same
+command goes on.
 """
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import multiprocessing
@@ -28,6 +30,7 @@ from enn_ensembles import conformance
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
@@ -36,6 +39,8 @@ from enn_ensembles.sweeps import workers
 from experiments import cli
 from experiments import grid_flags
 
+flags.adopt_module_key_flags(grid_flags)
+
 _RESULTS_DIR = flags.DEFINE_string(
     'results_dir', None, 'Where rows go; made if missing.')
 
@@ -43,8 +48,9 @@ _NUM_WORKERS = flags.DEFINE_integer(
     'num_workers', None, 'Processes. Default: one per core that this process '
     'may use; one where jax uses an accelerator.')
 _GRACE_SECONDS = flags.DEFINE_float(
-    'grace_seconds', 10., 'Seconds from SIGTERM or SIGUSR1 to the end of this '
-    'process: what is in hand is kept if it comes to a point where it can be.')
+    'grace_seconds', 10., 'Seconds from SIGTERM, SIGUSR1 or Ctrl-C to the end '
+    'of this process: what is in hand is kept if it comes to a point where it '
+    'can be.')
 _DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print what would run, and stop.')
 _RETRY_FAILED = flags.DEFINE_bool(
@@ -67,11 +73,16 @@ def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
 
 
 def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
-         num_workers: int, heartbeat: heartbeats.Heartbeat) -> bool:
-  """Runs units and says how it goes; whether all succeeded."""
+         num_workers: int, heartbeat: heartbeats.Heartbeat
+         ) -> tuple[bool, int]:
+  """Runs units and says how it goes.
+
+  Returns:
+    Whether all rows were computed, and how many of them diverged.
+  """
   start, num_done, total = time.perf_counter(), 0, _num_rows(units)
   on_terminal = sys.stderr.isatty()
-  succeeded = True
+  succeeded, num_diverged = True, 0
   with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
                  smoothing=0.1) as bar:
     for outcome in workers.run(
@@ -82,6 +93,7 @@ def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
       num_done += outcome.unit.num_rows
       bar.update(outcome.unit.num_rows)
       succeeded = succeeded and outcome.succeeded
+      num_diverged += outcome.num_diverged
       counts = ', '.join(
           f'{count} {status}' for status, count in (
               ('ok', outcome.num_ok), ('diverged', outcome.num_diverged),
@@ -96,7 +108,7 @@ def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
         sys.stdout.flush()
       if outcome.details:
         bar.write(outcome.details, file=sys.stderr)
-  return succeeded
+  return succeeded, num_diverged
 
 
 class _Ending:
@@ -110,17 +122,15 @@ class _Ending:
       worker.kill()
     if self.heartbeat is not None:
       self.heartbeat.close()
-    files.finish_writing(5.)
+    files.finish_writing(0.5 * preemption.ENDING_SECONDS)
 
 
 def main(_) -> int:
   if not _GRACE_SECONDS.value >= 0:
     raise ValueError(
-        f'grace_seconds must be >= 0, got {_GRACE_SECONDS.value}.')
+        f'--grace_seconds must be >= 0, got {_GRACE_SECONDS.value}.')
   ending = _Ending()
-  # Workers have their own; their parent leaves them the time to end.
-  grace_seconds = _GRACE_SECONDS.value + (_NUM_WORKERS.value != 1) * 5.
-  with preemption.SignalHandlers(grace_seconds, before_exit=ending):
+  with preemption.SignalHandlers(_GRACE_SECONDS.value, before_exit=ending):
     try:
       return _sweep(ending)
     except preemption.Preempted:
@@ -139,15 +149,12 @@ def _sweep(ending: _Ending) -> int:
       results_dir=_RESULTS_DIR.value or '',
       agent_modules=grid_flags.agent_modules(),
       problem_settings=grid_flags.problem_settings(),
-      memory_budget_mb=_MEMORY_BUDGET_MB.value,
+      memory_budget_mb=cli.positive(_MEMORY_BUDGET_MB),
       grace_seconds=_GRACE_SECONDS.value)
   one_unit.check_units(sweep, options)
   mine = sweeps.select(sweep, task.index, task.num_tasks)
   if _NUM_WORKERS.value is not None and _NUM_WORKERS.value < 1:
-    raise ValueError(f'num_workers must be >= 1, got {_NUM_WORKERS.value}.')
-  if _MEMORY_BUDGET_MB.value is not None and not _MEMORY_BUDGET_MB.value > 0:
-    raise ValueError(
-        f'memory_budget_mb must be > 0, got {_MEMORY_BUDGET_MB.value}.')
+    raise ValueError(f'--num_workers must be >= 1, got {_NUM_WORKERS.value}.')
   if config.left_out():
     names = ', '.join(family.name for family in config.left_out())
     print(f'left out by --max_num_train={config.max_num_train}: {names}')
@@ -162,18 +169,23 @@ def _sweep(ending: _Ending) -> int:
   if _RESULTS_DIR.value is None:
     raise ValueError('--results_dir must be given, except with --dry_run.')
 
-  store = results.open_store(_RESULTS_DIR.value, create=True)
-  done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   options = dataclasses.replace(
       options, compilation_cache_dir=grid_flags.cache_folder(
-          _COMPILATION_CACHE_DIR, 'compiled'))
+          _COMPILATION_CACHE_DIR, 'compiled', private=True))
+  store = results.open_store(_RESULTS_DIR.value, create=True)
+  done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   for folder in (_RESULTS_DIR.value, grid_flags.problem_cache()):
     if folder is not None:
       files.remove_stale_files(pathlib.Path(folder))
+  heartbeats.remove_dead(_RESULTS_DIR.value)
+  for lock in files.list_files(pathlib.Path(_RESULTS_DIR.value, 'claims'),
+                               '.lock'):
+    file_locks.remove_abandoned(lock)
   store.write_manifest([entry for unit in sweep
                         for entry in unit.manifest_entries()])
-  failed_before = sum(done.get(row_id) == 'failed'
-                      for unit in mine for row_id in unit.row_ids())
+  before = collections.Counter(done.get(row_id) for unit in mine
+                               for row_id in unit.row_ids())
+  failed_before = before['failed']
   num_workers = 1
   if any(row_id not in done for unit in mine for row_id in unit.row_ids()):
     num_workers = _NUM_WORKERS.value or devices.default_num_workers()
@@ -193,8 +205,13 @@ def _sweep(ending: _Ending) -> int:
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:
-    succeeded = _run(todo, options, num_workers, ending.heartbeat)
-  return 0 if succeeded and not failed_before else 1
+    succeeded, num_diverged = _run(todo, options, num_workers,
+                                   ending.heartbeat)
+  num_diverged += before['diverged']
+  if num_diverged:
+    print(f'{num_diverged} rows diverged: their training or a score is not '
+          'finite, and they would diverge again.')
+  return 0 if succeeded and not failed_before and not num_diverged else 1
 
 
 if __name__ == '__main__':

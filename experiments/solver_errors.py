@@ -1,7 +1,7 @@
 """How exact the matrix-free posterior is, by number of block steps.
 
 python -m experiments.solver_errors [--input_dim=100,1000] [--data_ratio=1,10]
-    [--seed=0,1,2] [--noise_std=0.01,0.1,1] [--output=solver_errors.csv]
+    [--seed=0,1,2] [--noise_std=0.01,0.1,1] [--output_dir=DIR]
     [--max_num_train=10000] [--checkpoint_path=...] [--check_rows=200]
 
 For every (D_x, lambda, seed): inputs are drawn, a function and its labels from
@@ -21,7 +21,6 @@ python -m experiments.solver_errors --input_dim=1000 --data_ratio=100 --seed=0
 from collections.abc import Sequence
 import csv
 import io
-import pathlib
 import sys
 import time
 from typing import Any
@@ -54,8 +53,9 @@ _CHECKPOINT_PATH = flags.DEFINE_string(
     '(input_dim, data_ratio, seed) only.')
 _CHECK_ROWS = flags.DEFINE_integer(
     'check_rows', 200, 'Random rows whose residual is recomputed in float64.')
-_OUTPUT = flags.DEFINE_string('output', 'solver_errors.csv',
-                              'CSV of all columns; the plot is beside it.')
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', '.', 'Where solver_errors.csv, all columns, and the plot '
+    'solver_errors.png go; made if missing.')
 
 _FIELDS = ('input_dim', 'data_ratio', 'seed', 'noise_std', 'num_block_steps',
            'std_error', 'std_error_bound', 'mean_error', 'mean_error_bound',
@@ -213,8 +213,8 @@ def main(argv: Sequence[str]) -> int:
   if _CHECKPOINT_PATH.value is not None and len(cells) != 1:
     raise ValueError('checkpoint_path is of one (input_dim, data_ratio, seed), '
                      f'got {len(cells)} of them.')
-  path = pathlib.Path(_OUTPUT.value)
-  files.make_folder(path.parent, 'the folder of --output')
+  folder = files.make_folder(_OUTPUT_DIR.value, '--output_dir')
+  path = folder / 'solver_errors.csv'
   rows, exact = [], True
   for input_dim, data_ratio, seed in cells:
     print(f'D_x {input_dim} ratio {data_ratio:g} seed {seed}', flush=True)

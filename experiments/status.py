@@ -24,6 +24,8 @@ from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
 
+flags.adopt_module_key_flags(grid_flags)
+
 _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders that the sweep writes to.', required=True)
 _CSV = flags.DEFINE_string(

@@ -4,10 +4,12 @@ python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
     [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
 
 Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
-and claims_brief.md, the table of the README. `enn_ensembles/studies/layer_ensembles/claims.py` states the rule of every verdict.
+and claims_brief.md, the table of the README. The package's
+`studies/layer_ensembles/claims.py` states the rule of every verdict.
 """
 
 import collections
+import io
 import pathlib
 
 from absl import flags
@@ -39,11 +41,14 @@ def read_table(flag: flags.FlagHolder) -> pd.DataFrame | None:
   if flag.value is None:
     return None
   path = pathlib.Path(flag.value)
-  if not path.is_file():
-    raise ValueError(f'{flag.name} must be a CSV file, got {str(path)!r}, '
-                     'which does not exist.')
   try:
-    return pd.read_csv(path)
+    return pd.read_csv(io.BytesIO(files.read_bytes(path)))
+  except FileNotFoundError:
+    raise ValueError(f'{flag.name} must be a CSV file, got {str(path)!r}, '
+                     'which does not exist.') from None
+  except OSError as error:
+    raise ValueError(f'{flag.name} {str(path)!r} cannot be read: '
+                     f'{error.strerror}.') from error
   except (ValueError, pd.errors.ParserError) as error:
     raise ValueError(f'{flag.name} {str(path)!r} is no CSV file: '
                      f'{error}.') from error

@@ -171,7 +171,7 @@ def test_machine_seconds_add_up_speeds():
 
 def test_bad_input_is_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
-  output = f'--output={tmp_path}/out.csv'
+  output = f'--output_dir={tmp_path}'
   cases = [
       (['--agents=esemble', output], "got 'esemble'"),
       (['--agents=', output], 'agents must be a list of at least one value'),
@@ -186,8 +186,7 @@ def test_bad_input_is_one_line(tmp_path):
       (['--num_seeds=0', output], 'num_seeds must be >= 1'),
       (['--repeats=0', output], 'repeats must be an integer >= 1'),
       (['--seconds_per_case=0', output], 'seconds_per_case must be'),
-      ([f'--output={tmp_path}'], 'must be a file, got the folder'),
-      ([f'--output={tmp_path}/file/out.csv'], 'not a folder that can be'),
+      ([f'--output_dir={tmp_path}/file'], 'not a folder that can be'),
   ]
   commands.check_refused('benchmark', cases)
   assert [p.name for p in tmp_path.iterdir()] == ['file']
@@ -196,11 +195,11 @@ def test_bad_input_is_one_line(tmp_path):
 def test_command(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'experiments.benchmark', '--agents=prior_only',
-       '--input_dim=3', '--repeats=1', f'--output={tmp_path}/out.csv',
+       '--input_dim=3', '--repeats=1', f'--output_dir={tmp_path}',
        '--markdown'], cwd=ROOT, check=True, text=True, capture_output=True)
   assert '[' in done.stdout and '1/1 prior_only at D_x = 3' in done.stdout
   assert '| agent' in done.stdout and 'load average' in done.stdout
-  with open(tmp_path / 'out.csv', newline='') as file:
+  with open(tmp_path / 'benchmark.csv', newline='') as file:
     row, = csv.DictReader(file)
   assert row['agent_id'] == 'prior_only' and row['num_train'] == '30'
   assert float(row['problem_seconds']) > 0 and row['ratio_min'] == ''

@@ -142,7 +142,7 @@ def test_a_read_only_cache_is_one_line(tmp_path):
      'it has format version 1, this program reads and writes 3'),
     ((b'noise_std\\":0.1', b'noise_std\\":0.3'), 'it is of another problem'),
     ((b'PK', b'KP'), 'its contents do not match their checksum'),
-    ((b'enn_', b'ann_'), 'it is not a ground-truth file')])
+    ((b'enn_', b'ann_'), 'it is no file of arrays of this project')])
 def test_a_file_that_cannot_be_used_is_named_and_made_again(tmp_path, change,
                                                             said):
   flags = make_flags(tmp_path, seed=0, input_dim=5, noise_std=0.1)

@@ -119,7 +119,8 @@ needs_proc = pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(),
 
 
 @needs_proc
-@pytest.mark.parametrize('num_workers, name', [(1, 'SIGTERM'), (2, 'SIGUSR1')])
+@pytest.mark.parametrize('num_workers, name', [
+    (1, 'SIGTERM'), (2, 'SIGUSR1'), (1, 'SIGINT')])
 def test_stopped_and_started_again(folder, num_workers, name):
   sweep = start_sweep(folder, num_workers, seconds=0.4, grace_seconds=60)
   wait_for(lambda: len(computed(folder)) >= 3 + num_workers)
@@ -195,6 +196,12 @@ def test_a_signal_is_heard_inside_a_long_call():
   code = '''
 import ctypes, os, signal, sys, threading
 from enn_ensembles.machine import preemption
+with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
+                                                              flush=True)):
+  threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+  libc = ctypes.CDLL(None)
+  for _ in range(60):
+    libc.poll(None, 0, 60_000)
 '''
   start = time.monotonic()
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False,
@@ -237,7 +244,7 @@ def test_the_kill_test(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--signals=SIGINT'], "signals must be among SIGKILL, .* got 'SIGINT'"),
+    (['--signals=SIGHUP'], "signals must be among SIGKILL, .* got 'SIGHUP'"),
     (['--num_kills=0'], 'num_kills must be >= 1, got 0'),
     (['--num_workers=0'], "num_workers must be numbers >= 1 .* got '0'"),
     ([], 'is not empty and was not made by a kill test')])
@@ -318,9 +325,10 @@ def test_cut_training_is_the_same_training():
 
 def make_unit(**settings):
   config = sweeps.SweepConfig(
-      'test', (2,), (2.,), (0.1, 1.), (0, 1, 2),
+      'test', (0, 1, 2),
       ({'agent': 'ensemble', 'num_ensemble': 2, 'hidden_sizes': (4,),
-        **settings},))
+        **settings},),
+      {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (0.1, 1.)})
   return sweeps.expand(config)[0]
 
 
@@ -357,8 +365,8 @@ def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
   outcome, = workers.run([unit], options, 1)
   assert outcome.num_ok == 6 and len(count) == 3  # One seed was left.
   assert not list((tmp_path / 'store' / 'checkpoints').iterdir())
-  scores = lambda rows: {row['row_id']: [row[k] for k in results.SCORE_FIELDS]
-                         + [row['path']] for row in rows}
+  scores = lambda rows: {row['row_id']: (row['scores'], row['curve'])
+                         for row in rows}
   assert scores(store.read_rows()) == scores(whole)  # Bit for bit.
 
 

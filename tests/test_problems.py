@@ -16,10 +16,10 @@ import scipy.stats
 
 from enn_ensembles import base
 from enn_ensembles import problems
-from enn_ensembles.machine import array_files
 from enn_ensembles.machine import file_locks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import cache_entries
 
 _NOISE_STDS = (0.01, 0.1, 1.)
 _BROUGHT_ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean',
@@ -449,7 +449,7 @@ def _with_header(content: bytes, **fields) -> bytes:
 def _another_version(content: bytes) -> bytes:
   identity = json.loads(content.split(b'\n', 2)[1])['identity']
   other = identity.replace(
-      f'"format_version":{array_files.FORMAT_VERSION}',
+      f'"format_version":{cache_entries.FORMAT_VERSION}',
       '"format_version":999')
   assert other != identity
   return _with_header(content, identity=other)
@@ -469,7 +469,7 @@ _DAMAGES = {
     'bit in an array': lambda content: _flip(content, -400),
     'last bit': lambda content: _flip(content, -1),
     'other version': _another_version,
-    'other draws': lambda content: _with_header(content, inputs='0' * 64),
+    'other draws': lambda content: _with_header(content, info={'inputs': '0' * 64}),
     'other checksum': lambda content: _with_header(content, sha256='0' * 64),
 }
 

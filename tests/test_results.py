@@ -390,8 +390,10 @@ def test_same_row_in_two_files_is_one_row(store):
   store.write_unit('b', [{**row, 'run_id': 'b', 'train_seconds': 99.,
                           'device': 'gpu', 'created': 'later'}])
   [read] = store.read_rows()
-  assert read['run_id'] == 'a'
-  assert read['train_seconds'] == 0.5
+  # Which of them is decided by their content.
+  assert (read['run_id'], read['train_seconds']) in (('a', 0.5), ('b', 99.))
+  assert results.merge_units(reversed(store.read_units())) == [read] or (
+      repr(results.merge_units(reversed(store.read_units()))) == repr([read]))
 
 
 def test_contradicting_files_are_both_named_with_their_values(store):
@@ -399,7 +401,7 @@ def test_contradicting_files_are_both_named_with_their_values(store):
   b = store.write_unit('b', [make_row(0.5000001, run_id='b')])
   with pytest.raises(files.FileError) as error:
     store.read_rows()
-  for part in (str(a), str(b), "'kl_estimate': 0.5,", '0.5000001'):
+  for part in (str(a), str(b), 'kl_estimate 0.5 in', '0.5000001'):
     assert part in str(error.value)
 
 

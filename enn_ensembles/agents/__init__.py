@@ -18,6 +18,8 @@ import typing
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles.machine import files
+
 
 class AgentModule(NamedTuple):
   """An agent file.
@@ -57,7 +59,7 @@ def load_agent(name_or_path: str) -> AgentModule:
 
 
 def _load_file(path: pathlib.Path) -> AgentModule:
-  if not path.is_file():
+  if not files.is_file(path):
     raise ValueError(f'agent_module must be a Python file, got {str(path)!r}, '
                      'which does not exist.')
   if path.stem in agent_names():
@@ -71,7 +73,7 @@ def _load_file(path: pathlib.Path) -> AgentModule:
     # Not by the loader, which takes an old compiled file for this one if it was
     # written within the same second.
     exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
-  except Exception as error:  # Whatever somebody's file may raise.
+  except (Exception, SystemExit) as error:  # Whatever a file may raise.
     raise ValueError(f'agent_module {str(path)!r} cannot be imported: '
                      f'{type(error).__name__}: {error}') from error
   return _inspect_module(path.stem, module)

@@ -1,114 +1,161 @@
-"""Files of the ground-truth cache: arrays that are what they say, or not used.
+"""Files of arrays that are what they say, or not used: the one format for them.
 
-A file has a magic line, a header line of JSON and an npz. Its name holds a hash
-of what the arrays are of (the identity); the header holds that identity, a
-checksum of the draws they were made from and one of the arrays. Files are
-written whole or not at all; whatever does not fit is not used, and one warning
-says why.
+  enn_ensembles arrays
+  {"identity": "...", "info": {...}, "sha256": "..."}
+  <npz>
+
+The first line is the same in all files. The identity is a text that says what
+the arrays are of, as `canonical.canonical_json` writes it; whoever reads a file
+knows it beforehand. `info` is any JSON object, in which numbers need not be
+finite. The checksum is of the header without it and of the npz. Files are
+written whole or not at all, and may be larger than what is free of the memory.
+
+The ground-truth cache, the checkpoints of units and the steps of the
+matrix-free solver are such files.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import hashlib
-import io
 import json
-import pathlib
 from typing import Any
+from typing import BinaryIO
+from typing import NamedTuple
 
-from absl import logging
 import numpy as np
 
-from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
 
-# Of cache files and of what is in them; a change of any draw or formula of
-# `problems` or `nngp` raises it.
-FORMAT_VERSION = 3
-_MAGIC = b'enn_ensembles ground truth\n'
+_MAGIC = b'enn_ensembles arrays\n'
+_LONGEST_HEADER = 2**26
+_CHUNK = 2**20
 
 
-class CacheEntry:
-  """One cache file: magic line, header line of JSON, arrays as npz.
+class Contents(NamedTuple):
+  """What a file holds.
 
-  Args:
-    cache_dir: the folder, which exists.
-    name: the readable part of the file's name.
-    identity: what the arrays are of, any canonical config.
-    inputs: a checksum of the draws that they were made from.
+  Attributes:
+    info: JSON; numbers that are not finite are allowed.
+    arrays: numpy arrays by name.
+  """
+  info: Mapping[str, Any]
+  arrays: Mapping[str, np.ndarray]
+
+
+class StaleError(Exception):
+  """A file is there and cannot be used; the message says why.
+
+  Attributes:
+    identity: the text that the file has instead of the one that was asked for;
+      None where that is not what is wrong.
   """
 
-  def __init__(self, cache_dir: pathlib.Path, name: str,
-               identity: Mapping[str, Any], inputs: str):
-    identity = {**identity, 'format_version': FORMAT_VERSION}
-    self._path = cache_dir / f'{name}_{canonical.config_hash(identity)}.cache'
-    self._header = {
-        'identity': canonical.canonical_json(identity),
-        'inputs': inputs
-    }
+  def __init__(self, reason: str, identity: str | None = None):
+    super().__init__(reason)
+    self.identity = identity
 
-  def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes the file at once or not at all; whoever comes last wins."""
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    payload = stream.getvalue()
-    header = {**self._header, 'sha256': hashlib.sha256(payload).hexdigest()}
-    files.write_atomically(
-        self._path,
-        _MAGIC + json.dumps(header).encode() + b'\n' + payload)
 
-  def read(self, stale: set[pathlib.Path]
-           ) -> dict[str, np.ndarray] | None:
-    """The arrays by name; None if they must be made (again).
+def write(path: files.PathLike, identity: str,
+          arrays: Mapping[str, np.ndarray],
+          info: Mapping[str, Any] | None = None) -> None:
+  """Writes a file at once or not at all; whoever comes last wins.
 
-    Says in one warning why a file that exists is not used, and adds it to
-    `stale`; of what is there already it says nothing.
-    """
-    try:
-      content = self._path.read_bytes()
-    except FileNotFoundError:
-      return None
-    except OSError as error:
-      raise ValueError(f'cache_dir holds {self._path}, which cannot be read: '
-                       f'{error.strerror}.') from error
-    try:
-      return self._parse(content)
-    except _StaleError as error:
-      if self._path not in stale:
-        logging.warning('%s is not used: %s.', self._path, error)
-      stale.add(self._path)
-      return None
+  Args:
+    path: the file.
+    identity: what the arrays are of.
+    arrays: by name; names are valid identifiers, but for dots.
+    info: see `Contents`; None is empty.
 
-  def _parse(self, content: bytes) -> dict[str, np.ndarray]:
-    if not content.startswith(_MAGIC):
-      raise _StaleError('it is not a ground-truth file')
-    line, _, payload = content[len(_MAGIC):].partition(b'\n')
-    try:
-      header = json.loads(line)
-    except ValueError as error:
-      raise _StaleError('its header is damaged') from error
-    if not isinstance(header, dict):
-      raise _StaleError('its header is damaged')
-    if header.get('identity') != self._header['identity']:
-      raise _StaleError(_difference(header.get('identity')))
-    if header.get('inputs') != self._header['inputs']:
-      raise _StaleError('it was made from other draws')
-    if header.get('sha256') != hashlib.sha256(payload).hexdigest():
-      raise _StaleError('its contents do not match their checksum')
+  Raises:
+    FileError: the folder or the disk refuses.
+  """
+  header = {'identity': identity, 'info': dict(info or {})}
+
+  def write_to(stream: BinaryIO) -> None:
+    # The header comes first and holds a checksum of what follows: its place is
+    # kept by another one of the same length.
+    stream.write(_MAGIC + _header_line(header, '0' * 64))
+    summing = _SummingStream(stream, _first_sum(header))
+    # Typed for paths only, and content with anything that has `write`.
+    np.savez(summing, **arrays)  # type: ignore[arg-type]
+    stream.seek(len(_MAGIC))
+    stream.write(_header_line(header, summing.sha.hexdigest()))
+
+  files.write_atomically(path, write_to)
+
+
+def read(path: files.PathLike, identity: str) -> Contents:
+  """Reads a file and checks that it is what was written.
+
+  Raises:
+    StaleError: it is something else.
+    OSError: it is not there, or cannot be read.
+  """
+  with files.open_regular(path) as stream:
+    header = _read_header(stream)
+    if header['identity'] != identity:
+      raise StaleError('it is of something else', header['identity'])
+    expected = header.pop('sha256')
+    sha, start = _first_sum(header), stream.tell()
+    while chunk := stream.read(_CHUNK):
+      sha.update(chunk)
+    if sha.hexdigest() != expected:
+      raise StaleError('its contents do not match their checksum')
     # The checksum holds: these are the arrays that were written.
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-      return dict(file)
+    stream.seek(start)
+    with _load(stream) as arrays:
+      return Contents(header['info'], dict(arrays))
 
 
-def _difference(identity: Any) -> str:
-  """Why a file is of something else."""
+@contextlib.contextmanager
+def _load(stream: BinaryIO) -> Iterator[Mapping[str, np.ndarray]]:
+  with np.load(stream, allow_pickle=False) as arrays:
+    yield arrays
+
+
+def _read_header(stream: BinaryIO) -> dict[str, Any]:
+  """The header line; StaleError unless it is one."""
+  if stream.read(len(_MAGIC)) != _MAGIC:
+    raise StaleError('it is no file of arrays of this project')
   try:
-    version = json.loads(identity)['format_version']
-  except (KeyError, TypeError, ValueError):
-    return 'its header is damaged'
-  if version != FORMAT_VERSION:
-    return (f'it has format version {version}, this program reads and writes '
-            f'{FORMAT_VERSION}')
-  return 'it is of another problem'
+    header = json.loads(stream.readline(_LONGEST_HEADER))
+  except (ValueError, RecursionError):
+    raise StaleError('its header is damaged') from None
+  if (not isinstance(header, dict)
+      or set(header) != {'identity', 'info', 'sha256'}
+      or not isinstance(header['identity'], str)
+      or not isinstance(header['info'], dict)):
+    raise StaleError('its header is damaged')
+  return header
 
 
-class _StaleError(Exception):
-  """Why a cache file is not used."""
+def _header_line(header: Mapping[str, Any], sha256: str) -> bytes:
+  return json.dumps({**header, 'sha256': sha256}).encode() + b'\n'
+
+
+def _first_sum(header: Mapping[str, Any]) -> Any:
+  """SHA-256 of the header without its checksum, to be continued."""
+  return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+
+
+class _SummingStream:
+  """A stream for `np.savez` that only goes on, and sums what goes through.
+
+  Without `seek` the archive is written in one piece, without going back.
+  """
+
+  def __init__(self, stream: BinaryIO, sha: Any):
+    self._stream = stream
+    self.sha = sha
+
+  def write(self, data: Any) -> int:
+    self.sha.update(data)
+    return self._stream.write(data)
+
+  def flush(self) -> None:
+    self._stream.flush()
+
+  def read(self, size: int = -1) -> bytes:
+    """Numpy takes what has no such method for a path."""
+    raise OSError('this stream is only written to')

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import hashlib
-import io
-import json
 import pathlib
 import re
 import time
@@ -26,13 +24,12 @@ from typing import NamedTuple
 from absl import logging
 import numpy as np
 
+from enn_ensembles.machine import array_files
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 
 SECONDS_BETWEEN = 60.
-
-_MAGIC = b'enn_ensembles checkpoint\n'
 
 
 class Part(NamedTuple):
@@ -80,15 +77,15 @@ class Checkpoint:
     """
     path, identity = self._locate(key)
     try:
-      content = path.read_bytes()
-    except OSError:
+      info, arrays = array_files.read(path, identity)
+    except FileNotFoundError:
       return None  # As a rule there is none.
-    self._files.add(path)
-    try:
-      return _parse(content, identity)
-    except (ValueError, KeyError) as error:
+    except (OSError, array_files.StaleError) as error:
+      self._files.add(path)
       logging.warning('%s is not used: %s.', path, error)
       return None
+    self._files.add(path)
+    return Part(info, [arrays[f'a{i}'] for i in range(len(arrays))])
 
   def offer(self, key: Any, make: Callable[[], Part]) -> None:
     """Says what there is of a part, at a point where nothing is half done.
@@ -112,16 +109,11 @@ class Checkpoint:
     for key, make in self._waiting.values():
       path, identity = self._locate(key)
       part = make()
-      stream = io.BytesIO()
-      np.savez(stream, **{f'a{i}': a for i, a in enumerate(part.arrays)})
-      payload = stream.getvalue()
-      header = {'identity': identity, 'info': part.info,
-                'num_arrays': len(part.arrays)}
-      header['sha256'] = _digest(header, payload)
       try:
         path.parent.mkdir(exist_ok=True)
-        files.write_atomically(
-            path, _MAGIC + json.dumps(header).encode() + b'\n' + payload)
+        array_files.write(
+            path, identity, {f'a{i}': a for i, a in enumerate(part.arrays)},
+            part.info)
         self._files.add(path)
       except (files.FileError, OSError) as error:
         # It saves time, no more: the sweep goes on without.
@@ -144,27 +136,6 @@ class Checkpoint:
     identity = canonical.canonical_json({**self._identity, 'part': key})
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return self._folder / f'{self._name}-{digest}.checkpoint', identity
-
-
-def _parse(content: bytes, identity: str) -> Part:
-  """ValueError or KeyError unless the content is what was written."""
-  if not content.startswith(_MAGIC):
-    raise ValueError('it is no checkpoint')
-  line, _, payload = content[len(_MAGIC):].partition(b'\n')
-  header = json.loads(line)
-  if header['identity'] != identity:
-    raise ValueError('it is of something else')
-  if header.pop('sha256') != _digest(header, payload):
-    raise ValueError('its contents do not match their checksum')
-  with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-    arrays = [file[f'a{i}'] for i in range(header['num_arrays'])]
-  return Part(header['info'], arrays)
-
-
-def _digest(header: Mapping[str, Any], payload: bytes) -> str:
-  sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-  sha.update(payload)
-  return sha.hexdigest()
 
 
 @functools.cache

@@ -5,10 +5,17 @@ killed leaves the old file or none, and a hidden temporary file that nobody
 reads. This module does not import jax.
 """
 
+from collections.abc import Callable
+import errno
 import os
 import pathlib
 import secrets
+import shutil
+import stat
 import threading
+from typing import BinaryIO
+
+from absl import logging
 
 PathLike = str | os.PathLike
 
@@ -30,12 +37,18 @@ def finish_writing(timeout_seconds: float) -> None:
   _writing.acquire(timeout=timeout_seconds)
 
 
-def write_atomically(path: PathLike, content: bytes) -> None:
+def write_atomically(path: PathLike,
+                     content: bytes | Callable[[BinaryIO], object]) -> None:
   """Writes a file whole or not at all, whatever happens meanwhile.
 
   The content goes to a hidden temporary file in the same folder, to the disk,
   and takes its name by one rename. A process that dies in between leaves the
   old file (or none) and a hidden `.tmp` file that no reader looks at.
+
+  Args:
+    path: the file.
+    content: what goes there, or what writes it to the stream that it is given,
+      where it should not be in the memory as a whole.
 
   Raises:
     FileError: the folder or the disk refuses, with its reason.
@@ -48,7 +61,10 @@ def write_atomically(path: PathLike, content: bytes) -> None:
     try:
       try:
         with open(temporary, 'xb') as stream:
-          stream.write(content)
+          if callable(content):
+            content(stream)
+          else:
+            stream.write(content)
           stream.flush()
           os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -87,14 +103,96 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
   return folder
 
 
-_STALE_DAYS = {'.tmp': 1., '.checkpoint': 14.}
+def make_private_folder(path: PathLike, name: str) -> pathlib.Path:
+  """As `make_folder`, for a folder whose content is trusted or run.
+
+  It is made for its owner alone (mode 0700). One that exists is taken only if
+  it is this user's and nobody else may write to it.
+
+  Raises:
+    FileError: it cannot be made or written to, or others may.
+  """
+  folder = pathlib.Path(path)
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.stat()
+  except OSError as error:
+    raise FileError(f'{name} {str(path)!r} is not a folder that can be '
+                    f'written to: {error.strerror}.') from error
+  if hasattr(os, 'getuid') and found.st_uid != os.getuid():
+    raise FileError(f'{name} {str(path)!r} belongs to another user, and what '
+                    'lies there is trusted: name a folder of your own.')
+  if hasattr(os, 'getuid') and found.st_mode & 0o022:
+    raise FileError(
+        f'{name} {str(path)!r} can be written to by other users, and what lies '
+        'there is trusted: remove it, or chmod 700 it if all of it is yours.')
+  return make_folder(folder, name)
+
+
+def list_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+  """The regular files of a folder with a suffix, hidden ones left out, sorted.
+
+  Pipes, sockets and devices are skipped with a warning: to open one may take
+  for ever. A folder that is missing has no files.
+
+  Raises:
+    FileError: the folder cannot be listed: nobody knows what is in it.
+  """
+  found = []
+  try:
+    with os.scandir(folder) as entries:
+      for entry in entries:
+        if entry.name.startswith('.') or not entry.name.endswith(suffix):
+          continue
+        if entry.is_file():
+          found.append(entry.name)
+        elif not entry.is_symlink():  # One that leads nowhere is no news.
+          logging.warning('%s is skipped: it is no regular file.', entry.path)
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise FileError(f'cannot list {folder}: {error.strerror}.') from error
+  return [folder / name for name in sorted(found)]
+
+
+def is_file(path: PathLike) -> bool:
+  """Whether there is a regular file; False for what cannot be a name."""
+  try:
+    return pathlib.Path(path).is_file()
+  except (OSError, ValueError):  # Too long, or with a NUL.
+    return False
+
+
+def open_regular(path: PathLike) -> BinaryIO:
+  """Opens a regular file for reading; never waits for a pipe.
+
+  Raises:
+    OSError: as `open`, or it is no regular file.
+  """
+  descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)
+                       | getattr(os, 'O_BINARY', 0))
+  if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, 'it is no regular file', str(path))
+  return open(descriptor, 'rb')
+
+
+def read_bytes(path: PathLike) -> bytes:
+  """The content of a regular file; see `open_regular`."""
+  with open_regular(path) as stream:
+    return stream.read()
+
+
+_STALE_DAYS = {'.tmp': 1., '.checkpoint': 14., '.steps': 14.}
 
 
 def remove_stale_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Removes what killed processes left in a folder and its own folders.
 
   Temporary files of the last day may be about to get their name, and
-  checkpoints of the last two weeks may be taken up: they stay.
+  checkpoints of the last two weeks, files and folders, may be taken up: they
+  stay.
 
   Returns:
     What was removed. Files that cannot be are left.
@@ -108,14 +206,22 @@ def remove_stale_files(folder: pathlib.Path) -> list[pathlib.Path]:
     probe.unlink()
     found = [path for pattern in ('.*.tmp', '*/.*.tmp', '*/*.checkpoint')
              for path in folder.glob(pattern)]
+    found += [path for path in folder.glob('*.steps') if path.is_dir()]
   except OSError:
     return []
   for path in found:
     try:
-      age_days = (now - path.stat().st_mtime) / 86400
+      age_days = (now - newest_change(path)) / 86400
       if age_days > _STALE_DAYS[path.suffix]:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
         removed.append(path)
     except OSError:
       continue  # Another process was faster.
   return removed
+
+
+def newest_change(path: pathlib.Path) -> float:
+  """When a file, or a folder or any file in it, was last written to."""
+  return max([path.stat().st_mtime, *(
+      file.stat().st_mtime for file in (path.iterdir() if path.is_dir() else ())
+  )])

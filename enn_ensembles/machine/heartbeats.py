@@ -24,10 +24,12 @@ from typing import Any
 from typing import NamedTuple
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import strict_json
 
 _RENEW_SECONDS = 20.
 # Shared file systems may show a renewal to other hosts a minute late.
 _STALE_SECONDS = 150.
+_REMOVED_AFTER_SECONDS = 86_400.
 # Units that take less leave no trace: a thousand of them are no thousand files.
 _SETTLE_SECONDS = 1.
 
@@ -50,6 +52,7 @@ class Worker(NamedTuple):
     entries: what it has in hand: work units, as dicts of their fields.
     age_seconds: since the file was renewed, at least 0 whatever the clocks say.
     alive: whether the process still runs, as far as can be known.
+    here: whether it is, or was, a process of this machine.
   """
   path: pathlib.Path
   host: str
@@ -60,6 +63,7 @@ class Worker(NamedTuple):
   entries: Sequence[Mapping[str, Any]]
   age_seconds: float
   alive: bool
+  here: bool
 
 
 class Heartbeat:
@@ -148,29 +152,70 @@ def read(results_dir: files.PathLike) -> list[Worker]:
 
   A file that cannot be read is left out: it may be gone the next moment.
   """
+  return [worker for _, worker in _read_all(results_dir) if worker is not None]
+
+
+def remove_dead(results_dir: files.PathLike) -> list[pathlib.Path]:
+  """Removes the files of processes that ended without doing so.
+
+  Those are files of this machine whose process is gone, and files that nobody
+  has renewed, or can read, for a day.
+
+  Returns:
+    What was removed. Files that cannot be are left.
+  """
   folder = pathlib.Path(results_dir) / 'running'
-  now = _file_system_time(folder)
-  workers = []
-  for path in sorted(folder.glob('*.json')):
-    if path.name.startswith('.'):
-      continue
+  now, removed = _file_system_time(folder), []
+  for path, worker in _read_all(results_dir):
     try:
-      content = json.loads(path.read_text())
+      gone = worker is not None and worker.here and not worker.alive
+      if gone or now - path.stat().st_mtime > _REMOVED_AFTER_SECONDS:
+        path.unlink()
+        removed.append(path)
+    except OSError:
+      continue  # Another process was faster, or the folder is read-only.
+  return removed
+
+
+def _read_all(results_dir: files.PathLike
+              ) -> list[tuple[pathlib.Path, Worker | None]]:
+  """Every file, with what it says; None for what cannot be read."""
+  folder = pathlib.Path(results_dir) / 'running'
+  now, found = _file_system_time(folder), []
+  for path in files.list_files(folder, '.json'):
+    try:
+      content = strict_json.parse(files.read_bytes(path))
       age = max(0., now - path.stat().st_mtime)
-      workers.append(Worker(
-          path, content['host'], content['pid'], content['task'],
-          content['num_workers'], content['job'], content['entries'], age,
-          _is_alive(content, age)))
-    except (OSError, ValueError, KeyError, TypeError):
+      _check_content(content)
+    except (OSError, ValueError):
+      found.append((path, None))
       continue
-  return workers
+    here = bool(content['place']) and content['place'] == _place()
+    alive = age < _STALE_SECONDS
+    if here:
+      start = _start_of(content['pid'])
+      alive = start is not None and start == content['pid_start']
+    found.append((path, Worker(
+        path, content['host'], content['pid'], content['task'],
+        content['num_workers'], content['job'], content['entries'], age, alive,
+        here)))
+  return found
 
 
-def _is_alive(content: Mapping[str, Any], age: float) -> bool:
-  if content['place'] and content['place'] == _place():
-    start = _start_of(content['pid'])
-    return start is not None and start == content['pid_start']
-  return age < _STALE_SECONDS
+_FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    'host': str, 'place': str, 'pid': int, 'pid_start': (str, type(None)),
+    'task': str, 'num_workers': int, 'job': dict, 'entries': list}
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+  """ValueError unless every field that is read is of its type."""
+  for name, kind in _FIELD_TYPES.items():
+    if name not in content or not isinstance(content[name], kind):
+      raise ValueError(f'{name} is missing or of another type')
+  if not all(isinstance(value, str) for value in content['job'].values()):
+    raise ValueError('job must hold texts')
+  if not all(isinstance(entry, dict) for entry in content['entries']):
+    raise ValueError('entries must be objects')
 
 
 def _file_system_time(folder: pathlib.Path) -> float:

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from enn_ensembles import checks
 
+# More than any cluster takes, and few enough to be dealt out in seconds.
+MOST_TASKS = 10_000_000
+
 
 class Task(NamedTuple):
   """Which share of a sweep a process does.
@@ -70,6 +73,9 @@ def choose_task(task_index: int | None, num_tasks: int | None,
                        'into how many the work is cut.')
     task_index, num_tasks = 0, 1
   checks.check_count('num_tasks', num_tasks)
+  if num_tasks > MOST_TASKS:
+    raise ValueError(f'num_tasks must be at most {MOST_TASKS}, got '
+                     f'{num_tasks}.')
   if task_index is None:
     if num_tasks > 1:
       raise ValueError(f'num_tasks {num_tasks} was given without task_index, '

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM and SIGUSR1, and an exit in time.
+"""Being told to stop: SIGTERM, SIGUSR1 or Ctrl-C, and an exit in time.
 
 A cluster that wants its machine back sends a signal, and kills seconds later.
 Whoever computes asks `stop_requested` at points where nothing is half done, and
@@ -23,7 +23,11 @@ from typing import Any
 # goes on where this one stopped.
 EXIT_CODE = 75
 
-SIGNALS = ('SIGTERM', 'SIGUSR1')
+SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')
+
+# Of the grace period, at most, what is left for the end itself: files that are
+# being written, worker processes, the interpreter.
+ENDING_SECONDS = 1.
 
 _POLL_SECONDS = 1.  # How often a process looks whether its parent lives.
 
@@ -58,17 +62,17 @@ def request_stop() -> None:
 
 
 class SignalHandlers:
-  """Hears SIGTERM and SIGUSR1 while it is entered, from the main thread.
+  """Hears SIGNALS while it is entered, from the main thread.
 
   The first signal sets what `stop_requested` says; more of them change nothing.
-  If the process has not ended grace_seconds later it is ended with EXIT_CODE,
-  wherever it is, after `before_exit`.
+  If the process would not end within grace_seconds it is ended with EXIT_CODE,
+  wherever it is, after `before_exit`, for which the last ENDING_SECONDS of them
+  are kept (of short grace periods, a tenth).
 
   Args:
-    grace_seconds: how long the way to the next point where nothing is half
-      done may take.
+    grace_seconds: from the signal to the end of the process, at most.
     before_exit: called by another thread before a process is ended; it may not
-      wait for the main thread. What it raises is lost.
+      wait for the main thread, nor take ENDING_SECONDS. What it raises is lost.
     parent_pid: the process that started this one: when it is gone, this one
       ends at once. A killed parent leaves no children.
   """
@@ -121,7 +125,8 @@ class SignalHandlers:
       if self._parent_pid not in (None, os.getppid()):
         self._end()
       if _requested.is_set() and deadline is None:
-        deadline = time.monotonic() + self._grace_seconds
+        deadline = time.monotonic() + self._grace_seconds - min(
+            ENDING_SECONDS, 0.1 * self._grace_seconds)
       if deadline is not None and time.monotonic() >= deadline:
         self._end()
 

@@ -53,12 +53,14 @@ import os
 import pathlib
 import time
 from typing import Any
-import zipfile
 
+from absl import logging
 import numpy as np
 import scipy.linalg
 
 from enn_ensembles import checks
+from enn_ensembles.machine import array_files
+from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import krylov as krylov_lib
 from enn_ensembles.nngp import posterior
@@ -295,53 +297,64 @@ def check_rows(kernel: kernels.KernelConfig, x_train: np.ndarray,
 
 
 class _Checkpoint:
-  """Named sets of arrays in a folder, each written whole or not at all."""
+  """Named sets of arrays in a folder, each written whole or not at all.
+
+  Each belongs to all that were saved before it. So what lies there is taken up
+  to the first that is missing or damaged: once a step is computed again, the
+  later ones are of no use.
+  """
 
   def __init__(self, path: PathLike | None, identity: str):
     self._folder = None if path is None else pathlib.Path(path)
     self._identity = identity
+    self._resuming = True
     if self._folder is None:
       return
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
-      for left in self._folder.glob('.*.tmp'):
-        left.unlink()
     except OSError as error:
       raise ValueError(f'checkpoint_path cannot be used: {path}: '
                        f'{error.strerror}.') from error
 
   def save(self, name: str, arrays: Mapping[str, Any]) -> None:
+    """Keeps a set; that it cannot be kept is a warning, not an error."""
+    self._resuming = False
     if self._folder is None:
       return
-    path = self._folder / f'{name}.npz'
-    temporary = self._folder / f'.{name}.{os.getpid()}.tmp'
     try:
-      with open(temporary, 'wb') as stream:
-        np.savez(stream, identity=self._identity, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-      os.replace(temporary, path)
-    except OSError as error:
-      temporary.unlink(missing_ok=True)
-      raise ValueError(
-          f'cannot write the checkpoint {path}: {error.strerror}.') from error
+      # Where processes cannot claim it, another may have removed it.
+      self._folder.mkdir(parents=True, exist_ok=True)
+      array_files.write(self._path(name), self._identity, {
+          key: np.asarray(value) for key, value in arrays.items()})
+    except (OSError, files.FileError) as error:
+      logging.warning('no checkpoint, the computation goes on without: %s',
+                      error)
 
   def load(self, name: str) -> dict[str, np.ndarray] | None:
-    if self._folder is None:
+    """A set that was kept; None if it must be computed.
+
+    Raises:
+      ValueError: it is of another computation.
+    """
+    if self._folder is None or not self._resuming:
       return None
-    path = self._folder / f'{name}.npz'
+    path = self._path(name)
     try:
-      with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+      return dict(array_files.read(path, self._identity).arrays)
     except FileNotFoundError:
       return None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-      raise ValueError(f'the checkpoint {path} cannot be read ({error}): '
-                       'remove its folder.') from error
-    if str(arrays.pop('identity', None)) != self._identity:
-      raise ValueError(f'the checkpoint {path} is of another computation: '
-                       'remove its folder or name another.')
-    return arrays
+    except array_files.StaleError as error:
+      if error.identity is not None:
+        raise ValueError(f'the checkpoint {path} is of another computation: '
+                         'remove its folder or name another.') from None
+      logging.warning('the checkpoint %s is not used: %s.', path, error)
+    except OSError as error:
+      logging.warning('the checkpoint %s is not used: %s.', path,
+                      error.strerror)
+    return None
+
+  def _path(self, name: str) -> pathlib.Path:
+    return self._folder / f'{name}.arrays'
 
 
 class _LargerCosineError(Exception):

@@ -3,7 +3,7 @@
 x, f and the noise draw are shared by all noise levels of one (input_dim,
 data_ratio, seed): comparisons across noise levels are paired, and one kernel
 serves them all. Everything else is drawn independently. f and the posteriors
-can be kept in a cache folder (`machine.array_files`); what does not fit the
+can be kept in a cache folder (`cache_entries`); what does not fit the
 problem is made again.
 """
 
@@ -17,11 +17,11 @@ import pathlib
 
 import numpy as np
 
-from enn_ensembles.machine import array_files
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import cache_entries
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
@@ -136,12 +136,13 @@ class _Group:
       if lock is not None:
         file_locks.remove_abandoned(lock)
       return list(found.values())
-    with (contextlib.nullcontext() if lock is None else file_locks.claim(lock)):
+    with (contextlib.nullcontext(False) if lock is None
+          else file_locks.claim(lock)) as claimed:
       found = self.read(configs)
       if all(found.values()):  # Made by whoever had the claim before.
         return list(found.values())
       with file_locks.claim_memory(self._memory_mb):
-        return self._compute(configs)
+        return self._compute(configs, claimed)
 
   def read(
       self, configs: Sequence[nngp_regression.ProblemConfig]
@@ -159,9 +160,14 @@ class _Group:
     return found
 
   def _compute(
-      self, configs: Sequence[nngp_regression.ProblemConfig]
+      self, configs: Sequence[nngp_regression.ProblemConfig], claimed: bool
   ) -> list[nngp_regression.Problem]:
-    """The problems; what is in the cache by now is not computed."""
+    """The problems; what is in the cache by now is not computed.
+
+    Args:
+      configs: which.
+      claimed: whether no other process may be at the same work.
+    """
     arrays = self._read_function()
     if arrays is None:
       arrays = dict(zip(
@@ -185,7 +191,7 @@ class _Group:
         if self._cache_dir is not None:
           self._solved_entry(config, targets[config]).write(_pack(solved))
     if self._solver_name == 'matrix_free':
-      self._solver.clear()
+      self._solver.clear(claimed)
     return [self._problem(config, arrays, targets[config], found[config])
             for config in configs]
 
@@ -217,7 +223,7 @@ class _Group:
         '_function')
 
   @functools.cached_property
-  def _function_entry(self) -> array_files.CacheEntry:
+  def _function_entry(self) -> cache_entries.CacheEntry:
     config, points = self._config, self._points
     identity = {
         'kind': 'function', 'input_dim': config.input_dim,
@@ -225,13 +231,13 @@ class _Group:
         'kernel': config.kernel, 'jitter': posterior.SAMPLE_JITTER,
         'num_val': config.num_val, 'num_test': config.num_test,
         'solver': self._solver_name}
-    return array_files.CacheEntry(
+    return cache_entries.CacheEntry(
         self._cache_dir, self._function_name(), identity,
         draws.digest(points.x_train, self._normals, points.x_val,
                      self._val_normals, points.x_test, self._test_normals))
 
   def _solved_entry(self, config: nngp_regression.ProblemConfig,
-                    target: np.ndarray) -> array_files.CacheEntry:
+                    target: np.ndarray) -> cache_entries.CacheEntry:
     identity = {
         'kind': 'posterior',
         'config': config,
@@ -239,7 +245,7 @@ class _Group:
         'joint_tau': nngp_regression.JOINT_TAU,
         'solver': self._solver_name
     }
-    return array_files.CacheEntry(
+    return cache_entries.CacheEntry(
         self._cache_dir,
         config.problem_id + nngp_regression.SOLVER_SUFFIX[self._solver_name],
         identity, self._x_digest + draws.digest(target))
@@ -250,7 +256,7 @@ class _Group:
     return draws.digest(points.x_train, points.x_test, points.x_val,
                         *([] if points.x_dyadic is None else [points.x_dyadic]))
 
-  def _read_function(self) -> dict[str, np.ndarray] | None:
+  def _read_function(self) -> Mapping[str, np.ndarray] | None:
     if self._cache_dir is None:
       return None
     return self._function_entry.read(self._stale)

@@ -18,6 +18,7 @@ import numpy as np
 
 from enn_ensembles import checks
 from enn_ensembles.machine import canonical
+from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
@@ -116,6 +117,10 @@ def _block_priors(kernel: kernels.KernelConfig, x: np.ndarray) -> np.ndarray:
   for i, prior in enumerate(priors):
     prior[:] = kernels.nngp(kernel, x[i * tau:(i + 1) * tau])
   return priors
+
+
+# Of a checkpoint where processes cannot tell each other that they are at work.
+_SECONDS_UNTIL_ABANDONED = 86_400.
 
 
 class DenseSolver:
@@ -253,9 +258,20 @@ class MatrixFreeSolver:
         block_priors=self._points.block_priors(), progress=tell, **draws)
     return solution
 
-  def clear(self) -> None:
-    """Removes all checkpoints: with f drawn, none is of use."""
-    if self._checkpoints is not None:
-      for folder in self._checkpoints.parent.glob(
-          f'{self._checkpoints.name}.*.steps'):
+  def clear(self, claimed: bool) -> None:
+    """Removes all checkpoints: with f drawn, none is of use.
+
+    Args:
+      claimed: whether no other process can be at the same work. Otherwise what
+        was written to during the last day may be another's, and stays.
+    """
+    if self._checkpoints is None:
+      return
+    for folder in self._checkpoints.parent.glob(
+        f'{self._checkpoints.name}.*.steps'):
+      try:
+        age = time.time() - files.newest_change(folder)
+      except OSError:
+        continue  # Somebody removes it at this moment.
+      if claimed or age > _SECONDS_UNTIL_ABANDONED:
         shutil.rmtree(folder, ignore_errors=True)

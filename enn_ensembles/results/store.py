@@ -26,6 +26,7 @@ What goes wrong:
 This module does not import jax: reports are made where jax is not installed.
 """
 
+import collections
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -36,9 +37,14 @@ import re
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging
+
 from enn_ensembles.machine import files
+from enn_ensembles.machine import plain_text
+from enn_ensembles.machine import strict_json
 from enn_ensembles.results import conversion
 from enn_ensembles.results import schema
+from enn_ensembles.results import tolerance
 
 _RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
 
@@ -76,7 +82,7 @@ class ResultsStore:
         raise files.FileError(
             f'results_dir {str(results_dir)!r} {what}: give the '
             'folder that a sweep has written to.')
-      text = (self.results_dir / 'STORE.json').read_bytes()
+      text = files.read_bytes(self.results_dir / 'STORE.json')
     except FileNotFoundError:
       raise files.FileError(
           f'results_dir {str(results_dir)!r} is no results store of '
@@ -85,7 +91,7 @@ class ResultsStore:
       raise files.FileError(f'cannot read results_dir {str(results_dir)!r}: '
                        f'{error.strerror}.') from error
     try:
-      header = _parse(text)
+      header = strict_json.parse(text)
       project, version = header['project'], header['schema_version']
     except (ValueError, KeyError) as error:
       raise files.FileError(
@@ -138,17 +144,19 @@ class ResultsStore:
     path = self.unit_path(run_id)
     if not rows:
       raise files.FileError(f'unit {run_id}: rows must not be empty.')
-    checked = [schema.check_row(row, f'unit {run_id}, row {i}')
+    # A message may hold the name of a file, and that what is no character.
+    checked = [plain_text.encodable(
+        schema.check_row(row, f'unit {run_id}, row {i}'))
                for i, row in enumerate(rows)]
     row_ids = [row['row_id'] for row in checked]
     for row in checked:
       if row['run_id'] != run_id:
         raise files.FileError(f'unit {run_id}: row {row["row_id"]} has run_id '
                          f'{row["run_id"]!r}.')
-      if row_ids.count(row['row_id']) > 1:
+    for row_id, count in collections.Counter(row_ids).items():
+      if count > 1:
         raise files.FileError(
-            f'unit {run_id}: row_id {row["row_id"]} is there '
-            f'{row_ids.count(row["row_id"])} times.')
+            f'unit {run_id}: row_id {row_id} is there {count} times.')
     if path.exists():
       lost = sorted({row['row_id'] for row in _read_unit(path).rows}
                     - set(row_ids))
@@ -173,7 +181,7 @@ class ResultsStore:
     """All units, in the order of their file names.
 
     Raises:
-      FileError: a file is damaged; it says which and what to do.
+      FileError: files are damaged; it says which, all of them, and what to do.
     """
     return list(self.iter_units())
 
@@ -181,13 +189,36 @@ class ResultsStore:
     """The units of `read_units` one at a time, for what memory cannot hold.
 
     Raises:
-      FileError: as in `read_units`.
+      FileError: as in `read_units`, after the last unit that is whole.
     """
-    draws = conversion.DEFAULT_DRAWS
+    damaged, draws = [], self._asked_draws()
+    for path in files.list_files(self._units, '.json'):
+      try:
+        yield _read_unit(path, draws)
+      except _DamagedError as error:
+        damaged.append(error)
+    if len(damaged) == 1:
+      raise damaged[0]
+    if damaged:
+      which = ', '.join(f'{error.path} ({error.reason})' for error in damaged)
+      raise files.FileError(
+          f'{len(damaged)} files are damaged: {which}. Delete them and run the '
+          'sweep again: only these units are computed again.')
+
+  def read_unit(self, run_id: str) -> Unit | None:
+    """One unit; None if it is not there.
+
+    Raises:
+      FileError: its file is damaged.
+    """
+    path = self.unit_path(run_id)
+    return _read_unit(path, self._asked_draws()) if path.exists() else None
+
+  def _asked_draws(self) -> Any:
+    """What rows of the old schema do not say."""
     if self.schema_version == conversion.OLD_VERSION:
-      draws = conversion.asked_draws(self.read_entries())
-    for path in _json_files(self._units):
-      yield _read_unit(path, draws)
+      return conversion.asked_draws(self.read_entries())
+    return conversion.DEFAULT_DRAWS
 
   def read_rows(self) -> list[schema.Row]:
     """All rows, each row_id once, in the order of `merge_units`.
@@ -269,7 +300,7 @@ class ResultsStore:
     Raises:
       FileError: a manifest is damaged.
     """
-    return [entry for path in _json_files(self._manifests)
+    return [entry for path in files.list_files(self._manifests, '.json')
             for entry in _read_manifest(path)]
 
   def check_writable(self) -> None:
@@ -327,68 +358,73 @@ def open_store(results_dir: files.PathLike,
 def merge_units(units: Iterable[Unit]) -> list[schema.Row]:
   """The rows of many units, of one folder or several, each row_id once.
 
-  The same computation may be in two files. Where they agree in all but the
-  fields of TIMING_FIELDS (and run_id and message) one is taken, the one whose
-  file name comes first; a failed row, which has no scores, gives way to one
-  that has.
+  The same computation may be in two files. Rows that agree within `tolerance`
+  are one result, of which the one with the lowest hash stays, whatever the
+  order of the files; where they are not equal, a warning names the files. A
+  failed row, which has no scores, gives way to one that has.
 
   Returns:
     Rows sorted by agent_id, problem, protocol and row_id.
 
   Raises:
-    FileError: two files give different values for one row_id; both are named.
+    FileError: two files contradict each other about a row_id; both are named.
   """
-  merged: dict[str, tuple[pathlib.Path, schema.Row]] = {}
-  for unit in sorted(units, key=lambda unit: (unit.path.name, str(unit.path))):
+  found: dict[str, list[tuple[pathlib.Path, schema.Row]]] = {}
+  for unit in units:
     for row in unit.rows:
-      row_id = row['row_id']
-      if row_id not in merged:
-        merged[row_id] = (unit.path, row)
-        continue
-      path, known = merged[row_id]
-      if row['status'] == 'failed':
-        continue
-      if known['status'] == 'failed':
-        merged[row_id] = (unit.path, row)
-        continue
-      for key in schema.ROW_SCHEMA:
-        if key not in (*schema.TIMING_FIELDS, 'run_id', 'message') and (
-            not schema.same_value(known[key], row[key])):
-          raise files.FileError(
-              f'row {row_id} ({row["agent_id"]} on {row["problem_id"]}) has '
-              f'{key} {known[key]!r} in {path} and {row[key]!r} in '
-              f'{unit.path}: delete the file that is wrong.')
-  return sorted((row for _, row in merged.values()), key=schema.reading_order)
+      found.setdefault(row['row_id'], []).append((unit.path, row))
+  differing: dict[tuple[pathlib.Path, pathlib.Path], list[float]] = {}
+  merged = []
+  for copies in found.values():
+    if len(copies) > 1:
+      # What succeeded before what failed, then by content alone.
+      copies.sort(key=lambda copy: (copy[1]['status'] == 'failed',
+                                    schema.sha256(schema.encode(copy[1])),
+                                    str(copy[0])))
+      for copy in copies[1:]:
+        difference = _difference(copies[0], copy)
+        if difference:
+          differing.setdefault((copies[0][0], copy[0]), []).append(difference)
+    merged.append(copies[0][1])
+  for (path, other), differences in sorted(differing.items()):
+    logging.warning(
+        '%d rows are in %s and, with scores that differ by up to %.1g of their '
+        'value, in %s: the first are taken.', len(differences), path,
+        max(differences), other)
+  return sorted(merged, key=schema.reading_order)
 
 
-def _json_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The finished files of a folder: hidden and temporary ones are not."""
-  return sorted(path for path in folder.glob('*.json')
-                if not path.name.startswith('.'))
+def _difference(kept: tuple[pathlib.Path, schema.Row],
+                other: tuple[pathlib.Path, schema.Row]) -> float:
+  """How far the scores of two copies of a row differ, relatively.
+
+  Raises:
+    FileError: by more than is promised.
+  """
+  (path, row), (other_path, other_row) = kept, other
+  if other_row['status'] == 'failed':
+    return 0.
+  try:
+    return tolerance.difference(row, other_row)
+  except tolerance.ContradictionError as error:
+    raise files.FileError(
+        f'row {row["row_id"]} ({row["agent_id"]} on {row["problem_id"]}) has '
+        f'{error.field} {error.value!r} in {path} and {error.other!r} in '
+        f'{other_path}: delete the file that is wrong.') from None
 
 
-def _parse(content: bytes) -> dict[str, Any]:
-  """Strict JSON of an object; ValueError for anything else."""
-  def refuse(constant):
-    raise ValueError(f'{constant} is not JSON')
-  document = json.loads(content.decode('utf-8'), parse_constant=refuse)
-  if not isinstance(document, dict):
-    raise ValueError('not a JSON object')
-  return document
-
-
-def _read_document(path: pathlib.Path) -> dict[str, Any]:
-  """Reads and parses a file of the store; the checks all files share.
+def _read_document(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
+  """A file of the store, parsed and as it is; the checks all files share.
 
   Raises:
     ValueError: it is not strict JSON, or lacks what all files have.
     FileError: it cannot be opened, or has another schema version.
   """
   try:
-    content = path.read_bytes()
+    content = files.read_bytes(path)
   except OSError as error:
     raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
-  document = _parse(content)
+  document = strict_json.parse(content)
   version = document.get('schema_version')
   known = (schema.SCHEMA_VERSION, conversion.OLD_VERSION)
   if isinstance(version, int) and version not in known:
@@ -397,7 +433,7 @@ def _read_document(path: pathlib.Path) -> dict[str, Any]:
         f'{conversion.OLD_VERSION} and {schema.SCHEMA_VERSION}.')
   if version not in known or document.get('project') != schema.PROJECT:
     raise ValueError('project or schema_version is missing')
-  return document
+  return document, content
 
 
 def _read_unit(path: pathlib.Path,
@@ -409,7 +445,7 @@ def _read_unit(path: pathlib.Path,
     asked_draws: as in `conversion.convert_row`, for a unit of the old schema.
   """
   try:
-    document = _read_document(path)
+    document, content = _read_document(path)
     if set(document) != {'project', 'schema_version', 'run_id', 'sha256',
                          'rows'}:
       raise ValueError(f'its fields are {sorted(document)}')
@@ -423,25 +459,32 @@ def _read_unit(path: pathlib.Path,
     else:
       decoded = [schema.decode(row) for row in document['rows']]
     rows = [schema.check_row(row, f'row {i}') for i, row in enumerate(decoded)]
+    if rb'\ud' in content:  # As JSON writes a lone surrogate, and all above.
+      rows = [plain_text.encodable(row) for row in rows]
   except files.FileError as error:
     if str(path) in str(error):
       raise
-    raise _damaged(path, error) from error
-  except ValueError as error:
-    raise _damaged(path, error) from error
+    raise _DamagedError(path, error) from error
+  except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    raise _DamagedError(path, error) from error
   return Unit(path, document['run_id'], rows)
 
 
-def _damaged(path: pathlib.Path, reason: Exception) -> files.FileError:
-  return files.FileError(
-      f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
-      'sweep again: only this unit is computed again.')
+class _DamagedError(files.FileError):
+  """A unit's file is not what was written."""
+
+  def __init__(self, path: pathlib.Path, reason: Exception):
+    self.path = path
+    self.reason = str(reason).rstrip('.')
+    super().__init__(
+        f'{path} is damaged ({self.reason}). Delete it and run the sweep '
+        'again: only this unit is computed again.')
 
 
 def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
   """The entries of one manifest, checked against the hash in its name."""
   try:
-    document = _read_document(path)
+    document, _ = _read_document(path)
     if schema.sha256(document)[:16] != path.name.removesuffix('.json'):
       raise ValueError('its content does not match its name')
     entries = document['entries']
@@ -453,7 +496,7 @@ def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
     if str(path) in str(error):
       raise
     reason = error
-  except (ValueError, KeyError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     reason = error
   raise files.FileError(
       f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '

@@ -42,6 +42,7 @@ import runpy
 from typing import Any
 
 from enn_ensembles import checks
+from enn_ensembles.machine import files
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
 
@@ -150,12 +151,12 @@ def load_config(path: str | pathlib.Path) -> SweepConfig:
       unknown one (in capitals), or a value that is not allowed.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
+  if not files.is_file(path):
     raise ValueError(f'config must be a Python file, got {str(path)!r}, which '
                      'does not exist.')
   try:
     names = runpy.run_path(str(path))
-  except Exception as error:  # Whatever somebody's file may raise.
+  except (Exception, SystemExit) as error:  # Whatever a file may raise.
     raise ValueError(f'config {path} cannot be read: '
                      f'{type(error).__name__}: {error}') from error
   names = {name: tuple(value) if isinstance(value, list) else value

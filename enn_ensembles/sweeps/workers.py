@@ -3,6 +3,12 @@
 XLA's CPU loops keep one core busy whatever it has, so workers are what uses a
 machine; a worker that dies takes one unit with it and is replaced.
 
+Several processes may be given the same units, of one results folder: each
+claims a unit while it computes it. What another has claimed is put off until
+the rest is done; what another has written meanwhile is not computed again.
+Where the file system has no locks, everybody computes everything, with the same
+result.
+
 A process that is told to stop (`machine.preemption`) keeps what it has of its
 units (`machine.checkpoints`) and ends: after the seed that is being trained, or
 after a minute's steps where a seed takes minutes, or, where the grace period
@@ -13,9 +19,12 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
+import itertools
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
+import pathlib
 import signal
 import time
 import traceback
@@ -25,6 +34,7 @@ from typing import NamedTuple
 from enn_ensembles import results
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import one_unit
@@ -92,11 +102,69 @@ def run(
     yield from _run_in_workers(units, options, num_workers, announce)
   elif units:
     one_unit.configure_jax(options)
-    for unit in units:
+    jobs, put_off = _make_jobs(units, options), []
+    for job in itertools.chain(jobs, put_off):  # Which grows meanwhile.
       preemption.stop_if_requested()
-      announce([unit])
-      yield _run_and_write(unit, options)
+      announce([job.unit])
+      outcome = _run_claimed(job, options)
+      if outcome is None:
+        put_off.append(job._replace(wait=True))
+      else:
+        yield outcome
     announce([])
+
+
+class _Job(NamedTuple):
+  """A unit to run.
+
+  Attributes:
+    unit: the unit.
+    written: what tells the version of its file that was there before the run;
+      None for none.
+    wait: whether to wait for a process that has claimed it.
+  """
+  unit: work_units.WorkUnit
+  written: tuple[int, ...] | None
+  wait: bool = False
+
+
+def _make_jobs(units: Sequence[work_units.WorkUnit],
+               options: one_unit.RunOptions) -> list[_Job]:
+  return [_Job(unit, _file_version(unit, options)) for unit in units]
+
+
+def _file_version(unit: work_units.WorkUnit, options: one_unit.RunOptions
+                  ) -> tuple[int, ...] | None:
+  """What differs between two writings of a unit's file; None for no file."""
+  store = results.ResultsStore(options.results_dir)
+  try:
+    found = store.unit_path(unit.run_id).stat()
+  except FileNotFoundError:
+    return None
+  return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _run_claimed(job: _Job, options: one_unit.RunOptions) -> Outcome | None:
+  """Runs a unit that nobody else has claimed, and writes its rows.
+
+  Returns:
+    What became of it, also where another process has written it meanwhile; None
+    if another is at it and `job` does not wait.
+  """
+  unit, start = job.unit, time.perf_counter()
+  folder = pathlib.Path(options.results_dir) / 'claims'
+  with contextlib.suppress(OSError):  # Without it nobody claims anything.
+    folder.mkdir(exist_ok=True)
+  try:
+    with file_locks.claim(folder / f'{unit.run_id}.lock', job.wait):
+      if _file_version(unit, options) != job.written:
+        found = results.ResultsStore(options.results_dir).read_unit(unit.run_id)
+        if found and set(unit.row_ids()) <= {row['row_id']
+                                             for row in found.rows}:
+          return _outcome(unit, found.rows, start, '')
+      return _run_and_write(unit, options)
+  except file_locks.ClaimedError:
+    return None
 
 
 def _run_and_write(unit: work_units.WorkUnit,
@@ -113,6 +181,12 @@ def _run_and_write(unit: work_units.WorkUnit,
   rows, details = one_unit.run_unit(unit, options, checkpoint)
   results.ResultsStore(options.results_dir).write_unit(unit.run_id, rows)
   checkpoint.clear()
+  return _outcome(unit, rows, start, details)
+
+
+def _outcome(unit: work_units.WorkUnit, rows: Sequence[results.Row],
+             start: float, details: str) -> Outcome:
+  """What became of a unit with these rows."""
   statuses = [row['status'] for row in rows]
   messages = [row['message'] for row in rows if row['message']]
   return Outcome(
@@ -130,10 +204,8 @@ class _Worker(NamedTuple):
   environment: Mapping[str, str]
 
 
-class _Job(NamedTuple):
-  """A unit that a worker has in hand."""
-  unit: work_units.WorkUnit
-  start: float
+class _PutOff(NamedTuple):
+  """A worker's answer where another process has claimed the unit."""
 
 
 # How often the parent looks whether it was told to stop.
@@ -149,18 +221,18 @@ def _run_in_workers(
   A unit is tried once: whatever kills workers, this ends. A worker that is told
   to stop stops them all.
   """
-  waiting = list(reversed(units))
+  waiting = list(reversed(_make_jobs(units, options)))
   cores = devices.available_cores()
   environments = devices.worker_environments(num_workers, os.environ,
                                              devices.visible_gpus())
-  busy: dict[connection_lib.Connection, tuple[_Worker, _Job]] = {}
+  busy: dict[connection_lib.Connection, tuple[_Worker, _Job, float]] = {}
   stopping = False
 
   def give(worker: _Worker) -> None:
-    unit = waiting.pop()
-    busy[worker.connection] = (worker, _Job(unit, time.perf_counter()))
+    job = waiting.pop()
+    busy[worker.connection] = (worker, job, time.perf_counter())
     try:
-      worker.connection.send(unit)
+      worker.connection.send(job)
     except BrokenPipeError:
       pass  # It is dead, which reading from it will tell.
 
@@ -172,14 +244,14 @@ def _run_in_workers(
       give(_start_worker(share or [cores[i % len(cores)]], environments[i],
                          options))
     while busy:
-      announce([job.unit for _, job in busy.values()])
+      announce([job.unit for _, job, _ in busy.values()])
       if preemption.stop_requested() and not stopping:
         stopping = True
         waiting.clear()
-        for worker, _ in busy.values():
+        for worker, _, _ in busy.values():
           worker.process.terminate()  # By SIGTERM, which it hears of as we did.
       for ready in connection_lib.wait(list(busy), _POLL_SECONDS):
-        worker, job = busy.pop(ready)
+        worker, job, start = busy.pop(ready)
         try:
           answer = ready.recv()
         except (EOFError, OSError):
@@ -187,7 +259,7 @@ def _run_in_workers(
           if worker.process.exitcode == preemption.EXIT_CODE or stopping:
             answer = preemption.Preempted()
           else:
-            answer = _dead_worker_outcome(worker, job)
+            answer = _dead_worker_outcome(worker, job.unit, start)
             if waiting:
               worker = _start_worker(worker.cores, worker.environment, options)
         if isinstance(answer, preemption.Preempted):
@@ -196,16 +268,19 @@ def _run_in_workers(
           continue
         if isinstance(answer, BaseException):
           raise answer
+        if isinstance(answer, _PutOff) and not stopping:
+          waiting.insert(0, job._replace(wait=True))
         if waiting:
           give(worker)
         else:
           worker.connection.close()  # Which ends it.
-        yield answer
+        if not isinstance(answer, _PutOff):
+          yield answer
     announce([])
     if stopping:
       raise preemption.Preempted('told to stop')
   finally:
-    for worker, _ in busy.values():
+    for worker, _, _ in busy.values():
       worker.process.kill()  # What is on the disk is whole at any moment.
       worker.process.join()
 
@@ -218,7 +293,16 @@ def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
   # A daemon: it ends with its parent, whatever ends that.
   process = context.Process(target=_work, args=(theirs, options), daemon=True)
   with devices.inherited_settings(cores, environment):
-    process.start()
+    # A Ctrl-C reaches the whole process group. Workers are born without an ear
+    # for it: while they import, they would answer with a traceback.
+    block = getattr(signal, 'pthread_sigmask', None)
+    if block:
+      block(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+      process.start()
+    finally:
+      if block:
+        block(signal.SIG_UNBLOCK, [signal.SIGINT])
   theirs.close()  # The worker alone holds it: its death closes the pipe.
   return _Worker(process, ours, cores, environment)
 
@@ -229,17 +313,19 @@ def _work(connection: connection_lib.Connection,
   # Ctrl-C reaches the whole process group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   with preemption.SignalHandlers(
-      options.grace_seconds, before_exit=lambda: files.finish_writing(5.),
+      _worker_grace_seconds(options.grace_seconds),
+      before_exit=lambda: files.finish_writing(
+          0.5 * preemption.ENDING_SECONDS),
       parent_pid=multiprocessing.parent_process().pid):
     one_unit.configure_jax(options)
     while True:
       try:
-        unit = connection.recv()
+        job = connection.recv()
       except (EOFError, OSError):
         return
       try:
         preemption.stop_if_requested()
-        answer = _run_and_write(unit, options)
+        answer = _run_claimed(job, options) or _PutOff()
       except preemption.Preempted as stop:
         answer = stop
       except ValueError as error:
@@ -250,7 +336,14 @@ def _work(connection: connection_lib.Connection,
       connection.send(answer)
 
 
-def _dead_worker_outcome(worker: _Worker, job: _Job) -> Outcome:
+def _worker_grace_seconds(grace_seconds: float) -> float:
+  """What a worker has, so that its parent ends within the grace period too."""
+  return max(grace_seconds - 2 * preemption.ENDING_SECONDS,
+             0.5 * grace_seconds)
+
+
+def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
+                         start: float) -> Outcome:
   """What is said of the unit that a dead worker had in hand."""
   code = worker.process.exitcode
   if code == -signal.SIGKILL:
@@ -259,6 +352,6 @@ def _dead_worker_outcome(worker: _Worker, job: _Job) -> Outcome:
   else:
     why = (f'was killed by signal {-code}' if code < 0
            else f'ended with exit code {code}')
-  return Outcome(job.unit, 0, 0, 0, num_missing=job.unit.num_rows,
-                 seconds=time.perf_counter() - job.start,
+  return Outcome(unit, 0, 0, 0, num_missing=unit.num_rows,
+                 seconds=time.perf_counter() - start,
                  message=f'the worker {why}; this unit has no rows.')

@@ -26,9 +26,17 @@ def _check_kernel(name: str, value: Any) -> None:
   kernels.KernelConfig.from_name(value)
 
 
+# A million training points per input are beyond every solver.
+_LARGEST_DATA_RATIO = 1e6
+
+
+def _check_data_ratio(name: str, value: Any) -> None:
+  checks.check_positive(name, value, _LARGEST_DATA_RATIO)
+
+
 CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
     'INPUT_DIM': kinds.ConfigName(checks.check_count),
-    'DATA_RATIO': kinds.ConfigName(checks.check_positive),
+    'DATA_RATIO': kinds.ConfigName(_check_data_ratio),
     'NOISE_STD': kinds.ConfigName(checks.check_positive),
     'REFERENCE': kinds.ConfigName(
         lambda name, value: checks.check_choice(name, value,
