@@ -469,7 +469,8 @@ _DAMAGES = {
     'bit in an array': lambda content: _flip(content, -400),
     'last bit': lambda content: _flip(content, -1),
     'other version': _another_version,
-    'other draws': lambda content: _with_header(content, info={'inputs': '0' * 64}),
+    'other draws': lambda content: _with_header(content,
+                                                info={'inputs': '0' * 64}),
     'other checksum': lambda content: _with_header(content, sha256='0' * 64),
 }
 

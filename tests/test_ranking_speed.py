@@ -9,7 +9,8 @@ def test_measures_and_refuses(tmp_path):
   output = tmp_path / 'ranking_speed.csv'
   good, no_number, zero = commands.run_commands(
       'ranking_speed',
-      ['--num_samples=3,9', '--num_x=20', '--repeats=2', f'--output_dir={tmp_path}'],
+      ['--num_samples=3,9', '--num_x=20', '--repeats=2',
+       f'--output_dir={tmp_path}'],
       ['--num_samples=a'], ['--num_samples=0'])
   assert good[0] == 0, good
   rows = list(csv.DictReader(output.open()))
