@@ -10,6 +10,7 @@ from enn_ensembles import base
 from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_data
+from enn_ensembles.problems import shifted_sets
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.scoring import ranking
 from enn_ensembles.scoring import table
@@ -300,3 +301,43 @@ def test_bad_problems(tmp_path):
       (dict(shifts=('mnist_c',)), 'mnist_c has no folder')]:
     with pytest.raises(ValueError, match=pattern):
       make(tmp_path, **settings)
+
+
+def test_made_sets_are_made_once(monkeypatch):
+  calls = []
+  corrupt = corruptions.corrupt
+
+  def counted(data, *arguments):
+    calls.append((len(data), *arguments))
+    return corrupt(data, *arguments)
+
+  monkeypatch.setattr(corruptions, 'corrupt', counted)
+  data = image_data.load_digits('test').take(slice(30))
+  kept = shifted_sets._Kept(2 * data.images.nbytes)
+  first = [kept.make(data, 'contrast', severity, 0) for severity in (1, 2, 3)]
+  again = [kept.make(data, 'contrast', severity, 0) for severity in (1, 2, 3)]
+  # There is room for two.
+  assert [call[2] for call in calls] == [1, 2, 3, 3]
+  for one, other in zip(first, again):
+    np.testing.assert_array_equal(one.images, other.images)
+  # Another image set never gets what was made of the first.
+  turned = image_data.quarter_turn(data)
+  np.testing.assert_array_equal(kept.make(turned, 'contrast', 1, 0).images,
+                                corrupt(turned, 'contrast', 1, 0).images)
+  # Another seed has other noise.
+  kept.make(turned, 'contrast', 1, 5)
+  assert len(calls) == 6
+
+
+def test_what_is_made_is_part_of_the_identity(monkeypatch):
+  settings = dict(num_test=30, ood=('permuted',), ood_jpeg=75,
+                  shifts=('jpeg:2', 'rotation:1'))
+  problem = make(**settings)
+  assert make(**settings).problem_id == problem.problem_id
+  compress = corruptions.compress
+
+  def other_library(images, quality):
+    return np.clip(compress(images, quality), 1, 255)
+
+  monkeypatch.setattr(corruptions, 'compress', other_library)
+  assert make(**settings).problem_id != problem.problem_id

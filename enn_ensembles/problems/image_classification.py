@@ -24,6 +24,7 @@ from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
+from enn_ensembles.problems import shifted_sets
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.scoring import ranking
 
@@ -36,6 +37,8 @@ _VAL_SHARE = 10  # One image of so many is validation data by default.
 
 # All seeds are scored on the same images: of these draws there is one.
 _TEST_SEED = 0
+
+_NUM_PROBES = 20  # Images of each of our shifts whose bytes are in checksums.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +58,8 @@ class ImageProblemConfig:
     held_out: classes that are in no training, validation or test set; the
       others are numbered anew. The test images of these classes are the set
       'held_out' of `ood`.
-    shifts: shifted test sets. 'NAME' or 'NAME:SEVERITY' of
-      `corruptions.SEVERITIES` changes the test images; 'cifar10_c', 'mnist_c',
-      or 'cifar10_c:CORRUPTION', are files, with all their severities.
+    shifts: shifted test sets, as `shifted_sets` names them: 'rotation',
+      'jpeg:5', 'cifar10_c', 'cifar10_c:fog', ...
     ood: sets of other images: 'held_out', 'permuted' (one permutation of all
       pixels), 'quarter_turn', or the test images of a data set.
     ood_jpeg: quality of JPEG by which images of `ood` are compressed first,
@@ -96,7 +98,7 @@ class ImageProblemConfig:
     for label in self.held_out:
       checks.check_count('every entry of held_out', label, minimum=0)
     for shift in self.shifts:
-      _check_shift(shift)
+      shifted_sets.check_shift(shift)
     for name in self.ood:
       if name not in MADE_OOD_SETS:
         image_files.check_name('every entry of ood that is none of '
@@ -134,7 +136,7 @@ class ImageClassificationProblem:
 
   Attributes:
     config: what names it.
-    sha256: of all data that were read, before anything was drawn from them.
+    sha256: of all data that were read, whole, and of what was made from them.
     train: the training images.
     val: the validation images; None where there are none.
     test: the test images.
@@ -261,7 +263,7 @@ def make_image_problem(config: ImageProblemConfig,
   """
   train = image_files.read_images(config.dataset, 'train', data_dir)
   test = image_files.read_images(config.dataset, 'test', data_dir)
-  for corruption, severity in _our_shifts(config):
+  for corruption, severity in shifted_sets.our_shifts(config.shifts):
     corruptions.check_applies(test, corruption, severity)
   # A user's test set need not have the last class.
   num_classes = max(train.num_classes, test.num_classes)
@@ -269,8 +271,7 @@ def make_image_problem(config: ImageProblemConfig,
                  for one in (train, test))
   others = {name: image_files.read_images(name, 'test', data_dir)
             for name in config.ood if name not in MADE_OOD_SETS}
-  sha256 = _checksum(train, itertools.chain(
-      [train, test], others.values(), _file_shifts(config, data_dir)))
+  read = [train, test, *others.values()]
 
   kept = sorted(set(range(num_classes)) - set(config.held_out))
   ood = {}
@@ -291,53 +292,25 @@ def make_image_problem(config: ImageProblemConfig,
       ood[name] = others[name]
   ood = {name: _some(_compressed(ood[name], config.ood_jpeg), config.num_test)
          for name in config.ood}
+  # What is made may depend on versions of Pillow and scipy: its bytes count
+  # too, those of our shifts by their first images.
+  few = test.take(slice(_NUM_PROBES))
+  probes = (corruptions.corrupt(few, *shift, _TEST_SEED)
+            for shift in shifted_sets.our_shifts(config.shifts))
+  sha256 = _checksum(test, itertools.chain(
+      read, shifted_sets.file_shifts(config.shifts, data_dir), ood.values(),
+      probes))
 
   def make_shifts() -> Iterator[image_data.ImageData]:
-    for corruption, severity in _our_shifts(config):
-      yield corruptions.corrupt(test, corruption, severity, _TEST_SEED)
-    for shifted in _file_shifts(config, data_dir):
+    for corruption, severity in shifted_sets.our_shifts(config.shifts):
+      yield shifted_sets.make_shifted(test, corruption, severity, _TEST_SEED)
+    for shifted in shifted_sets.file_shifts(config.shifts, data_dir):
       if config.held_out:
         shifted = shifted.keep_classes(kept)
       yield _some(shifted, config.num_test)
 
   return ImageClassificationProblem(
       config, sha256, *_split(config, train), test, make_shifts, ood)
-
-
-def _check_shift(shift: str) -> None:
-  """A shift is ours, with a severity or all, or one that files have."""
-  name, *rest = shift.split(':') if isinstance(shift, str) else [shift]
-  checks.check_choice('every entry of shifts', name,
-                      (*corruptions.SEVERITIES, *image_files.CORRUPTED_SETS))
-  if name in corruptions.SEVERITIES and rest:
-    allowed = [str(i + 1) for i in range(len(corruptions.SEVERITIES[name]))]
-    checks.check_choice(f'severity of {name}', ':'.join(rest), allowed)
-  elif rest and (len(rest) > 1 or not rest[0].replace('_', '').isalnum()):
-    raise ValueError(f'every entry of shifts must name one corruption behind '
-                     f'{name}:, got {shift!r}.')
-
-
-def _our_shifts(config: ImageProblemConfig) -> Iterator[tuple[str, int]]:
-  """(corruption, severity) of all shifted sets that are made."""
-  for shift in config.shifts:
-    name, _, severity = shift.partition(':')
-    levels = len(corruptions.SEVERITIES.get(name, ()))  # 0: from a file.
-    for level in range(1, levels + 1):
-      if severity in ('', str(level)):
-        yield name, level
-
-
-def _file_shifts(config: ImageProblemConfig,
-                 data_dir: str | os.PathLike | None
-                 ) -> Iterator[image_data.ImageData]:
-  """Shifted sets that are read, one file after the other."""
-  for shift in config.shifts:
-    name, _, corruption = shift.partition(':')
-    if name in image_files.CORRUPTED_SETS:
-      wanted = ([corruption] if corruption
-                else image_files.corruptions_in(name, data_dir))
-      for one in wanted:
-        yield from image_files.read_corrupted(name, one, data_dir)
 
 
 def _split(config: ImageProblemConfig, images: image_data.ImageData
@@ -378,18 +351,18 @@ def _compressed(images: image_data.ImageData,
       corruptions.to_bytes(images.images), quality))
 
 
-def _checksum(train: image_data.ImageData,
+def _checksum(test: image_data.ImageData,
               sets: Iterable[image_data.ImageData]) -> str:
   """Of several sets, in this order.
 
   Raises:
-    ValueError: a set has other images than the training set.
+    ValueError: a set has images of another shape than the test set.
   """
   sha = hashlib.sha256()
   for one in sets:
-    if one.shape != train.shape:
+    if one.shape != test.shape:
       raise ValueError(f'{one.name} must have images of shape '
-                       f'{list(train.shape)} like the training images of '
-                       f'{train.name}, got {list(one.shape)}.')
+                       f'{list(test.shape)} like the test images of '
+                       f'{test.name}, got {list(one.shape)}.')
     sha.update(one.sha256.encode())
   return sha.hexdigest()
