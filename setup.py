@@ -28,9 +28,7 @@ setuptools.setup(
         'tqdm>=4.66',
     ],
     extras_require={
+        # Names have dashes: pip 23 takes no others.
         'test': ['pytest>=8', 'pytest-xdist>=3.6'],
-        # A second opinion on the kernel, for tests. It asks for TensorFlow and
-        # an old jax; tests need neither: pip install --no-deps with these two.
-        'neural_tangents': ['neural-tangents==0.6.5', 'frozendict'],
     },
 )

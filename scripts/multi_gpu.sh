@@ -17,6 +17,7 @@
 # Tried with GPUs that were only named: no machine with several was at hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -24,6 +25,7 @@ workers_per_gpu=1 dry_run=''
 while (( $# )); do
   case "$1" in
     --) shift; break ;;
+    --help|-h) print_help "scripts/${0##*/}"; exit 0 ;;
     --dry_run) dry_run=1 ;;
     --workers_per_gpu=*) workers_per_gpu="${1#*=}" ;;
     *) fail "unknown argument '$1'; flags of the sweep stand behind --" ;;

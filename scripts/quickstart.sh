@@ -6,7 +6,10 @@
 #   VENV=DIR                                    another place for it
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
+case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 
+(( $# == 0 )) || { echo "error: unknown argument '$1'" >&2; exit 2; }
 . scripts/setup_venv.sh
 setup_venv .
 

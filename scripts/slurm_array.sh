@@ -37,6 +37,7 @@
 #   PYTHON=...          the interpreter on the nodes (default: .venv/bin/python)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -47,6 +48,7 @@ job_name=enn dry_run=''
 while (( $# )); do
   case "$1" in
     --) shift; break ;;
+    --help|-h) print_help "scripts/${0##*/}"; exit 0 ;;
     --dry_run) dry_run=1 ;;
     --num_tasks=*|--concurrency=*|--problem_tasks=*|--output_dir=*|\
     --log_dir=*|--partition=*|--account=*|--time=*|--cpus=*|--gpus=*|--mem=*|\
@@ -59,6 +61,12 @@ while (( $# )); do
 done
 sweep=("$@")
 
+# They stand on lines of a job's script, of which each would begin another.
+for name in output_dir log_dir partition account time mem sbatch_args job_name
+do
+  [[ "${!name}" != *[$'\n\r"']* ]] ||
+    fail "--$name must have no line break and no quotation mark"
+done
 for name in num_tasks cpus max_restarts; do
   [[ "${!name}" =~ ^[1-9][0-9]*$ ]] ||
     fail "--$name must be >= 1, got '${!name}'"
@@ -90,6 +98,8 @@ for flag in "${sweep[@]}"; do
   esac
 done
 [[ -n "$results_dir" ]] || fail '--results_dir must be given behind --'
+[[ "$results_dir" != *[$'\n\r"']* ]] ||
+  fail '--results_dir must have no line break and no quotation mark'
 output_dir="${output_dir:-$results_dir.leaderboard}"
 log_dir="${log_dir:-$results_dir.logs}"
 
@@ -98,7 +108,8 @@ log_dir="${log_dir:-$results_dir.logs}"
   --num_tasks="$num_tasks" > /dev/null || exit 2
 
 if [[ -z "$max_array_size" ]]; then
-  max_array_size="$(scontrol show config 2> /dev/null |
+  # Where there is no scontrol, a dry run takes Slurm's default.
+  max_array_size="$({ scontrol show config 2> /dev/null || true; } |
     sed -n 's/^MaxArraySize *= *//p')"
   max_array_size="${max_array_size:-1001}"  # Slurm's default.
 fi

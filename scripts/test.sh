@@ -6,18 +6,11 @@
 #   VENV=DIR                              another place for it
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
+case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 
 . scripts/setup_venv.sh
 setup_venv '.[test]'
-
-# The oracle of the kernel, without the dependencies that it does not need here.
-# Where it cannot be had, its tests are skipped and say so.
-if [[ ! -e "$VENV/oracle" ]]; then
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --no-deps neural-tangents==0.6.5 frozendict ||
-    echo 'neural-tangents could not be installed: its tests will be skipped'
-  touch "$VENV/oracle"
-fi
 
 # A process per core, and no more threads than that: tests are many small
 # compilations, each of which keeps one core busy.

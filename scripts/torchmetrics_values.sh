@@ -5,6 +5,8 @@
 # dependency. PYTHON names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
+case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT

@@ -24,6 +24,7 @@
 # Not tried on a TPU: none was at hand. What it would run is tested.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/help.sh
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -31,6 +32,7 @@ num_hosts=1 host="${TPU_WORKER_ID:-}" chips='' dry_run=''
 while (( $# )); do
   case "$1" in
     --) shift; break ;;
+    --help|-h) print_help "scripts/${0##*/}"; exit 0 ;;
     --dry_run) dry_run=1 ;;
     --num_hosts=*) num_hosts="${1#*=}" ;;
     --host=*) host="${1#*=}" ;;

@@ -27,7 +27,6 @@ jax.config.update('jax_enable_x64', True)
 # Part of a reason -> what makes the test run.
 _HOW_TO_RUN = {
     'tmpfs': 'run the tests as root, or in a container that may mount',
-    'neural_tangents': './scripts/test.sh installs it',
     "DeepMind's enn": 'pip install dm-haiku '
                       'git+https://github.com/google-deepmind/enn',
     'Slurm': 'set START_SLURM to a command that starts a cluster '

@@ -1,16 +1,17 @@
 """The kernel against quadrature, closed forms, wide networks and an oracle."""
 
 import itertools
+import pathlib
 
 import jax
-
-# Plain imports, from this folder: neural-tangents installs a package `tests`.
-import neural_tangents_shim
 import numpy as np
 import pytest
 import references
 
 from enn_ensembles.nngp import kernels
+
+
+_ORACLE = pathlib.Path(__file__).parent / 'data' / 'neural_tangents.npz'
 
 
 def _points(num: int, input_dim: int, seed: int = 0) -> np.ndarray:
@@ -36,21 +37,16 @@ def test_matches_quadrature(activation, num_hidden_layers, weight_std,
 @pytest.mark.parametrize('num_hidden_layers', [1, 2, 3])
 @pytest.mark.parametrize('input_dim', [1, 10, 100])
 def test_matches_neural_tangents(activation, num_hidden_layers, input_dim):
-  nt = neural_tangents_shim.import_neural_tangents()
-  weight_std = 1.2
-  layers = []
-  for layer in range(num_hidden_layers):
-    b_std = 1 / np.sqrt(input_dim) if layer == 0 else None
-    layers += [nt.stax.Dense(1, W_std=weight_std, b_std=b_std),
-               {'relu': nt.stax.Relu, 'erf': nt.stax.Erf}[activation]()]
-  _, _, kernel_fn = nt.stax.serial(
-      *layers, nt.stax.Dense(1, W_std=weight_std, b_std=None))
-  config = kernels.KernelConfig(num_hidden_layers, activation, weight_std)
-  x1, x2 = _points(150, input_dim), _points(70, input_dim, seed=1)
-  for ours, theirs in (
-      (kernels.nngp(config, x1, x2), kernel_fn(x1, x2, 'nngp')),
-      (kernels.nngp(config, x1), kernel_fn(x1, None, 'nngp')),
-      (kernels.nngp_diag(config, x1), np.diag(kernel_fn(x1, None, 'nngp')))):
+  """Kernels that scripts/kernel_oracle.sh has made, in another environment."""
+  with np.load(_ORACLE) as stored:
+    name = f'{activation}{num_hidden_layers}_D{input_dim}'
+    x1, x2, cross, own = (stored[f'{name}.{part}']
+                          for part in ('x1', 'x2', 'cross', 'own'))
+    config = kernels.KernelConfig(num_hidden_layers, activation,
+                                  float(stored['weight_std']))
+  for ours, theirs in ((kernels.nngp(config, x1, x2), cross),
+                       (kernels.nngp(config, x1), own),
+                       (kernels.nngp_diag(config, x1), np.diag(own))):
     assert theirs.dtype == np.float64
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 

@@ -143,7 +143,27 @@ def test_slurm_dry_run(folder):
   assert '--num_workers=1' in arrays[0][2][0]
 
 
+def test_a_dry_run_where_there_is_no_slurm(folder, tmp_path):
+  """As on a laptop: neither sbatch nor scontrol, and no --max_array_size."""
+  tools = tmp_path / 'tools'
+  tools.mkdir()
+  for name in ('bash', 'dirname', 'sed', 'cut', 'cat', 'env'):
+    (tools / name).symlink_to(shutil.which(name))
+  text = run_script(ARRAY, '--dry_run', '--num_tasks=1002', '--',
+                    *sweep_flags(folder), PATH=str(tools))
+  arrays = [line for _, lines, _ in jobs_of(text) for line in lines
+            if 'array' in line]
+  assert arrays == ['--array=0-0', '--array=0-1000', '--array=0-0']
+
+
 @pytest.mark.parametrize('script, arguments, message', [
+    *((ARRAY, [f'--{name}=a\n#SBATCH --uid=0'],
+       f'--{name} must have no line break') for name in (
+           'job_name', 'log_dir', 'output_dir', 'partition', 'account', 'time',
+           'mem', 'sbatch_args')),
+    (ARRAY, ['--job_name=a"b'], 'no quotation mark'),
+    (ARRAY, ['--', '--results_dir=a\nrm -rf b'],
+     '--results_dir must have no line break'),
     (ARRAY, ['--num_task=3'], "unknown argument '--num_task=3'"),
     (ARRAY, ['--num_tasks=0'], "--num_tasks must be >= 1, got '0'"),
     (ARRAY, ['--gpus=x'], "--gpus must be >= 0, got 'x'"),
