@@ -11,6 +11,7 @@ setuptools.setup(
     license_files=['LICENSE'],
     packages=setuptools.find_namespace_packages(
         include=['enn_ensembles*', 'experiments', 'testbed_configs']),
+    package_data={'enn_ensembles.report': ['*.jinja']},
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
@@ -18,6 +19,7 @@ setuptools.setup(
         'dm-haiku>=0.0.14',
         'jax>=0.6',
         'jaxlib>=0.6',
+        'jinja2>=3.1',
         'matplotlib>=3.8',
         'numpy>=1.26',
         'optax>=0.2.4',

@@ -7,13 +7,13 @@ python -m experiments.figure2 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure2.png and figure2.csv; prints what is missing or left out.
 """
 
-from enn_ensembles.studies.layer_ensembles import figures
+from enn_ensembles.studies.layer_ensembles import figure2
 from experiments import cli
 from experiments import figure_command
 
 
 def main(_) -> None:
-  figure_command.run('figure2', figures.make_figure2)
+  figure_command.run('figure2', figure2.make_figure)
 
 
 if __name__ == '__main__':

@@ -7,13 +7,13 @@ python -m experiments.figure4 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure4.png and figure4.csv; prints what is missing or left out.
 """
 
-from enn_ensembles.studies.layer_ensembles import figures
+from enn_ensembles.studies.layer_ensembles import figure4
 from experiments import cli
 from experiments import figure_command
 
 
 def main(_) -> None:
-  figure_command.run('figure4', figures.make_figure4)
+  figure_command.run('figure4', figure4.make_figure)
 
 
 if __name__ == '__main__':

@@ -7,13 +7,13 @@ python -m experiments.figure5 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure5.png and figure5.csv; prints what is missing or left out.
 """
 
-from enn_ensembles.studies.layer_ensembles import figures
+from enn_ensembles.studies.layer_ensembles import figure5
 from experiments import cli
 from experiments import figure_command
 
 
 def main(_) -> None:
-  figure_command.run('figure5', figures.make_figure5)
+  figure_command.run('figure5', figure5.make_figure)
 
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@ from typing import Any
 
 from absl import flags
 
-from enn_ensembles.report import leaderboard
-from enn_ensembles.studies.layer_ensembles import figures
+from enn_ensembles.report import columns
+from enn_ensembles.studies.layer_ensembles import drawing
 
 _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders that sweeps have written to.', required=True)
@@ -18,6 +18,8 @@ _REFERENCE = flags.DEFINE_enum(
 _ALLOW_MISSING = flags.DEFINE_bool(
     'allow_missing', False, 'Draw what is there where agent settings have no '
     'rows, and list them.')
+_SCORE = flags.DEFINE_string(
+    'score', None, "What to draw; the testbed's headline if not given.")
 
 
 def run(name: str, make_figure: Callable[..., Any]) -> None:
@@ -25,10 +27,11 @@ def run(name: str, make_figure: Callable[..., Any]) -> None:
 
   Args:
     name: of the files.
-    make_figure: (rows, reference, allow_missing) -> figure.
+    make_figure: (rows, reference, allow_missing, score) -> figure.
   """
-  rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
-  drawn = make_figure(rows, _REFERENCE.value, _ALLOW_MISSING.value)
-  paths = figures.write(drawn, name, _OUTPUT_DIR.value)
+  rows, _ = columns.read_results(_RESULTS_DIR.value)
+  drawn = make_figure(rows, _REFERENCE.value, _ALLOW_MISSING.value,
+                      _SCORE.value)
+  paths = drawing.write(drawn, name, _OUTPUT_DIR.value)
   for line in (*drawn.notes, *paths.values()):
     print(line)

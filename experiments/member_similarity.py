@@ -33,10 +33,12 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.agents import batch_ensemble
 from enn_ensembles.machine import files
-from enn_ensembles.report import comparison
-from enn_ensembles.report import leaderboard
+from enn_ensembles.report import csv_files
+from enn_ensembles.report import statistics
+from enn_ensembles.report import text
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import evaluation
+from enn_ensembles.studies.layer_ensembles import settings
 from enn_ensembles.training import loop
 from experiments import cli
 
@@ -111,7 +113,7 @@ def measure(predictions: np.ndarray, layers: Sequence[np.ndarray],
   mean, std = evaluation.sample_moments(predictions, axis=0)
   scores = evaluation.score(mean, std, problem.test_mean, problem.test_std,
                             num_samples=len(predictions))
-  found = {score: scores[score] for score in comparison.SCORES}
+  found = {score: scores[score] for score in settings.SCORES}
   if len(predictions) < 2:
     return found
   pairs = diversity.member_pairs(len(predictions), MAX_PAIRS)
@@ -187,7 +189,7 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
               'num_cells': len(rows) // len(per_seed),
               'num_seeds': len(per_seed)}
       for name in measures:
-        interval = comparison.seed_interval(per_seed[name].to_numpy())
+        interval = statistics.seed_interval(per_seed[name].to_numpy())
         for ending, value in zip(('', '_low', '_high'), interval):
           line[name + ending] = None if value is None or np.isnan(
               value) else float(value)
@@ -232,7 +234,7 @@ def main(_) -> None:
           f'{unit.data_ratio:g}', flush=True)
   table = summarize(found)
   path = pathlib.Path(folder) / 'similarity.csv'
-  files.write_atomically(path, leaderboard.csv_text(table).encode())
+  files.write_atomically(path, csv_files.table_text(table).encode())
   overall = table[table['input_dim'].isna()]
   names = [name for name in ('disagreement', 'jensen_shannon', 'correlation',
                              'cosine', 'std_ratio', 'kl_estimate')
@@ -240,7 +242,7 @@ def main(_) -> None:
   print(' '.join([f'{"setting":52s}', *(f'{name:>14s}' for name in names)]))
   for _, line in overall.iterrows():
     print(' '.join([f'{line["setting"]:52s}', *(
-        f'{leaderboard.short_number(line[name]):>14s}' for name in names)]))
+        f'{text.short_number(line[name]):>14s}' for name in names)]))
   print(path)
 
 

@@ -4,8 +4,8 @@ python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
     [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
 
 Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
-and claims_brief.md, the table of the README. The package's
-`studies/layer_ensembles/claims.py` states the rule of every verdict.
+and claims_brief.md, the table of the README. The folder
+enn_ensembles/studies/layer_ensembles states the rule of every verdict.
 """
 
 import collections
@@ -16,8 +16,11 @@ from absl import flags
 import pandas as pd
 
 from enn_ensembles.machine import files
-from enn_ensembles.report import leaderboard
+from enn_ensembles.report import columns
+from enn_ensembles.report import csv_files
 from enn_ensembles.studies.layer_ensembles import claims
+from enn_ensembles.studies.layer_ensembles import claims_text
+from enn_ensembles.studies.layer_ensembles import verdicts
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -56,20 +59,20 @@ def read_table(flag: flags.FlagHolder) -> pd.DataFrame | None:
 
 def main(_) -> None:
   figure3, similarity = read_table(_FIGURE3_CSV), read_table(_SIMILARITY_CSV)
-  rows, _ = leaderboard.read_results(_RESULTS_DIR.value)
+  rows, _ = columns.read_results(_RESULTS_DIR.value)
   lines = claims.evaluate(rows, figure3, similarity)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  text = claims.format_markdown(lines)
+  text = claims_text.format_markdown(lines)
   files.write_atomically(
       folder / 'claims.csv',
-      leaderboard.csv_text(claims.make_table(lines)).encode())
+      csv_files.table_text(claims_text.make_table(lines)).encode())
   files.write_atomically(folder / 'claims.md', text.encode())
-  files.write_atomically(folder / 'claims_brief.md',
-                           claims.format_markdown(lines, brief=True).encode())
+  brief = claims_text.format_markdown(lines, brief=True)
+  files.write_atomically(folder / 'claims_brief.md', brief.encode())
   print(text)
   counts = collections.Counter(line.verdict for line in lines)
   print(', '.join(f'{counts[verdict]} {verdict}'
-                  for verdict in claims.VERDICTS))
+                  for verdict in verdicts.VERDICTS))
   print(folder / 'claims.csv')
   print(folder / 'claims.md')
 

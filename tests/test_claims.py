@@ -12,17 +12,21 @@ import pandas as pd
 import pytest
 
 from enn_ensembles import results
-from enn_ensembles.report import comparison
+from enn_ensembles.report import statistics
 from enn_ensembles.studies.layer_ensembles import claims
+from enn_ensembles.studies.layer_ensembles import claims_text
+from enn_ensembles.studies.layer_ensembles import settings
+from enn_ensembles.studies.layer_ensembles import table_claims
+from enn_ensembles.studies.layer_ensembles import verdicts
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-Interval = comparison.Interval
+Interval = statistics.Interval
 
 CELLS = [(10, 1., 0.1), (100, 1., 1.)]
 SEEDS = (0, 1, 2, 3)
 
 
-def make_rows(setting, level, reference='bayes', reverse=2., path=None,
+def make_rows(setting, level, reference='bayes', reverse=2., curve=None,
               spread=0.02, seeds=SEEDS):
   """Rows of a setting with mean KL `level`, some scatter over seeds.
 
@@ -31,39 +35,35 @@ def make_rows(setting, level, reference='bayes', reverse=2., path=None,
     level: KL of all members.
     reference: of the rows.
     reverse: kl_reverse over kl_estimate.
-    path: KL by number of samples over `level`, a list; None for no path.
+    curve: KL by number of samples over `level`, a list; None for none.
     spread: relative scatter, known and summing to 0 over seeds.
     seeds: seeds.
   """
   rows = []
   scatter = spread * np.array([-1., 1., -0.5, 0.5])
-  # As a sweep names it: what is not a default.
-  defaults = {'layer_ensemble': {'num_options': 3, 'prior_scale': 1.},
-              'ensemble': {'num_ensemble': 10, 'prior_scale': 1.}}
-  named = [f'{name}={value:g}' for name, value in setting.fields
-           if defaults.get(setting.agent, dict(setting.fields))[name] != value]
-  agent_id = ','.join([setting.agent, *named])
+  label = ','.join([setting.agent, *(f'{name}={value}'
+                                     for name, value in setting.fields)])
   for cell in CELLS:
     for seed in seeds:
       kl = level * (1. + scatter[seed % 4])
-      kls = None if path is None else [kl * value for value in path]
+      kls = None if curve is None else [kl * value for value in curve]
       stored = None if kls is None else {
           'order': list(range(len(kls))), 'kl_estimate': kls,
           'kl_reverse': [reverse * v for v in kls],
           **({} if setting.selection == 'none' else {'val_score': kls})}
       rows.append(example_rows.make_row(
-          kl, agent_id=agent_id, agent=setting.agent, seed=seed,
-          input_dim=cell[0], data_ratio=cell[1], noise_std=cell[2],
+          kl, label, seed=seed, input_dim=cell[0], data_ratio=cell[1],
+          noise_std=cell[2],
           agent_config=dict(setting.fields), selection=setting.selection,
-          reference=reference, kl_reverse=reverse * kl, path=stored,
-          run_id=f'{agent_id}-D{cell[0]}-{setting.selection}-{reference}',
+          reference=reference, kl_reverse=reverse * kl, curve=stored,
+          run_id=f'{label}-D{cell[0]}-{setting.selection}-{reference}',
           problem_id=f'D{cell[0]}_s{seed}_{reference}',
           rank_seconds=None if setting.selection == 'none' else 0.1))
   return rows
 
 
-def u_path(best, length=125, depth=0.5):
-  """A path with its lowest value `depth` at P = best, 1 at the end."""
+def u_curve(best, length=125, depth=0.5):
+  """A curve with its lowest value `depth` at P = best, 1 at the end."""
   p = np.arange(1, length + 1)
   rise = np.log(p / best) / np.log(length / best)
   fall = np.log(best / p) / np.log(max(best, 2))
@@ -88,7 +88,7 @@ def lines_by_claim(rows, **tables):
     (Interval(1.5), 'not reproduced'),
     (Interval(math.nan, math.nan, math.nan), 'not reproduced')])
 def test_judge_factor(found, verdict):
-  assert claims.judge_factor(found, 2.) == verdict
+  assert verdicts.judge_factor(found, 2.) == verdict
 
 
 @pytest.mark.parametrize('found, verdict', [
@@ -99,7 +99,7 @@ def test_judge_factor(found, verdict):
     (Interval(0.9), 'not reproduced'),
     (Interval(math.inf, math.nan, math.nan), 'partly')])
 def test_judge_better(found, verdict):
-  assert claims.judge_better(found) == verdict
+  assert verdicts.judge_better(found) == verdict
 
 
 @pytest.mark.parametrize('found, verdict', [
@@ -109,14 +109,14 @@ def test_judge_better(found, verdict):
     (Interval(0.08), 'not reproduced'),
     (Interval(math.nan, math.nan, math.nan), 'not reproduced')])
 def test_judge_at_most(found, verdict):
-  assert claims.judge_at_most(found, 0.06) == verdict
+  assert verdicts.judge_at_most(found, 0.06) == verdict
 
 
 def test_priors_ratio_is_measured_per_k():
   rows = []
   for k, ratio in ((2, 2.5), (3, 1.4), (5, 0.8), (6, 1.)):
-    rows += make_rows(claims.layer_ensemble(k), 0.4)
-    rows += make_rows(claims.layer_ensemble(k, prior_scale=0.), 0.4 * ratio,
+    rows += make_rows(settings.layer_ensemble(k), 0.4)
+    rows += make_rows(settings.layer_ensemble(k, prior_scale=0.), 0.4 * ratio,
                       spread=-0.02)
   found = lines_by_claim(rows)
   verdicts = {k: found[f'2, K = {k}', 'bayes', 'kl_estimate'].verdict
@@ -134,14 +134,14 @@ def test_priors_ratio_is_measured_per_k():
 
 def test_the_interval_of_a_ratio_is_paired():
   """Two settings with the same scatter: the ratio is exact."""
-  rows = make_rows(claims.layer_ensemble(3), 0.4, spread=0.2)
-  rows += make_rows(claims.deep_ensemble(3), 0.42, spread=0.2)
+  rows = make_rows(settings.layer_ensemble(3), 0.4, spread=0.2)
+  rows += make_rows(settings.deep_ensemble(3), 0.42, spread=0.2)
   line = lines_by_claim(rows)['1b, K = 3', 'bayes', 'kl_estimate']
   assert line.verdict == 'reproduced'
   np.testing.assert_allclose((line.low, line.high), 1.05, rtol=1e-9)
   # With opposite scatter nothing can be told.
-  rows = make_rows(claims.layer_ensemble(3), 0.4, spread=0.2)
-  rows += make_rows(claims.deep_ensemble(3), 0.42, spread=-0.2)
+  rows = make_rows(settings.layer_ensemble(3), 0.4, spread=0.2)
+  rows += make_rows(settings.deep_ensemble(3), 0.42, spread=-0.2)
   line = lines_by_claim(rows)['1b, K = 3', 'bayes', 'kl_estimate']
   assert line.verdict == 'partly' and line.low < 1. < line.high
 
@@ -150,8 +150,8 @@ def test_the_interval_of_a_ratio_is_paired():
     (0.40, 'reproduced'), (0.401, 'reproduced'), (0.6, 'partly'),
     (0.9, 'not reproduced')])
 def test_good_quality_is_that_of_an_ensemble_of_ten(level, verdict):
-  rows = make_rows(claims.layer_ensemble(3), level)
-  rows += make_rows(claims.deep_ensemble(10), 0.4, spread=-0.02)
+  rows = make_rows(settings.layer_ensemble(3), level)
+  rows += make_rows(settings.deep_ensemble(10), 0.4, spread=-0.02)
   assert lines_by_claim(rows)['1a', 'bayes', 'kl_estimate'].verdict == verdict
 
 
@@ -159,8 +159,8 @@ def test_good_quality_is_that_of_an_ensemble_of_ten(level, verdict):
     (36, 'reproduced'), (18, 'reproduced'), (72, 'reproduced'), (17, 'partly'),
     (73, 'partly'), (125, 'not reproduced')])
 def test_best_num_samples(best, verdict):
-  path = u_path(best) if best < 125 else np.linspace(2., 1., 125).tolist()
-  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), 0.5, path=path)
+  curve = u_curve(best) if best < 125 else np.linspace(2., 1., 125).tolist()
+  rows = make_rows(settings.layer_ensemble(5, selection='oracle'), 0.5, curve=curve)
   line = lines_by_claim(rows)['3a, oracle', 'bayes', 'kl_estimate']
   assert (line.ours, line.verdict) == (best, verdict)
   assert f'P = {best}' in line.why
@@ -169,10 +169,10 @@ def test_best_num_samples(best, verdict):
 @pytest.mark.parametrize('excess, verdict', [
     (0.059, 'reproduced'), (0.07, 'not reproduced')])
 def test_twenty_samples_against_the_best(excess, verdict):
-  path = [1. + excess] * 125
-  path[35] = 1.
-  rows = make_rows(claims.layer_ensemble(5, selection='val_nll'), 0.5,
-                   path=path)
+  curve = [1. + excess] * 125
+  curve[35] = 1.
+  rows = make_rows(settings.layer_ensemble(5, selection='val_nll'), 0.5,
+                   curve=curve)
   line = lines_by_claim(rows)['3b, val_nll', 'bayes', 'kl_estimate']
   assert line.ours == pytest.approx(excess)
   assert line.geometric == pytest.approx(excess)
@@ -182,19 +182,19 @@ def test_twenty_samples_against_the_best(excess, verdict):
 @pytest.mark.parametrize('ratio, verdict', [
     (2.2, 'reproduced'), (1.5, 'partly'), (0.7, 'not reproduced')])
 def test_twenty_samples_against_an_ensemble_of_thirty(ratio, verdict):
-  path = [3.] * 125
-  path[19] = 1.
-  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), 0.2, path=path)
-  rows += make_rows(claims.deep_ensemble(30), 0.2 * ratio)
+  curve = [3.] * 125
+  curve[19] = 1.
+  rows = make_rows(settings.layer_ensemble(5, selection='oracle'), 0.2, curve=curve)
+  rows += make_rows(settings.deep_ensemble(30), 0.2 * ratio)
   line = lines_by_claim(rows)['3c, oracle', 'bayes', 'kl_estimate']
   assert line.ours == pytest.approx(ratio)
   assert line.verdict == verdict
 
 
 def competitor_rows(ranked_level, ranked_spread=0.02, dropped=()):
-  rows = make_rows(claims.layer_ensemble(5, selection='oracle'), ranked_level,
-                   path=u_path(36, depth=0.9), spread=ranked_spread)
-  for i, setting in enumerate(claims.COMPETITORS):
+  rows = make_rows(settings.layer_ensemble(5, selection='oracle'), ranked_level,
+                   curve=u_curve(36, depth=0.9), spread=ranked_spread)
+  for i, setting in enumerate(settings.COMPETITORS):
     if setting.agent not in dropped:
       rows += make_rows(setting, 0.5 + 0.1 * i, spread=0.1)
   return rows
@@ -205,7 +205,7 @@ def test_best_agent_and_lowest_spread():
   mean = found['5a, oracle, P by validation', 'bayes', 'kl_estimate']
   assert mean.verdict == 'reproduced'
   assert mean.ours == pytest.approx(0.5 / 0.4)
-  assert claims.COMPETITORS[0].label in mean.why
+  assert settings.COMPETITORS[0].label in mean.why
   spread = found['5b, oracle, P by validation', 'bayes', 'kl_estimate']
   # Scatter of the same shape: 10 % of 0.5 over 2 % of 0.4.
   assert spread.ours == pytest.approx(0.1 * 0.5 / (0.02 * 0.4))
@@ -242,7 +242,7 @@ def figure3(speed_ups, memory=lambda k: 0.5 * k**2):
     (5., 0.2, ('not reproduced', 'not reproduced'))])
 def test_ole(fastest, power, verdicts):
   table = figure3({2: 2., 3: 4., 4: fastest, 5: 4.5}, lambda k: 3. * k**power)
-  found = lines_by_claim(make_rows(claims.layer_ensemble(3), 0.4),
+  found = lines_by_claim(make_rows(settings.layer_ensemble(3), 0.4),
                          figure3=table)
   speed, memory = found['4a', '', ''], found['4b', '', '']
   assert (speed.verdict, memory.verdict) == verdicts
@@ -251,7 +251,7 @@ def test_ole(fastest, power, verdicts):
 
 
 def test_ole_tables_with_less():
-  rows = make_rows(claims.layer_ensemble(3), 0.4)
+  rows = make_rows(settings.layer_ensemble(3), 0.4)
   table = figure3({2: 2., 5: 20.})
   found = lines_by_claim(rows, figure3=table[['num_options', 'speedup_ole']])
   assert found['4b', '', ''].verdict == 'not measured'
@@ -284,7 +284,7 @@ def similarity_table(**batch):
     (dict(disagreement=0.15, jensen_shannon=0.2, cosine=0.1,
           kl_estimate=0.12), 'not reproduced')])
 def test_similarity(batch, verdict):
-  found = lines_by_claim(make_rows(claims.layer_ensemble(3), 0.4),
+  found = lines_by_claim(make_rows(settings.layer_ensemble(3), 0.4),
                          similarity=similarity_table(**batch))
   for part, measure in (('a', 'disagreement'), ('b', 'jensen_shannon'),
                         ('c', 'cosine')):
@@ -298,7 +298,7 @@ def test_similarity(batch, verdict):
 
 
 def test_similarity_table_is_checked():
-  rows = make_rows(claims.layer_ensemble(3), 0.4)
+  rows = make_rows(settings.layer_ensemble(3), 0.4)
   table = similarity_table()
   with pytest.raises(ValueError, match='cosine'):
     lines_by_claim(rows, similarity=table.drop(columns='cosine'))
@@ -309,12 +309,12 @@ def test_similarity_table_is_checked():
 def test_markdown_joins_what_agrees_and_splits_what_does_not():
   rows = []
   for reference, ratio in (('bayes', 3.), ('enn2021', 1.3)):
-    rows += make_rows(claims.layer_ensemble(2), 0.4, reference)
-    rows += make_rows(claims.layer_ensemble(2, prior_scale=0.), 0.4 * ratio,
+    rows += make_rows(settings.layer_ensemble(2), 0.4, reference)
+    rows += make_rows(settings.layer_ensemble(2, prior_scale=0.), 0.4 * ratio,
                       reference)
-    rows += make_rows(claims.deep_ensemble(2), 4., reference)
+    rows += make_rows(settings.deep_ensemble(2), 4., reference)
   lines = claims.evaluate(rows)
-  text = claims.format_markdown(lines)
+  text = claims_text.format_markdown(lines)
   table = [[cell.strip() for cell in line.strip('| ').split(' | ')]
            for line in text.splitlines()]
   assert len({len(cells) for cells in table[2:]}) == 1
@@ -328,22 +328,22 @@ def test_markdown_joins_what_agrees_and_splits_what_does_not():
       ('**partly**', 'enn2021: KL and reverse KL')]
   assert other[0][3].startswith('3.00')
   # The brief one has no reasons, and nothing unmeasured beside what is.
-  brief = claims.format_markdown(lines, brief=True)
+  brief = claims_text.format_markdown(lines, brief=True)
   assert lines[0].why not in brief and '| why |' not in brief
   assert '| 1b, K = 2 |' in brief
   one_sided = [line for line in lines if line.claim == '2, K = 2']
   one_sided[0] = dataclasses.replace(one_sided[0], verdict='not measured')
-  assert 'not measured' not in claims.format_markdown(one_sided, brief=True)
-  assert 'not measured' in claims.format_markdown(one_sided[:1], brief=True)
+  assert 'not measured' not in claims_text.format_markdown(one_sided, brief=True)
+  assert 'not measured' in claims_text.format_markdown(one_sided[:1], brief=True)
   # claims.csv has every line with its numbers.
-  table = claims.make_table(lines)
+  table = claims_text.make_table(lines)
   assert len(table) == len(lines)
-  assert set(table['verdict']) <= set(claims.VERDICTS)
+  assert set(table['verdict']) <= set(verdicts.VERDICTS)
 
 
 def test_one_seed_is_at_best_partly():
-  rows = make_rows(claims.layer_ensemble(2), 0.4, seeds=(0,))
-  rows += make_rows(claims.layer_ensemble(2, prior_scale=0.), 4., seeds=(0,))
+  rows = make_rows(settings.layer_ensemble(2), 0.4, seeds=(0,))
+  rows += make_rows(settings.layer_ensemble(2, prior_scale=0.), 4., seeds=(0,))
   line = lines_by_claim(rows)['2, K = 2', 'bayes', 'kl_estimate']
   assert line.verdict == 'partly' and line.low is None
   assert 'one seed' in line.why
@@ -352,8 +352,8 @@ def test_one_seed_is_at_best_partly():
 def test_command(tmp_path):
   store = results.open_store(tmp_path / 'results', create=True)
   units = {}
-  for row in make_rows(claims.layer_ensemble(2), 0.4) + make_rows(
-      claims.layer_ensemble(2, prior_scale=0.), 1.):
+  for row in make_rows(settings.layer_ensemble(2), 0.4) + make_rows(
+      settings.layer_ensemble(2, prior_scale=0.), 1.):
     units.setdefault(row['run_id'], []).append(row)
   for run_id, rows in units.items():
     store.write_unit(run_id, rows)
@@ -381,6 +381,7 @@ def test_command(tmp_path):
 
 def test_every_claim_states_its_thresholds():
   for name in ('1a', '1b', '2', '3a', '3b', '3c', '4', '5', '6'):
-    text = getattr(claims, f'claim_{name}').__doc__
+    module = table_claims if name in '46' else claims
+    text = getattr(module, f'claim_{name}').__doc__
     assert 'Reproduced' in text or '`judge_' in text
-  assert dataclasses.fields(claims.Line)[0].name == 'claim'
+  assert dataclasses.fields(verdicts.Line)[0].name == 'claim'

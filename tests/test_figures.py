@@ -15,32 +15,36 @@ from scipy import stats
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.report import comparison
-from enn_ensembles.report import leaderboard
-from enn_ensembles.studies.layer_ensembles import claims
-from enn_ensembles.studies.layer_ensembles import figures
+from enn_ensembles.report import text
+from enn_ensembles.studies.layer_ensembles import figure2
+from enn_ensembles.studies.layer_ensembles import figure4
+from enn_ensembles.studies.layer_ensembles import figure5
+from enn_ensembles.studies.layer_ensembles import settings
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CELLS = [(10, 1., 0.1), (10, 1., 1.), (100, 10., 0.1)]
 SEEDS = range(3)
+MAKE = {'figure2': figure2.make_figure, 'figure4': figure4.make_figure,
+        'figure5': figure5.make_figure}
 
 
 def config_settings(name):
-  """agent, agent_id, config and selection of all that a config runs."""
+  """agent, label, config and selection of all that a config runs."""
   config = sweeps.override(
       sweeps.load_config(ROOT / 'testbed_configs' / f'{name}.py'),
       input_dim=[10], data_ratio=[1.])
-  return [(unit.agent, unit.agent_id, dict(unit.agent_config), selection)
+  return [(unit.agent, unit.agent_label, dict(unit.agent_config), selection)
           for unit in sweeps.expand(config) for selection in unit.selections]
 
 
-def level(agent_id, selection, cell, seed):
+def level(label, selection, cell, seed):
   """The KL planted: any positive function of its arguments."""
-  rng = np.random.default_rng([len(agent_id), len(selection), int(cell[0]),
+  rng = np.random.default_rng([len(label), len(selection), int(cell[0]),
                                int(10 * cell[2]), seed])
   return float(np.exp(rng.normal()))
 
 
-def plan_path(num):
+def plan_curve(num):
   """KL over `level` by number of samples: lowest at the root of the most."""
   p = np.arange(1, num + 1)
   return 1. + np.log(p / np.sqrt(num + 1.))**2 + 50. * np.exp(-4. * (p - 1))
@@ -48,27 +52,28 @@ def plan_path(num):
 
 def make_rows(name, reference='bayes', cells=CELLS, seeds=SEEDS):
   rows = []
-  for agent, agent_id, config, selection in config_settings(name):
+  for agent, label, config, selection in config_settings(name):
     num = {'layer_ensemble': lambda c: c['num_options']**3,
            'ensemble': lambda c: c['num_ensemble']}.get(
                agent, lambda c: None)(config)
     for cell in cells:
       for seed in seeds:
-        kl = level(agent_id, selection, cell, seed)
-        path = None
+        kl = level(label, selection, cell, seed)
+        curve = None
         if num is not None:
-          kls = kl * plan_path(num)
-          path = {'order': list(range(num)), 'kl_estimate': kls.tolist(),
-                  'kl_reverse': (3. * kls).tolist()}
+          kls = kl * plan_curve(num)
+          curve = {'order': list(range(num)), 'kl_estimate': kls.tolist(),
+                   'kl_reverse': (3. * kls).tolist()}
           if selection != 'none':
-            path['val_score'] = kls.tolist()
+            curve['val_score'] = kls.tolist()
         rows.append(example_rows.make_row(
-            kl, agent_id=agent_id, agent=agent, seed=seed, input_dim=cell[0],
-            data_ratio=cell[1], noise_std=cell[2], agent_config=config,
-            selection=selection, reference=reference, path=path,
+            kl, label, seed=seed, input_dim=cell[0], data_ratio=cell[1],
+            noise_std=cell[2], agent_config=config,
+            agent_id=results.make_agent_id(agent, config),
+            selection=selection, reference=reference, curve=curve,
             kl_reverse=2. * kl, num_samples_used=num,
             rank_seconds=None if selection == 'none' else 0.1,
-            run_id=f'{agent_id}-D{cell[0]}-{selection}-{reference}'))
+            run_id=f'{label}-D{cell[0]}-{selection}-{reference}'))
   return rows
 
 
@@ -79,13 +84,11 @@ def rows_of():
 
 @pytest.fixture(scope='module')
 def drawn_of(rows_of):
-  return {'figure2': figures.make_figure2(rows_of['figure2']),
-          'figure4': figures.make_figure4(rows_of['figure4']),
-          'figure5': figures.make_figure5(rows_of['figure5'])}
+  return {name: MAKE[name](rows_of[name]) for name in MAKE}
 
 
-def planted(agent_id, selection='none', cells=CELLS):
-  return np.array([[level(agent_id, selection, cell, seed) for seed in SEEDS]
+def planted(label, selection='none', cells=CELLS):
+  return np.array([[level(label, selection, cell, seed) for seed in SEEDS]
                    for cell in cells])
 
 
@@ -123,7 +126,7 @@ def test_figure2_table(drawn_of):
     check_scores(
         find(table, panel='with priors', label='layer ensemble of 5',
              num_samples=num),
-        planted(name) * plan_path(125)[num - 1], reverse=3.)
+        planted(name) * plan_curve(125)[num - 1], reverse=3.)
   line = find(table, panel='with priors, all members',
               label='layer ensemble of 5')
   check_scores(line, planted(name), reverse=2.)
@@ -144,16 +147,16 @@ def test_figure2_table(drawn_of):
 
 def test_figure4_reads_off_the_best_and_twenty(drawn_of):
   table, notes = drawn_of['figure4'].table, drawn_of['figure4'].notes
-  best = 1 + int(np.argmin(plan_path(125)))  # The same for every problem.
+  best = 1 + int(np.argmin(plan_curve(125)))  # The same for every problem.
   values = planted('layer_ensemble,num_options=5', 'oracle')
   panel = 'layer ensemble, K = 5, J = 125'
   for num in (best, 20, 36, 125):
     check_scores(find(table, panel=panel, selection='oracle', num_samples=num),
-                 values * plan_path(125)[num - 1], reverse=3.)
-  short = leaderboard.short_number
+                 values * plan_curve(125)[num - 1], reverse=3.)
+  short = text.short_number
   assert (f'layer ensemble of 5, selection oracle: best P {best} of 125, mean '
-          f'KL {short(values.mean() * plan_path(125).min())}; P = 20: '
-          f'{short(values.mean() * plan_path(125)[19])}') in ' '.join(notes)
+          f'kl_estimate {short(values.mean() * plan_curve(125).min())}; P = 20: '
+          f'{short(values.mean() * plan_curve(125)[19])}') in ' '.join(notes)
   cells = table[(table['panel'] == 'best P by cell')
                 & (table['selection'] == 'val_nll')]
   assert len(cells) == 3
@@ -175,11 +178,11 @@ def test_figure5_table_and_spread(drawn_of):
                     noise_std=0.1), values[noise], reverse=2.)
   check_scores(find(table, panel='by input_dim', label='dropout',
                     input_dim=100), values[2:], reverse=2.)
-  best = 1 + int(np.argmin(plan_path(125)))
+  best = 1 + int(np.argmin(plan_curve(125)))
   ranked = planted('layer_ensemble,num_options=5', 'oracle')
   check_scores(find(table, panel='all cells',
                     label=f'layer ensemble of 5, oracle, P = {best}'),
-               ranked * plan_path(125).min(), reverse=3.)
+               ranked * plan_curve(125).min(), reverse=3.)
   check_scores(find(table, panel='all cells',
                     label='layer ensemble of 5, oracle, P by validation'),
                ranked, reverse=2.)
@@ -187,34 +190,47 @@ def test_figure5_table_and_spread(drawn_of):
 
 @pytest.mark.parametrize('name', ['figure2', 'figure4', 'figure5'])
 def test_order_of_rows_does_not_matter(rows_of, drawn_of, name):
-  make = getattr(figures, f'make_{name}')
-  again = make(rows_of[name][::-1])
+  again = MAKE[name](rows_of[name][::-1])
   pd.testing.assert_frame_equal(again.table, drawn_of[name].table)
   assert again.picture == drawn_of[name].picture
+
+
+def test_figures_take_the_score_as_an_argument(rows_of):
+  drawn = figure5.make_figure(rows_of['figure5'], score='kl_reverse')
+  means = drawn.table[drawn.table['panel'] == 'all cells']
+  order = means['kl_reverse_mean'].tolist()
+  assert order == sorted(order)
+  assert 'kl_reverse_median' in drawn.table
+  with pytest.raises(ValueError, match="score of nngp problems must be one of"):
+    figure2.make_figure(rows_of['figure2'], score='beauty')
+  # Curves hold the two directions of the KL only.
+  with pytest.raises(ValueError, match='has no score std_error'):
+    figure4.make_figure(rows_of['figure4'], score='std_error')
 
 
 def test_missing_settings_are_named_or_noted(rows_of):
   rows = [row for row in rows_of['figure5'] if row['agent'] != 'vnn']
   with pytest.raises(comparison.MissingSettingsError) as error:
-    figures.make_figure5(rows)
+    figure5.make_figure(rows)
   assert 'VNN' in str(error.value) and 'figure5.py' in str(error.value)
-  drawn = figures.make_figure5(rows, allow_missing=True)
+  drawn = figure5.make_figure(rows, allow_missing=True)
   assert 'VNN is not here' in ' '.join(drawn.notes)
   assert 'VNN' not in set(drawn.table['label'])
   # The other selections do not stand in for one that is missing.
   rows = [row for row in rows_of['figure4'] if row['selection'] != 'val_nll']
   with pytest.raises(comparison.MissingSettingsError, match='val_nll'):
-    figures.make_figure4(rows)
-  drawn = figures.make_figure4(rows, allow_missing=True)
+    figure4.make_figure(rows)
+  drawn = figure4.make_figure(rows, allow_missing=True)
   assert set(drawn.table['selection']) == {'none', 'oracle'}
   with pytest.raises(comparison.MissingSettingsError, match='enn2021'):
-    figures.make_figure2(rows_of['figure2'], 'enn2021')
+    figure2.make_figure(rows_of['figure2'], 'enn2021')
 
 
 def test_incomplete_settings_shrink_the_comparison_and_are_listed(rows_of):
   rows = [row for row in rows_of['figure5']
-          if row['agent'] != 'bbb' or row['input_dim'] == 10]
-  drawn = figures.make_figure5(rows)
+          if row['agent'] != 'bbb'
+          or row['problem']['cell']['input_dim'] == 10]
+  drawn = figure5.make_figure(rows)
   assert set(drawn.table['num_cells'][drawn.table['panel'] == 'all cells']) == {
       2}
   assert 'incomplete, 6 of 9 problems: BBB; without' in ' '.join(drawn.notes)
@@ -224,13 +240,14 @@ def test_incomplete_settings_shrink_the_comparison_and_are_listed(rows_of):
 
 def test_configs_run_what_figures_and_claims_need():
   runs = [example_rows.make_row(
-      agent=agent, agent_id=agent_id, agent_config=config, selection=selection,
-      path=None) for name in ('figure2', 'figure4', 'figure5')
-          for agent, agent_id, config, selection in config_settings(name)]
-  needed = [*figures.FIGURE5_SETTINGS, *claims.COMPETITORS,
-            *(claims.layer_ensemble(k, prior) for k in (2, 3, 5, 6)
+      agent=label, agent_config=config, selection=selection,
+      agent_id=results.make_agent_id(agent, config))
+          for name in MAKE
+          for agent, label, config, selection in config_settings(name)]
+  needed = [*figure5.FIGURE5_SETTINGS, *settings.COMPETITORS,
+            *(settings.layer_ensemble(k, prior) for k in (2, 3, 5, 6)
               for prior in (0., 1.)),
-            *(claims.deep_ensemble(k) for k in (2, 3, 5, 10, 30))]
+            *(settings.deep_ensemble(k) for k in (2, 3, 5, 10, 30))]
   for setting in needed:
     assert len({row['agent_id'] for row in runs if setting.holds(row)}) == 1, (
         setting)

@@ -8,7 +8,7 @@ import commands
 import pytest
 
 from enn_ensembles import results
-from enn_ensembles.report import leaderboard
+from enn_ensembles.report import tables as tables_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -294,7 +294,7 @@ def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
                 row['scores']['kl_estimate'] for row in rows
                 if row['agent'] == 'prior_only'}
   assert len(set(by_problem.values())) == len(by_problem) == 3 * 8
-  tables = leaderboard.make_tables(rows)
+  tables = tables_lib.make_tables(rows)
   labels = set(tables.leaderboard['ranking'])
   assert len(labels) == 3
   assert sorted('kernel' in label for label in labels) == [False, True, True]

@@ -27,6 +27,7 @@ This module does not import jax: reports are made where jax is not installed.
 """
 
 import collections
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -185,14 +186,20 @@ class ResultsStore:
     """
     return list(self.iter_units())
 
-  def iter_units(self) -> Iterator[Unit]:
+  def iter_units(self, paths: Collection[pathlib.Path] | None = None
+                 ) -> Iterator[Unit]:
     """The units of `read_units` one at a time, for what memory cannot hold.
+
+    Args:
+      paths: files to read; None for all, others than units are left out.
 
     Raises:
       FileError: as in `read_units`, after the last unit that is whole.
     """
     damaged, draws = [], self._asked_draws()
     for path in files.list_files(self._units, '.json'):
+      if paths is not None and path not in paths:
+        continue
       try:
         yield _read_unit(path, draws)
       except _DamagedError as error:

@@ -1,0 +1,272 @@
+"""Rows as columns: a million rows in the memory of some numbers each.
+
+A row is a dict that holds what hundreds of other rows hold too: the agent's
+config, its problem, versions. Here every such value is kept once and a row
+holds its number. Reports are made from these columns; curves, which only
+figures read, are left out.
+"""
+
+import array
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from enn_ensembles import results
+from enn_ensembles.machine import files
+from enn_ensembles.results import schema
+
+# Fields that are numbers of their own in every row; the others repeat.
+SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
+           'problem_seconds', 'compile_seconds')
+_PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
+_LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve')
+REPEATED = tuple(
+    key for key in results.ROW_SCHEMA
+    if key not in (*SECONDS, *_LEFT_OUT)) + _PROBLEM_PARTS
+
+
+class Repeated:
+  """A column of values that repeat: each different value once.
+
+  Attributes:
+    values: the different values, in the order of their first row.
+  """
+
+  def __init__(self):
+    self.values: list[Any] = []
+    self._codes = array.array('i')
+    self._code_of: dict[Any, int] = {}
+
+  def code(self, value: Any) -> int:
+    """The number of a value, a new one where it is new."""
+    # True, 1 and 1.0 are equal and not the same.
+    key = (schema.canonical_text(value) if isinstance(value, (dict, list))
+           else (type(value), value))
+    code = self._code_of.setdefault(key, len(self.values))
+    if code == len(self.values):
+      self.values.append(value)
+    return code
+
+  def append(self, value: Any) -> None:
+    """Adds a row."""
+    self._codes.append(self.code(value))
+
+  def keep(self, kept: np.ndarray) -> None:
+    """Drops rows but those where `kept`, bool [R], says so."""
+    self._codes = array.array('i', self.codes[kept])
+
+  @property
+  def codes(self) -> np.ndarray:
+    """The number of each row's value, int32 [R]."""
+    return np.array(self._codes, np.int32)
+
+
+class Numbers:
+  """A column of floats, some of which may be missing."""
+
+  def __init__(self, num_before: int = 0):
+    self._values = array.array('d', [np.nan]) * num_before
+    self._present = array.array('b', [0]) * num_before
+
+  def append(self, value: float | None) -> None:
+    """Adds a row; None where it has no number."""
+    self._values.append(np.nan if value is None else value)
+    self._present.append(value is not None)
+
+  def pad(self, num_rows: int) -> None:
+    """Adds rows without a number until there are so many."""
+    while len(self._values) < num_rows:
+      self.append(None)
+
+  def keep(self, kept: np.ndarray) -> None:
+    """Drops rows but those where `kept`, bool [R], says so."""
+    self._values = array.array('d', self.values[kept])
+    self._present = array.array('b', self.present[kept].astype(np.int8))
+
+  @property
+  def values(self) -> np.ndarray:
+    """float64 [R], NaN where there is none."""
+    return np.array(self._values, np.float64)
+
+  @property
+  def present(self) -> np.ndarray:
+    """bool [R], where there is one."""
+    return np.array(self._present, bool)
+
+
+@dataclasses.dataclass(eq=False)
+class Columns:
+  """Rows, a column per field.
+
+  Attributes:
+    repeated: field or part of the problem -> its column (REPEATED).
+    seconds: field -> times in s (SECONDS).
+    scores: score -> numbers.
+    row_ids: of every row.
+  """
+  repeated: Mapping[str, Repeated]
+  seconds: Mapping[str, Numbers]
+  scores: Mapping[str, Numbers]
+  row_ids: Sequence[str]
+  _arrays: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+  def __len__(self) -> int:
+    return len(self.row_ids)
+
+  def codes(self, name: str) -> np.ndarray:
+    """Number of each row's value of a repeated field, int32 [R]."""
+    return self._once(name, lambda: self.repeated[name].codes)
+
+  def values(self, name: str) -> list[Any]:
+    """The different values of a repeated field, in the order of the codes."""
+    return self.repeated[name].values
+
+  def score(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [R], bool [R]): a score, and whether the row has it."""
+    def read():
+      column = self.scores.get(name)
+      if column is None:
+        return np.full(len(self), np.nan), np.zeros(len(self), bool)
+      return column.values, column.present
+    return self._once(f'scores.{name}', read)
+
+  def time(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [R], bool [R]): a time in s, and whether the row has it."""
+    column = self.seconds[name]
+    return self._once(name, lambda: (column.values, column.present))
+
+  def _once(self, name: str, read: Callable[[], Any]) -> Any:
+    if name not in self._arrays:
+      self._arrays[name] = read()
+    return self._arrays[name]
+
+
+class _Builder:
+  """Columns that grow row by row."""
+
+  def __init__(self):
+    self.repeated = {name: Repeated() for name in REPEATED}
+    self.seconds = {name: Numbers() for name in SECONDS}
+    self.scores: dict[str, Numbers] = {}
+    self.row_ids: list[str] = []
+
+  def add(self, row: Mapping[str, Any]) -> None:
+    """Adds a row."""
+    for name in REPEATED:
+      source = row['problem'] if name in _PROBLEM_PARTS else row
+      self.repeated[name].append(source[name])
+    for name in SECONDS:
+      self.seconds[name].append(row[name])
+    for name, value in (row['scores'] or {}).items():
+      if name not in self.scores:
+        self.scores[name] = Numbers(len(self.row_ids))
+      self.scores[name].append(value)
+    self.row_ids.append(row['row_id'])
+    for column in self.scores.values():
+      column.pad(len(self.row_ids))
+
+  def remove(self, row_ids: Collection[str]) -> None:
+    """Drops the rows with these ids."""
+    kept = np.array([row_id not in row_ids for row_id in self.row_ids], bool)
+    for columns in (self.repeated, self.seconds, self.scores):
+      for column in columns.values():
+        column.keep(kept)
+    self.row_ids = [row_id for row_id, stays in zip(self.row_ids, kept)
+                    if stays]
+
+  def build(self) -> Columns:
+    return Columns(self.repeated, self.seconds, self.scores, self.row_ids)
+
+
+def collect(rows: Iterable[Mapping[str, Any]]) -> Columns:
+  """The columns of rows as in results.ROW_SCHEMA."""
+  builder = _Builder()
+  for row in rows:
+    builder.add(row)
+  return builder.build()
+
+
+def _open(results_dirs: files.PathLike | Sequence[files.PathLike]
+          ) -> list[results.ResultsStore]:
+  if isinstance(results_dirs, (str, pathlib.PurePath)):
+    results_dirs = [results_dirs]
+  return [results.open_store(folder) for folder in results_dirs]
+
+
+def _no_rows(stores: Sequence[results.ResultsStore]) -> ValueError:
+  names = ', '.join(str(store.results_dir) for store in stores)
+  return ValueError(f'results_dir {names} holds no rows yet: run the sweep '
+                    'first.')
+
+
+def read_results(results_dirs: files.PathLike | Sequence[files.PathLike]
+                 ) -> tuple[list[results.Row], list[results.Row]]:
+  """Reads one results folder or several, rows as dicts.
+
+  Returns:
+    (rows, expected rows), as `ResultsStore` gives them.
+
+  Raises:
+    ValueError: a folder or a file in it is not as it must be, or there are no
+      rows at all.
+  """
+  stores = _open(results_dirs)
+  rows = results.merge_units(
+      unit for store in stores for unit in store.read_units())
+  if not rows:
+    raise _no_rows(stores)
+  return rows, [row for store in stores for row in store.read_manifests()]
+
+
+def read_columns(results_dirs: files.PathLike | Sequence[files.PathLike]
+                 ) -> tuple[Columns, list[results.Row]]:
+  """Reads one results folder or several as columns, a unit at a time.
+
+  Returns:
+    (columns, manifest entries). Rows that several files hold are there once,
+    as `results.merge_units` decides.
+
+  Raises:
+    ValueError: as in `read_results`.
+  """
+  stores = _open(results_dirs)
+  builder = _Builder()
+  first_path: dict[str, pathlib.Path] = {}
+  again: list[results.Unit] = []  # Rows whose id another file has too.
+  for store in stores:
+    for unit in store.iter_units():
+      seen = []
+      for row in unit.rows:
+        if first_path.setdefault(row['row_id'], unit.path) == unit.path:
+          builder.add(row)
+        else:
+          seen.append(row)
+      if seen:
+        again.append(unit._replace(rows=seen))
+  if again:
+    _merge_again(builder, stores, first_path, again)
+  if not builder.row_ids:
+    raise _no_rows(stores)
+  return builder.build(), [entry for store in stores
+                           for entry in store.read_entries()]
+
+
+def _merge_again(builder: _Builder, stores: Sequence[results.ResultsStore],
+                 first_path: Mapping[str, pathlib.Path],
+                 again: Sequence[results.Unit]) -> None:
+  """Puts one row in the place of those that several files hold."""
+  ids = {row['row_id'] for unit in again for row in unit.rows}
+  paths = {first_path[row_id] for row_id in ids}
+  units = [
+      unit._replace(rows=[row for row in unit.rows if row['row_id'] in ids])
+      for store in stores for unit in store.iter_units(paths)]
+  builder.remove(ids)
+  for row in results.merge_units([*units, *again]):
+    builder.add(row)

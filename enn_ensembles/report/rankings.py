@@ -1,0 +1,121 @@
+"""Rankings: which rows are compared with which.
+
+A ranking holds rows of one kind of problem, one value of everything that its
+problems say must not be mixed (`problem['ranking']`), one selection and one
+evaluation protocol. Rows of enumerated members and of exact moments do not
+depend on the number of draws and stand in every ranking that enumerates finite
+index sets.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import itertools
+import json
+from typing import Any
+from typing import NamedTuple
+
+from enn_ensembles import results
+from enn_ensembles.report import columns as columns_lib
+
+# What the label of a ranking leaves out, because it is the usual.
+_USUAL = {'kernel': results.DEFAULT_KERNEL}
+_FIELDS = ('kind', 'score_set', 'ranking', 'selection', 'enumerate_indices')
+
+
+class Ranking(NamedTuple):
+  """What rows must have in common to be compared.
+
+  Attributes:
+    kind: kind of the problems.
+    score_set: which scores they give.
+    same: what their problems must have in common, as sorted (name, value).
+    selection: how members were selected.
+    enumerate_indices: whether finite index sets are enumerated.
+    num_enn_samples: draws of agents that are sampled; None if there are none.
+  """
+  kind: str
+  score_set: str
+  same: tuple[tuple[str, Any], ...]
+  selection: str
+  enumerate_indices: bool
+  num_enn_samples: int | None
+
+  @property
+  def label(self) -> str:
+    """One readable line, different for different rankings."""
+    draws = f'{self.num_enn_samples} draws'
+    if self.enumerate_indices:
+      draws = 'all members' + (
+          '' if self.num_enn_samples is None else f', or {draws}')
+    kind = [] if self.kind == 'nngp' else [f'problems {self.kind}']
+    same = [f'{name} {value}' for name, value in self.same
+            if _USUAL.get(name) != value]
+    return '; '.join([*kind, *_reference_first(same),
+                      f'selection {self.selection}', f'scored on {draws}'])
+
+
+def _reference_first(texts: list[str]) -> list[str]:
+  return sorted(texts, key=lambda text: not text.startswith('reference'))
+
+
+class Key(NamedTuple):
+  """What a row says of its ranking: `Ranking` without the number of draws."""
+  kind: str
+  score_set: str
+  same: tuple[tuple[str, Any], ...]
+  selection: str
+  enumerate_indices: bool
+
+
+def key_of(problem: Mapping[str, Any], fields: Mapping[str, Any]) -> Key:
+  """The key of a row, of an expected row or of a manifest entry.
+
+  Args:
+    problem: its `problem`.
+    fields: the row or entry itself.
+  """
+  return Key(problem['kind'], fields['score_set'],
+             tuple(sorted(problem['ranking'].items())), fields['selection'],
+             fields['enumerate_indices'])
+
+
+def keys_of(columns: columns_lib.Columns) -> columns_lib.Repeated:
+  """The keys of rows, as a column."""
+  codes = [columns.codes(name) for name in _FIELDS]
+  values = [columns.values(name) for name in _FIELDS]
+  column, known = columns_lib.Repeated(), {}
+  for row in zip(*(code.tolist() for code in codes)):
+    if row not in known:
+      kind, score_set, ranking, selection, enumerate_indices = (
+          value[code] for value, code in zip(values, row))
+      known[row] = Key(kind, score_set, tuple(sorted(ranking.items())),
+                       selection, enumerate_indices)
+    column.append(known[row])
+  return column
+
+
+def make_rankings(found: Iterable[tuple[Key, int | None]]) -> list[Ranking]:
+  """The rankings of (expected) rows, in a fixed order.
+
+  Those without selection and with enumerated members come first: they are the
+  headline.
+
+  Args:
+    found: key and number of draws of each; repetitions do not matter.
+  """
+  draws: dict[Key, set[int]] = {}
+  for key, num in found:
+    draws.setdefault(key, set())
+    if num is not None:
+      draws[key].add(num)
+
+  def order(key: Key) -> tuple[Any, ...]:
+    unusual = [(name in _USUAL and _USUAL[name] != value)
+               for name, value in key.same]
+    return (key.kind != 'nngp', key.kind, key.score_set, any(unusual),
+            json.dumps(key.same), key.selection != 'none', key.selection,
+            not key.enumerate_indices)
+
+  return list(itertools.chain.from_iterable(
+      [Ranking(*key, num) for num in sorted(draws[key]) or [None]]
+      for key in sorted(draws, key=order)))
