@@ -26,7 +26,8 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.problems import kinds
-from enn_ensembles.report import leaderboard
+from enn_ensembles.report import columns
+from enn_ensembles.report import tables
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.training import prediction
 
@@ -262,5 +263,4 @@ def make_board(results_dirs: files.PathLike | Sequence[files.PathLike]
   Raises:
     ValueError: a folder or a file in it is not as it must be.
   """
-  rows, expected = leaderboard.read_results(results_dirs)
-  return leaderboard.make_tables(rows, expected).leaderboard
+  return tables.make_tables(*columns.read_columns(results_dirs)).leaderboard

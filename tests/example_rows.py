@@ -1,6 +1,14 @@
 """Rows made up for the tests of the store and of the reports."""
 
+import itertools
+import math
+import pathlib
+
+import numpy as np
+
 from enn_ensembles import results
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _SCORES = {'kl_reverse': 0.25, 'mean_error': 0.1, 'std_error': 0.2,
            'mean_rmse': 0.3, 'std_ratio': 0.9, 'kl_floor': 0.175}
@@ -98,3 +106,55 @@ def make_image_row(nll=0.5, agent='ensemble-K10', seed=0, dataset='digits',
                       'facts': {}},
           'score_set': 'classification', 'scores': scores,
           'status': 'failed' if nll is None else 'ok'}
+
+
+def make_rows(agent='ensemble-K10', scores=((1., 2., 3.),), **fields):
+  """Rows of one agent; scores[c][s] is the KL in cell c at seed s."""
+  noise_stds = (0.01, 0.1, 1.)
+  rows = []
+  for noise_std, by_seed in zip(noise_stds, scores):
+    for seed, kl in enumerate(by_seed):
+      status = 'failed' if kl is None else (
+          'ok' if math.isfinite(kl) else 'diverged')
+      rows.append(make_row(kl, agent, seed, noise_std=noise_std,
+                           status=status, **fields))
+  return rows
+
+
+def expect(rows):
+  """The expected rows that these rows are the answer to."""
+  keys = ('agent', 'agent_id', 'agent_label', 'agent_config', 'problem',
+          'score_set', *results.PROTOCOL_FIELDS)
+  return [{key: row[key] for key in keys} for row in rows]
+
+
+def realistic_rows(num_seeds=3):
+  """Fourteen agent settings with everything that can be wrong with them."""
+  generator = np.random.default_rng(0)
+  rows, expected = [], []
+  for agent, kl in (
+      ('exact_posterior', 0.), ('exact_posterior-draws', 1e-9),
+      ('layer_ensemble-K5', 0.08), ('layer_ensemble-K3', 0.2),
+      ('ensemble-K10', 0.3), ('ensemble-K1', 1e5), ('hypermodel', 0.25),
+      ('bbb', 1.), ('mc_dropout', 4.), ('batch_ensemble-K10', 2.),
+      ('deep_sub_ensemble', 0.7), ('prior_only', 8.), ('map', 2e5),
+      ('never_started', 1.)):
+    draws = 1000 if agent in ('bbb', 'mc_dropout', 'hypermodel',
+                                 'exact_posterior-draws') else None
+    for dim, noise_std, seed in itertools.product(
+        (10, 100), (0.01, 0.1, 1.), range(num_seeds)):
+      score = float(kl * np.exp(0.3 * generator.normal()))
+      status = 'ok'
+      if (agent, dim, noise_std, seed) == ('bbb', 100, 1., 1):
+        score, status = math.nan, 'diverged'
+      if (agent, noise_std, seed) == ('deep_sub_ensemble', 1., 0):
+        score, status = None, 'failed'
+      row = make_row(
+          score, agent, seed, dim, noise_std=noise_std, status=status,
+          num_enn_samples=draws, kl_floor=math.inf if kl >= 1e5 else 0.175,
+          num_params=None if kl == 0 else 100 * dim)
+      expected += expect([row])
+      if not ((agent, dim) == ('hypermodel', 100)
+              or agent == 'never_started'):
+        rows.append(row)
+  return rows, expected

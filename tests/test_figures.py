@@ -32,7 +32,7 @@ def config_settings(name):
   """agent, label, config and selection of all that a config runs."""
   config = sweeps.override(
       sweeps.load_config(ROOT / 'testbed_configs' / f'{name}.py'),
-      input_dim=[10], data_ratio=[1.])
+      problem={'input_dim': [10], 'data_ratio': [1.]})
   return [(unit.agent, unit.agent_label, dict(unit.agent_config), selection)
           for unit in sweeps.expand(config) for selection in unit.selections]
 
@@ -121,7 +121,7 @@ def test_pictures_are_pictures(drawn_of, name):
 
 def test_figure2_table(drawn_of):
   table = drawn_of['figure2'].table
-  name = 'layer_ensemble,num_options=5'
+  name = 'layer_ensemble,num_options=5,prior_scale=1'
   for num in (1, 2, 125):
     check_scores(
         find(table, panel='with priors', label='layer ensemble of 5',
@@ -136,8 +136,8 @@ def test_figure2_table(drawn_of):
     line = find(table, panel=panel, agent='ensemble', num_samples=30)
     check_scores(line, planted(f'ensemble,num_ensemble=30{end}'), reverse=2.)
   # Noise rules and subsets, as ratios to the usual way.
-  usual, other = (planted(f'layer_ensemble{end}')
-                  for end in ('', ',noise_by=first_option'))
+  usual, other = (planted(f'layer_ensemble,num_options=3,{end}')
+                  for end in ('prior_scale=1', 'noise_by=first_option'))
   line = find(table, label='K = 3, noise by first option')
   assert line['ratio_to_usual'] == pytest.approx(other.mean() / usual.mean())
   line = find(table, label='K = 5, 11 combinations per step')
@@ -168,7 +168,7 @@ def test_figure4_reads_off_the_best_and_twenty(drawn_of):
 
 def test_figure5_table_and_spread(drawn_of):
   table = drawn_of['figure5'].table
-  values = planted('mc_dropout')
+  values = planted('mc_dropout,dropout_rate=0.05')
   line = find(table, panel='all cells', label='dropout')
   check_scores(line, values, reverse=2.)
   assert line['kl_estimate_std'] == pytest.approx(values.std())
@@ -235,7 +235,7 @@ def test_incomplete_settings_shrink_the_comparison_and_are_listed(rows_of):
       2}
   assert 'incomplete, 6 of 9 problems: BBB; without' in ' '.join(drawn.notes)
   check_scores(find(drawn.table, panel='all cells', label='dropout'),
-               planted('mc_dropout', cells=CELLS[:2]), reverse=2.)
+               planted('mc_dropout,dropout_rate=0.05', cells=CELLS[:2]), reverse=2.)
 
 
 def test_configs_run_what_figures_and_claims_need():

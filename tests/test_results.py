@@ -388,7 +388,8 @@ def test_same_row_in_two_files_is_one_row(store):
   row = make_row(math.nan, status='diverged')
   store.write_unit('a', [{**row, 'run_id': 'a'}])
   store.write_unit('b', [{**row, 'run_id': 'b', 'train_seconds': 99.,
-                          'device': 'gpu', 'created': 'later'}])
+                          'device': 'gpu', 'created': 'later',
+                          'agent_label': 'ensemble,num_ensemble=10'}])
   [read] = store.read_rows()
   # Which of them is decided by their content.
   assert (read['run_id'], read['train_seconds']) in (('a', 0.5), ('b', 99.))

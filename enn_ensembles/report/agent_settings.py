@@ -49,12 +49,16 @@ class Placed(NamedTuple):
 
 
 def read_agents(columns: columns_lib.Columns) -> list[Agent]:
-  """The agent settings of all rows, by label; each combination once."""
+  """The agent settings of all rows, each combination once.
+
+  Sweeps may call one setting by several labels: the shortest comes first.
+  """
   names = ('agent_id', 'agent', 'agent_label', 'agent_config')
   found = set(zip(*(columns.codes(name).tolist() for name in names)))
   agents = [Agent(*(columns.values(name)[code]
                     for name, code in zip(names, codes))) for codes in found]
-  return sorted(agents, key=lambda agent: (agent.label, agent.agent_id))
+  return sorted(agents, key=lambda agent: (len(agent.label), agent.label,
+                                           agent.agent_id))
 
 
 class AgentSetting:

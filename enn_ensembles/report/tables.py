@@ -103,6 +103,7 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
   found |= {(entry.key, entry.num_enn_samples) for entry in wanted}
   parts: list[board_lines.Lines] = []
   grids: dict[str, cells_lib.Grid] = {}
+  scores: dict[str, None] = {}
   for ranking in rankings_lib.make_rankings(found):
     known = table.scores_of(ranking.score_set)
     own_score = score or table.SCORE_SETS[ranking.score_set].headline
@@ -111,6 +112,7 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
     part = _make_ranking(columns, keys, order, agents, wanted, ranking,
                          own_score, by, baseline)
     parts.append(part)
+    scores[own_score] = None
     grids[ranking.label] = part.grid
   if not parts:
     raise ValueError(f'no row is of a problem that gives the score {score!r}.')
@@ -120,7 +122,10 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
                      f'{by!r}.')
   return Tables(_frame([line for part in parts for line in part.board]),
                 _frame([line for part in parts for line in part.cells]),
-                _frame([line for part in parts for line in part.seeds]),
+                _frame([line for part in parts for line in part.seeds],
+                       ['ranking', 'label', 'score', 'seed', 'num_cells', *(
+                           f'{name}_{what}' for name in scores
+                           for what in ('mean', 'relative'))]),
                 _frame(_make_errors(columns, order, agents),
                        ['label', 'status', 'message', 'num_rows', 'example']),
                 columns, grids)
@@ -233,9 +238,10 @@ def _make_ranking(
   seed_of = np.array([seed_numbers.get(seed, -1) for seed in all_seeds], int)
   placed = agent_settings.Placed(rows, cell_of[cell_codes], seed_of[seed_codes])
 
-  agent_numbers = {agent.agent_id: i for i, agent in enumerate(agents)}
   asked: dict[str, np.ndarray] = {}
-  everybody = {agent.agent_id: agent for agent in agents}
+  everybody: dict[str, agent_settings.Agent] = {}
+  for agent in [*agents, *(entry.agent for entry in wanted)]:
+    everybody.setdefault(agent.agent_id, agent)
   agent_codes = columns.codes('agent_id')[rows]
   for code in np.unique(agent_codes):
     here = agent_codes == code
@@ -246,8 +252,6 @@ def _make_ranking(
     mask = asked.setdefault(entry.agent.agent_id, np.zeros(grid.shape, bool))
     mask[np.ix_([numbers[cells_lib.identity(cell)] for cell in entry.cells],
                 [seed_numbers[seed] for seed in entry.seeds])] = True
-    if entry.agent.agent_id not in agent_numbers:
-      everybody.setdefault(entry.agent.agent_id, entry.agent)
   return board_lines.make_lines(
       agent_settings.Scope(columns, grid, ranking, score, by, baseline,
                         _covered(list(asked.values()))),
@@ -276,7 +280,7 @@ def _make_errors(columns: columns_lib.Columns, order: np.ndarray,
                  agents: Sequence[agent_settings.Agent]
                  ) -> list[dict[str, Any]]:
   """What rows that are not ok say, the most frequent first."""
-  label_of = {agent.agent_id: agent.label for agent in agents}
+  label_of = {agent.agent_id: agent.label for agent in reversed(agents)}
   names = ('agent_id', 'status', 'message', 'problem_id')
   values = {name: columns.values(name) for name in names}
   is_ok = np.array([status == 'ok' for status in values['status']])

@@ -41,7 +41,9 @@ OTHER_NUMERICS_BY_SCORE: Mapping[str, Tolerance] = {
 _NUMERICS_FIELDS = ('numerics', 'versions', 'device')
 # Where the last digits decide, another number of members may be selected.
 _SELECTED_FIELDS = ('num_samples_used', 'status')
-_NOT_COMPARED = {*schema.TIMING_FIELDS, 'run_id', 'message', 'scores', 'curve'}
+# Sweeps call one setting by what their configs wrote out of it.
+_NOT_COMPARED = {*schema.TIMING_FIELDS, 'run_id', 'message', 'agent_label',
+                 'scores', 'curve'}
 
 
 class ContradictionError(Exception):
