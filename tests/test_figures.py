@@ -155,7 +155,8 @@ def test_figure4_reads_off_the_best_and_twenty(drawn_of):
                  values * plan_curve(125)[num - 1], reverse=3.)
   short = text.short_number
   assert (f'layer ensemble of 5, selection oracle: best P {best} of 125, mean '
-          f'kl_estimate {short(values.mean() * plan_curve(125).min())}; P = 20: '
+          f'kl_estimate {short(values.mean() * plan_curve(125).min())}; '
+          f'P = 20: '
           f'{short(values.mean() * plan_curve(125)[19])}') in ' '.join(notes)
   cells = table[(table['panel'] == 'best P by cell')
                 & (table['selection'] == 'val_nll')]
@@ -201,7 +202,7 @@ def test_figures_take_the_score_as_an_argument(rows_of):
   order = means['kl_reverse_mean'].tolist()
   assert order == sorted(order)
   assert 'kl_reverse_median' in drawn.table
-  with pytest.raises(ValueError, match="score of nngp problems must be one of"):
+  with pytest.raises(ValueError, match='score of nngp problems must be one of'):
     figure2.make_figure(rows_of['figure2'], score='beauty')
   # Curves hold the two directions of the KL only.
   with pytest.raises(ValueError, match='has no score std_error'):
@@ -235,7 +236,8 @@ def test_incomplete_settings_shrink_the_comparison_and_are_listed(rows_of):
       2}
   assert 'incomplete, 6 of 9 problems: BBB; without' in ' '.join(drawn.notes)
   check_scores(find(drawn.table, panel='all cells', label='dropout'),
-               planted('mc_dropout,dropout_rate=0.05', cells=CELLS[:2]), reverse=2.)
+               planted('mc_dropout,dropout_rate=0.05', cells=CELLS[:2]),
+               reverse=2.)
 
 
 def test_configs_run_what_figures_and_claims_need():

@@ -12,7 +12,7 @@ NAN = math.nan
 
 
 def mean_over_cells(*cells):
-  """Of cells with any number of seeds: their first scores are seeds 0, 1, ..."""
+  """Of cells with any number of seeds; first scores are seeds 0, 1, ..."""
   num = max(map(len, cells))
   values = np.array([[*cell, *[NAN] * (num - len(cell))] for cell in cells])
   present = np.array([[s < len(cell) for s in range(num)] for cell in cells])

@@ -106,8 +106,8 @@ def claim_1a(scope: _Scope) -> verdicts.Line:
     return verdicts.PARTLY if found.value >= 0.5 else verdicts.NOT_REPRODUCED
   return _ratio_line(
       scope, settings.deep_ensemble(10), settings.layer_ensemble(3), judge,
-      claim='1a', statement='layer ensembles reach good quality from K = 3: that of a deep '
-      'ensemble of 10', paper='good from K = 3',
+      claim='1a', statement='layer ensembles reach good quality from K = 3: '
+      'that of a deep ensemble of 10', paper='good from K = 3',
       measure='KL, ensemble of 10 / layer ensemble of 3')
 
 
