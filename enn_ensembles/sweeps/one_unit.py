@@ -430,6 +430,25 @@ def _scored(problem: Any, predict: base.Predict, finite_params: bool = True,
       num_samples=num_samples[0], **fields)
 
 
+def score_brought(problem: Any, predict: base.Predict
+                  ) -> tuple[Mapping[str, float], int | None]:
+  """Scores of predictions from outside, and how many draws they come from.
+
+  Args:
+    problem: an NNGP problem.
+    predict: of `brought_predictions.read_predictions`.
+
+  Raises:
+    ValueError: a score is not finite, which finite predictions do not give.
+  """
+  if not predict.has_dyadic:
+    problem = dataclasses.replace(problem, x_dyadic=None)
+  result = _scored(problem, predict)
+  if result.status != 'ok':
+    raise ValueError(f'predictions for {problem.problem_id}: {result.message}.')
+  return result.scores, result.num_samples
+
+
 def _failure(error: Exception) -> _Result:
   text = ' '.join(f'{type(error).__name__}: {error}'.split())
   return _Result('failed', text[:_LONGEST_MESSAGE],

@@ -7,6 +7,7 @@ defines
 
   CONFIG_NAMES: Mapping[str, ConfigName]
   make_families(values) -> list of families
+  family_of(cells, ranking) -> the family of rows with these cells
 
 where `values` has a value for each of CONFIG_NAMES, in lower case, and a family
 is a frozen dataclass as `Family` describes it. It may also define

@@ -152,6 +152,15 @@ class NngpFamily:
         _memory_mb(settings))
 
 
+def family_of(cells: Sequence[Mapping[str, Any]],
+              ranking: Mapping[str, Any]) -> NngpFamily:
+  """The family of rows that were computed together."""
+  return NngpFamily(
+      cells[0]['input_dim'], float(cells[0]['data_ratio']),
+      tuple(sorted(float(cell['noise_std']) for cell in cells)),
+      ranking['reference'], ranking['kernel'], ranking.get('solver', 'auto'))
+
+
 def _memory_mb(settings: kinds.ProblemSettings) -> float:
   if settings.solver_memory_mb is None:
     return solvers.SOLVER_MEMORY_MB

@@ -1,0 +1,110 @@
+"""Recomputes random rows of a results folder and compares them.
+
+python -m experiments.verify_results --results_dir=DIR --share=0.05
+
+A row passes where every score is within the tolerance that the project promises
+(`enn_ensembles/results/tolerance.py`). Nothing is written but caches. Rows of
+predictions that somebody brought, failed rows and rows of user-defined agents
+whose file is not given are not checked, and counted apart.
+
+Exit codes: 0 all rows pass; 1 a row does not; 2 bad input.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import random
+from typing import Any
+
+from absl import flags
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.problems import kinds
+from enn_ensembles.results import tolerance
+from enn_ensembles.sweeps import one_unit
+from experiments import cli
+from experiments import grid_flags
+
+_RESULTS_DIR = flags.DEFINE_string(
+    'results_dir', None, 'A folder that a sweep has written to.', required=True)
+_SHARE = flags.DEFINE_float('share', 0.05, 'Part of the rows to recompute.')
+_RANDOM_SEED = flags.DEFINE_integer('random_seed', 0, 'Of the choice of rows.')
+
+
+def unit_of(row: results.Row, together: Sequence[results.Row],
+            num_enn_samples: int) -> sweeps.WorkUnit:
+  """The work unit that computes a row again, on the cells it was made with.
+
+  Args:
+    row: the row.
+    together: rows of its run; they say which cells were trained together.
+    num_enn_samples: draws that were asked for.
+  """
+  problem = row['problem']
+  cells = {results.cell_of(other): other['problem']['cell']
+           for other in together
+           if other['problem']['seed'] == problem['seed']}
+  config = {name: tuple(value) if isinstance(value, list) else value
+            for name, value in row['agent_config'].items()}
+  return sweeps.WorkUnit(
+      row['agent'], row['agent_label'], config,
+      kinds.load_kind(problem['kind']).family_of(
+          list(cells.values()), problem['ranking']),
+      (problem['seed'],), num_enn_samples, row['enumerate_indices'],
+      row['dtype'], (row['selection'],))
+
+
+def recompute(unit: sweeps.WorkUnit, row: results.Row,
+              options: one_unit.RunOptions) -> results.Row:
+  """The row of the same problem, computed now."""
+  rows, _ = one_unit.run_unit(unit, options)
+  return next(new for new in rows
+              if results.problem_of(new) == results.problem_of(row))
+
+
+def differences(old: Mapping[str, Any],
+                new: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+  """Scores of two rows that differ by more than is promised."""
+  return {name: (value, new['scores'][name])
+          for name, value in old['scores'].items()
+          if name in new['scores'] and not tolerance.same_score(
+              name, value, new['scores'][name],
+              same_numerics=old['numerics'] == new['numerics'])}
+
+
+def main(_) -> int:
+  if not 0 < _SHARE.value <= 1:
+    raise ValueError(f'share must be in (0, 1], got {_SHARE.value}.')
+  rows = results.open_store(_RESULTS_DIR.value).read_rows()
+  names = {*agents_lib.agent_names(), *grid_flags.agent_names()}
+  known = [row for row in rows
+           if row['status'] != 'failed' and row['agent'] in names]
+  if not known:
+    raise ValueError(f'results_dir {_RESULTS_DIR.value!r} has no row that can '
+                     'be computed again.')
+  chosen = random.Random(_RANDOM_SEED.value).sample(
+      known, max(1, round(_SHARE.value * len(known))))
+  options = one_unit.RunOptions(
+      results_dir=_RESULTS_DIR.value, agent_modules=grid_flags.agent_modules(),
+      problem_settings=grid_flags.problem_settings())
+  one_unit.configure_jax(options)
+  num_failed = 0
+  for row in chosen:
+    together = [other for other in rows if other['run_id'] == row['run_id']]
+    unit = unit_of(row, together, row['num_enn_samples'] or 1000)
+    new = recompute(unit, row, options)
+    wrong = ({'status': (row['status'], new['status'])}
+             if new['status'] != row['status'] else differences(row, new))
+    text = ', '.join(f'{name} {a!r} is now {b!r}'
+                     for name, (a, b) in wrong.items())
+    print(f'{"FAILED" if wrong else "passed"}: {row["agent_label"]} on '
+          f'{row["problem_id"]}{": " if wrong else ""}{text}', flush=True)
+    num_failed += bool(wrong)
+  print(f'{len(chosen) - num_failed} of {len(chosen)} rows pass; '
+        f'{len(rows) - len(known)} of {len(rows)} rows cannot be checked.')
+  return 1 if num_failed else 0
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
