@@ -247,11 +247,28 @@ def _run_network(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
     by_share.setdefault(share, []).append(selection)
   found: _Results = {}
   for share, selections in by_share.items():
-    chosen = {seed: [_reserve(problem, share) for problem in group]
-              for seed, group in groups.items()}
-    found.update(_train_and_score(agent, unit, chosen, selections, options,
-                                  checkpoint))
+    for seeds in _seeds_by_augmentation(groups):
+      chosen = {seed: [_reserve(problem, share) for problem in groups[seed]]
+                for seed in seeds}
+      augmentation = _augmentation(groups[seeds[0]])
+      changed = (agent if augmentation is None else
+                 dataclasses.replace(agent, augment=augmentation))
+      found.update(_train_and_score(changed, unit, chosen, selections, options,
+                                    checkpoint))
   return found
+
+
+def _augmentation(group: Sequence[Any]) -> Any:
+  """How training inputs of a seed's problems are changed; None for not."""
+  return getattr(group[0], 'augmentation', None)
+
+
+def _seeds_by_augmentation(groups: _Groups) -> list[list[int]]:
+  """Seeds whose problems share it: it is compiled into their program."""
+  found: dict[Any, list[int]] = {}
+  for seed, group in groups.items():
+    found.setdefault(_augmentation(group), []).append(seed)
+  return list(found.values())
 
 
 def _reserve(problem: Any, share: float) -> Any:
@@ -280,8 +297,10 @@ def _train_and_score(agent: network_agent.NetworkAgent,
                      groups: _Groups, selections: Sequence[str],
                      options: RunOptions,
                      checkpoint: checkpoints.Checkpoint | None) -> _Results:
-  """Trains on all problems of a unit in one program, and scores them."""
-  seeds, prior = unit.seeds, groups[unit.seeds[0]][0].prior
+  """Trains on the problems of these seeds in one program, and scores them."""
+  seeds = tuple(groups)
+  prior = groups[seeds[0]][0].prior
+  num_problems = len(seeds) * len(unit.family.cells)
   trained = loop.train(
       agent,
       _stack([groups[seed][0].data.x for seed in seeds]),
@@ -290,7 +309,7 @@ def _train_and_score(agent: network_agent.NetworkAgent,
       jax.tree.map(lambda *leaves: np.stack(leaves), *(
           problem.prior.likelihood for problem in groups[seeds[0]])),
       jnp.stack([_agent_key(unit, seed) for seed in seeds]),
-      dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
+      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
       checkpoint=checkpoint,
       steps_between_checkpoints=_steps_between_checkpoints(unit, options))
   keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
@@ -318,12 +337,31 @@ def _train_and_score(agent: network_agent.NetworkAgent,
           problem, selected.predict, finite_params=bool(finite[s, i]),
           depends_on_draws=num_draws is not None, curve=selected.curve,
           num_params=trained.num_params,
-          train_seconds=trained.train_seconds / unit.num_problems,
+          train_seconds=trained.train_seconds / num_problems,
           rank_seconds=selected.rank_seconds)
   timings = {
-      'evaluate_seconds': predictor.evaluate_seconds / unit.num_problems,
+      'evaluate_seconds': predictor.evaluate_seconds / num_problems,
       'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
   return {key: result._replace(**timings) for key, result in found.items()}
+
+
+def _validation(agent: network_agent.NetworkAgent,
+                groups: _Groups) -> base.Data | None:
+  """Held-out data of all problems, where the agent stops by them.
+
+  Raises:
+    ValueError: a problem has none.
+  """
+  if agent.early_stopping is None:
+    return None
+  found = [[problem.validation for problem in group]
+           for group in groups.values()]
+  if any(data is None for of_seed in found for data in of_seed):
+    raise ValueError('early stopping needs validation data, which these '
+                     'problems do not have.')
+  return base.Data(_stack([of_seed[0].x for of_seed in found]),
+                   np.stack([[data.y for data in of_seed]
+                             for of_seed in found]))
 
 
 def _agent_key(unit: work_units.WorkUnit, seed: int) -> jax.Array:
