@@ -18,6 +18,9 @@ from enn_ensembles import base
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
 
+# Sets of points whose predictions are kept: test, validation, dyadic points.
+_NUM_KEPT = 4
+
 
 def num_index_draws(network: base.EpistemicNetwork, num_enn_samples: int,
                     enumerate_indices: bool) -> int | None:
@@ -77,6 +80,7 @@ class Predictor:
     self.evaluate_seconds = 0.
     self.compile_seconds = 0.
     self._compiled: dict[tuple[int, ...], Any] = {}
+    self._sizes: set[int] = set()  # Points that programs take.
     # Per points asked for: them (so that their id stays theirs), and the
     # predictions there of the last seed that was asked.
     self._known: dict[int, tuple[np.ndarray, int, np.ndarray]] = {}
@@ -93,6 +97,8 @@ class Predictor:
       return known[2]
     found = self._run(seed, np.asarray(x))
     self._known[id(x)] = (x, seed, found)
+    if len(self._known) > _NUM_KEPT:
+      del self._known[next(iter(self._known))]  # The oldest.
     return found
 
   def _run(self, seed: int, x: np.ndarray) -> np.ndarray:
@@ -100,6 +106,9 @@ class Predictor:
     params, state = jax.tree.map(lambda a: a[seed],
                                  (trained.params, trained.state))
     size = network_sampler.points_per_block(x.shape, self.num_draws)
+    # A program that takes more points is there: cheaper than another one.
+    size = min((num for num in self._sizes if num >= size), default=size)
+    self._sizes.add(size)
     blocks = []
     for first in range(0, len(x), size):
       block = x[first:first + size]
