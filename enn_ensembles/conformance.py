@@ -224,8 +224,9 @@ def _check_values(what: str, values: Any, shape: tuple[int, ...],
   return values
 
 
-def _check_network(agent: network_agent.NetworkAgent, prior: base.PriorKnowledge,
-                   x: np.ndarray, rules: _Rules) -> None:
+def _check_network(agent: network_agent.NetworkAgent,
+                   prior: base.PriorKnowledge, x: np.ndarray,
+                   rules: _Rules) -> None:
   """init and apply are those of `hk.transform_with_state`."""
   network = rules.run('make_network', agent.make_network, prior)
   for name in ('apply', 'init', 'indexer'):

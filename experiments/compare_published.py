@@ -104,10 +104,10 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
   stored = np.load(path)
   repeat = lambda a: np.broadcast_to(a, (num_agent_seeds, *a.shape))
   seeds = range(num_agent_seeds)
-  trained = loop.train(
-      agent, repeat(stored['x_train']),
-      repeat(stored['y_train'].reshape(1, -1, 1)), base.Gaussian(np.array([noise_std])),
-      np.stack([problems.agent_key(seed) for seed in seeds]))
+  trained = loop.train(agent, repeat(stored['x_train']),
+                       repeat(stored['y_train'].reshape(1, -1, 1)),
+                       base.Gaussian(np.array([noise_std])),
+                       np.stack([problems.agent_key(seed) for seed in seeds]))
   moments = evaluation.predict_moments(
       agent, trained, repeat(stored['x_test']),
       np.stack([problems.evaluation_key(seed) for seed in seeds]),

@@ -27,6 +27,7 @@ from enn_ensembles.problems import problem_export
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
+from experiments import problem_flags
 
 flags.adopt_module_key_flags(grid_flags)
 
@@ -58,13 +59,13 @@ def _name(unit: sweeps.WorkUnit) -> str:
 
 def _estimate(unit: sweeps.WorkUnit) -> float:
   return sweeps.estimate_ground_truth_seconds(unit,
-                                              grid_flags.solver_memory_mb())
+                                              problem_flags.solver_memory_mb())
 
 
 def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
   return problems.make_problems(
       unit.family.configs(unit.seeds[0]), cache_dir, unit.family.solver,
-      grid_flags.solver_memory_mb(),
+      problem_flags.solver_memory_mb(),
       progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True))
 
 
@@ -109,7 +110,7 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   for unit in units:
     configs = unit.family.configs(unit.seeds[0])
     cached = problems.make_problems(configs, cache_dir, unit.family.solver,
-                                    grid_flags.solver_memory_mb(),
+                                    problem_flags.solver_memory_mb(),
                                     only_cached=True)
     for config, problem in zip(configs, cached):
       if problem is None:
@@ -140,10 +141,10 @@ def main(_) -> int:
   if _NUM_ROWS.value < 1:
     raise ValueError(f'num_rows must be >= 1, got {_NUM_ROWS.value}.')
   for unit in units:
-    unit.family.check(grid_flags.problem_settings())
+    unit.family.check(problem_flags.problem_settings())
   task = grid_flags.task()
   units = sweeps.select(units, task.index, task.num_tasks, _estimate)
-  cache_dir = grid_flags.problem_cache()
+  cache_dir = problem_flags.problem_cache()
   if cache_dir is None:
     raise ValueError('cache_dir must not be empty: it is what is filled.')
   if _EXPORT_DIR.value is not None:

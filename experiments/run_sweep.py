@@ -38,6 +38,7 @@ from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import workers
 from experiments import cli
 from experiments import grid_flags
+from experiments import problem_flags
 
 flags.adopt_module_key_flags(grid_flags)
 
@@ -144,11 +145,11 @@ def _sweep(ending: _Ending) -> int:
   # All that can be wrong is found before any work starts.
   task = grid_flags.task()
   config = grid_flags.read_sweep()
-  sweep = sweeps.expand(config, grid_flags.agent_modules())
+  sweep = sweeps.expand(config, problem_flags.agent_modules())
   options = one_unit.RunOptions(
       results_dir=_RESULTS_DIR.value or '',
-      agent_modules=grid_flags.agent_modules(),
-      problem_settings=grid_flags.problem_settings(),
+      agent_modules=problem_flags.agent_modules(),
+      problem_settings=problem_flags.problem_settings(),
       memory_budget_mb=cli.positive(_MEMORY_BUDGET_MB),
       grace_seconds=_GRACE_SECONDS.value)
   one_unit.check_units(sweep, options)
@@ -170,11 +171,11 @@ def _sweep(ending: _Ending) -> int:
     raise ValueError('--results_dir must be given, except with --dry_run.')
 
   options = dataclasses.replace(
-      options, compilation_cache_dir=grid_flags.cache_folder(
+      options, compilation_cache_dir=problem_flags.cache_folder(
           _COMPILATION_CACHE_DIR, 'compiled', private=True))
   store = results.open_store(_RESULTS_DIR.value, create=True)
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
-  for folder in (_RESULTS_DIR.value, grid_flags.problem_cache()):
+  for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
     if folder is not None:
       files.remove_stale_files(pathlib.Path(folder))
   heartbeats.remove_dead(_RESULTS_DIR.value)

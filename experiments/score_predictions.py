@@ -26,7 +26,7 @@ from enn_ensembles.problems import problem_ids
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
 from experiments import cli
-from experiments import grid_flags
+from experiments import problem_flags
 
 _PREDICTIONS = flags.DEFINE_string(
     'predictions', None, 'Folder with a file <problem_id>.npz per problem.',
@@ -67,7 +67,7 @@ def _row(path: pathlib.Path, problem: problems.Problem) -> results.Row:
       'problem_seconds': None, 'compile_seconds': None,
       'versions': one_unit.versions(), 'device': 'brought',
       'numerics': {**devices.numerics(), 'file': agent_config['predictions']},
-      'created': datetime.datetime.now(datetime.timezone.utc).isoformat(
+      'created': datetime.datetime.now(datetime.UTC).isoformat(
           timespec='seconds')}
   row['row_id'] = results.make_row_id(row, 0)
   row['run_id'] = f'brought-{row["row_id"]}'
@@ -78,8 +78,9 @@ def main(_) -> int:
   jax.config.update('jax_enable_x64', True)
   folder = pathlib.Path(_PREDICTIONS.value)
   if not folder.is_dir():
-    raise ValueError(f'predictions must be a folder, got {str(folder)!r}, which '
-                     'is none.')
+    raise ValueError(
+        f'predictions must be a folder, got {str(folder)!r}, which '
+        'is none.')
   if not _LABEL_PATTERN.fullmatch(_LABEL.value):
     raise ValueError('label must be 1 to 80 letters, digits or ._ ,=+- and '
                      f'begin with a letter, got {_LABEL.value!r}.')
@@ -93,7 +94,7 @@ def main(_) -> int:
     except ValueError as error:
       raise ValueError(f'{path} must be named by its problem: '
                        f'{error}') from error
-  settings = grid_flags.problem_settings()
+  settings = problem_flags.problem_settings()
   found = problems.make_problems(configs, settings.cache_dir)
   rows = [_row(path, problem) for path, problem in zip(paths, found)]
   store = results.open_store(_RESULTS_DIR.value, create=True)

@@ -23,6 +23,7 @@ from enn_ensembles.machine import heartbeats
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
+from experiments import problem_flags
 
 flags.adopt_module_key_flags(grid_flags)
 
@@ -59,7 +60,7 @@ def _csv_text(status: sweep_status.Status) -> str:
 
 
 def main(_) -> int:
-  units = sweeps.expand(grid_flags.read_sweep(), grid_flags.agent_modules())
+  units = sweeps.expand(grid_flags.read_sweep(), problem_flags.agent_modules())
   stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
   workers = [worker for store in stores
              for worker in heartbeats.read(store.results_dir)]

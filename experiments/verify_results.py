@@ -10,10 +10,9 @@ whose file is not given are not checked, and counted apart.
 Exit codes: 0 all rows pass; 1 a row does not; 2 bad input.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
+import pathlib
 import random
-from typing import Any
 
 from absl import flags
 
@@ -24,7 +23,7 @@ from enn_ensembles.problems import kinds
 from enn_ensembles.results import tolerance
 from enn_ensembles.sweeps import one_unit
 from experiments import cli
-from experiments import grid_flags
+from experiments import problem_flags
 
 _RESULTS_DIR = flags.DEFINE_string(
     'results_dir', None, 'A folder that a sweep has written to.', required=True)
@@ -59,25 +58,36 @@ def recompute(unit: sweeps.WorkUnit, row: results.Row,
               options: one_unit.RunOptions) -> results.Row:
   """The row of the same problem, computed now."""
   rows, _ = one_unit.run_unit(unit, options)
-  return next(new for new in rows
-              if results.problem_of(new) == results.problem_of(row))
+  return results.check_row(next(
+      new for new in rows
+      if results.problem_of(new) == results.problem_of(row)))
 
 
-def differences(old: Mapping[str, Any],
-                new: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-  """Scores of two rows that differ by more than is promised."""
-  return {name: (value, new['scores'][name])
-          for name, value in old['scores'].items()
-          if name in new['scores'] and not tolerance.same_score(
-              name, value, new['scores'][name],
-              same_numerics=old['numerics'] == new['numerics'])}
+def compare(old: results.Row, new: results.Row) -> str:
+  """What differs by more than is promised, in words; empty if nothing does."""
+  if new['status'] != old['status']:
+    return f'status {old["status"]} is now {new["status"]}'
+  shared = {name: value for name, value in old['scores'].items()
+            if name in new['scores']}
+  if list(old['problem']) and old['problem'] != new['problem']:
+    return f'problem {old["problem"]} is now {new["problem"]}'
+  try:
+    # Rows of an older program lack the scores that were added since.
+    tolerance.difference(
+        {**old, 'scores': shared},
+        {**new, 'run_id': old['run_id'], 'agent_label': old['agent_label'],
+         'scores': {name: new['scores'][name] for name in shared}})
+  except tolerance.ContradictionError as error:
+    return f'{error.field} {error.value!r} is now {error.other!r}'
+  return ''
 
 
 def main(_) -> int:
   if not 0 < _SHARE.value <= 1:
     raise ValueError(f'share must be in (0, 1], got {_SHARE.value}.')
   rows = results.open_store(_RESULTS_DIR.value).read_rows()
-  names = {*agents_lib.agent_names(), *grid_flags.agent_names()}
+  names = {*agents_lib.agent_names(), *(
+      pathlib.Path(path).stem for path in problem_flags.agent_modules())}
   known = [row for row in rows
            if row['status'] != 'failed' and row['agent'] in names]
   if not known:
@@ -86,20 +96,18 @@ def main(_) -> int:
   chosen = random.Random(_RANDOM_SEED.value).sample(
       known, max(1, round(_SHARE.value * len(known))))
   options = one_unit.RunOptions(
-      results_dir=_RESULTS_DIR.value, agent_modules=grid_flags.agent_modules(),
-      problem_settings=grid_flags.problem_settings())
+      results_dir=_RESULTS_DIR.value,
+      agent_modules=problem_flags.agent_modules(),
+      problem_settings=problem_flags.problem_settings())
   one_unit.configure_jax(options)
   num_failed = 0
   for row in chosen:
     together = [other for other in rows if other['run_id'] == row['run_id']]
     unit = unit_of(row, together, row['num_enn_samples'] or 1000)
     new = recompute(unit, row, options)
-    wrong = ({'status': (row['status'], new['status'])}
-             if new['status'] != row['status'] else differences(row, new))
-    text = ', '.join(f'{name} {a!r} is now {b!r}'
-                     for name, (a, b) in wrong.items())
+    wrong = compare(row, new)
     print(f'{"FAILED" if wrong else "passed"}: {row["agent_label"]} on '
-          f'{row["problem_id"]}{": " if wrong else ""}{text}', flush=True)
+          f'{row["problem_id"]}{": " if wrong else ""}{wrong}', flush=True)
     num_failed += bool(wrong)
   print(f'{len(chosen) - num_failed} of {len(chosen)} rows pass; '
         f'{len(rows) - len(known)} of {len(rows)} rows cannot be checked.')

@@ -662,7 +662,8 @@ def train_limit(name, **settings):
   """Trained float64 parameters of one problem, layers as [K, out, in + 1]."""
   agent = make_agent(name, num_batches=20, **settings)
   trained = loop.train(agent, DATA_X[:1], DATA_Y[:1, :1],
-                       base.Gaussian(NOISE_STDS[:1]), KEYS[:1], dtype=jnp.float64)
+                       base.Gaussian(NOISE_STDS[:1]), KEYS[:1],
+                       dtype=jnp.float64)
   (layers,) = jax.tree.map(lambda a: a[0, 0], trained.params).values()
   return [np.swapaxes(w, 0, 1) if name == 'layer_ensemble' else np.asarray(w)
           for w in layers.values()]

@@ -51,8 +51,9 @@ def test_both_ways_train_the_same_agent(agent, settings):
   assert unit.num_train == 1  # Every minibatch is the same, whoever draws it.
   made, key, noise_std = make_agent(unit), problems.agent_key(3), 0.5
   x, y = np.array([[0.3, -1.2]]), np.array([[0.7]])
-  trained = loop.train(made, x[None], y[None, None], base.Gaussian(np.array([noise_std])),
-                           key[None], dtype=jnp.float64)
+  trained = loop.train(made, x[None], y[None, None],
+                       base.Gaussian(np.array([noise_std])), key[None],
+                       dtype=jnp.float64)
 
   network = made.make_network(
       base.PriorKnowledge((2,), 1, base.Gaussian(noise_std)))

@@ -114,7 +114,9 @@ def test_a_full_disk_loses_nothing_that_was_complete(tmp_path, solver):
     flags = make_flags(tmp_path, cache_dir=disk, solver=solver, seed=0,
                        input_dim=5)
     (code, _, error), = commands.run_commands('make_problems', flags)
-    assert code == 2 and error.count('\n') == 1, error
+    # A checkpoint that cannot be written is a warning; what is made, an error.
+    failed = [line for line in error.splitlines() if not line.startswith('W')]
+    assert code == 2 and len(failed) == 1, error
     assert 'error: cannot write ' in error
     assert 'No space left on device' in error
     assert not list(disk.glob('**/*.tmp'))

@@ -193,7 +193,8 @@ def test_initial_weights_have_the_stds_of_their_layers():
                      (last[..., :-1], 30 ** -0.5)):
     np.testing.assert_allclose(np.std(found), 0.8796 * std, rtol=0.15)
   np.testing.assert_array_equal(last[..., -1], 0.)
-  assert len(np.unique(conv[..., :-1])) == conv[..., :-1].size  # No draw is used twice.
+  assert len(np.unique(
+      conv[..., :-1])) == conv[..., :-1].size  # No draw is used twice.
 
 
 # Sets of combinations. ----------------------------------------------------------
@@ -727,5 +728,3 @@ def test_the_prior_is_drawn_apart_from_the_network():
     layer_ensemble.make_stack_network(stack, prior_scale=-1.)
   with pytest.raises(ValueError, match='noise_by must be one of'):
     layer_ensemble.make_stack_network(stack, noise_by='layer')
-
-

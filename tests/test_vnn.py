@@ -304,8 +304,8 @@ def train(dtype, **settings):
   agent = vnn.make_agent(dataclasses.replace(
       SMALL, hidden_sizes=(8, 8), num_index_samples=10, learning_rate=0.02,
       num_batches=1000, **settings))
-  return loop.train(agent, TRAIN_X, TRAIN_Y, base.Gaussian(np.array([0.1])), KEY[None],
-                        dtype=dtype)
+  return loop.train(agent, TRAIN_X, TRAIN_Y, base.Gaussian(np.array([0.1])),
+                    KEY[None], dtype=dtype)
 
 
 def check_learned(trained, dtype):

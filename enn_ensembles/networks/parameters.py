@@ -17,7 +17,6 @@ import numpy as np
 
 from enn_ensembles import base
 
-
 # Of the draws of parameters: a standard normal truncated to [-2, 2].
 TRUNCATED_STD = 0.8796256610342398
 

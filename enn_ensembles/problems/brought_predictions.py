@@ -62,8 +62,9 @@ def read_predictions(path: pathlib.Path,
   found = [(problem.x_test, _predictions(path, arrays, '', problem.x_test))]
   if has_dyadic(arrays):
     if problem.x_dyadic is None:
-      raise ValueError(f'{path} has predictions at dyadic points, which problem '
-                       f'{problem.problem_id} does not have.')
+      raise ValueError(
+          f'{path} has predictions at dyadic points, which problem '
+          f'{problem.problem_id} does not have.')
     found.append((problem.x_dyadic,
                   _predictions(path, arrays, _DYADIC, problem.x_dyadic)))
 
@@ -140,6 +141,7 @@ def _real(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
                      f'{array.dtype}.')
   bad = array.size - np.count_nonzero(np.isfinite(array))
   if bad:
-    raise ValueError(f'{path}: {name} must be finite, got {bad} NaN or infinite '
-                     f'of {array.size} values.')
+    raise ValueError(
+        f'{path}: {name} must be finite, got {bad} NaN or infinite '
+        f'of {array.size} values.')
   return array.astype(np.float64)

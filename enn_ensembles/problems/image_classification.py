@@ -27,6 +27,7 @@ from enn_ensembles.problems import image_files
 from enn_ensembles.problems import shifted_sets
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.scoring import ranking
+from enn_ensembles.training import augmentation
 
 # Sets of other images that are made from the test set.
 HELD_OUT = 'held_out'
@@ -67,6 +68,9 @@ class ImageProblemConfig:
       not tell them apart. None for as they are.
     label: what tables call the data, if not `dataset`: files in the format of
       a data set need not hold its very images.
+    pad: training images move by up to so many pixels in each direction.
+    flip: whether half of the training images are mirrored.
+    brightness: largest change of the brightness of training images, of 1.
   """
   dataset: str
   num_train: int | None = None
@@ -78,6 +82,9 @@ class ImageProblemConfig:
   ood: tuple[str, ...] = ()
   ood_jpeg: int | None = None
   label: str | None = None
+  pad: int = 0
+  flip: bool = False
+  brightness: float = 0.
 
   def __post_init__(self):
     image_files.check_name('dataset', self.dataset)
@@ -109,6 +116,9 @@ class ImageProblemConfig:
     if (HELD_OUT in self.ood) != bool(self.held_out):
       raise ValueError(f'ood must have {HELD_OUT!r} if, and only if, held_out '
                        f'names classes, got {self.ood} and {self.held_out}.')
+    checks.check_count('pad', self.pad, minimum=0)
+    checks.check_flag('flip', self.flip)
+    checks.check_scale('brightness', self.brightness)
     if self.ood_jpeg is not None:
       checks.check_choice('ood_jpeg', self.ood_jpeg, range(1, 101))
 
@@ -163,6 +173,16 @@ class ImageClassificationProblem:
   def normalisation(self) -> image_data.Normalisation:
     """Mean and std of the training set."""
     return image_data.normalisation(self.train.images)
+
+  @property
+  def augmentation(self) -> augmentation.Augmentation | None:
+    """How training changes its inputs; None for not at all."""
+    config = self.config
+    if not (config.pad or config.flip or config.brightness):
+      return None
+    return augmentation.Augmentation(
+        config.pad, config.flip, config.brightness, self.normalisation.black,
+        self.normalisation.white)
 
   @functools.cached_property
   def data(self) -> base.Data:

@@ -302,15 +302,14 @@ def _train_and_score(agent: network_agent.NetworkAgent,
   prior = groups[seeds[0]][0].prior
   num_problems = len(seeds) * len(unit.family.cells)
   trained = loop.train(
-      agent,
-      _stack([groups[seed][0].data.x for seed in seeds]),
-      np.stack([[problem.data.y for problem in groups[seed]]
-                for seed in seeds]),
-      jax.tree.map(lambda *leaves: np.stack(leaves), *(
-          problem.prior.likelihood for problem in groups[seeds[0]])),
+      agent, _stack([groups[seed][0].data.x for seed in seeds]),
+      np.stack([[problem.data.y for problem in groups[seed]] for seed in seeds
+               ]),
+      jax.tree.map(lambda *leaves: np.stack(leaves),
+                   *(problem.prior.likelihood for problem in groups[seeds[0]])),
       jnp.stack([_agent_key(unit, seed) for seed in seeds]),
-      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype), memory_budget_mb=options.memory_budget_mb,
-      checkpoint=checkpoint,
+      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
+      memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,
       steps_between_checkpoints=_steps_between_checkpoints(unit, options))
   keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
   num_draws = _num_index_draws(agent, unit, prior)

@@ -18,9 +18,6 @@ from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import kinds
 
-# Folder of the data, where no flag names one; see `image_files.data_folder`.
-_DATA_VARIABLE = 'ENN_ENSEMBLES_DATA'
-
 
 def _check_names(name: str, value: Any) -> None:
   if not isinstance(value, tuple):
@@ -32,9 +29,13 @@ def _check_optional_count(name: str, value: Any) -> None:
     checks.check_count(name, value)
 
 
-def _check_dataset(name: str, value: Any) -> None:
+def _check_text(name: str, value: Any) -> None:
   if not isinstance(value, str):
     raise ValueError(f'{name} must be a text, got {value!r}.')
+
+
+def _check_dataset(name: str, value: Any) -> None:
+  _check_text(name, value)
   image_files.check_name(name, value)
 
 
@@ -50,8 +51,7 @@ CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
     'SHIFTS': kinds.ConfigName(_check_names, False, ()),
     'OOD': kinds.ConfigName(_check_names, False, ()),
     'OOD_JPEG': kinds.ConfigName(_check_optional_count, False, 0),
-    'LABEL': kinds.ConfigName(
-        lambda name, value: checks.check_label(name, value), False, ''),
+    'LABEL': kinds.ConfigName(_check_text, False, ''),
     'PAD': kinds.ConfigName(
         lambda name, value: checks.check_count(name, value, minimum=0),
         False, 0),
@@ -145,7 +145,7 @@ class ImageFamily:
 
 
 def _data_dir() -> str | None:
-  return os.environ.get(_DATA_VARIABLE)
+  return os.environ.get(image_files.ENVIRONMENT_VARIABLE)
 
 
 # Reading and splitting 60,000 images takes a second; units share the problems.

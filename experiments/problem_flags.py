@@ -1,0 +1,87 @@
+"""The flags of every command that makes problems or runs agents."""
+
+import os
+import pathlib
+
+from absl import flags
+
+from enn_ensembles import problems
+from enn_ensembles.machine import files
+from enn_ensembles.problems import image_files
+from enn_ensembles.problems import kinds
+from experiments import cli
+
+_AGENT_MODULE = flags.DEFINE_list(
+    'agent_module', [],
+    'Files of user-defined agents. An agent has the name of '
+    'its file. Without --agents they run beside the agents of the config where '
+    'it names one of them, else alone.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None,
+    'Folder with files of real data. Default: the environment '
+    'variable ENN_ENSEMBLES_DATA.')
+_CACHE_DIR = flags.DEFINE_string(
+    'cache_dir', None, 'Folder of the ground-truth cache; empty for none. '
+    'Default: in the cache folder of the user.')
+_SOLVER_MEMORY_MB = flags.DEFINE_float('solver_memory_mb',
+                                       problems.SOLVER_MEMORY_MB,
+                                       'Memory that a solver may take.')
+
+
+def use_data_dir() -> None:
+  """Tells this process and its workers where files of real data are."""
+  if _DATA_DIR.value is not None:
+    os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
+
+
+def agent_modules() -> tuple[str, ...]:
+  """Files of user-defined agents."""
+  return tuple(_AGENT_MODULE.value)
+
+
+def problem_settings() -> kinds.ProblemSettings:
+  """What making problems takes besides their names; makes no folder."""
+  return kinds.ProblemSettings(
+      _cache_path(_CACHE_DIR, 'problems'), solver_memory_mb(),
+      _DATA_DIR.value or os.environ.get(image_files.ENVIRONMENT_VARIABLE))
+
+
+def solver_memory_mb() -> float:
+  """Memory that the solver of the ground truth may take.
+
+  Raises:
+    ValueError: the flag is no finite number > 0.
+  """
+  return cli.positive(_SOLVER_MEMORY_MB)
+
+
+def problem_cache() -> str | None:
+  """The folder of the ground-truth cache, made if missing; None for none."""
+  return cache_folder(_CACHE_DIR, 'problems')
+
+
+def cache_folder(flag: flags.FlagHolder, name: str,
+                 private: bool = False) -> str | None:
+  """The folder a cache flag means, made if missing; None for no cache.
+
+  Args:
+    flag: the flag; empty for no cache.
+    name: of the folder in the user's cache folder, where the flag is not given.
+    private: what lies there is run: nobody else may be able to write there.
+
+  Raises:
+    FileError: it cannot be written to, or others may.
+  """
+  path = _cache_path(flag, name)
+  if path is None:
+    return None
+  make = files.make_private_folder if private else files.make_folder
+  return str(make(path, f'--{flag.name}'))
+
+
+def _cache_path(flag: flags.FlagHolder, name: str) -> str | None:
+  if flag.value == '':  # pylint: disable=g-explicit-bool-comparison
+    return None
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
+      pathlib.Path.home(), '.cache')
+  return flag.value or os.path.join(home, 'enn_ensembles', name)

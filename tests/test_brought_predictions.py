@@ -1,0 +1,163 @@
+"""Predictions that somebody brings: scored as the agent's own, or refused."""
+
+import json
+
+import commands
+import numpy as np
+import pytest
+
+from enn_ensembles import base
+from enn_ensembles import problems
+from enn_ensembles import results
+from enn_ensembles.problems import brought_predictions
+from enn_ensembles.problems import problem_export
+from enn_ensembles.problems import problem_ids
+
+PROBLEM_ID = 'D2_l2_e0.1_s0_bayes'
+
+
+@pytest.fixture(name='problem', scope='module')
+def _problem():
+  return problems.make_problems(
+      [problem_ids.parse_problem_id(PROBLEM_ID)])[0]
+
+
+def make_arrays(problem, num_samples=12):
+  rng = np.random.default_rng(0)
+  return {
+      'samples': rng.standard_normal((num_samples, len(problem.x_test))),
+      'dyadic_samples': rng.standard_normal(
+          (num_samples, len(problem.x_dyadic)))}
+
+
+@pytest.mark.parametrize('problem_id, reference, ratio', [
+    ('D10_l1_e0.1_s0', 'bayes', 1.), ('D10_l0.5_e1e-05_s3_enn2021', 'enn2021',
+                                      0.5)])
+def test_names_of_problems_are_read_back(problem_id, reference, ratio):
+  config = problem_ids.parse_problem_id(problem_id)
+  assert (config.reference, config.data_ratio) == (reference, ratio)
+  assert config.problem_id.startswith(problem_id)
+  assert problem_ids.parse_problem_id(config.problem_id) == config
+
+
+@pytest.mark.parametrize('problem_id', [
+    'D10_l1_e0.1', 'x', 'D10_l1_e0.1_s0_other', 'D10_l1_e0.1_s-1', ''])
+def test_other_names_are_refused_in_one_line(problem_id):
+  with pytest.raises(ValueError, match='D10_l1_e0.1_s0_bayes.* got') as error:
+    problem_ids.parse_problem_id(problem_id)
+  assert '\n' not in str(error.value)
+
+
+def test_rows_equal_those_of_the_api(problem, tmp_path):
+  arrays = make_arrays(problem)
+  folder = tmp_path / 'predictions'
+  folder.mkdir()
+  np.savez(folder / f'{PROBLEM_ID}.npz', **arrays,
+           x_test_sha256=problem_export.array_sha256(problem.x_test))
+  flags = [f'--predictions={folder}', '--label=my method',
+           f'--results_dir={tmp_path / "results"}', '--cache_dir=']
+  (code, out, error), = commands.run_commands('score_predictions', flags)
+  assert code == 0, error
+  assert "1 rows of 'my method'" in out
+  row, = results.open_store(tmp_path / 'results').read_rows()
+  points = {len(problem.x_test): 'samples',
+            len(problem.x_dyadic): 'dyadic_samples'}
+  expected = problem.score(lambda x: base.Predictions(
+      arrays[points[len(x)]][:, :, None]))
+  assert row['scores'] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+  assert row['num_samples_used'] == 12 and row['agent'] == 'brought'
+  assert row['agent_label'] == 'my method'
+
+
+def test_moments_need_no_dyadic_points(problem, tmp_path):
+  path = tmp_path / f'{PROBLEM_ID}.npz'
+  np.savez(path, mean=problem.test_mean, std=problem.test_std,
+           covariances=problem.test_covariances)
+  predict = brought_predictions.read_predictions(path, problem)
+  assert not predict.has_dyadic
+  found = predict(problem.x_test)
+  assert found.num_samples is None
+  with pytest.raises(ValueError, match='no predictions at these 2 points'):
+    predict(problem.x_test[:2])
+
+
+def _wrong(arrays, **changes):
+  return {name: value for name, value in {**arrays, **changes}.items()
+          if value is not None}
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda a: {'samples': a['samples'].T}, r'shape \[S, 1000\].* transposed'),
+    (lambda a: {'samples': np.where(np.arange(1000) == 3, np.nan,
+                                    a['samples'])}, '12 NaN or infinite'),
+    (lambda a: {'samples': a['samples'].astype(int)}, 'float32 or float64, got '
+                                                      'int64'),
+    (lambda a: {'samples': a['samples'][:0]}, 'at least one draw'),
+    (lambda a: {'samples': None}, 'either samples, or mean and std; got none'),
+    (lambda a: {'std': np.ones(1000)}, 'got samples, std'),
+    (lambda a: {'samples': None, 'mean': np.ones(1000),
+                'std': -np.ones(1000)}, 'std must be >= 0, got -1'),
+    (lambda a: {'samples': None, 'mean': np.ones(999), 'std': np.ones(1000)},
+     r'mean must have shape \[1000\], got \[999\]'),
+    (lambda a: {'sample': a['samples']}, "unknown array 'sample'"),
+    (lambda a: {'x_test_sha256': 'abc'}, 'is not of problem'),
+    (lambda a: {'samples': np.array(['a'] * 1000)}, 'got <U1'),
+])
+def test_bad_files_get_one_line(problem, tmp_path, change, message):
+  arrays = make_arrays(problem)
+  path = tmp_path / f'{PROBLEM_ID}.npz'
+  np.savez(path, **_wrong(arrays, **change(arrays)))
+  with pytest.raises(ValueError, match=message) as error:
+    brought_predictions.read_predictions(path, problem)
+  assert '\n' not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'no zip', b'PK\x03\x04 cut short'])
+def test_files_that_are_none_get_one_line(problem, tmp_path, content):
+  path = tmp_path / f'{PROBLEM_ID}.npz'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match='no npz file') as error:
+    brought_predictions.read_predictions(path, problem)
+  assert '\n' not in str(error.value)
+  with pytest.raises(ValueError, match='cannot be read: No such file'):
+    brought_predictions.read_predictions(tmp_path / 'none.npz', problem)
+
+
+def test_commands_refuse_in_one_line(problem, tmp_path):
+  empty = tmp_path / 'empty'
+  other = tmp_path / 'other'
+  for folder in (empty, other):
+    folder.mkdir()
+  np.savez(other / 'mine.npz', **make_arrays(problem))
+  flags = ['--label=a', f'--results_dir={tmp_path / "results"}', '--cache_dir=']
+  commands.check_refused('score_predictions', [
+      ([f'--predictions={tmp_path / "none"}', *flags], 'must be a folder'),
+      ([f'--predictions={empty}', *flags], 'holds no .npz file'),
+      ([f'--predictions={other}', *flags], 'must be named by its problem'),
+      ([f'--predictions={other}', *flags, '--label==SUM(A1)'],
+       'label must be 1 to 80'),
+  ])
+  assert not (tmp_path / 'results').exists()
+
+
+def test_a_wrong_row_is_found(tmp_path):
+  config = tmp_path / 'config.py'
+  config.write_text("INPUT_DIM = [2]\nDATA_RATIO = [2]\nNOISE_STD = [0.1, 1.]\n"
+                    "SEED = [0]\nAGENTS = [{'agent': 'prior_only'},"
+                    "{'agent': 'map', 'num_batches': 2}]\n")
+  folder = tmp_path / 'results'
+  (code, _, error), = commands.run_commands('run_sweep', [
+      f'--config={config}', f'--results_dir={folder}', '--cache_dir=',
+      '--num_workers=1', '--compilation_cache_dir='])
+  assert code == 0, error
+  flags = [f'--results_dir={folder}', '--share=1', '--cache_dir=']
+  (code, out, error), = commands.run_commands('verify_results', flags)
+  assert code == 0 and '4 of 4 rows pass' in out, (out, error)
+  store = results.open_store(folder)
+  rows = [row for row in store.read_rows() if row['agent'] == 'map']
+  rows[0]['scores']['kl_estimate'] *= 1.5
+  store.write_unit(rows[0]['run_id'], rows)
+  (code, out, _), = commands.run_commands('verify_results', flags)
+  assert code == 1 and '3 of 4 rows pass' in out and 'kl_estimate' in out
+  assert json.dumps(rows)  # Plain data, as it was read.
