@@ -66,7 +66,7 @@ _NOISE_STD = (0.01, 0.1, 1.)
 
 # Heading of a printed column -> column of the CSV.
 _PRINTED = {
-    'agent': 'agent_id', 'D_x': 'input_dim', 'ratio': 'data_ratio',
+    'agent': 'agent_label', 'D_x': 'input_dim', 'ratio': 'data_ratio',
     'problem s': 'problem_seconds', 'train s': 'train_seconds_min',
     '(median)': 'train_seconds_median', 'evaluate s': 'evaluate_seconds_min',
     'problems/s': 'problems_per_second', 'compile s': 'compile_seconds',
@@ -88,13 +88,13 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
   if input_dim is None:
     input_dim = [10] if quick else [10, 100, 1000]
   config = sweeps.SweepConfig(
-      name='of the benchmark', agents=AGENTS, noise_std=_NOISE_STD,
-      input_dim=tuple(input_dim),
-      data_ratio=tuple(cli.numbers(_DATA_RATIO, float)),
+      name='of the benchmark', agents=AGENTS,
+      problem={'input_dim': tuple(input_dim), 'noise_std': _NOISE_STD,
+               'data_ratio': tuple(cli.numbers(_DATA_RATIO, float))},
       seed=tuple(range(_NUM_SEEDS.value * num_workers)))
   units = sweeps.expand(sweeps.override(config, agents=agents))
-  one_unit.check_units(units)
-  return sorted(units, key=lambda u: (u.input_dim, u.data_ratio))
+  one_unit.check_units(units, one_unit.RunOptions(results_dir=''))
+  return sorted(units, key=lambda u: (u.family.input_dim, u.family.data_ratio))
 
 
 def _text(value: Any) -> str:
@@ -151,7 +151,7 @@ def main(_) -> int:
              f', plain {_text(row["plain_seconds_min"])} s '
              f'({_text(row["ratio_min"])} times)')
     print(f'[{time.perf_counter() - start:6.1f} s] {len(rows)}/{len(units)} '
-          f'{row["agent_id"]} at D_x = {row["input_dim"]}: train '
+          f'{row["agent_label"]} at D_x = {row["input_dim"]}: train '
           f'{_text(row["train_seconds_min"])} s per problem{plain}', flush=True)
   print()
   print(format_table(rows, _MARKDOWN.value))

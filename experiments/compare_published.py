@@ -18,8 +18,9 @@ import pandas as pd
 from enn_ensembles import agents
 from enn_ensembles import base
 from enn_ensembles import problems
-from enn_ensembles.scoring import evaluation
+from enn_ensembles.scoring import gaussian
 from enn_ensembles.training import loop
+from enn_ensembles.training import prediction
 from experiments import cli
 
 _PROBLEMS_DIR = flags.DEFINE_string(
@@ -104,19 +105,23 @@ def score_agent(name: str, settings: dict, path: pathlib.Path,
   stored = np.load(path)
   repeat = lambda a: np.broadcast_to(a, (num_agent_seeds, *a.shape))
   seeds = range(num_agent_seeds)
-  trained = loop.train(agent, repeat(stored['x_train']),
-                       repeat(stored['y_train'].reshape(1, -1, 1)),
-                       base.Gaussian(np.array([noise_std])),
-                       np.stack([problems.agent_key(seed) for seed in seeds]))
-  moments = evaluation.predict_moments(
-      agent, trained, repeat(stored['x_test']),
-      np.stack([problems.evaluation_key(seed) for seed in seeds]),
-      num_enn_samples=NUM_DRAWS, enumerate_indices=False)
+  trained = loop.train(
+      agent, repeat(stored['x_train']),
+      repeat(stored['y_train'].reshape(1, -1, 1)),
+      base.Gaussian(np.array([noise_std])),
+      np.stack([problems.agent_key(seed) for seed in seeds]))
+  x_test = stored['x_test']
+  prior = base.PriorKnowledge(x_test.shape[1:], len(stored['x_train']),
+                              base.Gaussian(noise_std))
+  predictor = prediction.Predictor(
+      agent, trained, prior,
+      np.stack([problems.evaluation_key(seed) for seed in seeds]), NUM_DRAWS)
+  moments = [gaussian.prediction_moments(
+      predictor.for_problem(seed, 0)(x_test)) for seed in seeds]
   return np.array([
-      evaluation.score(moments.mean[seed, 0], moments.std[seed, 0],
-                       stored['test_mean'].ravel(), stored['test_std'].ravel(),
-                       num_samples=NUM_DRAWS)['kl_estimate']
-      for seed in seeds])
+      gaussian.posterior_scores(
+          mean, std, stored['test_mean'].ravel(), stored['test_std'].ravel(),
+          num_samples=NUM_DRAWS)['kl_estimate'] for mean, std in moments])
 
 
 def main(_) -> None:

@@ -37,9 +37,10 @@ from enn_ensembles.report import csv_files
 from enn_ensembles.report import statistics
 from enn_ensembles.report import text
 from enn_ensembles.scoring import diversity
-from enn_ensembles.scoring import evaluation
+from enn_ensembles.scoring import gaussian
 from enn_ensembles.studies.layer_ensembles import settings
 from enn_ensembles.training import loop
+from enn_ensembles.training import prediction
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -110,9 +111,10 @@ def measure(predictions: np.ndarray, layers: Sequence[np.ndarray],
   Returns:
     Name -> value. One member has no pairs: only the KL.
   """
-  mean, std = evaluation.sample_moments(predictions, axis=0)
-  scores = evaluation.score(mean, std, problem.test_mean, problem.test_std,
-                            num_samples=len(predictions))
+  mean, std = gaussian.sample_moments(predictions, axis=0)
+  scores = gaussian.posterior_scores(
+      mean, std, problem.test_mean, problem.test_std,
+      num_samples=len(predictions))
   found = {score: scores[score] for score in settings.SCORES}
   if len(predictions) < 2:
     return found
@@ -137,7 +139,8 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   Returns:
     A dict per noise level and seed.
   """
-  groups = [problems.make_problems(unit.problem_configs(seed))
+  family = unit.family
+  groups = [problems.make_problems(family.configs(seed))
             for seed in unit.seeds]
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
@@ -145,25 +148,26 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   trained = loop.train(
       agent, np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),
-      base.Gaussian(np.asarray(unit.noise_stds)),
+      base.Gaussian(np.asarray(family.noise_stds)),
       jnp.stack([problems.agent_key(seed) for seed in unit.seeds]),
       dtype=jnp.dtype(unit.dtype))
-  predictions, *_ = evaluation.predict(
-      agent, trained, np.stack([group[0].x_test for group in groups]),
+  prior = groups[0][0].prior
+  network = agent.make_network(prior)
+  predictor = prediction.Predictor(
+      agent, trained, prior,
       jnp.stack([problems.evaluation_key(seed) for seed in unit.seeds]), None)
-  network = agent.make_network(groups[0][0].prior)
   found = []
   for s, group in enumerate(groups):
     for e, problem in enumerate(group):
+      samples = predictor.for_problem(s, e)(problem.x_test).samples[..., 0]
       layers = member_layers(unit.agent, network, jax.tree.map(
           lambda leaf, s=s, e=e: leaf[s, e], trained.params))
       found.append({
-          'setting': unit.agent_id, 'num_members': predictions.shape[2],
-          'reference': unit.reference, 'input_dim': unit.input_dim,
-          'data_ratio': unit.data_ratio, 'noise_std': unit.noise_stds[e],
+          'setting': unit.agent_label, 'num_members': len(samples),
+          'reference': family.reference, 'input_dim': family.input_dim,
+          'data_ratio': family.data_ratio, 'noise_std': family.noise_stds[e],
           'seed': unit.seeds[s],
-          **measure(np.asarray(predictions[s, e], np.float64), layers,
-                    problem)})
+          **measure(np.asarray(samples, np.float64), layers, problem)})
   return found
 
 
@@ -215,11 +219,11 @@ def _make_units() -> list[sweeps.WorkUnit]:
                     for entry in entries)
   return list(sweeps.expand(sweeps.SweepConfig(
       name='of member_similarity', agents=entries,
-      input_dim=tuple(cli.numbers(_INPUT_DIM, int)),
-      data_ratio=tuple(cli.numbers(_DATA_RATIO, float)),
-      noise_std=tuple(cli.numbers(_NOISE_STD, float)),
       seed=tuple(cli.numbers(_SEED, int)),
-      reference=_REFERENCE.value)))
+      problem={'input_dim': tuple(cli.numbers(_INPUT_DIM, int)),
+               'data_ratio': tuple(cli.numbers(_DATA_RATIO, float)),
+               'noise_std': tuple(cli.numbers(_NOISE_STD, float)),
+               'reference': _REFERENCE.value})))
 
 
 def main(_) -> None:
@@ -230,8 +234,8 @@ def main(_) -> None:
   for i, unit in enumerate(units):
     found += measure_unit(unit)
     print(f'[{time.perf_counter() - start:6.1f} s] {i + 1}/{len(units)} '
-          f'{unit.agent_id}, D = {unit.input_dim}, lambda = '
-          f'{unit.data_ratio:g}', flush=True)
+          f'{unit.agent_label}, D = {unit.family.input_dim}, lambda = '
+          f'{unit.family.data_ratio:g}', flush=True)
   table = summarize(found)
   path = pathlib.Path(folder) / 'similarity.csv'
   files.write_atomically(path, csv_files.table_text(table).encode())

@@ -1,4 +1,4 @@
-"""How long ranking takes: the whole greedy path of J members.
+"""How long ranking takes: the whole greedy order of J members.
 
 python -m experiments.ranking_speed [--num_samples=27,125,216,1000] \
     [--num_x=1000] [--repeats=3] [--output_dir=DIR]
@@ -60,17 +60,17 @@ def _measure(num_samples: int, num_x: int, dtype: str) -> dict[str, object]:
 
   def rank():
     start = time.perf_counter()
-    path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
-    return path, time.perf_counter() - start
+    found = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+    return found, time.perf_counter() - start
 
-  path, first = rank()
+  found, first = rank()
   seconds = [rank()[1] for _ in range(_REPEATS.value)]
   plain_seconds = None
   if num_samples <= _MAX_PLAIN.value and dtype == 'float64':
     start = time.perf_counter()
     plain = rank_plainly(predictions, mean, std)
     plain_seconds = time.perf_counter() - start
-    if plain != path.order.tolist():
+    if plain != found.order.tolist():
       raise RuntimeError(f'the two orders of {num_samples} members differ.')
   return dict(zip(_COLUMNS, (
       num_samples, num_x, 'oracle', dtype, min(seconds),

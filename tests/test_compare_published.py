@@ -22,8 +22,8 @@ def run(*arguments):
 def folder(tmp_path_factory):
   """A stored problem and a CSV of made-up published scores."""
   path = tmp_path_factory.mktemp('published')
-  problem = problems.make_problem(problems.ProblemConfig(
-      4, 2., 0.1, seed=0, reference='enn2021', num_test=50, num_val=10))
+  problem, = problems.make_problems([problems.ProblemConfig(
+      4, 2., 0.1, seed=0, reference='enn2021', num_test=50, num_val=10)])
   np.savez(path / 'D4_l2_e0.1_s0.npz', x_train=problem.x_train,
            y_train=problem.y_train, x_test=problem.x_test, x_val=problem.x_val,
            test_mean=problem.test_mean, test_std=problem.test_std)

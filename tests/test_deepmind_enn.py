@@ -25,27 +25,27 @@ except (ImportError, AttributeError) as error:
 
 from enn_ensembles import base
 from enn_ensembles import problems
-from enn_ensembles.scoring import evaluation
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_agent
+from enn_ensembles.training import prediction
 from enn_ensembles.training import regression
 
 
 @pytest.fixture(name='group', scope='module')
 def make_group():
   """One seed, two noise levels."""
-  return problems.make_problem_group(3, 8., (0.1, 1.), 0, num_test=50,
-                                     num_val=1)
+  return problems.make_problems([
+      problems.ProblemConfig(3, 8., noise_std, 0, num_test=50, num_val=1)
+      for noise_std in (0.1, 1.)])
 
 
 def score(agent, trained, group, **options):
   """Scores of the first seed's problems."""
-  moments = evaluation.predict_moments(
-      agent, trained, group[0].x_test[None],
-      problems.evaluation_key(0)[None], **options)
-  return [evaluation.score(
-      moments.mean[0, e], moments.std[0, e], problem.test_mean,
-      problem.test_std, num_samples=moments.num_samples)
+  prior = group[0].prior
+  num_draws = prediction.num_index_draws(agent.make_network(prior), **options)
+  predictor = prediction.Predictor(
+      agent, trained, prior, problems.evaluation_key(0)[None], num_draws)
+  return [problem.score(predictor.for_problem(0, e))
           for e, problem in enumerate(group)]
 
 

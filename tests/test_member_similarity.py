@@ -61,8 +61,9 @@ def test_weights_of_members_give_their_trained_part(agent, settings, members):
 
 
 def make_problem():
-  return problems.make_problem(problems.ProblemConfig(
-      DIM, 2., 0.1, seed=0, num_test=50, num_val=10))
+  problem, = problems.make_problems([problems.ProblemConfig(
+      DIM, 2., 0.1, seed=0, num_test=50, num_val=10)])
+  return problem
 
 
 def test_identical_members_are_identical():
@@ -98,7 +99,8 @@ def test_opposite_members_are_opposite():
 
 def test_unit_has_a_dict_per_problem():
   (unit,) = sweeps.expand(sweeps.SweepConfig(
-      name='test', input_dim=(DIM,), data_ratio=(2.,), noise_std=(0.1, 1.),
+      name='test', problem={'input_dim': (DIM,), 'data_ratio': (2.,),
+                            'noise_std': (0.1, 1.)},
       seed=(0, 1), agents=({'agent': 'batch_ensemble', 'num_ensemble': 3,
                             'num_batches': 2},)))
   found = member_similarity.measure_unit(unit)

@@ -1,6 +1,6 @@
 """Tests of ranking.py against slow loops over scipy densities.
 
-tests/data/ranking_path_K5.csv is the greedy path that another implementation
+tests/data/ranking_path_K5.csv is the greedy order that another implementation
 found on the 125 members of a layer ensemble [5, 5, 5]; ranking_val_K5.npz has
 their predictions at x_val, rounded to float32, and the posterior there.
 """
@@ -51,7 +51,7 @@ def nll_score(labels, noise_std):
       np.sqrt((chosen.std(0) + RIDGE) ** 2 + noise_std ** 2)))
 
 
-def slow_path(predictions, score_of):
+def slow_order(predictions, score_of):
   """Greedy by two loops; a later candidate wins only if strictly better."""
   order, scores = [], []
   while len(order) < len(predictions):
@@ -76,7 +76,7 @@ def make_case(seed, num_samples=9, num_x=30):
   return predictions, mean, std, labels
 
 
-def load_stored_path():
+def load_stored_order():
   """The stored order as rows of the predictions, kl_val and kl_test.
 
   The rows are in lexicographic order of the options ([0, 0, 0], [0, 0, 1]...).
@@ -93,12 +93,12 @@ def load_stored_path():
 @pytest.mark.parametrize('dtype,rtol', [('float64', 1e-10), ('float32', 1e-4)])
 def test_oracle_equals_slow_loops(seed, dtype, rtol):
   predictions, mean, std, _ = make_case(seed)
-  order, score = slow_path(predictions, oracle_score(mean, std))
-  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
-  assert path.order.dtype == np.int32
-  assert path.score.dtype == dtype
-  np.testing.assert_array_equal(path.order, order)
-  np.testing.assert_allclose(path.score, score, rtol=rtol)
+  order, score = slow_order(predictions, oracle_score(mean, std))
+  found = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  assert found.order.dtype == np.int32
+  assert found.score.dtype == dtype
+  np.testing.assert_array_equal(found.order, order)
+  np.testing.assert_allclose(found.score, score, rtol=rtol)
 
 
 @pytest.mark.parametrize('seed', range(6))
@@ -106,43 +106,43 @@ def test_oracle_equals_slow_loops(seed, dtype, rtol):
 @pytest.mark.parametrize('dtype,tol', [('float64', 1e-10), ('float32', 2e-4)])
 def test_val_nll_equals_slow_loops(seed, noise_std, dtype, tol):
   predictions, _, _, labels = make_case(seed)
-  order, score = slow_path(predictions, nll_score(labels, noise_std))
-  path = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
+  order, score = slow_order(predictions, nll_score(labels, noise_std))
+  found = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
                               noise_std=noise_std, dtype=dtype)
-  np.testing.assert_array_equal(path.order, order)
-  np.testing.assert_allclose(path.score, score, rtol=tol, atol=tol)
+  np.testing.assert_array_equal(found.order, order)
+  np.testing.assert_allclose(found.score, score, rtol=tol, atol=tol)
 
 
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
 def test_duplicates_go_to_the_lowest_index(dtype):
   predictions, mean, std, labels = make_case(1, num_samples=5)
   predictions = predictions[[3, 0, 3, 1, 0, 2, 4, 3]]
-  order, _ = slow_path(predictions, oracle_score(mean, std))
-  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
-  np.testing.assert_array_equal(path.order, order)
-  position = np.argsort(path.order)
+  order, _ = slow_order(predictions, oracle_score(mean, std))
+  found = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  np.testing.assert_array_equal(found.order, order)
+  position = np.argsort(found.order)
   assert position[0] < position[2] < position[7]
   assert position[1] < position[4]
-  order, _ = slow_path(predictions, nll_score(labels, 0.1))
-  path = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
+  order, _ = slow_order(predictions, nll_score(labels, 0.1))
+  found = ranking.rank_samples(predictions, selection='val_nll', labels=labels,
                               noise_std=0.1, dtype=dtype)
-  np.testing.assert_array_equal(path.order, order)
+  np.testing.assert_array_equal(found.order, order)
 
 
 @pytest.mark.parametrize('num_samples', [3, 16, 37])
 def test_identical_members_keep_their_order(num_samples):
   predictions, mean, std, _ = make_case(0, num_samples=1)
-  path = ranking.rank_samples(
+  found = ranking.rank_samples(
       np.repeat(predictions, num_samples, axis=0), mean, std)
-  np.testing.assert_array_equal(path.order, np.arange(num_samples))
+  np.testing.assert_array_equal(found.order, np.arange(num_samples))
 
 
 def test_single_member():
   predictions, mean, std, _ = make_case(0, num_samples=1)
-  path = ranking.rank_samples(predictions, mean, std)
-  assert path.order.tolist() == [0]
+  found = ranking.rank_samples(predictions, mean, std)
+  assert found.order.tolist() == [0]
   np.testing.assert_allclose(
-      path.score, [oracle_score(mean, std)(predictions)], rtol=1e-12)
+      found.score, [oracle_score(mean, std)(predictions)], rtol=1e-12)
 
 
 def test_is_deterministic_and_compiled_once():
@@ -157,7 +157,7 @@ def test_is_deterministic_and_compiled_once():
   assert ranking._rank._cache_size() == compiled
 
 
-def test_shorter_path_is_the_beginning_of_the_full_one():
+def test_shorter_order_is_the_beginning_of_the_full_one():
   predictions, mean, std, _ = make_case(3)
   full = ranking.rank_samples(predictions, mean, std)
   short = ranking.rank_samples(predictions, mean, std, num_ranked=4)
@@ -170,34 +170,34 @@ def test_large_offset_loses_no_digits(dtype):
   # A common shift of predictions and posterior changes nothing.
   predictions, mean, std, _ = make_case(4)
   shift = 2. ** 20
-  path = ranking.rank_samples(predictions, mean, std, dtype=dtype)
+  found = ranking.rank_samples(predictions, mean, std, dtype=dtype)
   shifted = ranking.rank_samples(
       predictions + shift, mean + shift, std, dtype=dtype)
-  np.testing.assert_array_equal(shifted.order, path.order)
-  np.testing.assert_allclose(shifted.score, path.score, rtol=1e-5)
+  np.testing.assert_array_equal(shifted.order, found.order)
+  np.testing.assert_allclose(shifted.score, found.score, rtol=1e-5)
 
 
 def test_overflow_ranks_last_and_shows():
   predictions, mean, std, _ = make_case(5, num_samples=6)
   expected = ranking.rank_samples(predictions[1:], mean, std)
   predictions[0] = 1e300
-  path = ranking.rank_samples(predictions, mean, std)
-  np.testing.assert_array_equal(path.order, [*(expected.order + 1), 0])
-  np.testing.assert_allclose(path.score[:-1], expected.score, rtol=1e-12)
-  assert not np.isfinite(path.score[-1])
+  found = ranking.rank_samples(predictions, mean, std)
+  np.testing.assert_array_equal(found.order, [*(expected.order + 1), 0])
+  np.testing.assert_allclose(found.score[:-1], expected.score, rtol=1e-12)
+  assert not np.isfinite(found.score[-1])
 
 
 def test_no_member_comes_twice_when_every_score_is_infinite():
-  path = ranking.rank_samples(np.full((3, 5), 1e153), np.zeros(5), np.ones(5))
-  assert path.order.tolist() == [0, 1, 2]
-  assert np.isinf(path.score).all()
+  found = ranking.rank_samples(np.full((3, 5), 1e153), np.zeros(5), np.ones(5))
+  assert found.order.tolist() == [0, 1, 2]
+  assert np.isinf(found.score).all()
 
 
 def test_float32_is_the_default_without_x64():
   predictions, mean, std, _ = make_case(0)
   with jax.enable_x64(False):
-    path = ranking.rank_samples(predictions, mean, std)
-    assert path.score.dtype == np.float32
+    found = ranking.rank_samples(predictions, mean, std)
+    assert found.score.dtype == np.float32
     with pytest.raises(ValueError, match='dtype must be float32'):
       ranking.rank_samples(predictions, mean, std, dtype='float64')
 
@@ -212,11 +212,11 @@ def test_batch_equals_one_by_one(selection):
       noise_std=noise_std, num_ranked=7)
   assert batch.order.shape == batch.score.shape == (4, 7)
   for i in range(4):
-    path = ranking.rank_samples(
+    found = ranking.rank_samples(
         predictions[i], mean[i], std[i], selection=selection, labels=labels[i],
         noise_std=noise_std[i], num_ranked=7)
-    np.testing.assert_array_equal(batch.order[i], path.order)
-    np.testing.assert_allclose(batch.score[i], path.score, rtol=1e-12)
+    np.testing.assert_array_equal(batch.order[i], found.order)
+    np.testing.assert_allclose(batch.score[i], found.score, rtol=1e-12)
 
 
 def test_batch_takes_one_noise_std_for_all():
@@ -249,41 +249,41 @@ def test_ranking_beats_random_orders_where_it_was_not_chosen():
   mean, std = rng.randn(2, 400), np.full((2, 400), 0.3)
   predictions = mean[:, None] + 0.3 * rng.randn(2, 40, 400)
   predictions[:, 20:] += 1.
-  path = ranking.rank_samples(predictions[0], mean[0], std[0])
-  assert np.sum(path.order[:15] >= 20) <= 2
-  ranked = ranking.evaluate_curve(predictions[1], path.order, mean[1], std[1])
+  found = ranking.rank_samples(predictions[0], mean[0], std[0])
+  assert np.sum(found.order[:15] >= 20) <= 2
+  ranked = ranking.evaluate_curve(predictions[1], found.order, mean[1], std[1])
   for seed in range(5):
     order = np.random.RandomState(seed).permutation(40)
     other = ranking.evaluate_curve(predictions[1], order, mean[1], std[1])
     assert ranked.kl_estimate[14] < other.kl_estimate[14]
 
 
-def test_stored_path_on_rounded_predictions():
-  order, kl_val, _ = load_stored_path()
+def test_stored_order_on_rounded_predictions():
+  order, kl_val, _ = load_stored_order()
   with np.load(DATA / 'ranking_val_K5.npz') as stored:
-    path = ranking.rank_samples(
+    found = ranking.rank_samples(
         stored['predictions'], stored['mean'], stored['std'])
-  np.testing.assert_array_equal(path.order, order)
-  np.testing.assert_allclose(path.score, kl_val, rtol=2e-6)
+  np.testing.assert_array_equal(found.order, order)
+  np.testing.assert_allclose(found.score, kl_val, rtol=2e-6)
 
 
-def test_stored_path_in_full():
+def test_stored_order_in_full():
   files = (REFERENCE / 'ranking_member_predictions_K5.npz',
            REFERENCE / 'problems' / 'D10_l10_e0.1_s0.npz')
   if not all(file.exists() for file in files):
     pytest.skip(f'needs the reference predictions in {REFERENCE}.')
-  order, kl_val, kl_test = load_stored_path()
+  order, kl_val, kl_test = load_stored_order()
   with np.load(files[0]) as members, np.load(files[1]) as problem:
-    path = ranking.rank_samples(
+    found = ranking.rank_samples(
         members['val'], problem['val_mean'], problem['val_std'])
     scores = ranking.evaluate_curve(
-        members['test'], path.order, problem['test_mean'], problem['test_std'])
-  np.testing.assert_array_equal(path.order, order)
-  np.testing.assert_allclose(path.score, kl_val, rtol=1e-11)
+        members['test'], found.order, problem['test_mean'], problem['test_std'])
+  np.testing.assert_array_equal(found.order, order)
+  np.testing.assert_allclose(found.score, kl_val, rtol=1e-11)
   np.testing.assert_allclose(scores.kl_estimate, kl_test, rtol=1e-11)
 
 
-def test_full_path_of_125_takes_under_a_second():
+def test_full_order_of_125_takes_under_a_second():
   predictions, mean, std, _ = make_case(0, num_samples=125, num_x=1000)
   ranking.rank_samples(predictions, mean, std)
   start = time.perf_counter()

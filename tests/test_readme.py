@@ -39,7 +39,7 @@ def test_own_agent_runs(tmp_path):
   assert row['agent'] == 'my_agent' and row['status'] == 'ok'
   # Bayesian linear regression knows part of a nearly linear function: better
   # than a single network (about 1e5), no better than the exact posterior (0).
-  assert 0.01 < row['kl_estimate'] < 10.
+  assert 0.01 < row['scores']['kl_estimate'] < 10.
 
 
 @pytest.mark.parametrize('path', sorted(set(

@@ -15,13 +15,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '''
 INPUT_DIM = [3]
 DATA_RATIO = [1, 2]
-NOISE_STD = [0.1, 1.0]
+NOISE_STD = [0.1, 2.0]
 SEED = [0, 1]
 AGENTS = [{'agent': 'my_agent', 'level': [0., 1.]},
           {'agent': 'prior_only'}]
 '''
 
-# A file next to it makes it fail.
+# A file next to it makes it fail, but not on the problem that agents are checked
+# on before a sweep starts, whose noise_std is 1.
 MY_AGENT = '''
 import dataclasses
 import pathlib
@@ -33,7 +34,7 @@ class MyConfig:
 
 def make_agent(config: MyConfig):
   def agent(data, prior, key):
-    if (prior.noise_std > 0.5 and config.level > 0.5
+    if (prior.noise_std > 1.5 and config.level > 0.5
         and pathlib.Path(__file__).with_name('broken').exists()):
       raise ArithmeticError('too noisy')
     return lambda x, key: np.full(

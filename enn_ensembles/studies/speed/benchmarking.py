@@ -16,7 +16,7 @@ What would take too long runs fewer steps, and its time is scaled to all of
 them; the columns *_steps_timed say how many were run. What happens once per
 training (the initial draw, the table of targets) is then scaled too: our times
 are upper bounds. Floating-point operations are those of the matrix products,
-counted in the traced program of one step (`count_flops`): XLA's own count
+counted in the traced program of one step (`training.flops`): XLA's own count
 takes a loop's body once, however often it runs.
 """
 
@@ -49,10 +49,12 @@ from enn_ensembles import problems as problems_lib
 from enn_ensembles import sweeps
 from enn_ensembles.agents import bbb
 from enn_ensembles.machine import devices
-from enn_ensembles.scoring import evaluation
+from enn_ensembles.problems import kinds
+from enn_ensembles.training import flops
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
+from enn_ensembles.training import prediction
 
 # Rough speed of one core, only to choose how much can be timed.
 _FLOPS = 4e10  # Per second, ours.
@@ -219,11 +221,11 @@ def _work(connection: connection_lib.Connection, barrier: Any,
   jax.config.update('jax_enable_x64', True)
   try:
     # Compiles the keys' derivation, which no problem should pay for.
-    problems_lib.make_problem_group(1, 1., [1.], 0)
-    groups, cell = None, None
+    problems_lib.make_problems([problems_lib.ProblemConfig(1, 1., 1., 0)])
+    groups, name = None, None
     for unit in units:
-      if (unit.input_dim, unit.data_ratio) != cell:
-        cell, groups = (unit.input_dim, unit.data_ratio), None
+      if unit.family.name != name:
+        name, groups = unit.family.name, None
         groups = make_problems(unit, wait=barrier.wait)
       connection.send(measure(unit, groups, options, wait=barrier.wait))
   except Exception:  # pylint: disable=broad-except
@@ -245,16 +247,13 @@ class Problems(NamedTuple):
 def make_problems(unit: sweeps.WorkUnit,
                   wait: Callable[[], Any] = lambda: None) -> Problems:
   """The problems of a unit; of its first seed alone where they are large."""
-  few = unit.num_train <= _FEW_TRAIN
+  few = unit.family.num_train <= _FEW_TRAIN
   seeds = unit.seeds if few else unit.seeds[:1]
   wait()
   start = time.perf_counter()
-  groups = [
-      problems_lib.make_problem_group(unit.input_dim, unit.data_ratio,
-                                      unit.noise_stds, seed)
-      for seed in seeds]
+  groups = [unit.family.make(seed, kinds.ProblemSettings()) for seed in seeds]
   seconds = time.perf_counter() - start
-  return Problems(groups, seconds / (len(seeds) * len(unit.noise_stds)))
+  return Problems(groups, seconds / (len(seeds) * len(unit.family.cells)))
 
 
 def measure(unit: sweeps.WorkUnit, problems: Problems,
@@ -278,34 +277,36 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
   if not isinstance(agent, network_agent.NetworkAgent):
     return _measure_sampler(agent, problems, options, unit, wait)
 
-  num_noise = len(unit.noise_stds)
-  flops = step_flops(agent, unit)
+  num_noise, prior = len(unit.family.cells), problems.groups[0][0].prior
+  step_flops = flops.step_flops(agent, prior, jnp.dtype(unit.dtype))
   num_seeds, num_steps = _choose_work(
-      _STEP_SECONDS + flops / _FLOPS, agent.num_batches, num_noise,
+      _STEP_SECONDS + step_flops / _FLOPS, agent.num_batches, num_noise,
       len(problems.groups), options)
   timed_agent = dataclasses.replace(agent, num_batches=num_steps)
   groups, seeds = problems.groups[:num_seeds], unit.seeds[:num_seeds]
-  x_test = np.stack([group[0].x_test for group in groups])
   arguments = (
       np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),
-      base.Gaussian(np.asarray(unit.noise_stds)),
+      base.Gaussian(np.asarray(unit.family.noise_stds)),
       jnp.stack([problems_lib.agent_key(seed) for seed in seeds]))
   evaluation_keys = jnp.stack(
       [problems_lib.evaluation_key(seed) for seed in seeds])
+  num_draws = prediction.num_index_draws(
+      agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
 
   def train_and_evaluate(last: int | None = None):
     x, y, likelihood, keys = arguments
     trained = loop.train(timed_agent, x[:last], y[:last], likelihood,
-                             keys[:last], dtype=jnp.dtype(unit.dtype))
-    moments = evaluation.predict_moments(
-        timed_agent, trained, x_test[:last], evaluation_keys[:last],
-        num_enn_samples=unit.num_enn_samples,
-        enumerate_indices=unit.enumerate_indices)
-    return trained, moments
+                         keys[:last], dtype=jnp.dtype(unit.dtype))
+    predictor = prediction.Predictor(timed_agent, trained, prior,
+                                     evaluation_keys, num_draws)
+    for s, group in enumerate(groups[:last]):
+      for e, problem in enumerate(group):
+        predictor.for_problem(s, e)(problem.x_test)
+    return trained, predictor
 
-  trained, moments = train_and_evaluate(1)  # Compiles, and warms up.
-  compile_seconds = trained.compile_seconds + moments.compile_seconds
+  trained, predictor = train_and_evaluate(1)  # Compiles, and warms up.
+  compile_seconds = trained.compile_seconds + predictor.compile_seconds
   plain = None
   if options.plain:
     plain = PlainTrainer(agent, unit, problems.groups[0][num_noise // 2])
@@ -316,10 +317,10 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
   train_seconds, evaluate_seconds, plain_seconds = [], [], []
   for _ in range(options.repeats):
     wait()
-    trained, moments = train_and_evaluate()
+    trained, predictor = train_and_evaluate()
     num_problems = num_seeds * num_noise
     train_seconds.append(scale * trained.train_seconds / num_problems)
-    evaluate_seconds.append(moments.evaluate_seconds / num_problems)
+    evaluate_seconds.append(predictor.evaluate_seconds / num_problems)
     if plain is not None:
       wait()
       plain_seconds.append(plain.run(plain_steps) * agent.num_batches
@@ -328,9 +329,9 @@ def measure(unit: sweeps.WorkUnit, problems: Problems,
       num_problems=num_seeds * num_noise, problem_seconds=problems.seconds,
       train_seconds=train_seconds, evaluate_seconds=evaluate_seconds,
       compile_seconds=compile_seconds, train_steps_timed=num_steps,
-      num_params=trained.num_params, flops=flops * agent.num_batches,
+      num_params=trained.num_params, flops=step_flops * agent.num_batches,
       program_bytes=loop.program_bytes(timed_agent, *arguments,
-                                  dtype=jnp.dtype(unit.dtype)),
+                                       dtype=jnp.dtype(unit.dtype)),
       peak_rss_bytes=_peak_rss(),
       device=devices.device_name(),
       **({} if plain is None else dict(
@@ -352,11 +353,12 @@ def _measure_sampler(agent: base.Agent, problems: Problems,
     wait()
     start = time.perf_counter()
     sampler = agent(problem.data, problem.prior, problems_lib.agent_key(seed))
-    train_seconds.append(time.perf_counter() - start)
-    moments = evaluation.sampler_moments(
+    trained = time.perf_counter()
+    prediction.sampler_predictions(
         sampler, problem.x_test, problems_lib.evaluation_key(seed),
-        num_enn_samples=unit.num_enn_samples)
-    evaluate_seconds.append(moments.evaluate_seconds)
+        unit.num_enn_samples)
+    train_seconds.append(trained - start)
+    evaluate_seconds.append(time.perf_counter() - trained)
   return Measurement(
       num_problems=1, problem_seconds=problems.seconds,
       train_seconds=train_seconds, evaluate_seconds=evaluate_seconds,
@@ -429,10 +431,10 @@ def make_plain_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
     value = squared_error(params, state, x, y, noise, key)
     if unit.agent == 'bbb':
       divergence = bbb.weight_divergence(params, config['sigma_0'])
-      return value / (2. * noise_std**2) + divergence / unit.num_train
+      return value / (2. * noise_std**2) + divergence / unit.family.num_train
     if unit.agent == 'mc_dropout':
       decay = (config['weight_decay_scale']**2 * (1. - config['dropout_rate'])
-               / (2. * unit.num_train))
+               / (2. * unit.family.num_train))
       return value + decay * sum(
           jnp.sum(p**2) for p in jax.tree.leaves(params))
     return value
@@ -487,7 +489,7 @@ class PlainTrainer:
         init_key, self._x[:1], network.indexer(index_key))
     self._opt_state = optimizer.init(self._params)
     arguments = (self._params, self._opt_state, self._state, *self._batch())
-    self.flops = count_flops(jax.make_jaxpr(step)(*arguments).jaxpr)
+    self.flops = flops.count_flops(jax.make_jaxpr(step)(*arguments).jaxpr)
     self._step = jax.jit(step)
     jax.block_until_ready(self._step(*arguments))
     self.compile_seconds = time.perf_counter() - start
@@ -571,8 +573,8 @@ def make_row(unit: sweeps.WorkUnit, found: Sequence[Measurement],
 
   lowest = functools.partial(min, default=None)
   return {
-      'agent_id': unit.agent_id, 'input_dim': unit.input_dim,
-      'data_ratio': unit.data_ratio, 'num_train': unit.num_train,
+      'agent_label': unit.agent_label, 'input_dim': unit.family.input_dim,
+      'data_ratio': unit.family.data_ratio, 'num_train': unit.family.num_train,
       'dtype': unit.dtype, 'num_workers': len(found),
       'num_problems': sum(m.num_problems for m in found),
       'num_params': first.num_params,
