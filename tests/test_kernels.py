@@ -10,7 +10,6 @@ import references
 
 from enn_ensembles.nngp import kernels
 
-
 _ORACLE = pathlib.Path(__file__).parent / 'data' / 'neural_tangents.npz'
 
 

@@ -1,8 +1,8 @@
 """Scripts for clusters: what they would run, and a real Slurm.
 
 The test with a real Slurm runs where `sinfo` answers; START_SLURM and
-STOP_SLURM may name scripts that start and stop one (Debian's slurm-wlm and munge
-on one machine are enough).
+STOP_SLURM may name scripts that start and stop one (of Debian, slurm-wlm and
+munge on one machine are enough).
 """
 
 import csv

@@ -1,0 +1,312 @@
+"""Folders that others share: what they left, may not read, or want to be there."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import example_rows
+import pytest
+
+from enn_ensembles import results
+from enn_ensembles.machine import file_locks
+from enn_ensembles.machine import files
+from enn_ensembles.machine import heartbeats
+from enn_ensembles.machine import job_arrays
+from enn_ensembles.machine import preemption
+from enn_ensembles.machine import strict_json
+
+_DEEP = '[' * 100_000 + ']' * 100_000
+
+
+@pytest.fixture(name='store')
+def make_store(tmp_path):
+  return results.open_store(tmp_path / 'results', create=True)
+
+
+def write_unit(store, run_id, **fields):
+  row = example_rows.make_row(run_id=run_id, row_id=run_id, **fields)
+  return store.write_unit(run_id, [row])
+
+
+@pytest.fixture(name='nobody')
+def become_nobody(store):
+  """This process is another user, who may not list what root has closed."""
+  write_unit(store, 'a')
+  store.write_manifest([example_rows.make_entry()])
+  user = os.geteuid()
+  if user != 0:
+    pytest.skip('this needs root, which can become another user')
+  for path in store.results_dir.parents:
+    if path.stat().st_uid == 0 and path.name.startswith('pytest'):
+      path.chmod(0o755)
+  store.results_dir.parent.chmod(0o755)
+  os.seteuid(65534)
+  try:
+    yield
+  finally:
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize('folder, read', [
+    ('units', lambda store: store.read_rows()),
+    ('units', lambda store: store.done_row_ids()),
+    ('manifests', lambda store: store.read_manifests())])
+def test_a_folder_that_cannot_be_listed_is_not_empty(store, nobody, folder,
+                                                     read):
+  del nobody
+  assert read(store)
+  os.seteuid(0)
+  (store.results_dir / folder).chmod(0o700)
+  os.seteuid(65534)
+  with pytest.raises(files.FileError, match=f'cannot list .*{folder}: Perm'):
+    read(store)
+
+
+def test_pipes_sockets_and_links_to_nowhere_are_skipped(store, caplog):
+  write_unit(store, 'a')
+  units = store.results_dir / 'units'
+  os.mkfifo(units / 'pipe.json')
+  (units / 'link.json').symlink_to(units / 'nowhere')
+  (units / 'folder.json').mkdir()
+  server = socket.socket(socket.AF_UNIX)
+  before = os.getcwd()
+  os.chdir(units)  # Paths of sockets are short.
+  server.bind('socket.json')
+  os.chdir(before)
+  found = []
+  thread = threading.Thread(target=lambda: found.extend(store.read_units()),
+                            daemon=True)
+  thread.start()
+  thread.join(20)
+  server.close()
+  assert [unit.run_id for unit in found] == ['a']
+  said = ' '.join(record.getMessage() for record in caplog.records)
+  assert all(name in said for name in ('pipe.json', 'socket.json',
+                                       'folder.json'))
+
+
+def test_all_damaged_units_are_named_at_once(store):
+  paths = [write_unit(store, name) for name in 'abcd']
+  paths[0].write_text('{')
+  paths[2].write_text(_DEEP)
+  paths[3].write_bytes(paths[3].read_bytes().replace(b'0.5', b'0.6', 1))
+  with pytest.raises(files.FileError) as error:
+    store.read_rows()
+  message = str(error.value)
+  assert message.startswith('3 files are damaged: ') and '\n' not in message
+  assert [str(path) in message for path in paths] == [True, False, True, True]
+  assert 'nested too deeply' in message
+
+
+@pytest.mark.parametrize('text', [
+    _DEEP, '[]', '{"a": NaN}', '\xff', '', '{"a": ' * 100_000])
+def test_strict_json_refuses_in_one_way(text):
+  with pytest.raises(ValueError):
+    strict_json.parse(text.encode('latin-1'))
+  assert strict_json.parse(b'{"a": 1}') == {'a': 1}
+
+
+def test_a_lone_surrogate_keeps_nobody_from_reading(store):
+  write_unit(store, 'a', kl=None, message='cannot open \udcff')
+  (row,) = store.read_rows()
+  assert row['message'] == 'cannot open \ufffd'
+  # As an older program has written it.
+  path = write_unit(store, 'b', kl=None, message='MARK')
+  document = json.loads(path.read_text())
+  document['rows'][0]['message'] = 'bad \ud800'
+  document['sha256'] = results.schema.sha256(document['rows'])
+  path.write_text(json.dumps(document))
+  rows = {row['row_id']: row for row in store.read_rows()}
+  assert rows['b']['message'] == 'bad \ufffd'
+
+
+# Who is at work.
+
+
+def write_heartbeat(folder, name, **fields):
+  running = folder / 'running'
+  running.mkdir(exist_ok=True)
+  content = {'host': 'h', 'place': '', 'pid': 1, 'pid_start': '1', 'task': '',
+             'num_workers': 1, 'job': {}, 'entries': [], **fields}
+  path = running / f'{name}.json'
+  path.write_text(json.dumps(content))
+  return path
+
+
+@pytest.mark.parametrize('fields', [
+    {'pid': 'x'}, {'pid': None}, {'host': 3}, {'num_workers': '2'},
+    {'job': []}, {'job': {'a': 1}}, {'entries': {}}, {'entries': [1]},
+    {'place': None}])
+def test_heartbeats_of_wrong_types_are_left_out(tmp_path, fields):
+  write_heartbeat(tmp_path, 'good')
+  write_heartbeat(tmp_path, 'bad', **fields)
+  (tmp_path / 'running' / 'list.json').write_text('[1]')
+  (tmp_path / 'running' / 'deep.json').write_text(_DEEP)
+  os.mkfifo(tmp_path / 'running' / 'pipe.json')
+  assert [w.path.name for w in heartbeats.read(tmp_path)] == ['good.json']
+
+
+@pytest.mark.skipif(not heartbeats._place(), reason='this needs /proc')
+def test_heartbeats_of_the_dead_are_removed(tmp_path):
+  alive = write_heartbeat(
+      tmp_path, 'alive', place=heartbeats._place(), pid=os.getpid(),
+      pid_start=heartbeats._start_of(os.getpid()))
+  write_heartbeat(tmp_path, 'killed', place=heartbeats._place(),
+                  pid=os.getpid(), pid_start='7')
+  elsewhere = write_heartbeat(tmp_path, 'elsewhere')
+  old = write_heartbeat(tmp_path, 'old')
+  broken, old_broken = (tmp_path / 'running' / name
+                        for name in ('broken.json', 'old_broken.json'))
+  for path in (broken, old_broken):
+    path.write_text('[')
+  for path in (old, old_broken):
+    os.utime(path, (time.time() - 90_000,) * 2)
+  removed = heartbeats.remove_dead(tmp_path)
+  assert {path.name for path in removed} == {'killed.json', 'old.json',
+                                             'old_broken.json'}
+  assert {path.name for path in (tmp_path / 'running').iterdir()} == {
+      path.name for path in (alive, elsewhere, broken)}
+
+
+# Claims.
+
+_HOLD = '''
+import pathlib, sys, time
+from enn_ensembles.machine import file_locks
+with file_locks.claim(pathlib.Path(sys.argv[1])) as claimed:
+  print(claimed, flush=True)
+  time.sleep(60)
+'''
+
+
+@pytest.fixture(name='holder')
+def hold(tmp_path):
+  process = subprocess.Popen(
+      [sys.executable, '-c', _HOLD, str(tmp_path / 'a.lock')],
+      stdout=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == 'True\n'
+  yield process
+  process.kill()
+  process.wait()
+  process.stdout.close()
+
+
+def test_who_waits_says_whom_for(tmp_path, holder, monkeypatch, caplog):
+  monkeypatch.setattr(file_locks, '_SECONDS_BEFORE_LINE', 0.)
+  monkeypatch.setattr(file_locks, '_SECONDS_BETWEEN_LINES', 0.2)
+  path = tmp_path / 'a.lock'
+  with pytest.raises(file_locks.ClaimedError, match=f'process {holder.pid} on'):
+    with file_locks.claim(path, wait=False):
+      pass
+  had = threading.Event()
+
+  def wait():
+    with file_locks.claim(path):
+      had.set()
+
+  holder.send_signal(signal.SIGSTOP)
+  thread = threading.Thread(target=wait, daemon=True)
+  thread.start()
+  assert not had.wait(1.)
+  lines = [record.getMessage() for record in caplog.records]
+  assert 2 <= len(lines) <= 6
+  for line in lines:
+    assert f'until process {holder.pid} on {socket.gethostname()}' in line
+    assert str(path) in line
+  assert f'which is stopped (kill -CONT {holder.pid}' in lines[-1]
+  holder.kill()
+  assert had.wait(10)
+  thread.join()
+
+
+def test_who_is_told_to_stop_waits_no_longer(tmp_path, holder):
+  del holder
+  preemption.request_stop()
+  try:
+    with pytest.raises(preemption.Preempted):
+      with file_locks.claim(tmp_path / 'a.lock'):
+        pass
+  finally:
+    preemption._requested.clear()
+
+
+def test_a_folder_without_locks_is_told_apart(tmp_path, monkeypatch, caplog):
+  def refuse(*_):
+    raise OSError(37, 'No locks available')
+
+  with file_locks.claim(tmp_path / 'a.lock') as claimed:
+    assert claimed
+  monkeypatch.setattr(file_locks.fcntl, 'flock', refuse)
+  with file_locks.claim(tmp_path / 'a.lock', wait=False) as claimed:
+    assert not claimed
+  assert 'No locks available' in caplog.text
+
+
+def test_a_claim_follows_no_link(tmp_path):
+  (tmp_path / 'precious').write_text('mine')
+  (tmp_path / 'a.lock').symlink_to(tmp_path / 'precious')
+  with file_locks.claim(tmp_path / 'a.lock') as claimed:
+    assert not claimed
+  assert (tmp_path / 'precious').read_text() == 'mine'
+  assert (tmp_path / 'a.lock').is_symlink()
+
+
+@pytest.mark.parametrize('trap', ['link', 'open', 'file'])
+def test_the_lock_of_the_machine_is_in_a_folder_of_ones_own(
+    tmp_path, monkeypatch, caplog, trap):
+  monkeypatch.setattr(file_locks.tempfile, 'gettempdir', lambda: tmp_path)
+  folder = file_locks._machine_folder()
+  assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+  assert file_locks._machine_folder() == folder and not caplog.records
+  folder.rmdir()
+  if trap == 'link':
+    (tmp_path / 'of_another').mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / 'of_another')
+  elif trap == 'open':
+    folder.mkdir()
+    folder.chmod(0o777)
+  else:
+    folder.write_text('')
+  assert file_locks._machine_folder() is None
+  assert 'is not a folder of this user alone' in caplog.text
+
+
+def test_a_private_folder(tmp_path):
+  folder = files.make_private_folder(tmp_path / 'a' / 'b', '--cache_dir')
+  assert folder.stat().st_mode & 0o777 == 0o700
+  folder.chmod(0o755)  # Others may read it.
+  files.make_private_folder(folder, '--cache_dir')
+  for mode in (0o775, 0o757):
+    folder.chmod(mode)
+    with pytest.raises(files.FileError, match='can be written to by other us'):
+      files.make_private_folder(folder, '--cache_dir')
+  if os.getuid() == 0:
+    folder.chmod(0o700)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(files.FileError, match='belongs to another user'):
+      files.make_private_folder(folder, '--cache_dir')
+
+
+def test_folders_of_steps_go_when_nobody_has_written_there_for_weeks(tmp_path):
+  for name, days in (('young', 13.), ('old', 15.)):
+    folder = tmp_path / f'{name}.steps'
+    folder.mkdir()
+    for i in range(2):
+      (folder / f'step_{i}.arrays').touch()
+      # A step of long ago is needed as long as the last one is young.
+      os.utime(folder / f'step_{i}.arrays',
+               (time.time() - 86_400 * (days + 9. * (1 - i)),) * 2)
+    os.utime(folder, (time.time() - 86_400 * (days + 9.),) * 2)
+  assert files.remove_stale_files(tmp_path) == [tmp_path / 'old.steps']
+  assert [path.name for path in tmp_path.iterdir()] == ['young.steps']
+
+
+def test_tasks_are_not_without_bound():
+  assert job_arrays.choose_task(0, 10**7, {}).num_tasks == 10**7
+  with pytest.raises(ValueError, match='num_tasks must be at most 10000000'):
+    job_arrays.choose_task(0, 10**8, {})
