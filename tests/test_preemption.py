@@ -20,6 +20,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.agents import ensemble
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import workers
@@ -176,6 +177,64 @@ def test_a_killed_parent_leaves_no_children(folder):
   os.kill(sweep.pid, signal.SIGKILL)
   sweep.communicate(timeout=60)
   wait_for(lambda: not processes_of(sweep.pid), 20)
+
+
+@pytest.mark.parametrize('num_sweeps, num_workers', [(4, 1), (2, 2)])
+def test_identical_sweeps_share_the_work(folder, num_sweeps, num_workers):
+  sweeps_ = [start_sweep(folder, num_workers, seconds=0.3, grace_seconds=60)
+             for _ in range(num_sweeps)]
+  for sweep in sweeps_:
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0 and not err, (out, err)
+    # Each tells of all rows, whoever has computed them.
+    assert 'rows in 0 work units' in out or re.search(r'] (\d+)/\1 rows', out)
+  assert collections.Counter(computed(folder)).most_common(1)[0][1] == 1
+  assert len(computed(folder)) == 16
+  rows = results.ResultsStore(folder / 'results').read_rows()
+  assert len(rows) == 16 and {row['status'] for row in rows} == {'ok'}
+  assert not list((folder / 'results' / 'claims').iterdir())
+
+
+def test_a_unit_that_is_claimed_is_put_off_and_not_computed_again(
+    tmp_path, monkeypatch):
+  results.open_store(tmp_path, create=True)
+  options = one_unit.RunOptions(str(tmp_path))
+  unit = make_unit(num_batches=3)
+  job, = workers._make_jobs([unit], options)
+  (tmp_path / 'claims').mkdir()
+  with file_locks.claim(tmp_path / 'claims' / f'{unit.run_id}.lock'):
+    assert workers._run_claimed(job, options) is None
+  first = workers._run_claimed(job, options)
+  assert first.num_ok == unit.num_rows == 6
+  monkeypatch.setattr(workers, '_run_and_write', lambda *_: 'computed again')
+  # The other process wrote it after this one had looked.
+  second = workers._run_claimed(job._replace(wait=True), options)
+  assert second.num_ok == 6 and second.unit == unit
+  # One that was there from the start is computed, since somebody asked for it.
+  job, = workers._make_jobs([unit], options)
+  assert workers._run_claimed(job, options) == 'computed again'
+
+
+@needs_proc
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_the_grace_period_is_kept(folder, num_workers):
+  sweep = start_sweep(folder, num_workers, seconds=300, grace_seconds=3)
+  wait_for(lambda: len(computed(folder)) >= num_workers)
+  start = time.monotonic()
+  os.kill(sweep.pid, signal.SIGTERM)
+  out, err = sweep.communicate(timeout=60)
+  assert sweep.returncode == 75, (out, err)
+  assert 1 < time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_control_c_reaches_the_whole_group_and_is_one_line(folder, num_workers):
+  sweep = start_sweep(folder, num_workers, seconds=0.3, grace_seconds=60)
+  wait_for(lambda: len(computed(folder)) >= num_workers)
+  os.killpg(sweep.pid, signal.SIGINT)
+  out, err = sweep.communicate(timeout=60)
+  assert sweep.returncode == 75, (out, err)
+  assert err.count('\n') == 1 and 'told to stop' in err
 
 
 def test_handlers_are_given_back():
