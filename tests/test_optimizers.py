@@ -74,3 +74,22 @@ def test_optimizers_are_their_formulas(settings, expected):
 def test_bad_settings_are_named(settings, message):
   with pytest.raises(ValueError, match=message.replace('()', r'\(\)')):
     optimizers.TrainingConfig(**settings)
+
+
+def test_early_stopping_is_a_setting():
+  config = optimizers.TrainingConfig(patience=3, validate_every=7,
+                                     min_delta=0.01, validate_by='error')
+  made = optimizers.make_early_stopping(config)
+  assert (made.patience, made.every, made.min_delta, made.metric) == (
+      3, 7, 0.01, 'error')
+  assert optimizers.make_early_stopping(optimizers.TrainingConfig()) is None
+
+
+@pytest.mark.parametrize('settings, message', [
+    ({'patience': -1}, 'patience must be an integer >= 0, got -1'),
+    ({'validate_every': 0}, 'every must be an integer >= 1'),
+    ({'validate_by': 'luck'}, "metric must be one of 'nll', 'error'; got"),
+])
+def test_bad_early_stopping_is_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    optimizers.TrainingConfig(**settings)

@@ -49,4 +49,5 @@ def make_network_agent(
   return NetworkAgent(
       make_network, make_loss, optimizers.make_optimizer(config),
       num_batches=config.num_batches, batch_size=config.batch_size,
-      sampling=config.sampling)
+      sampling=config.sampling,
+      early_stopping=optimizers.make_early_stopping(config))

@@ -10,6 +10,7 @@ import functools
 import optax
 
 from enn_ensembles import checks
+from enn_ensembles.training import early_stopping
 
 OPTIMIZERS = ('adam', 'adamw', 'sgd')
 SAMPLINGS = ('replacement', 'epochs')
@@ -39,6 +40,13 @@ class TrainingConfig:
     decay_at: shares of num_batches, increasing and in (0, 1), at which the
       learning rate is multiplied by decay_factor; empty is never.
     decay_factor: see decay_at.
+    patience: training stops after so many scores of the validation data in a
+      row without improvement, and the best parameters are kept; 0 trains all
+      steps and keeps the last. See `early_stopping.EarlyStopping`, as for what
+      follows.
+    validate_every: steps between two scores.
+    min_delta: what counts as an improvement.
+    validate_by: 'nll' or 'error'.
   """
   learning_rate: float = 1e-3
   num_batches: int = 1000
@@ -51,6 +59,10 @@ class TrainingConfig:
   final_learning_rate: float | None = None
   decay_at: tuple[float, ...] = ()
   decay_factor: float = 0.1
+  patience: int = 0
+  validate_every: int = 100
+  min_delta: float = 0.
+  validate_by: str = 'nll'
 
   def __post_init__(self):
     checks.check_positive('learning_rate', self.learning_rate)
@@ -62,6 +74,8 @@ class TrainingConfig:
     checks.check_flag('nesterov', self.nesterov)
     checks.check_scale('l2', self.l2)
     checks.check_scale('decay_factor', self.decay_factor)
+    checks.check_count('patience', self.patience, minimum=0)
+    make_early_stopping(self)  # Its own checks.
     if not isinstance(self.decay_at, tuple):
       raise ValueError('decay_at must be a tuple of increasing shares in (0, 1)'
                        f', got {self.decay_at!r}.')
@@ -79,6 +93,15 @@ class TrainingConfig:
       if self.decay_at:
         raise ValueError('decay_at must be () where final_learning_rate is '
                          f'given, got {self.decay_at!r}.')
+
+
+def make_early_stopping(config: TrainingConfig
+                        ) -> early_stopping.EarlyStopping | None:
+  """When training stops; None where it takes all its steps."""
+  made = early_stopping.EarlyStopping(
+      config.validate_every, max(1, config.patience), config.min_delta,
+      config.validate_by)
+  return made if config.patience else None
 
 
 def make_schedule(config: TrainingConfig) -> optax.ScalarOrSchedule:
