@@ -228,6 +228,10 @@ def test_svhn(tmp_path):
   np.testing.assert_array_equal(data.images, COLOUR)
   np.testing.assert_array_equal(data.labels, LABELS)
   whole = path.read_bytes()
+  # Without a folder of its own it is found too.
+  write(tmp_path / 'loose/test_32x32.mat', whole)
+  assert image_files.read_images('svhn', 'test',
+                                 tmp_path / 'loose').sha256 == data.sha256
   path.write_bytes(whole[:len(whole) // 2])
   refuses('damaged or truncated', 'svhn', tmp_path)
   path.write_bytes(b'')
@@ -361,6 +365,13 @@ def test_real_files():
     assert train.sha256 != test.sha256
   if not found:
     pytest.skip('none of mnist, fashion_mnist, cifar10 is there')
+
+
+def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
+  for read in (image_formats.read_idx, image_formats.read_npy,
+               lambda path: image_formats.read_cifar_binary(path, 1)):
+    with pytest.raises(ValueError, match='cannot be read: Is a directory.$'):
+      read(tmp_path)
 
 
 def test_idx_reader_has_all_shapes(tmp_path):

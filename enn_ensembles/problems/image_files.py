@@ -101,7 +101,7 @@ def _cifar_places(binary: str, binary_files: Mapping[str, Sequence[str]],
 def _svhn_places(split: str) -> Sequence[_Place]:
   return [_Place((f'{folder}/{split}_32x32.mat',),
                  lambda paths: image_formats.read_svhn(paths[0]))
-          for folder in ('svhn', 'SVHN')]
+          for folder in ('svhn', 'SVHN', '.')]
 
 
 _IMAGE_SETS: Mapping[str, _ImageSet] = {
@@ -220,7 +220,8 @@ def read_images(name: str, split: str,
             for place in places]
   meant = places[int(np.argmax(counts))]
   missing = next(file for file in meant.files if not (folder / file).is_file())
-  others = sorted({place.files[0].rsplit('/', 1)[0] for place in places})
+  others = sorted({place.files[0].rsplit('/', 1)[0] for place in places}
+                  - {'.'})
   raise ValueError(
       f'{name} has no file {missing} in {folder} (its folder may be called '
       f'{" or ".join(others)}); it comes from {known.page}.')

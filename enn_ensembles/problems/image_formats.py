@@ -214,9 +214,11 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-  reason = getattr(error, 'strerror', None) or _one_line(error)
+  reason = getattr(error, 'strerror', None)
+  if reason:  # Of the system: the file itself may be sound.
+    return ValueError(f'{path} cannot be read: {reason}.')
   return ValueError(f'{path} cannot be read, it is damaged or truncated: '
-                    f'{reason}')
+                    f'{_one_line(error)}')
 
 
 def _one_line(error: Exception) -> str:
