@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.agents import exact_posterior
 from enn_ensembles.agents import prior_only
+from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import joint
 from enn_ensembles.scoring import nngp_scores
 from enn_ensembles.scoring import table
@@ -81,15 +83,33 @@ def test_draws_of_the_posterior_score_their_floors():
 
 
 def test_posterior_is_calibrated():
-  """Coverage and labels, one number per problem: points are correlated."""
+  """Coverage and ranks, one number per problem: points are correlated."""
   found = {50: [], 90: [], 99: []}
+  histograms = []
   for seed in range(60):
     problem = _problem(seed)
     scores = nngp_scores.score(problem, _exact(problem, analytic=True))
     for level, values in found.items():
       values.append(scores[f'coverage_{level}'] - level / 100)
+    histograms.append(distribution_scores.pit_histogram(
+        problem.f_test[:, 0], problem.test_mean, problem.test_std, 5))
   for level, values in found.items():
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(60), level
+  standard_error = np.std(histograms, axis=0) / np.sqrt(60)
+  assert np.all(np.abs(np.mean(histograms, axis=0) - 0.2) < 4 * standard_error)
+  assert np.all(standard_error < 0.03)
+
+
+def test_all_scores_of_a_problem_take_a_tenth_of_a_second():
+  problem = _problem(num_test=1000)
+  predict = _few(problem, 1000)
+  predictions = {len(x): predict(x) for x in (problem.x_test, problem.x_dyadic)}
+  seconds = []
+  for _ in range(5):
+    start = time.perf_counter()
+    nngp_scores.score(problem, lambda x: predictions[len(x)])
+    seconds.append(time.perf_counter() - start)
+  assert min(seconds) < 0.1
 
 
 def test_scores_are_the_formulas_point_by_point():

@@ -15,7 +15,6 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import kernels
-from enn_ensembles.nngp import posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +58,8 @@ def make_agent(config: PriorOnlyConfig) -> base.Agent:
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del data, key  # It does not learn.
-    # The jitter is that of the functions of the problems.
-    functions = function_draws.FunctionDraws(prior.kernel,
-                                             ridge=posterior.SAMPLE_JITTER)
+    functions = function_draws.FunctionDraws(
+        function_draws.Prior(prior.kernel))
     return PriorSampler(prior.kernel, functions, config.analytic)
 
   return agent

@@ -8,6 +8,7 @@ on the order in which points were first asked for.)
 """
 
 from typing import NamedTuple
+from typing import Protocol
 
 import chex
 import jax
@@ -22,39 +23,51 @@ from enn_ensembles.nngp import posterior
 MAX_POINTS = 10_000
 
 
+class Process(Protocol):
+  """A Gaussian process, conditioned on data or not."""
+
+  def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [n] and covariance [n, n], ridge included, at x [n, D]."""
+
+
+class Prior(NamedTuple):
+  """The Gaussian process of a kernel, conditioned on nothing.
+
+  Attributes:
+    kernel: the kernel.
+    ridge: added to every variance; that of functions of the testbed.
+  """
+  kernel: kernels.KernelConfig
+  ridge: float = posterior.SAMPLE_JITTER
+
+  def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See `Process`."""
+    covariance = kernels.nngp(self.kernel, x)
+    covariance[np.diag_indices_from(covariance)] += self.ridge
+    return np.zeros(len(x)), covariance
+
+
 class _PointSet(NamedTuple):
   """Points that were first asked for together.
 
   Attributes:
     x: [n, D].
-    whitened: V = L^-1 k(x_train, x), [T, n].
     mean: [n].
     row: blocks of the joint factor's row, transposed: per earlier set
       [n of that set, n].
     factor: its last block, lower triangular [n, n].
   """
   x: np.ndarray
-  whitened: np.ndarray
   mean: np.ndarray
   row: list[np.ndarray]
   factor: np.ndarray
 
 
 class FunctionDraws:
-  """Draws of a Gaussian process, prior or posterior.
+  """Draws of a Gaussian process."""
 
-  Args:
-    kernel: the prior.
-    process: the process conditioned on data; None for the prior itself.
-    ridge: added to every variance.
-  """
-
-  def __init__(self, kernel: kernels.KernelConfig,
-               process: posterior.GPPosterior | None = None,
-               ridge: float = posterior.KERNEL_RIDGE):
-    self._kernel = kernel
+  def __init__(self, process: Process):
     self._process = process
-    self._ridge = ridge
     self._sets: list[_PointSet] = []
     # Bytes of a point -> (its set, its row there).
     self._places: dict[bytes, tuple[int, int]] = {}
@@ -105,22 +118,18 @@ class FunctionDraws:
     self._sets.append(new)
 
   def _make_set(self, x: np.ndarray) -> _PointSet:
-    whitened, mean = np.zeros([0, len(x)]), np.zeros(len(x))
-    if self._process is not None:
-      whitened = self._process.whiten(x)
-      mean = whitened.T @ self._process.whitened_targets
-    row: list[np.ndarray] = []
+    everything = np.concatenate([points.x for points in self._sets] + [x])
+    mean, covariance = self._process.joint(everything)
+    num = len(x)
+    start, row = 0, []
     for earlier in self._sets:
-      left = (kernels.nngp(self._kernel, earlier.x, x)
-              - earlier.whitened.T @ whitened)
+      left = covariance[start:start + len(earlier.x), -num:].copy()
+      start += len(earlier.x)
       for a, b in zip(earlier.row, row):
         left -= a.T @ b
       row.append(scipy.linalg.solve_triangular(earlier.factor, left,
                                                lower=True))
-    covariance = kernels.nngp(self._kernel, x)
-    for block in (whitened, *row):
-      covariance -= block.T @ block
-    # The ridge goes on last: as in `GPPosterior.joint_covariance`.
-    covariance[np.diag_indices_from(covariance)] += self._ridge
-    return _PointSet(x, whitened, mean, row,
-                     np.tril(posterior.cholesky(covariance)))
+    own = covariance[-num:, -num:].copy()
+    for block in row:
+      own -= block.T @ block
+    return _PointSet(x, mean[-num:], row, np.tril(posterior.cholesky(own)))

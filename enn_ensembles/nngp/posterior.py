@@ -357,20 +357,20 @@ class GPPosterior:
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean [n], std [n]) at x [n, D]."""
-    moments = _whitened_moments(self.whiten(x), self.whitened_targets,
+    moments = _whitened_moments(self._whiten(x), self.whitened_targets,
                                 kernels.nngp_diag(self.kernel, x),
                                 self.kernel_ridge)
     return moments.mean, moments.std
 
-  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
-    """Posterior covariance at x [n, D]: [n, n], kernel_ridge included."""
-    whitened = self.whiten(x)
+  def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [n] and covariance [n, n], kernel_ridge included, at x [n, D]."""
+    whitened = self._whiten(x)
     covariance = kernels.nngp(self.kernel, x)
     covariance -= whitened.T @ whitened
     covariance[np.diag_indices_from(covariance)] += self.kernel_ridge
-    return covariance
+    return whitened.T @ self.whitened_targets, covariance
 
-  def whiten(self, x: np.ndarray) -> np.ndarray:
+  def _whiten(self, x: np.ndarray) -> np.ndarray:
     """V = L^-1 k(x_train, x), [T, n]."""
     cross = kernels.nngp(self.kernel, x, self.x_train)
     return _solve_lower(self.factor, cross.T)
