@@ -11,9 +11,17 @@ What is promised of the trained parameters, every draw being the seed's own:
   batches of the same shape (E and `seeds_per_chunk`), wherever the training is
   cut, checkpointed and resumed, and whatever else is in the batch.
 - The same but for rounding otherwise: in a batch of another shape, on several
-  devices, on another CPU. Matrix products of another shape add up in another
-  order, and training multiplies what that changes. `devices.numerics` says what
-  of the machine decides it.
+  devices, on another CPU. XLA computes a matrix product of another shape by
+  another routine, which adds up in another order (a batch of one is no batch
+  any more), and training multiplies what that changes. `devices.numerics` says
+  what of the machine decides it.
+
+Measured for batches of another shape, float32, 1000 steps, D_x = T = 10, two
+seeds, each agent's default settings: three noise levels together against one
+alone, against two, and against two seeds at once. Most trainings stay bit for
+bit the same; the largest relative difference of `kl_estimate` was 4.5e-4 (MC
+dropout; the other agents 8.4e-6 or less). BBB was trained for 100 steps only
+(9.3e-8); hypermodels were not part of it.
 """
 
 from collections.abc import Callable
