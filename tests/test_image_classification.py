@@ -1,6 +1,7 @@
 """Classification problems of images: splits, sets, identity, scores."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -341,3 +342,12 @@ def test_what_is_made_is_part_of_the_identity(monkeypatch):
 
   monkeypatch.setattr(corruptions, 'compress', other_library)
   assert make(**settings).problem_id != problem.problem_id
+
+
+def test_example_of_the_docs_runs():
+  page = pathlib.Path(__file__).parents[1] / 'docs' / 'images.md'
+  example = page.read_text().split('```python\n')[1].split('```')[0]
+  names: dict = {}
+  exec(example, names)  # pylint: disable=exec-used
+  assert list(names['by_set'])[0] == 'test' and len(names['by_set']) == 10
+  assert set(names['scores']) == set(table.scores_of('classification'))
