@@ -108,7 +108,8 @@ def test_bad_input_is_one_line(tmp_path):
     assert error.count('\n') == 1 and re.search(message, error), error
 
 
-@pytest.mark.parametrize('solver', ['dense', 'matrix_free'])
+@pytest.mark.parametrize('solver', [
+    'dense', pytest.param('matrix_free', marks=pytest.mark.slow)])
 def test_a_full_disk_loses_nothing_that_was_complete(tmp_path, solver):
   with commands.small_disk(tmp_path / 'disk', '96k') as disk:
     flags = make_flags(tmp_path, cache_dir=disk, solver=solver, seed=0,
