@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_used_is_named_and_made_again(tmp_path, change,
   path.write_bytes(whole.replace(*change, 1))
   verified, made, again = commands.run_commands(
       'make_problems', [*flags, '--verify'], flags, flags)
-  for code, _, error in (verified, made):
+  for _, _, error in (verified, made):
     assert error.count('\n') == 1, error
     assert f'{path} is not used: {said}.' in error
   assert (verified[0], made[0], again[0], again[2]) == (1, 0, 0, '')
