@@ -1,17 +1,39 @@
-"""Package metadata. WORKSPACE.md says which versions were run."""
+"""Package metadata. WORKSPACE.md says which versions were run.
+
+In a clone the commands (experiments) and configs (testbed_configs) stand beside
+the package; installed, they stand inside it, and nothing else does at the top
+of site-packages.
+"""
+
+import pathlib
+import re
 
 import setuptools
 
+_INIT = pathlib.Path(__file__).with_name('enn_ensembles') / '__init__.py'
+VERSION = re.search(r"^__version__ = '(.*)'$", _INIT.read_text(), re.M)[1]
+
 setuptools.setup(
     name='enn_ensembles',
-    version='0.1.0',
+    version=VERSION,
     description='Ensembles as epistemic neural networks, scored against exact '
                 'posteriors',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    packages=setuptools.find_namespace_packages(
-        include=['enn_ensembles*', 'experiments', 'testbed_configs']),
-    package_data={'enn_ensembles.report': ['*.jinja']},
+    packages=[
+        *setuptools.find_namespace_packages(include=['enn_ensembles*'],
+                                            exclude=['*__pycache__*']),
+        'enn_ensembles.experiments',
+        'enn_ensembles.testbed_configs',
+    ],
+    package_dir={
+        'enn_ensembles.experiments': 'experiments',
+        'enn_ensembles.testbed_configs': 'testbed_configs',
+    },
+    package_data={'': ['py.typed', '*.html', '*.css', '*.js', '*.jinja', '*.json',
+                       '*.csv']},
+    entry_points={
+        'console_scripts': ['enn-ensembles = enn_ensembles.commands:main']},
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',
@@ -31,6 +53,7 @@ setuptools.setup(
     ],
     extras_require={
         # Names have dashes: pip 23 takes no others.
-        'test': ['pytest>=8', 'pytest-xdist>=3.6'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'nbclient>=0.10',
+                 'nbformat>=5.10', 'ipykernel>=6.29'],
     },
 )

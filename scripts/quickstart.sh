@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh clone to a leaderboard: installs into .venv, runs the quickstart
-# sweep, builds its leaderboard and prints it. What is done is not done again.
+# From a fresh clone to a leaderboard: installs into .venv (a minute or two),
+# runs the quickstart sweep and shows its leaderboard (about a minute). What is
+# done is not done again.
 #
 #   PYTHON=python3.12 ./scripts/quickstart.sh   another interpreter for .venv
 #   VENV=DIR                                    another place for it
@@ -13,7 +14,4 @@ case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 . scripts/setup_venv.sh
 setup_venv .
 
-"$VENV/bin/python" -m experiments.run_sweep \
-  --config=testbed_configs/quickstart.py --results_dir=results/quickstart
-"$VENV/bin/python" -m experiments.build_leaderboard \
-  --results_dir=results/quickstart --output_dir=output/quickstart
+exec "$VENV/bin/python" -m enn_ensembles quickstart "$@"

@@ -8,6 +8,8 @@ from enn_ensembles.sweeps.shares import limit_inputs
 from enn_ensembles.sweeps.shares import longest_first
 from enn_ensembles.sweeps.shares import select
 from enn_ensembles.sweeps.shares import split
+from enn_ensembles.sweeps.sweep_config import config_names
+from enn_ensembles.sweeps.sweep_config import find_config
 from enn_ensembles.sweeps.sweep_config import load_config
 from enn_ensembles.sweeps.sweep_config import override
 from enn_ensembles.sweeps.sweep_config import SweepConfig
@@ -25,10 +27,12 @@ __all__ = [
     'SweepConfig',
     'WorkUnit',
     'all_settings',
+    'config_names',
     'estimate_ground_truth_seconds',
     'estimate_seconds',
     'estimate_training_seconds',
     'expand',
+    'find_config',
     'limit_inputs',
     'load_agent',
     'load_config',

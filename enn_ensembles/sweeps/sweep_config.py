@@ -143,17 +143,45 @@ class SweepConfig:
             or family.num_train <= self.max_num_train)
 
 
-def load_config(path: str | pathlib.Path) -> SweepConfig:
+def config_names() -> list[str]:
+  """The names of the configs that come with the package, sorted."""
+  return sorted(path.stem for path in _configs_folder().glob('*.py'))
+
+
+def _configs_folder() -> pathlib.Path:
+  """Where they are: in the package, or beside it in a clone."""
+  package = pathlib.Path(__file__).resolve().parents[1]
+  inside = package / 'testbed_configs'
+  return inside if inside.is_dir() else package.parent / 'testbed_configs'
+
+
+def find_config(name_or_path: str | pathlib.Path) -> pathlib.Path:
+  """The file of a config that is given by its path, or by its name.
+
+  Raises:
+    ValueError: there is no such file.
+  """
+  path = pathlib.Path(name_or_path)
+  if files.is_file(path):
+    return path
+  if str(name_or_path) in config_names():
+    return _configs_folder() / f'{name_or_path}.py'
+  raise ValueError(
+      f'config must be a Python file or one of {", ".join(config_names())}; '
+      f'got {str(path)!r}, which does not exist.')
+
+
+def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
   """Reads and checks a config file, as the module's docstring describes it.
+
+  Args:
+    name_or_path: the file, or the name of a config that comes with the package.
 
   Raises:
     ValueError: the file does not exist or cannot be run, lacks a name, has an
       unknown one (in capitals), or a value that is not allowed.
   """
-  path = pathlib.Path(path)
-  if not files.is_file(path):
-    raise ValueError(f'config must be a Python file, got {str(path)!r}, which '
-                     'does not exist.')
+  path = find_config(name_or_path)
   try:
     names = runpy.run_path(str(path))
   except (Exception, SystemExit) as error:  # Whatever a file may raise.

@@ -75,7 +75,11 @@ def run(
     num_workers: int, announce: Callable[[Sequence[work_units.WorkUnit]],
                                          None] = lambda _: None
 ) -> Iterator[Outcome]:
-  """Runs units and writes their rows, the longest first.
+  """Runs units and writes their rows.
+
+  The first worker takes the shortest unit each time, so that results come soon;
+  the others the longest, so that none is left for the end. One process takes
+  the shortest.
 
   Args:
     units: what to run; none may be done (`sweeps.narrow`).
@@ -102,7 +106,7 @@ def run(
     yield from _run_in_workers(units, options, num_workers, announce)
   elif units:
     one_unit.configure_jax(options)
-    jobs, put_off = _make_jobs(units, options), []
+    jobs, put_off = _make_jobs(units[::-1], options), []
     for job in itertools.chain(jobs, put_off):  # Which grows meanwhile.
       preemption.stop_if_requested()
       announce([job.unit])
@@ -202,6 +206,7 @@ class _Worker(NamedTuple):
   connection: connection_lib.Connection
   cores: Sequence[int]
   environment: Mapping[str, str]
+  takes_shortest: bool
 
 
 class _PutOff(NamedTuple):
@@ -229,7 +234,11 @@ def _run_in_workers(
   stopping = False
 
   def give(worker: _Worker) -> None:
-    job = waiting.pop()
+    position = -1
+    if worker.takes_shortest:  # What was put off comes first there.
+      position = sum(job.wait for job in waiting)
+      position = 0 if position == len(waiting) else position
+    job = waiting.pop(position)
     busy[worker.connection] = (worker, job, time.perf_counter())
     try:
       worker.connection.send(job)
@@ -242,7 +251,7 @@ def _run_in_workers(
       share = cores[i * len(cores) // num_workers:
                     (i + 1) * len(cores) // num_workers]
       give(_start_worker(share or [cores[i % len(cores)]], environments[i],
-                         options))
+                         options, takes_shortest=i == 0))
     while busy:
       announce([job.unit for _, job, _ in busy.values()])
       if preemption.stop_requested() and not stopping:
@@ -261,7 +270,8 @@ def _run_in_workers(
           else:
             answer = _dead_worker_outcome(worker, job.unit, start)
             if waiting:
-              worker = _start_worker(worker.cores, worker.environment, options)
+              worker = _start_worker(worker.cores, worker.environment,
+                                     options, worker.takes_shortest)
         if isinstance(answer, preemption.Preempted):
           preemption.request_stop()
           worker.connection.close()
@@ -286,7 +296,8 @@ def _run_in_workers(
 
 
 def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
-                  options: one_unit.RunOptions) -> _Worker:
+                  options: one_unit.RunOptions,
+                  takes_shortest: bool) -> _Worker:
   """Starts a worker on its cores and its GPU."""
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
@@ -304,7 +315,7 @@ def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
       if block:
         block(signal.SIG_UNBLOCK, [signal.SIGINT])
   theirs.close()  # The worker alone holds it: its death closes the pipe.
-  return _Worker(process, ours, cores, environment)
+  return _Worker(process, ours, cores, environment, takes_shortest)
 
 
 def _work(connection: connection_lib.Connection,
