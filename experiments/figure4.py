@@ -7,9 +7,13 @@ python -m experiments.figure4 --results_dir=DIR[,DIR] --output_dir=OUT
 Writes figure4.png and figure4.csv; prints what is missing or left out.
 """
 
+from absl import flags
+
 from enn_ensembles.studies.layer_ensembles import figure4
 from experiments import cli
 from experiments import figure_command
+
+flags.adopt_module_key_flags(figure_command)
 
 
 def main(_) -> None:

@@ -11,8 +11,8 @@ from experiments import cli
 from experiments import problem_flags
 
 _CONFIG = flags.DEFINE_string(
-    'config', None, 'The sweep: a file as those in testbed_configs, or the name '
-    'of one of them, e.g. paper.', required=True)
+    'config', None, 'The sweep: a file as those in testbed_configs, or the '
+    'name of one of them, e.g. paper.', required=True)
 
 # They narrow the config, or replace its values.
 _AGENTS = flags.DEFINE_list(

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # before it, and no other. Single files stand in `enn_ensembles` itself.
 ORDER = ('checks', 'machine', 'base', 'nngp', 'networks', 'training', 'agents',
          'scoring', 'results', 'problems', 'report', 'sweeps', 'conformance',
-         'api', 'studies')
+         'api', 'studies', 'enn_ensembles', 'commands', '__main__')
 # Folders that know no jax: reports are made where it is not installed.
 WITHOUT_JAX = ('results', 'report')
 JAX = {'jax', 'jaxlib', 'haiku', 'optax', 'chex'}
