@@ -30,8 +30,8 @@ setuptools.setup(
         'enn_ensembles.experiments': 'experiments',
         'enn_ensembles.testbed_configs': 'testbed_configs',
     },
-    package_data={'': ['py.typed', '*.html', '*.css', '*.js', '*.jinja', '*.json',
-                       '*.csv']},
+    package_data={'': ['py.typed', '*.html', '*.css', '*.js', '*.jinja',
+                       '*.json', '*.csv']},
     entry_points={
         'console_scripts': ['enn-ensembles = enn_ensembles.commands:main']},
     python_requires='>=3.11',

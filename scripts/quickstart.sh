@@ -14,4 +14,4 @@ case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 . scripts/setup_venv.sh
 setup_venv .
 
-exec "$VENV/bin/python" -m enn_ensembles quickstart "$@"
+exec "$VENV/bin/python" -m enn_ensembles quickstart
