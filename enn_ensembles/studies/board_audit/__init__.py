@@ -1,0 +1,1 @@
+"""What the statistics of a board can tell apart: second trainings, audited."""
