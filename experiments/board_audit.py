@@ -49,11 +49,12 @@ def main(_) -> int:
   num_agents, num_cells, num_seeds = trainings.first.shape
   print(f'{num_agents} agent settings, {num_cells} cells, {num_seeds} seeds, '
         f'{_SCORE.value}.')
-  print(f'The same agent twice: {alike.num_rejected} of {alike.num_tests} tests '
-        f'per agent and cell reject at 5 % (99 % band of the binomial: '
-        f'{alike.low} to {alike.high}); {boards.num_rejected} of '
-        f'{boards.num_tests} resampled boards tell an agent from itself (at '
-        f'most {boards.high}).')
+  print(
+      f'The same agent twice: {alike.num_rejected} of {alike.num_tests} tests '
+      f'per agent and cell reject at 5 % (99 % band of the binomial: '
+      f'{alike.low} to {alike.high}); {boards.num_rejected} of '
+      f'{boards.num_tests} resampled boards tell an agent from itself (at '
+      f'most {boards.high}).')
   if trainings.degraded is not None:
     seen = replicas.p_values(trainings.first, trainings.degraded)
     lines['p_value_degraded'] = seen
@@ -61,7 +62,7 @@ def main(_) -> int:
     print(f'A second training that is worse by {trainings.share:.0%}: seen in '
           f'{np.mean(seen <= replicas.LEVEL):.0%} of the agent settings over '
           f'all cells, and in {per_cell.share:.0%} of single cells.')
-  print('Share of the variance over seeds that is the problem\'s: median '
+  print("Share of the variance over seeds that is the problem's: median "
         f'{np.nanmedian(list(shares.values())):.2f}, from '
         f'{np.nanmin(list(shares.values())):.2f} to '
         f'{np.nanmax(list(shares.values())):.2f}.')

@@ -1,9 +1,9 @@
 """Does BatchEnsemble behave like one network? Two one-sided tests.
 
-"Like one network" must allow a margin, or no data could ever show it. The margin
-is a third of what a deep ensemble of as many members gains over one network, on
-the same score: whoever takes less than a third of the way to the deep ensemble
-is nearer to one network, by far. With d = BatchEnsemble - one and
+"Like one network" must allow a margin, or no data could ever show it. The
+margin is a third of what a deep ensemble of as many members gains over one
+network, on the same score: whoever takes less than a third of the way to the
+deep ensemble is nearer to one network, by far. With d = BatchEnsemble - one and
 g = deep ensemble - one, paired by seed, it is shown where both
 
   d - g / 3  and  d + g / 3
@@ -87,7 +87,7 @@ def judge(one: np.ndarray, batch_ensemble: np.ndarray,
   below = sign * (difference - MARGIN * gain)  # To be < 0.
   above = sign * (difference + MARGIN * gain)  # To be > 0.
   if max(_p_value(below, 'less'), _p_value(above, 'greater')) <= LEVEL:
-    return result(REPRODUCED, 'within a third of the deep ensemble\'s gain')
+    return result(REPRODUCED, "within a third of the deep ensemble's gain")
   if min(_p_value(below, 'greater'), _p_value(above, 'less')) <= LEVEL / 2:
     way = ('gains more than' if np.mean(below) > 0 else 'is worse by more than')
     return result(NOT_REPRODUCED,

@@ -19,7 +19,8 @@ problem's, and how much the agent's own.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
