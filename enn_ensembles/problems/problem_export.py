@@ -38,6 +38,16 @@ ARRAYS = {
     'val_mean': 'posterior mean at x_val [m]',
     'val_std': 'its std [m]',
     'y_val': 'labels at x_val [m, 1], made like y_train',
+    'y_test': 'labels at x_test [n, 1], made like y_train; for scoring only',
+    'f_test': 'the function at x_test [n, 1], without noise; for scoring only',
+    'x_dyadic':
+        'dyadic inputs [num_blocks * tau, D]: of every tau neighbours the '
+        'first half lies around one anchor, the rest around another; missing '
+        'where the solver is matrix_free, as the next two',
+    'dyadic_mean': 'posterior mean there [num_blocks, tau]',
+    'dyadic_covariances':
+        'joint posterior covariances there, kernel_ridge included '
+        '[num_blocks, tau, tau]',
 }
 
 
