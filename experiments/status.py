@@ -20,6 +20,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
+from enn_ensembles.machine import plain_text
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
@@ -55,7 +56,8 @@ def _csv_text(status: sweep_status.Status) -> str:
            'seconds_left')
   writer.writerow(('agent_label', 'problems', *names))
   for group, counts in status.groups.items():
-    writer.writerow((*group, *(getattr(counts, name) for name in names)))
+    writer.writerow(map(plain_text.csv_cell, (
+        *group, *(getattr(counts, name) for name in names))))
   return stream.getvalue()
 
 

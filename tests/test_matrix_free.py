@@ -6,8 +6,10 @@ Truth is numpy and scipy on the full kernel matrix, at sizes where it fits.
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
 
 import commands
 import numpy as np
@@ -20,6 +22,7 @@ from enn_ensembles.nngp import krylov
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.problems import solvers
 
 solver_errors = commands.load_command('solver_errors')
 
@@ -332,6 +335,61 @@ def test_checkpoint_of_something_else_is_refused(tmp_path):
     solve(noise=2 * normals['noise'])
 
 
+@pytest.mark.parametrize('name, damage', [
+    ('step_0', lambda path: path.unlink()),
+    ('step_1', lambda path: path.write_bytes(path.read_bytes()[:-1])),
+    ('means', lambda path: path.write_bytes(b'')),
+    ('step_1', lambda path: (path.unlink(), path.mkdir()))])
+def test_a_lost_or_damaged_step_is_computed_again(tmp_path, caplog, name,
+                                                  damage):
+  x_train, x_eval, normals = _inputs(60, 40, 5)
+  solve = lambda: matrix_free.solve(_RELU, x_train, x_eval, [0.1], **normals,
+                                    checkpoint_path=tmp_path)
+  whole = solve()
+  damage(tmp_path / f'{name}.arrays')
+  again = solve()
+  np.testing.assert_array_equal(again.weights, whole.weights)
+  np.testing.assert_array_equal(again.moments[0].std, whole.moments[0].std)
+  if name != 'step_0':
+    assert f'{name}.arrays' in caplog.text
+
+
+def test_a_checkpoint_that_another_process_removes_is_a_warning(tmp_path,
+                                                                caplog):
+  x_train, x_eval, normals = _inputs(60, 40, 5)
+  folder = tmp_path / 'steps'
+
+  def remove(_):
+    shutil.rmtree(folder)
+    folder.write_text('and nobody makes it again')
+    told.append(1)
+
+  told = []
+  solution = matrix_free.solve(
+      _RELU, x_train, x_eval, [0.1], **normals, checkpoint_path=folder,
+      progress=lambda step: told or remove(step))
+  assert solution.converged and told
+  assert 'goes on without' in caplog.text
+
+
+def test_only_who_is_alone_removes_young_steps_of_others(tmp_path):
+  points = solvers.Points(_RELU, *(np.zeros((2, 2)) for _ in range(3)))
+  solver = solvers.MatrixFreeSolver(points, 1000., tmp_path / 'D2')
+  def make(name, days):
+    folder = tmp_path / f'D2.{name}.steps'
+    folder.mkdir(exist_ok=True)
+    (folder / 'step_0.arrays').touch()
+    for path in (folder / 'step_0.arrays', folder):
+      os.utime(path, (time.time() - 86_400 * days,) * 2)
+    return folder
+
+  young, old = make('young', 0.9), make('old', 1.1)
+  solver.clear(claimed=False)
+  assert young.exists() and not old.exists()
+  solver.clear(claimed=True)
+  assert not young.exists()
+
+
 def test_checkpoint_folder_that_cannot_be(tmp_path):
   x_train, x_eval, normals = _inputs(20, 10, 5)
   (tmp_path / 'file').write_text('')
@@ -342,6 +400,7 @@ def test_checkpoint_folder_that_cannot_be(tmp_path):
 
 _DEVICES = '''
 import sys
+import time
 import jax
 jax.config.update('jax_enable_x64', True)
 import numpy as np

@@ -3,9 +3,11 @@
 import csv
 import io
 
+import pandas as pd
 import pytest
 
 from enn_ensembles.machine import plain_text
+from enn_ensembles.report import csv_files
 
 
 @pytest.mark.parametrize('text, shown', [
@@ -33,3 +35,11 @@ def test_csv_cells_are_no_formulas(value, cell):
   assert plain_text.csv_cell(value) == cell
   stream = io.StringIO()
   csv.writer(stream).writerow([plain_text.csv_cell(value)])
+
+
+def test_no_table_has_a_formula_in_a_cell():
+  table = pd.DataFrame({'=name': ['@x', 'fine'], 'kl': [-0.5, float('inf')],
+                        'note': ['-1+cmd', None]}, dtype=object)
+  assert list(csv.reader(io.StringIO(csv_files.table_text(table)))) == [
+      ["'=name", 'kl', 'note'], ["'@x", '-0.5', "'-1+cmd"],
+      ['fine', 'inf', '']]

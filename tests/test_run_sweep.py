@@ -148,7 +148,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'results_dir': folder / 'old'}, 'has schema_version 99'),
       ({'results_dir': folder / 'damaged'}, 'a.json is damaged'),
       ({'cache_dir': folder / 'config.py',
-        'results_dir': folder / 'old'}, '--cache_dir'),
+        'results_dir': folder / 'old'}, 'schema_version 99'),
   ]
   answers = run_commands(*[make_flags(folder, **changes)
                            for changes, _ in cases])
@@ -299,3 +299,16 @@ def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
   labels = set(tables.leaderboard['ranking'])
   assert len(labels) == 3
   assert sorted('kernel' in label for label in labels) == [False, True, True]
+
+
+def test_a_sweep_whose_agent_diverges_does_not_end_well(folder):
+  (folder / 'my_agent.py').write_text(MY_AGENT.replace(
+      'config.level +', '(np.nan if prior.noise_std > 1.5 else 0.) +'))
+  flags = make_flags(folder, agents='my_agent', seed=0, data_ratio=1)
+  first, again = run_commands(flags, flags)
+  for code, out, err in (first, again):
+    assert code == 1, (out, err)
+    assert '2 rows diverged: their training or a score is not finite' in out
+  rows = results.ResultsStore(folder / 'results').read_rows()
+  assert sorted(row['status'] for row in rows) == [
+      'diverged', 'diverged', 'ok', 'ok']

@@ -1,4 +1,4 @@
-"""Folders that others share: what they left, may not read, or want to be there."""
+"""Folders that others share: what they left, and what they may not read."""
 
 import json
 import os

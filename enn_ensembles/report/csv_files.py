@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles import results
+from enn_ensembles.machine import plain_text
 from enn_ensembles.report import columns as columns_lib
 from enn_ensembles.results import schema
 
@@ -48,8 +49,9 @@ def table_text(table: pd.DataFrame) -> str:
 def _csv(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
   stream = io.StringIO()
   writer = csv.writer(stream, lineterminator='\n')
-  writer.writerow(names)
-  writer.writerows(rows)
+  # No cell may be a formula to a spreadsheet: texts are whatever users wrote.
+  writer.writerow(map(plain_text.csv_cell, names))
+  writer.writerows(map(plain_text.csv_cell, row) for row in rows)
   return stream.getvalue()
 
 
