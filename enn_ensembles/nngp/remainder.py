@@ -39,8 +39,8 @@ from enn_ensembles.nngp import kernels
 _MAX_SERIES_COSINE = 0.7
 _SERIES_ERROR = 1e-12
 # The largest cosine is first guessed from those of some points with all. Of
-# standard normal points it is 1.1 times theirs at T = 100,000, give or take 5 %.
-# A guess that is too small costs a pass; one beyond the series costs more.
+# standard normal points it is 1.1 times theirs at T = 100,000, give or take
+# 5 %. A guess that is too small costs a pass; one beyond the series costs more.
 _NUM_SAMPLED_POINTS = 1000
 _GUESS_MARGIN = 1.3
 _LEAST_MARGIN = 1.05

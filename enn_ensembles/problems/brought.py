@@ -10,11 +10,13 @@ from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 
+_KERNEL = kernels.KernelConfig()  # The testbed's.
+
 
 def problem_from_data(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
     x_val: np.ndarray, noise_std: float, reference: str = 'bayes',
-    kernel: kernels.KernelConfig = kernels.KernelConfig(),
+    kernel: kernels.KernelConfig = _KERNEL,
     y_val: np.ndarray | None = None, solver: str = 'auto',
     memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
 ) -> nngp_regression.Problem:
