@@ -28,6 +28,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.problems import kinds
 from enn_ensembles.report import columns
 from enn_ensembles.report import tables
+from enn_ensembles.report import versions
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.training import prediction
 
@@ -260,7 +261,10 @@ def make_board(results_dirs: files.PathLike | Sequence[files.PathLike]
                ) -> pd.DataFrame:
   """The leaderboard of one results folder or several, best first.
 
+  Of user-defined agents it shows the newest version of each file.
+
   Raises:
     ValueError: a folder or a file in it is not as it must be.
   """
-  return tables.make_tables(*columns.read_columns(results_dirs)).leaderboard
+  found = versions.keep_newest(*columns.read_columns(results_dirs))
+  return tables.make_tables(found.columns, found.entries).leaderboard

@@ -1,17 +1,21 @@
 """Builds the leaderboard of one or several results folders.
 
 python -m experiments.build_leaderboard --results_dir=DIR --output_dir=OUT \
-    [--score=kl_reverse] [--by=input_dim]
+    [--score=kl_reverse] [--by=input_dim] [--all_versions]
 
 Writes leaderboard.html, a page that needs nothing else, leaderboard.png, and
 leaderboard.csv, cells.csv and scores.csv, which hold all its numbers.
+--forget=LABEL removes an agent's rows from the folders, after saying what it
+removes; no sweep may be at work there.
 """
 
 from absl import flags
 
+from enn_ensembles import results
 from enn_ensembles.report import html_page
 from enn_ensembles.report import tables as tables_lib
 from enn_ensembles.report import text
+from enn_ensembles.results import forgetting
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -29,12 +33,28 @@ _BY = flags.DEFINE_string(
     'of its own, e.g. noise_std; the last that has few values if not given.')
 _BASELINE = flags.DEFINE_string(
     'baseline', tables_lib.BASELINE, 'The agent whose score counts as 1.')
+_ALL_VERSIONS = flags.DEFINE_bool(
+    'all_versions', False, 'Show older versions of the files of user-defined '
+    'agents too, not only the newest.')
+_FORGET = flags.DEFINE_string(
+    'forget', None, 'Remove all rows of the agent with this label first.')
+
+
+def _forget(label: str) -> None:
+  """Removes an agent from all folders; nothing where one does not have it."""
+  stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
+  found = [forgetting.find(store, label) for store in stores]
+  for store, part in zip(stores, found):
+    print(f'removing {part} from {store.results_dir}', flush=True)
+    forgetting.forget(store, part)
 
 
 def main(_) -> None:
+  if _FORGET.value is not None:
+    _forget(_FORGET.value)
   tables, paths = html_page.build(
       _RESULTS_DIR.value, _OUTPUT_DIR.value, score=_SCORE.value, by=_BY.value,
-      baseline=_BASELINE.value)
+      all_versions=_ALL_VERSIONS.value, baseline=_BASELINE.value)
   print(text.format_table(
       tables, 'markdown' if _MARKDOWN.value else 'text'))
   print()

@@ -27,6 +27,7 @@ from enn_ensembles.report import csv_files
 from enn_ensembles.report import page_text
 from enn_ensembles.report import tables as tables_lib
 from enn_ensembles.report import text
+from enn_ensembles.report import versions
 from enn_ensembles.scoring import table
 
 
@@ -308,13 +309,16 @@ def write_report(tables: tables_lib.Tables,
 
 
 def build(results_dirs: files.PathLike | Sequence[files.PathLike],
-          output_dir: files.PathLike, **options: Any
+          output_dir: files.PathLike, all_versions: bool = False,
+          **options: Any
           ) -> tuple[tables_lib.Tables, dict[str, pathlib.Path]]:
   """From results folders to the report.
 
   Args:
     results_dirs: a folder that a sweep has written to, or several.
     output_dir: where the files go; made if missing.
+    all_versions: whether older versions of the files of user-defined agents
+      are shown beside the newest.
     **options: `score`, `by` and `baseline` of `tables.make_tables`.
 
   Returns:
@@ -323,6 +327,8 @@ def build(results_dirs: files.PathLike | Sequence[files.PathLike],
   Raises:
     ValueError: a folder or a file in it is not as it must be.
   """
-  tables = tables_lib.make_tables(*columns_lib.read_columns(results_dirs),
-                                  **options)
+  columns, entries = columns_lib.read_columns(results_dirs)
+  if not all_versions:
+    columns, entries, _ = versions.keep_newest(columns, entries)
+  tables = tables_lib.make_tables(columns, entries, **options)
   return tables, write_report(tables, output_dir)

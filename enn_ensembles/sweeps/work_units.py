@@ -23,12 +23,13 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles.machine import canonical
 from enn_ensembles.problems import kinds
+from enn_ensembles.report import versions
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.sweeps import sweep_config
 
 # The key under which a user-defined agent's file adds a hash of its text to the
 # agent's settings. No dataclass field can have this name.
-SOURCE_FILE = 'source-file'
+SOURCE_FILE = versions.SOURCE_FILE
 
 _LONGEST_SLUG = 100
 
