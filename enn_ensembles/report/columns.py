@@ -43,12 +43,24 @@ class Repeated:
     self.values: list[Any] = []
     self._codes = array.array('i')
     self._code_of: dict[Any, int] = {}
+    self._code_of_dict: dict[str, int] = {}
 
   def code(self, value: Any) -> int:
     """The number of a value, a new one where it is new."""
+    if isinstance(value, (dict, list)):
+      # Written alike it is the same; what is not may still differ in order.
+      written = repr(value)
+      code = self._code_of_dict.get(written)
+      if code is None:
+        code = self._new_code((dict, schema.canonical_text(value)), value)
+        self._code_of_dict[written] = code
+      return code
     # True, 1 and 1.0 are equal and not the same.
-    key = (schema.canonical_text(value) if isinstance(value, (dict, list))
-           else (type(value), value))
+    key = (type(value), value)
+    code = self._code_of.get(key)
+    return self._new_code(key, value) if code is None else code
+
+  def _new_code(self, key: Any, value: Any) -> int:
     code = self._code_of.setdefault(key, len(self.values))
     if code == len(self.values):
       self.values.append(value)

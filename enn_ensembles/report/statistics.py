@@ -12,6 +12,7 @@ The page, the CSV files and the pictures all take their numbers from here.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any
 from typing import NamedTuple
@@ -57,6 +58,12 @@ class CellMean:
   low: float | None = None
   high: float | None = None
   method: str = 'none'
+
+
+@functools.cache
+def student_t(degrees: float) -> float:
+  """How many standard errors half a 95 % interval has."""
+  return float(stats.t.ppf(0.5 + LEVEL / 2, degrees))
 
 
 def _present(values: np.ndarray, present: np.ndarray | None) -> np.ndarray:
@@ -110,7 +117,8 @@ def mean_over_cells(values: np.ndarray,
       return CellMean(mean)
     if (present == present[0]).all():
       per_seed = np.mean(cells, axis=0)
-      error = float(stats.sem(per_seed)) if np.isfinite(mean) else math.nan
+      error = (float(np.std(per_seed, ddof=1) / math.sqrt(len(per_seed)))
+               if np.isfinite(mean) else math.nan)
       degrees, method = len(per_seed) - 1, 'paired_seeds'
     else:
       squares = np.array([np.var(c, ddof=1) / len(c) for c in cells])
@@ -118,7 +126,7 @@ def mean_over_cells(values: np.ndarray,
       weights = np.sum(squares**2 / np.array([len(c) - 1 for c in cells]))
       degrees = np.sum(squares)**2 / weights if weights > 0 else math.inf
       method = 'independent_cells'
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, degrees)) * error
+    half = student_t(float(degrees)) * error
   return CellMean(mean, error, mean - half, mean + half, method)
 
 
@@ -180,7 +188,7 @@ def _pseudo_interval(value: float, left_out: np.ndarray,
   if np.all(left_out == value):  # An exact 0 has the logarithm -inf.
     return Interval(*[float(back(value))] * 3)
   pseudo = num * value - (num - 1) * left_out
-  half = stats.t.ppf(0.5 + LEVEL / 2, num - 1) * (
+  half = student_t(num - 1) * (
       np.std(pseudo, ddof=1) / np.sqrt(num))
   return Interval(float(back(value)), float(back(value - half)),
                   float(back(value + half)))
@@ -193,7 +201,7 @@ def seed_interval(per_seed: np.ndarray) -> Interval:
     mean = per_seed.mean(axis=0)
     if len(per_seed) < 2:
       return Interval(mean)
-    half = stats.t.ppf(0.5 + LEVEL / 2, len(per_seed) - 1) * (
+    half = student_t(len(per_seed) - 1) * (
         per_seed.std(axis=0, ddof=1) / np.sqrt(len(per_seed)))
   return Interval(mean, mean - half, mean + half)
 

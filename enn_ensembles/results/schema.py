@@ -111,6 +111,10 @@ PROTOCOL_FIELDS = ('selection', 'enumerate_indices', 'num_enn_samples')
 # The prior of the NNGP testbed: two hidden ReLU layers.
 DEFAULT_KERNEL = 'relu2'
 
+# Values of exactly these types need no second look; rows are many. Dicts do.
+_PLAIN_TYPES = {'int': int, 'float': float, 'str': str, 'bool': bool,
+                'dict': None}
+
 _PROBLEM_FIELDS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 
 # JSON has no such numbers. Float fields and scores, and nothing else, may hold
@@ -121,12 +125,14 @@ _ENTRY_FIELDS = ('agent', 'agent_id', 'agent_label', 'agent_config', 'problem',
                  'score_set', *PROTOCOL_FIELDS)
 
 
-def check_row(row: Mapping[str, Any], name: str = 'row') -> Row:
+def check_row(row: Mapping[str, Any], name: str = 'row',
+              is_json: bool = False) -> Row:
   """Checks a row against the schema and gives it back in plain Python types.
 
   Args:
     row: field -> value. Numpy scalars are taken as the numbers they are.
     name: what to call the row in an error.
+    is_json: the row was parsed from JSON: its dicts are taken as they are.
 
   Returns:
     A new dict, fields in the order of the schema, safe to store: what is
@@ -146,8 +152,15 @@ def check_row(row: Mapping[str, Any], name: str = 'row') -> Row:
     raise files.FileError(
         f'{name}: schema_version must be {SCHEMA_VERSION}, got '
         f'{row["schema_version"]!r}.')
-  checked = {key: _check_value(row[key], field, f'{name}: {key}')
-             for key, field in ROW_SCHEMA.items() if key != 'scores'}
+  checked = {}
+  for key, field in ROW_SCHEMA.items():
+    value = row[key]
+    if key != 'scores':
+      as_it_is = (is_json and field.kind == 'dict' and isinstance(value, dict)
+                  ) or (type(value) is _PLAIN_TYPES[field.kind]
+                        and not field.choices)
+      checked[key] = value if as_it_is else _check_value(
+          value, field, f'{name}: {key}')
   checked['problem'] = _check_problem(checked['problem'], f'{name}: problem')
   checked['scores'] = _check_scores(row['scores'], checked['score_set'],
                                     checked['status'], f'{name}: scores')
@@ -195,7 +208,9 @@ def _check_scores(scores: Any, score_set: str, status: str,
   checked = {}
   for key in known:
     if key in scores:
-      value = _check_value(scores[key], Field('float', ''), f'{name}: {key}')
+      value = scores[key]
+      if type(value) is not float:
+        value = _check_value(value, Field('float', ''), f'{name}: {key}')
       if status == 'ok' and not math.isfinite(value) and not (
           known[key].may_be_infinite and value == math.inf):
         raise files.FileError(

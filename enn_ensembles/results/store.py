@@ -465,7 +465,8 @@ def _read_unit(path: pathlib.Path,
                  for row in document['rows']]
     else:
       decoded = [schema.decode(row) for row in document['rows']]
-    rows = [schema.check_row(row, f'row {i}') for i, row in enumerate(decoded)]
+    rows = [schema.check_row(row, f'row {i}', is_json=True)
+            for i, row in enumerate(decoded)]
     if rb'\ud' in content:  # As JSON writes a lone surrogate, and all above.
       rows = [plain_text.encodable(row) for row in rows]
   except files.FileError as error:
