@@ -1,0 +1,102 @@
+"""Chooses agents' settings by held-out labels, and writes them as a config.
+
+python -m experiments.run_sweep --config=testbed_configs/tuning.py \
+    --results_dir=DIR
+python -m experiments.choose_settings --results_dir=DIR --output_dir=OUTPUT
+
+Writes chosen.csv, a line per agent and noise level with its best setting and
+loss, and tuned.py, the config of the board of tuned settings.
+`enn_ensembles/studies/tuning` says how settings are chosen.
+"""
+
+import pprint
+import runpy
+
+from absl import flags
+import pandas as pd
+
+from enn_ensembles.machine import files
+from enn_ensembles.report import columns
+from enn_ensembles.report import csv_files
+from enn_ensembles.studies.tuning import choice
+from experiments import cli
+
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders that the tuning sweep has written to.',
+    required=True)
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where chosen.csv and tuned.py go; made if missing.',
+    required=True)
+_BOARD_CONFIG = flags.DEFINE_string(
+    'board_config', 'testbed_configs/paper.py', "Config of the board of papers' "
+    'settings, whose problems are taken.')
+
+_HEADER = '''"""Settings chosen by held-out labels, on the problems of the board.
+
+Made by python -m experiments.choose_settings from the rows of
+testbed_configs/tuning.py. Seeds of the board and of tuning are different.
+"""
+
+'''
+
+
+def _write_config(choices: list[choice.Choice], board: dict) -> str:
+  """The config of the board of tuned settings."""
+  lines = [_HEADER.rstrip() + '\n']
+  for name in ('INPUT_DIM', 'DATA_RATIO', 'NOISE_STD', 'SEED'):
+    lines.append(f'{name} = {board[name]!r}')
+  lines.append('\nAGENTS = [')
+  for chosen in choices:
+    if chosen.noise_std is None:
+      entry = {'agent': chosen.agent, **{
+          name: tuple(value) if isinstance(value, list) else value
+          for name, value in chosen.written.items()}, **_size(chosen.config)}
+      text = pprint.pformat(entry, width=74, sort_dicts=False)
+      lines.append('    ' + text.replace('\n', '\n    ') + ',')
+  lines.append("    {'agent': 'prior_only'},")
+  lines.append("    {'agent': 'exact_posterior', 'analytic': [True, False]},")
+  return '\n'.join(lines) + '\n]\n'
+
+
+def _size(config) -> dict:
+  """What the tuning config fixed: how many members an agent has."""
+  return {name: config[name] for name in ('num_ensemble', 'num_options',
+                                          'index_scale') if name in config}
+
+
+def _defaults(board: dict) -> dict[str, dict]:
+  """agent -> the settings of the board, where they are one."""
+  found = {}
+  for entry in board['AGENTS']:
+    settings = {name: value for name, value in entry.items()
+                if name not in ('agent', 'selection')}
+    if not any(isinstance(value, list) for value in settings.values()):
+      found.setdefault(entry['agent'], settings)
+  return found
+
+
+def main(_) -> None:
+  rows, _ = columns.read_results(_RESULTS_DIR.value)
+  board = runpy.run_path(_BOARD_CONFIG.value)
+  choices = choice.choose(rows, _defaults(board))
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  table = pd.DataFrame([{
+      'agent': chosen.agent, 'noise_std': chosen.noise_std,
+      'log_score_excess_mean': chosen.loss,
+      'papers_log_score_excess_mean': chosen.default_loss,
+      'num_settings': chosen.num_settings,
+      'num_problems': chosen.num_problems,
+      'setting': dict(chosen.written)} for chosen in choices], dtype=object)
+  files.write_atomically(folder / 'chosen.csv',
+                         csv_files.table_text(table).encode())
+  files.write_atomically(folder / 'tuned.py',
+                         _write_config(choices, board).encode())
+  for chosen in choices:
+    level = 'all' if chosen.noise_std is None else f'{chosen.noise_std:g}'
+    print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} nats '
+          f'{dict(chosen.written)}')
+  print(f'{folder / "chosen.csv"}, {folder / "tuned.py"}')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

@@ -1,0 +1,73 @@
+"""Settings are chosen by held-out labels, each on the same problems."""
+
+import runpy
+
+import commands
+import example_rows
+import pytest
+
+from enn_ensembles import results
+from enn_ensembles.studies.tuning import choice
+
+
+def make_rows(losses, num_seeds=2, **fields):
+  """losses: size -> noise_std -> loss."""
+  return [example_rows.make_row(
+      agent='map', agent_id=f'map-{size}', agent_label=f'map,size={size}',
+      agent_config={'size': size, 'shape': [50, 50]}, noise_std=noise_std,
+      seed=100 + seed, log_score_excess=loss + 0.01 * (-1)**seed, **fields)
+          for size, by_level in losses.items()
+          for noise_std, loss in by_level.items() for seed in range(num_seeds)]
+
+
+LOSSES = {1: {0.1: 1., 1.: 1.}, 2: {0.1: 0.2, 1.: 1.5}, 3: {0.1: 2., 1.: 0.1}}
+
+
+def test_the_lowest_mean_loss_is_chosen_for_all_levels_and_for_each():
+  chosen = choice.choose(make_rows(LOSSES), {'map': {'size': 1}})
+  assert [(c.noise_std, c.config['size']) for c in chosen] == [
+      (None, 2), (0.1, 2), (1., 3)]
+  assert chosen[0].loss == pytest.approx(0.85)
+  assert chosen[0].default_loss == pytest.approx(1.)
+  assert chosen[0].written == {'size': 2}  # All have the same shape.
+  assert {c.num_settings for c in chosen} == {3}
+  assert [c.num_problems for c in chosen] == [4, 2, 2]
+
+
+def test_settings_that_fail_somewhere_are_no_choice():
+  rows = make_rows(LOSSES)
+  spoilt = next(row for row in rows if row['agent_config']['size'] == 2)
+  spoilt.update(status='failed', message='it broke', scores=None)
+  assert [c.config['size'] for c in choice.choose(rows, {})] == [1, 1, 3]
+
+
+def test_settings_must_be_tried_on_the_same_problems():
+  with pytest.raises(ValueError, match=r'equally many problems, got \[3, 4\]'):
+    choice.choose(make_rows(LOSSES)[1:], {})
+
+
+def test_the_command_writes_a_config_that_a_sweep_takes(tmp_path):
+  store = results.open_store(tmp_path / 'rows', create=True)
+  rows = make_rows({(): {}})
+  for weight_decay in (0., 1.):
+    rows += [example_rows.make_row(
+        agent='ensemble', agent_id=f'e{weight_decay}', run_id='unit',
+        row_id=f'{weight_decay}-{seed}-{noise_std}',
+        agent_config={'num_ensemble': 4, 'weight_decay': weight_decay,
+                      'hidden_sizes': [50, 50]}, seed=100 + seed,
+        noise_std=noise_std, log_score_excess=weight_decay + seed)
+             for seed in range(2) for noise_std in (0.1, 1.)]
+  store.write_unit('unit', rows)
+  flags = [f'--results_dir={tmp_path / "rows"}',
+           f'--output_dir={tmp_path / "out"}']
+  (code, out, error), = commands.run_commands('choose_settings', flags)
+  assert code == 0, error
+  assert out.count('ensemble') == 3
+  config = runpy.run_path(str(tmp_path / 'out' / 'tuned.py'))
+  assert config['AGENTS'][0] == {'agent': 'ensemble', 'weight_decay': 0.,
+                                 'num_ensemble': 4}
+  (code, out, error), = commands.run_commands('run_sweep', [
+      f'--config={tmp_path / "out" / "tuned.py"}', '--dry_run',
+      '--max_num_train=10', '--seed=0'])
+  assert code == 0, error
+  assert '12 rows' in out
