@@ -53,6 +53,7 @@ setuptools.setup(
     ],
     extras_require={
         # Names have dashes: pip 23 takes no others.
+        'lint': ['ruff>=0.14', 'pyright>=1.1.400'],
         'test': ['pytest>=8', 'pytest-xdist>=3.6', 'nbclient>=0.10',
                  'nbformat>=5.10', 'ipykernel>=6.29'],
     },

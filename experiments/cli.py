@@ -145,8 +145,9 @@ def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
     what = 'integers' if kind is int else 'numbers'
     raise ValueError(f'--{flag.name} must be {what} with commas between, got '
                      f'{",".join(flag.value)!r}.') from None
-  for value in values if check is not None else ():
-    check(f'every value of --{flag.name}', value)
+  if check is not None:
+    for value in values:
+      check(f'every value of --{flag.name}', value)
   return values
 
 

@@ -149,9 +149,11 @@ class _Launcher:
         stdout=subprocess.PIPE, text=True)
 
   def _ask(self, command: dict[str, Any]) -> int:
-    self._process.stdin.write(json.dumps(command) + '\n')
-    self._process.stdin.flush()
-    return int(self._process.stdout.readline())
+    stdin, stdout = self._process.stdin, self._process.stdout
+    assert stdin is not None and stdout is not None  # They are pipes.
+    stdin.write(json.dumps(command) + '\n')
+    stdin.flush()
+    return int(stdout.readline())
 
   def start(self, arguments: Sequence[str]) -> int:
     """The pid, which is that of a session too."""
@@ -163,7 +165,8 @@ class _Launcher:
 
   def close(self) -> None:
     """Ends it."""
-    self._process.stdin.close()
+    if self._process.stdin is not None:
+      self._process.stdin.close()
     self._process.wait()
 
 

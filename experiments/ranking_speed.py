@@ -80,7 +80,7 @@ def _measure(num_samples: int, num_x: int, dtype: str) -> dict[str, object]:
 
 
 def main(_) -> None:
-  num_samples = cli.numbers(_NUM_SAMPLES, int)
+  num_samples = cli.numbers(_NUM_SAMPLES, int) or []
   for name, value in (('num_x', _NUM_X.value), ('repeats', _REPEATS.value),
                       *(('num_samples', value) for value in num_samples)):
     if value < 1:

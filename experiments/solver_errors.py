@@ -201,9 +201,9 @@ def main(argv: Sequence[str]) -> int:
   del argv
   jax.config.update('jax_enable_x64', True)
   cells = [(input_dim, data_ratio, seed)
-           for input_dim in cli.numbers(_INPUT_DIM, int)
-           for data_ratio in cli.numbers(_DATA_RATIO, float)
-           for seed in cli.numbers(_SEED, int)
+           for input_dim in cli.numbers(_INPUT_DIM, int) or ()
+           for data_ratio in cli.numbers(_DATA_RATIO, float) or ()
+           for seed in cli.numbers(_SEED, int) or ()
            if _MAX_NUM_TRAIN.value is None
            or input_dim * data_ratio <= _MAX_NUM_TRAIN.value]
   if not cells:

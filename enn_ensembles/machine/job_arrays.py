@@ -1,7 +1,7 @@
 """Which share of the work is this process's, as its job array says."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+import dataclasses
 
 from enn_ensembles import checks
 
@@ -9,7 +9,8 @@ from enn_ensembles import checks
 MOST_TASKS = 10_000_000
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Task:
   """Which share of a sweep a process does.
 
   Attributes:

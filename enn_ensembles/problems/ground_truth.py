@@ -190,7 +190,7 @@ class _Group:
         found[config] = solved
         if self._cache_dir is not None:
           self._solved_entry(config, targets[config]).write(_pack(solved))
-    if self._solver_name == 'matrix_free':
+    if isinstance(self._solver, solvers.MatrixFreeSolver):
       self._solver.clear(claimed)
     return [self._problem(config, arrays, targets[config], found[config])
             for config in configs]

@@ -259,7 +259,9 @@ def _run_in_workers(
         waiting.clear()
         for worker, _, _ in busy.values():
           worker.process.terminate()  # By SIGTERM, which it hears of as we did.
-      for ready in connection_lib.wait(list(busy), _POLL_SECONDS):
+      answered = connection_lib.wait(list(busy), _POLL_SECONDS)
+      for ready in [connection for connection in busy
+                    if connection in answered]:
         worker, job, start = busy.pop(ready)
         try:
           answer = ready.recv()
@@ -323,11 +325,12 @@ def _work(connection: connection_lib.Connection,
   """The main function of a worker: runs what comes until the pipe is closed."""
   # Ctrl-C reaches the whole process group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
   with preemption.SignalHandlers(
       _worker_grace_seconds(options.grace_seconds),
       before_exit=lambda: files.finish_writing(
           0.5 * preemption.ENDING_SECONDS),
-      parent_pid=multiprocessing.parent_process().pid):
+      parent_pid=parent.pid if parent is not None else None):
     one_unit.configure_jax(options)
     while True:
       try:
