@@ -29,7 +29,7 @@ GOOGLE = {'BATCH_TASK_INDEX': '0', 'BATCH_TASK_COUNT': '4'}
      (0, 4, 'BATCH_TASK_INDEX')),
 ])
 def test_the_task_of_a_job_array(given, environment, task):
-  assert job_arrays.choose_task(*given, environment) == task
+  assert job_arrays.choose_task(*given, environment) == job_arrays.Task(*task)
 
 
 @pytest.mark.parametrize('given, environment, message', [

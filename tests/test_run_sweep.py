@@ -21,8 +21,8 @@ AGENTS = [{'agent': 'my_agent', 'level': [0., 1.]},
           {'agent': 'prior_only'}]
 '''
 
-# A file next to it makes it fail, but not on the problem that agents are checked
-# on before a sweep starts, whose noise_std is 1.
+# A file next to it makes it fail, but not on the problem that agents are
+# checked on before a sweep starts, whose noise_std is 1.
 MY_AGENT = '''
 import dataclasses
 import pathlib
