@@ -195,6 +195,8 @@ BAD_VALUES = {
     'init_scale': [-0.1], 'first_bias_std': [-1., None, 'nngp'],
     'fast_std': [-0.5],
     'fast_init': ['uniform', None], 'index_scale': ['c', None],
+    'body': ['lenet', None, ('mlp',)], 'norm': ['layer', None],
+    'plain_member': [1, None], 'train_shared_by_plain': [1, None],
     'noise_by': ['last_option'], 'sigma_0': [0., -1., float('nan')],
     'dropout_rate': [1., -0.1, float('nan'), None], 'dropout_input': [1, None],
     'weight_decay_scale': [-1.], 'analytic': [0, 'yes'],
@@ -509,7 +511,7 @@ def to_bbb(layers, rho):
 def test_bbb_is_a_gaussian_around_an_mlp(index_scale):
   layers = random_mlp()
   network = bbb.make_network(bbb.BbbConfig(
-      sigma_0=3., index_scale=index_scale, hidden_sizes=HIDDEN), input_dim=2)
+      sigma_0=3., index_scale=index_scale, hidden_sizes=HIDDEN), (2,))
   num_weights = sum(w.size for w in layers)
   indices = jax.vmap(network.indexer)(jax.random.split(KEY, 4))
   assert indices.shape == (4, num_weights)

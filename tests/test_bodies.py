@@ -1,6 +1,7 @@
 """Bodies: their parameter counts, their layers against numpy, their members."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -64,23 +65,45 @@ def test_every_body_takes_every_usual_image(name, input_shape):
   assert body.output_shape(input_shape) == (7,)
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: networks.make_body('lenet', CIFAR, 10),
-     "body must be one of 'mlp', .* got 'lenet'"),
-    (lambda: networks.make_body('small_cnn', CIFAR, 10, norm='group'),
-     "body 'small_cnn' has no setting 'norm'; allowed are none"),
-    (lambda: networks.make_body('resnet20', CIFAR, 10, norm='layer'),
-     "norm must be one of .* got 'layer'"),
-    (lambda: networks.make_body('small_cnn', (5, 5, 1), 10),
-     r"'small_cnn' does not fit inputs of shape \(5, 5, 1\): MaxPool"),
-    (lambda: networks.make_body('resnet18', (30,), 10),
-     r"'resnet18' does not fit inputs of shape \(30,\): Conv2D.* needs images"),
-    (lambda: networks.choose_body(TINY_RESNET, CIFAR, 10),
-     r"'resnet' has outputs of shape \(5,\), the problem needs 10"),
-    (lambda: networks.make_member_network(TINY_RESNET, 2, 5),
-     "num_shared_layers must be at most 4, .* 'resnet', got 5"),
-    (lambda: layers.Residual((layers.Conv2D(3),)).output_shape((8, 8, 2)),
-     r'adds examples of shape \(8, 8, 3\) to \(8, 8, 2\)')])
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (
+      lambda: networks.make_body('lenet', CIFAR, 10),
+      "body must be one of 'mlp', .* got 'lenet'",
+    ),
+    (
+      lambda: networks.make_body('small_cnn', CIFAR, 10, norm='group'),
+      "body 'small_cnn' has no setting 'norm'; allowed are none",
+    ),
+    (
+      lambda: networks.make_body('resnet20', CIFAR, 10, norm='layer'),
+      "norm must be one of .* got 'layer'",
+    ),
+    (
+      lambda: networks.make_body('small_cnn', (5, 5, 1), 10),
+      r"'small_cnn' does not fit inputs of shape \(5, 5, 1\): MaxPool",
+    ),
+    (
+      lambda: networks.make_body('resnet18', (30,), 10),
+      r"'resnet18' does not fit inputs of shape \(30,\): Conv2D.* needs images",
+    ),
+    (
+      lambda: networks.choose_body(
+        types.SimpleNamespace(body=TINY_RESNET), CIFAR, 10
+      ),
+      r"'resnet' has outputs of shape \(5,\), the problem needs 10",
+    ),
+    (
+      lambda: networks.make_member_network(TINY_RESNET, 2, 5),
+      "num_shared_layers must be at most 4, .* 'resnet', got 5",
+    ),
+    (
+      lambda: layers.Residual((layers.Conv2D(3),)).output_shape((8, 8, 2)),
+      r'adds examples of shape \(8, 8, 3\) to \(8, 8, 2\)',
+    ),
+  ],
+)
 def test_bodies_that_do_not_fit_are_refused(make, message):
   with pytest.raises(ValueError, match=message):
     make()

@@ -1,4 +1,4 @@
-"""Layer ensembles, each combination alone in numpy, beside all the ways to share work."""
+"""Layer ensembles, each combination alone in numpy, and all ways to share."""
 
 import itertools
 
@@ -49,7 +49,7 @@ STACKS = {
 }
 
 
-# The truth: one combination, one image at a time. -------------------------------
+# The truth: one combination, one image at a time. ------------------------
 
 ACTIVATIONS = {'relu': lambda h: np.maximum(h, 0.), 'tanh': np.tanh,
                'none': lambda h: h}
@@ -138,7 +138,7 @@ def check(found, expected):
   np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
 
 
-# All combinations and single ones. ----------------------------------------------
+# All combinations and single ones. ----------------------------------------
 
 
 def test_shapes_are_what_the_layers_make_of_them(made):
@@ -197,7 +197,7 @@ def test_initial_weights_have_the_stds_of_their_layers():
       conv[..., :-1])) == conv[..., :-1].size  # No draw is used twice.
 
 
-# Sets of combinations. ----------------------------------------------------------
+# Sets of combinations. ----------------------------------------------------
 
 
 def sets_of(combinations, rng):
@@ -308,7 +308,7 @@ def test_large_layers_run_one_by_one_without_copies():
   run = jax.jit(prefix_plans.forward_set, static_argnums=0).lower(
       stack, weights, x, plan).compile()
   check(run(weights, x, plan), slow_forward(stack, weights, x, indices))
-  # One option of the second layer has 200 * 301 weights; there are 7 combinations.
+  # One option of the second layer has 200 * 301 weights; there are 7 sets.
   assert run.memory_analysis().temp_size_in_bytes < 3 * 200 * 301 * 8
 
 

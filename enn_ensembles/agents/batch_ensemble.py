@@ -5,8 +5,10 @@ member z uses W o (r_z s_z^T) and a bias of its own,
 
   layer(h, z) = r_z o (W (s_z o h)) + b_z,
 
-so K members are one batched product. The index z picks the member; prior and
-target noise as in a deep ensemble:
+so K members are one batched product. In a convolution r has an entry per
+output channel and s one per input channel. Norms are shared, but for the
+statistics of batch norms, of which every member has its own. The index z picks
+the member; prior and target noise as in a deep ensemble:
 
   f(x, z) = g(x; W, r_z, s_z, b_z) + prior_scale * (same, untrained)
   loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
@@ -15,10 +17,13 @@ Wen, Tran & Ba 2020, "BatchEnsemble: an alternative approach to efficient
 ensemble and lifelong learning" (arXiv 2002.06715).
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+from typing import NamedTuple
 
 import haiku as hk
+import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
@@ -43,22 +48,31 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
     fast_init: initial fast weights: random 'sign's, or 'normal' N(1,
       fast_std^2) truncated at two standard deviations.
     fast_std: std of the 'normal' fast weights; 0 makes all members start equal.
+    plain_member: whether member 0 has all fast weights 1, untrained, as in the
+      public code of Zamyatin et al. 2026 (arXiv 2601.16936).
+    train_shared_by_plain: whether W learns from member 0 alone, as there.
     prior_scale: weight of the untrained BatchEnsemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     bootstrap: whether each member has its own n of n data points, drawn with
       replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'batch', 'group' or 'none', of residual networks.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
   """
   num_ensemble: int = 10
   fast_init: str = 'sign'
   fast_std: float = 0.5
+  plain_member: bool = False
+  train_shared_by_plain: bool = False
   prior_scale: float = 1.
   noise_scale: float = 1.
   bootstrap: bool = False
   weight_decay: float = 0.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
 
@@ -66,39 +80,62 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
     checks.check_count('num_ensemble', self.num_ensemble)
     checks.check_choice('fast_init', self.fast_init, FAST_INITS)
     checks.check_scale('fast_std', self.fast_std)
+    checks.check_flag('plain_member', self.plain_member)
+    checks.check_flag('train_shared_by_plain', self.train_shared_by_plain)
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
-    checks.check_scale('first_bias_std', self.first_bias_std)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
 
 
-class BatchEnsembleMLP(hk.Module):
-  """Shared weights and fast weights of every layer.
+class LayerWeights(NamedTuple):
+  """The weights of one layer of all members; or of a norm, which they share.
 
-  Layers are (w [out, in], r [K, out], s [K, in], b [K, out, 1]).
+  Attributes:
+    w: [out, in], or a norm's [out, 2].
+    r: [K, out]; None in a norm.
+    s: [K, channels in]; every position of a window has the same.
+    b: [K, out, 1]; None without a bias.
   """
+  w: base.Array
+  r: base.Array | None = None
+  s: base.Array | None = None
+  b: base.Array | None = None
 
-  def __init__(self, config: BatchEnsembleConfig,
-               name: str = 'batch_ensemble_mlp'):
-    super().__init__(name=name)
+
+def name_weights(named: Mapping[str, base.Array]) -> list[LayerWeights]:
+  """The layers' weights in Haiku's parameters, from the input on."""
+  num = 1 + max(int(name[2:]) for name in named)
+  return [LayerWeights(*(named.get(f'{part}_{layer}') for part in 'wrsb'))
+          for layer in range(num)]
+
+
+class BatchEnsembleBody(hk.Module):
+  """Shared weights and fast weights of every layer of a body."""
+
+  def __init__(self, config: BatchEnsembleConfig, body: networks.Body):
+    super().__init__(name=f'batch_ensemble_{body.name}')
     self._config = config
+    self._body = body
 
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> list[tuple]:
-    config = self._config
-    num = config.num_ensemble
+  def __call__(self, input_shape: networks.Shape,
+               dtype: jnp.dtype) -> list[LayerWeights]:
+    num = self._config.num_ensemble
     specs = {}
-    for layer, shape in enumerate(networks.mlp_shapes(
-        input_dim, (*config.hidden_sizes, 1), config.first_bias_std)):
-      specs[f'w_{layer}'] = ((shape.out, shape.size), shape.weight_std)
-      specs[f'r_{layer}'] = ((num, shape.out), self._init_fast)
-      specs[f's_{layer}'] = ((num, shape.size), self._init_fast)
-      specs[f'b_{layer}'] = ((num, shape.out, 1), shape.bias_std)
-    drawn = networks.draw_parameters(specs, dtype)
-    return [tuple(drawn[f'{part}_{layer}'] for part in 'wrsb')
-            for layer in range(len(config.hidden_sizes) + 1)]
+    for i, shape in enumerate(self._body.weight_shapes(input_shape)):
+      if shape.is_norm:
+        specs[f'w_{i}'] = ((shape.out, shape.columns),
+                           networks.initializer(shape))
+        continue
+      channels = shape.size // shape.positions
+      specs[f'w_{i}'] = ((shape.out, shape.size), shape.weight_std)
+      specs[f'r_{i}'] = ((num, shape.out), self._init_fast)
+      specs[f's_{i}'] = ((num, channels), self._init_fast)
+      if shape.has_bias:
+        specs[f'b_{i}'] = ((num, shape.out, 1), shape.bias_std)
+    return name_weights(networks.draw_parameters(specs, dtype))
 
   def _init_fast(self, draw: base.Array) -> base.Array:
     """Fast weights from truncated standard normals."""
@@ -107,42 +144,92 @@ class BatchEnsembleMLP(hk.Module):
     return 1. + self._config.fast_std * draw
 
 
-def member_layers(layers: Sequence[tuple],
-                  indices: base.Index | None) -> networks.Layers:
-  """The layers of members, all (None) or some: [J, out, in + 1] each.
+def member_layers(layers: Sequence[LayerWeights],
+                  indices: base.Index | None,
+                  plain_member: bool = False,
+                  train_shared_by_plain: bool = False) -> networks.Layers:
+  """The weights of members, all (None) or some: [J, out, columns] each.
 
   W o (r s^T) is made once per step: it has fewer entries than the activations
   that the fast weights would otherwise scale, so its gradient is cheaper too.
+
+  Args:
+    layers: of every layer.
+    indices: members [J].
+    plain_member: see `BatchEnsembleConfig`.
+    train_shared_by_plain: see `BatchEnsembleConfig`.
   """
-  if indices is not None:
-    layers = [(w, r[indices], s[indices], b[indices]) for w, r, s, b in layers]
-  return [jnp.concatenate([w * (r[:, :, None] * s[:, None, :]), b], axis=-1)
-          for w, r, s, b in layers]
+  found = []
+  for w, r, s, b in layers:
+    if r is None:
+      found.append(w[None])
+      continue
+    if plain_member:
+      r, s = (jnp.asarray(fast).at[0].set(1.) for fast in (r, s))
+    if train_shared_by_plain:
+      fixed = jnp.broadcast_to(jax.lax.stop_gradient(w),
+                               (len(r) - 1, *w.shape))
+      w = jnp.concatenate([w[None], fixed])
+    if indices is not None:
+      r, s = r[indices], s[indices]
+      b = None if b is None else b[indices]
+      w = w[indices] if w.ndim == 3 else w
+    s = jnp.tile(s, (1, w.shape[-1] // s.shape[-1]))
+    member = w * (r[:, :, None] * s[:, None, :])
+    found.append(member if b is None else
+                 jnp.concatenate([member, b], axis=-1))
+  return found
 
 
-def make_network(config: BatchEnsembleConfig) -> base.EpistemicNetwork:
-  """The BatchEnsemble's network; z is an int32 member."""
+def make_network(config: BatchEnsembleConfig,
+                 input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The BatchEnsemble's network; z is an int32 member.
 
-  transformed = hk.transform_with_state(
-      lambda x: BatchEnsembleMLP(config)(x.shape[-1], x.dtype))
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  body = networks.choose_body(config, input_shape, num_outputs)
 
-  def apply_indices(params, state, x, indices):
-    layers, state = transformed.apply(params, state, None, x)
-    return networks.stacked_forward(member_layers(layers, indices), x), state
+  def members(body: networks.Body) -> base.EpistemicNetwork:
+    drawn = hk.transform(lambda x: BatchEnsembleBody(config, body)(
+        x.shape[1:], x.dtype))
 
-  network = networks.network_from_indices(
-      init=transformed.init, apply_indices=apply_indices,
-      indexer=networks.EnsembleIndexer(config.num_ensemble))
-  return networks.with_additive_prior(network, network, config.prior_scale)
+    def init(key, x):
+      return drawn.init(key, x), networks.start_statistics(
+          body, x, config.num_ensemble)
+
+    def forward(params, state, x, indices, is_training):
+      weights = member_layers(
+          drawn.apply(params, None, x), indices, config.plain_member,
+          config.train_shared_by_plain)
+      return networks.forward_members(body, weights, state, x, indices,
+                                      is_training=is_training)
+
+    def apply_indices(params, state, x, indices):
+      return forward(params, state, x, indices, is_training=False)
+
+    def apply_train(params, state, x, indices, key):
+      del key  # Nothing is drawn.
+      return forward(params, state, x, indices, is_training=True)
+
+    return networks.network_from_indices(
+        init=init, apply_indices=apply_indices,
+        apply_train=apply_train if body.has_batch_norm else None,
+        indexer=networks.EnsembleIndexer(config.num_ensemble))
+
+  return networks.with_additive_prior(
+      members(body), members(networks.without_statistics(body)),
+      config.prior_scale)
 
 
 def mean_squares(params: base.Params) -> list[base.Array]:
   """The mean over members of the squared weights W o (r s^T), b, per layer."""
-  (parts,) = params.values()
-  layers = [tuple(parts[f'{part}_{layer}'] for part in 'wrsb')
-            for layer in range(len(parts) // 4)]
+  (named,) = params.values()
   return [jnp.mean(jnp.square(w), axis=0)
-          for w in member_layers(layers, None)]
+          for w in member_layers(name_weights(named), None)]
 
 
 def make_agent(config: BatchEnsembleConfig) -> base.Agent:
@@ -151,7 +238,11 @@ def make_agent(config: BatchEnsembleConfig) -> base.Agent:
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
-        weight_decay=config.weight_decay, mean_squares=mean_squares)
+        weight_decay=config.weight_decay, mean_squares=mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

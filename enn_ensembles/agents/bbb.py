@@ -2,7 +2,8 @@
 
 With the index z ~ N(0, I), one entry per weight and bias, the u-parametrised
 weights are u = mu + sigma_0 * s * z / c, s = softplus(rho), and a weight of a
-layer with n inputs is u / sqrt(n), a bias is u. The loss is the negative ELBO
+layer with n inputs is u / sqrt(n), a bias is u, the scale and offset of a norm
+are 1 + u and u. The loss is the negative ELBO
 
   mean over t, z of (f(x_t, z) - y_t)^2 / (2 eps^2)  +  KL(q || p) / T,
   KL(q || p) = 1/2 sum (s^2 + mu^2 / sigma_0^2 - 1 - 2 log s),
@@ -46,11 +47,16 @@ class BbbConfig(optimizers.TrainingConfig):
     sigma_0: std of the prior of every (unscaled) weight.
     index_scale: c above: 'unit' is 1, 'enn2021' is sqrt(number of weights).
     num_index_samples: indices drawn per step.
-    hidden_sizes: units of each hidden layer.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'group' or 'none', of residual networks; this method cannot serve
+      'batch'.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
   """
   sigma_0: float = 100.
   index_scale: str = 'enn2021'
   num_index_samples: int = 64
+  body: str | networks.Body = 'mlp'
+  norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (50, 50)
 
   def __post_init__(self):
@@ -58,7 +64,7 @@ class BbbConfig(optimizers.TrainingConfig):
     checks.check_choice('index_scale', self.index_scale, INDEX_SCALES)
     checks.check_count('num_index_samples', self.num_index_samples)
     super().__post_init__()
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
 
 
 class GaussianWeights(hk.Module):
@@ -76,12 +82,22 @@ class GaussianWeights(hk.Module):
     return drawn['mu'], drawn['rho']
 
 
-def make_network(config: BbbConfig, input_dim: int) -> base.EpistemicNetwork:
-  """The BBB network; z ~ N(0, I) [num_weights]."""
-  # Only weights are scaled: the biases of all layers are u itself.
-  shapes = [shape._replace(bias_std=1.) for shape in networks.mlp_shapes(
-      input_dim, (*config.hidden_sizes, 1))]
-  ends = np.cumsum([shape.out * (shape.size + 1) for shape in shapes])
+def make_network(config: BbbConfig, input_shape: networks.Shape,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The BBB network; z ~ N(0, I) [num_weights].
+
+  Args:
+    config: the settings.
+    input_shape: of one example.
+    num_outputs: components of f(x).
+  """
+  body = networks.choose_body(config, input_shape, num_outputs)
+  body.check_no_batch_norm('bbb')
+  # Only weights are scaled: biases, and what norms add to 1 and 0, are u.
+  shapes = [shape._replace(bias_std=1., **(
+      {'weight_std': 1.} if shape.is_norm else {}))
+            for shape in body.weight_shapes(input_shape)]
+  ends = np.cumsum([shape.out * shape.columns for shape in shapes])
   num_weights = int(ends[-1])
   index_scale = config.sigma_0
   if config.index_scale == 'enn2021':
@@ -94,11 +110,11 @@ def make_network(config: BbbConfig, input_dim: int) -> base.EpistemicNetwork:
     (mu, rho), state = transformed.apply(params, state, None, x)
     z = jnp.asarray(indices, x.dtype) * index_scale
     flat = mu + jax.nn.softplus(rho) * z  # [J, num_weights]
-    layers = [
-        networks.column_scales(shape)
-        * part.reshape(-1, shape.out, shape.size + 1)
+    weights = [
+        networks.column_means(shape) + networks.column_scales(shape)
+        * part.reshape(-1, shape.out, shape.columns)
         for part, shape in zip(jnp.split(flat, ends[:-1], axis=1), shapes)]
-    return networks.stacked_forward(layers, x), state
+    return networks.forward(body, weights, x), state
 
   return networks.network_from_indices(
       init=transformed.init, apply_indices=apply_indices,
@@ -122,4 +138,5 @@ def make_agent(config: BbbConfig) -> base.Agent:
         config.num_index_samples)
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config, prior.input_dim), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

@@ -34,16 +34,18 @@ class DeepSubEnsembleConfig(optimizers.TrainingConfig):
 
   Attributes:
     num_ensemble: K, tails.
-    num_shared_layers: weight layers in the trunk, from 0 (a deep ensemble) to
-      len(hidden_sizes) (only the output layer has members).
+    num_shared_layers: weight layers in the trunk, a residual block being one;
+      from 0 (a deep ensemble) to all but the output layer.
     prior_scale: weight of the untrained sub-ensemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     bootstrap: whether each member has its own n of n data points, drawn with
       replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'batch', 'group' or 'none', of residual networks.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
   """
   num_ensemble: int = 10
   num_shared_layers: int = 1
@@ -51,6 +53,8 @@ class DeepSubEnsembleConfig(optimizers.TrainingConfig):
   noise_scale: float = 1.
   bootstrap: bool = False
   weight_decay: float = 0.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
 
@@ -59,22 +63,32 @@ class DeepSubEnsembleConfig(optimizers.TrainingConfig):
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
     checks.check_choice('num_shared_layers', self.num_shared_layers,
-                        range(len(self.hidden_sizes) + 1))
+                        range(networks.choose_body(self).num_weight_layers))
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
-    checks.check_scale('first_bias_std', self.first_bias_std)
 
 
-def make_network(config: DeepSubEnsembleConfig) -> base.EpistemicNetwork:
-  """The sub-ensemble's network; z is an int32 tail."""
-  def tails() -> base.EpistemicNetwork:
-    return networks.make_member_network(
-        (*config.hidden_sizes, 1), config.num_ensemble,
-        config.num_shared_layers, config.first_bias_std)
+def make_network(config: DeepSubEnsembleConfig,
+                 input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The sub-ensemble's network; z is an int32 tail.
 
-  return networks.with_additive_prior(tails(), tails(), config.prior_scale)
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  body = networks.choose_body(config, input_shape, num_outputs)
+
+  def tails(body: networks.Body) -> base.EpistemicNetwork:
+    return networks.make_member_network(body, config.num_ensemble,
+                                        config.num_shared_layers)
+
+  return networks.with_additive_prior(
+      tails(body), tails(networks.without_statistics(body)),
+      config.prior_scale)
 
 
 def make_agent(config: DeepSubEnsembleConfig) -> base.Agent:
@@ -84,7 +98,11 @@ def make_agent(config: DeepSubEnsembleConfig) -> base.Agent:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
         weight_decay=config.weight_decay,
-        mean_squares=networks.member_mean_squares)
+        mean_squares=networks.member_mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

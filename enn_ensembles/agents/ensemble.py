@@ -48,16 +48,20 @@ class EnsembleConfig(optimizers.TrainingConfig):
       replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias; or 'kernel' for
-      1 / sqrt(D_x), that of the testbed's kernel, with prior networks scaled
-      such that their std is the kernel's at any input.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'batch', 'group' or 'none', of residual networks.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'; or
+      'kernel' for 1 / sqrt(D_x), that of the testbed's kernel, with prior
+      networks scaled such that their std is the kernel's at any input.
   """
   num_ensemble: int = 10
   prior_scale: float = 1.
   noise_scale: float = 1.
   bootstrap: bool = False
   weight_decay: float = 0.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float | str = 1.
 
@@ -65,29 +69,37 @@ class EnsembleConfig(optimizers.TrainingConfig):
     checks.check_count('num_ensemble', self.num_ensemble)
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
-    if self.first_bias_std != 'kernel':
-      checks.check_scale('first_bias_std', self.first_bias_std)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self, bias_rules=('kernel',))
+    if self.first_bias_std == 'kernel' and self.body != 'mlp':
+      raise ValueError("first_bias_std 'kernel' needs the body 'mlp', got body "
+                       f'{self.body!r}.')
+
+
+def make_body(config: EnsembleConfig,
+              prior: base.PriorKnowledge) -> networks.Body:
+  """One member."""
+  if config.first_bias_std == 'kernel':
+    config = dataclasses.replace(config,
+                                 first_bias_std=prior.input_dim ** -0.5)
+  return networks.choose_body(config, prior.input_shape, prior.num_outputs)
 
 
 def make_network(config: EnsembleConfig,
                  prior: base.PriorKnowledge) -> base.EpistemicNetwork:
   """The ensemble's network; z is an int32 member."""
-  first_bias_std, prior_scale = config.first_bias_std, config.prior_scale
-  if first_bias_std == 'kernel':
-    first_bias_std = prior.input_dim ** -0.5
+  body, prior_scale = make_body(config, prior), config.prior_scale
+  if config.first_bias_std == 'kernel':
     # A ReLU network is as many stds smaller as it has layers of weights.
-    prior_scale /= parameters.TRUNCATED_STD ** (len(config.hidden_sizes) + 1)
+    prior_scale /= parameters.TRUNCATED_STD ** body.num_weight_layers
 
-  def members() -> base.EpistemicNetwork:
-    return networks.make_member_network(
-        (*config.hidden_sizes, 1), config.num_ensemble,
-        first_bias_std=first_bias_std)
+  def members(body: networks.Body) -> base.EpistemicNetwork:
+    return networks.make_member_network(body, config.num_ensemble)
 
-  return networks.with_additive_prior(members(), members(), prior_scale)
+  return networks.with_additive_prior(
+      members(body), members(networks.without_statistics(body)), prior_scale)
 
 
 def make_agent(config: EnsembleConfig) -> base.Agent:
@@ -97,7 +109,8 @@ def make_agent(config: EnsembleConfig) -> base.Agent:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
         weight_decay=config.weight_decay,
-        mean_squares=networks.member_mean_squares)
+        mean_squares=networks.member_mean_squares,
+        shapes=make_body(config, prior).weight_shapes(prior.input_shape))
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(config, prior), make_loss)

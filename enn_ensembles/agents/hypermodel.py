@@ -51,7 +51,10 @@ class HypermodelConfig(optimizers.TrainingConfig):
     samples_per_dim: indices drawn per step, per index dimension.
     init_scale: std of the initial columns of A, in units of 1/sqrt(d); 0 starts
       with one network for all indices.
-    hidden_sizes: units of each hidden layer.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'group' or 'none', of residual networks; this method cannot serve
+      'batch'.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
   """
   index_dim: int = 20
   prior_scale: float = 5.
@@ -59,6 +62,8 @@ class HypermodelConfig(optimizers.TrainingConfig):
   weight_decay: float = 0.
   samples_per_dim: int = 20
   init_scale: float = 1.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (50, 50)
 
   def __post_init__(self):
@@ -69,46 +74,62 @@ class HypermodelConfig(optimizers.TrainingConfig):
     checks.check_scale('init_scale', self.init_scale)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
 
 
-class HyperMLP(hk.Module):
-  """A and c of every layer: [d + 1, out, in + 1], c last, biases last."""
+class HyperWeights(hk.Module):
+  """A and c of every layer: [d + 1, out, columns], c last, biases last.
 
-  def __init__(self, output_sizes: tuple[int, ...], index_dim: int,
-               init_scale: float, name: str = 'hyper_mlp'):
-    super().__init__(name=name)
-    self._output_sizes = output_sizes
+  Of an MLP A is drawn as in the published testbed, whatever a layer's inputs,
+  and c starts at 0. Of other bodies A has the scale of the layer's own initial
+  weights, and c is such weights.
+  """
+
+  def __init__(self, body: networks.Body, index_dim: int, init_scale: float):
+    super().__init__(name=f'hyper_{body.name}')
+    self._body = body
     self._index_dim = index_dim
     self._init_std = init_scale * index_dim ** -0.5
 
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    d = self._index_dim
-    stds = np.array([self._init_std] * d + [0.])[:, None, None]
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes)
+  def __call__(self, input_shape: networks.Shape,
+               dtype: jnp.dtype) -> networks.Layers:
     return list(networks.draw_parameters(
-        {f'w_{layer}': ((d + 1, shape.out, shape.size + 1), stds)
-         for layer, shape in enumerate(shapes)}, dtype).values())
+        {f'w_{layer}': ((self._index_dim + 1, shape.out, shape.columns),
+                        self._initializer(shape))
+         for layer, shape in enumerate(self._body.weight_shapes(input_shape))},
+        dtype).values())
+
+  def _initializer(self, shape: networks.LayerShape) -> Any:
+    d = self._index_dim
+    if self._body.name == 'mlp':
+      return np.array([self._init_std] * d + [0.])[:, None, None]
+    scales, means = networks.column_scales(shape), networks.column_means(shape)
+    stds = np.array([self._init_std] * d + [1.])[:, None, None] * scales
+    only_c = np.array([0.] * d + [1.])[:, None, None]
+    return lambda draw: (jnp.asarray(stds, draw.dtype) * draw
+                         + jnp.asarray(only_c * means, draw.dtype))
 
 
 class IndependentLayersPrior(hk.Module):
-  """w_l, b_l of the prior: [d_l, out, in + 1], biases last.
+  """w_l, b_l of the prior: [d_l, out, columns], biases last.
 
   The index is cut into one part per layer, the first parts one longer where it
   does not divide; an index shorter than the layers goes whole to each.
   """
 
-  def __init__(self, output_sizes: tuple[int, ...], index_dim: int,
+  def __init__(self, body: networks.Body, index_dim: int,
                name: str = 'independent_layers_prior'):
     super().__init__(name=name)
-    self._output_sizes = output_sizes
-    self._parts = index_parts(index_dim, len(output_sizes))
+    self._body = body
+    self._index_dim = index_dim
 
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes)
+  def __call__(self, input_shape: networks.Shape,
+               dtype: jnp.dtype) -> networks.Layers:
+    shapes = self._body.weight_shapes(input_shape)
+    parts = index_parts(self._index_dim, len(shapes))
     drawn = networks.draw_parameters(
-        {f'w_{layer}': ((len(part), shape.out, shape.size + 1), 1.)
-         for layer, (part, shape) in enumerate(zip(self._parts, shapes))},
+        {f'w_{layer}': ((len(part), shape.out, shape.columns), 1.)
+         for layer, (part, shape) in enumerate(zip(parts, shapes))},
         dtype)
     return [networks.column_scales(shape._replace(bias_std=1.))
             * w / jnp.linalg.norm(w, axis=0, keepdims=True)
@@ -127,77 +148,88 @@ def mix_columns(z: base.Array, w: base.Array) -> base.Array:
   return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
 
 
-def first_outputs(layers: networks.Layers,
-                 x: base.Array) -> base.Array | None:
-  """The first layer's output for each column at x [B, D]: [d, out, B].
+def first_outputs(body: networks.Body, layers: networks.Layers,
+                  x: base.Array) -> base.Array | None:
+  """An MLP's first layer's output for each column at x [B, ...]: [d, out, B].
 
-  None where it is cheaper to give every index weights of its own.
+  None where it is cheaper to give every index weights of its own, and where the
+  body is no MLP.
   """
   d, out, columns = layers[0].shape
-  # Multiply-adds per index and unit, by its own weights or by mixed shared.
-  if columns * (d + len(x)) < d * len(x):
+  # Multiply-adds per index and unit, by its own weights or by mixed outputs.
+  if body.name != 'mlp' or columns * (d + len(x)) < d * len(x):
     return None
   return networks.affine(layers[0].reshape(-1, columns),
-                         x.T).reshape(d, out, len(x))
+                         x.reshape(len(x), -1).T).reshape(d, out, len(x))
 
 
-def hyper_forward(layers: networks.Layers, x: base.Array,
+def hyper_forward(body: networks.Body, layers: networks.Layers, x: base.Array,
                   parts: list[base.Array],
                   shared: base.Array | None) -> base.Array:
-  """An MLP whose weights are linear in the index, for many indices.
+  """A body whose weights are linear in the index, for many indices.
 
   Args:
-    layers: [d_l, out, in + 1] each.
-    x: inputs [B, D].
+    body: the base network.
+    layers: [d_l, out, columns] each.
+    x: inputs [B, ...].
     parts: what each layer reads of the indices, [J, d_l].
     shared: of `first_outputs`.
 
   Returns:
     [J, B, out].
   """
-  first, *rest = layers
   if shared is None:
-    w = mix_columns(parts[0], first)
-    h = networks.affine(w.reshape(-1, w.shape[-1]), x.T)
-    h = h.reshape(*w.shape[:2], len(x))
-  else:
-    h = mix_columns(parts[0], shared)
-  for w, z in zip(rest, parts[1:]):
+    return networks.forward(
+        body, [mix_columns(z, w) for w, z in zip(layers, parts)], x)
+  h = mix_columns(parts[0], shared)
+  for w, z in zip(layers[1:], parts[1:]):
     h = networks.affine(mix_columns(z, w), jax.nn.relu(h))
   return jnp.swapaxes(h, 1, 2)
 
 
-def _make_part(transformed: hk.TransformedWithState, indexer: Any,
+def _make_part(body: networks.Body, transformed: hk.TransformedWithState,
+               indexer: Any,
                get_parts: Callable[[base.Array, int], list[base.Array]]
                ) -> base.EpistemicNetwork:
   """The trained part or the prior: they differ in what a layer reads of z."""
 
   def shared(params, state, x):
     layers, _ = transformed.apply(params, state, None, x)
-    return first_outputs(layers, x)
+    return first_outputs(body, layers, x)
 
   def apply_indices(params, state, x, indices, shared=None):
     layers, state = transformed.apply(params, state, None, x)
     if shared is None:
-      shared = first_outputs(layers, x)
+      shared = first_outputs(body, layers, x)
     parts = get_parts(jnp.asarray(indices, x.dtype), len(layers))
-    return hyper_forward(layers, x, parts, shared), state
+    return hyper_forward(body, layers, x, parts, shared), state
 
   return networks.network_from_indices(transformed.init, apply_indices, indexer,
                                        shared)
 
 
-def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
-  """The hypermodel's network; z ~ N(0, I/d) [d]."""
-  output_sizes = (*config.hidden_sizes, 1)
+def make_network(config: HypermodelConfig,
+                 input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The hypermodel's network; z ~ N(0, I/d) [d].
+
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  body = networks.choose_body(config, input_shape, num_outputs)
+  body.check_no_batch_norm('hypermodel')
+  # A norm's scale of mean 0 would extinguish the prior function.
+  prior_body = networks.without_norms(body)
   indexer = networks.GaussianIndexer(config.index_dim,
                                      std=config.index_dim ** -0.5)
   hyper = hk.transform_with_state(
-      lambda x: HyperMLP(output_sizes, config.index_dim, config.init_scale)(
-          x.shape[-1], x.dtype))
+      lambda x: HyperWeights(body, config.index_dim, config.init_scale)(
+          x.shape[1:], x.dtype))
   prior = hk.transform_with_state(
-      lambda x: IndependentLayersPrior(output_sizes, config.index_dim)(
-          x.shape[-1], x.dtype))
+      lambda x: IndependentLayersPrior(prior_body, config.index_dim)(
+          x.shape[1:], x.dtype))
 
   def whole_index(z, num_layers):
     # c is the column of an extra index entry that is always 1.
@@ -207,8 +239,8 @@ def make_network(config: HypermodelConfig) -> base.EpistemicNetwork:
     return [z[:, part] for part in index_parts(config.index_dim, num_layers)]
 
   return networks.with_additive_prior(
-      _make_part(hyper, indexer, whole_index),
-      _make_part(prior, indexer, index_part), config.prior_scale)
+      _make_part(body, hyper, indexer, whole_index),
+      _make_part(prior_body, prior, indexer, index_part), config.prior_scale)
 
 
 def mean_squares(params: base.Params) -> list[base.Array]:
@@ -225,7 +257,11 @@ def make_agent(config: HypermodelConfig) -> base.Agent:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale,
         num_index_samples=config.samples_per_dim * config.index_dim,
-        weight_decay=config.weight_decay, mean_squares=mean_squares)
+        weight_decay=config.weight_decay, mean_squares=mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

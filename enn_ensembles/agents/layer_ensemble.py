@@ -9,8 +9,7 @@ K_1 + ... + K_N layers.
 
 Combinations that share a prefix share their first layers, so all K^N outputs
 cost K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer
-ensemble (OLE, Algorithm 1 of the paper; `networks/layer_stack.py`). The agent
-is the testbed's MLP; `make_stack_network` takes any layers.
+ensemble (OLE, Algorithm 1 of the paper; `networks/layer_stack.py`).
 
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
@@ -28,7 +27,6 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
 from enn_ensembles.networks import layer_stack
-from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
 from enn_ensembles.networks import stack_network
 from enn_ensembles.training import likelihoods
@@ -50,7 +48,8 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
 
   Attributes:
     num_options: options of each layer; one number for all layers, or a tuple
-      with one entry per weight layer (hidden layers and the output).
+      with one entry per weight layer (hidden layers and the output); a residual
+      block is one layer.
     prior_scale: weight of the untrained layer ensemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     bootstrap: whether each member has its own n of n data points, drawn with
@@ -61,8 +60,11 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
       every 'first_option', which all combinations with it share (as the
       paper's published code has it).
     num_index_samples: combinations drawn per step; None trains all of them.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'group' or 'none', of residual networks; this method cannot serve
+      'batch'.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
   """
   num_options: int | tuple[int, ...] = 3
   prior_scale: float = 1.
@@ -71,6 +73,8 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
   weight_decay: float = 0.
   noise_by: str = 'combination'
   num_index_samples: int | None = None
+  body: str | networks.Body = 'mlp'
+  norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
 
@@ -78,18 +82,17 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
     if not isinstance(self.num_options, tuple):
       checks.check_count('num_options', self.num_options)
     checks.check_sizes('num_options', self.options)
-    if len(self.options) != len(self.hidden_sizes) + 1:
-      raise ValueError(
-          f'num_options must have {len(self.hidden_sizes) + 1} entries, one '
-          f'per weight layer, got {self.num_options!r}.')
+    num_layers = networks.choose_body(self).num_weight_layers
+    if len(self.options) != num_layers:
+      raise ValueError(f'num_options must have {num_layers} entries, one per '
+                       f'weight layer, got {self.num_options!r}.')
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_choice('noise_by', self.noise_by, NOISE_RULES)
-    checks.check_scale('first_bias_std', self.first_bias_std)
     if self.num_index_samples is not None:
       checks.check_count('num_index_samples', self.num_index_samples)
 
@@ -98,7 +101,7 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     """Options of each weight layer."""
     if isinstance(self.num_options, tuple):
       return self.num_options
-    return (self.num_options,) * (len(self.hidden_sizes) + 1)
+    return (self.num_options,) * networks.choose_body(self).num_weight_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +136,13 @@ class LayerEnsembleIndexer:
     return jax.nn.one_hot(flat, self.noise_dim)
 
 
-def make_stack(config: LayerEnsembleConfig) -> layer_stack.LayerStack:
-  """The MLP and the options of its layers."""
-  hidden = [layers.Dense(size, bias_std=0. if layer else config.first_bias_std)
-            for layer, size in enumerate(config.hidden_sizes)]
-  output = layers.Dense(1, 'none',
-                     0. if config.hidden_sizes else config.first_bias_std)
-  return layer_stack.LayerStack((*hidden, output), config.options)
+def make_stack(config: LayerEnsembleConfig,
+               input_shape: networks.Shape | None = None,
+               num_outputs: int = 1) -> layer_stack.LayerStack:
+  """The body's layers and their options."""
+  body = networks.choose_body(config, input_shape, num_outputs)
+  body.check_no_batch_norm('layer_ensemble')
+  return layer_stack.LayerStack(body.layers, config.options)
 
 
 def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
@@ -185,15 +188,25 @@ def make_stack_moments(stack: layer_stack.LayerStack,
   return mean_and_std
 
 
-def make_network(config: LayerEnsembleConfig) -> base.EpistemicNetwork:
-  """The layer ensemble's network; z is int32 [N], one option per layer."""
-  return make_stack_network(make_stack(config), config.prior_scale,
-                            config.noise_by)
+def make_network(config: LayerEnsembleConfig,
+                 input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The layer ensemble's network; z is int32 [N], one option per layer.
+
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  return make_stack_network(make_stack(config, input_shape, num_outputs),
+                            config.prior_scale, config.noise_by)
 
 
-def make_moments(config: LayerEnsembleConfig) -> Moments:
+def make_moments(config: LayerEnsembleConfig,
+                 num_outputs: int = 1) -> Moments:
   """Exact mean and std of `make_network(config)`: see `make_stack_moments`."""
-  return make_stack_moments(make_stack(config), config.prior_scale)
+  return make_stack_moments(make_stack(config, num_outputs=num_outputs),
+                            config.prior_scale)
 
 
 def mean_squares(params: base.Params) -> list[base.Array]:
@@ -210,7 +223,11 @@ def make_agent(config: LayerEnsembleConfig) -> base.Agent:
         prior, noise_scale=config.noise_scale,
         num_index_samples=config.num_index_samples,
         bootstrap=config.bootstrap, weight_decay=config.weight_decay,
-        mean_squares=mean_squares)
+        mean_squares=mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

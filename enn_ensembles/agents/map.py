@@ -26,25 +26,34 @@ class MapConfig(optimizers.TrainingConfig):
   Attributes:
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'batch', 'group' or 'none', of residual networks.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
   """
   weight_decay: float = 0.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
 
   def __post_init__(self):
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
-    checks.check_scale('first_bias_std', self.first_bias_std)
+    networks.check_body(self)
 
 
-def make_network(config: MapConfig) -> base.EpistemicNetwork:
-  """One MLP; its only index is 0."""
+def make_network(config: MapConfig, input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """One network; its only index is 0.
+
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
   return networks.make_member_network(
-      (*config.hidden_sizes, 1), num_members=1,
-      first_bias_std=config.first_bias_std)
+      networks.choose_body(config, input_shape, num_outputs), num_members=1)
 
 
 def make_agent(config: MapConfig) -> base.Agent:
@@ -53,7 +62,11 @@ def make_agent(config: MapConfig) -> base.Agent:
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
     return likelihoods.make_loss_for(
         prior, weight_decay=config.weight_decay,
-        mean_squares=networks.member_mean_squares)
+        mean_squares=networks.member_mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

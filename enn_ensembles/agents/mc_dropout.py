@@ -16,10 +16,12 @@ uncertainty in deep learning" (arXiv 1506.02142).
 """
 
 import dataclasses
+import math
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
@@ -43,13 +45,17 @@ class McDropoutConfig(optimizers.TrainingConfig):
       l^2 (1 - rate) / (2 T), so 1e-6 is practically none.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
-    hidden_sizes: units of each hidden layer.
-    first_bias_std: std of the first layer's initial bias.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`.
+    norm: 'batch', 'group' or 'none', of residual networks.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
   """
   dropout_rate: float = 0.05
   dropout_input: bool = True
   weight_decay_scale: float = 1e-6
   weight_decay: float = 0.
+  body: str | networks.Body = 'mlp'
+  norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 0.
 
@@ -57,46 +63,91 @@ class McDropoutConfig(optimizers.TrainingConfig):
     checks.check_rate('dropout_rate', self.dropout_rate)
     checks.check_flag('dropout_input', self.dropout_input)
     checks.check_scale('weight_decay_scale', self.weight_decay_scale)
-    checks.check_scale('first_bias_std', self.first_bias_std)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
 
 
-def draw_masks(key: base.Index, sizes: list[int], rate: float,
+def draw_masks(keys: base.Index, sizes: list[int], rate: float,
                dtype: jnp.dtype) -> list[base.Array]:
-  """Masks [size] for every layer's input: 0, or 1 / (1 - rate) where kept."""
-  uniform = jax.random.uniform(key, [sum(sizes)], jnp.float32)
-  mask = (uniform >= rate).astype(dtype) / (1. - rate)
-  ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
-  return [mask[end - size:end] for size, end in zip(sizes, ends)]
+  """Masks of every dropout place: 0, or 1 / (1 - rate) where kept.
+
+  Args:
+    keys: random keys [J].
+    sizes: units of each place.
+    rate: probability of 0.
+    dtype: of the masks.
+
+  Returns:
+    [size, J] of each place.
+  """
+  uniform = jax.vmap(lambda key: jax.random.uniform(
+      key, [sum(sizes)], jnp.float32))(keys).T
+  masks = (uniform >= rate).astype(dtype) / (1. - rate)
+  return jnp.split(masks, np.cumsum(sizes)[:-1])
 
 
-def make_network(config: McDropoutConfig) -> base.EpistemicNetwork:
-  """The dropout network; z is a random key."""
-  def get_layers(x: base.Array) -> networks.Layers:
-    module = networks.StackedBody(networks.make_mlp(
-        config.hidden_sizes, 1, config.first_bias_std), num_members=1)
-    return module(x.shape[1:], x.dtype)
+def make_body(config: McDropoutConfig, input_shape: networks.Shape | None,
+              num_outputs: int) -> networks.Body:
+  """The network's layers, with the dropout places that are in use."""
+  body = networks.choose_body(config, input_shape, num_outputs)
+  if config.dropout_input:
+    return body
+  return dataclasses.replace(body, layers=tuple(
+      layer for layer in body.layers
+      if layer != networks.Dropout(of_input=True)))
 
-  transformed = hk.transform_with_state(get_layers)
 
-  def apply(params, state, x, z):
-    layers, state = transformed.apply(params, state, None, x)
-    sizes = [w.shape[-1] - 1 for w in layers]
-    if not config.dropout_input:
-      sizes = sizes[1:]
-    masks = draw_masks(z, sizes, config.dropout_rate, x.dtype)
-    h = x * masks.pop(0) if config.dropout_input else x
-    for layer, w in enumerate(layers):
-      h = h @ w[0, :, :-1].T + w[0, :, -1]
-      if layer < len(layers) - 1:
-        h = jax.nn.relu(h) * masks[layer]
-    return h, state
+def make_network(config: McDropoutConfig,
+                 input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The dropout network; z is a random key.
 
-  return base.EpistemicNetwork(
-      apply=apply, init=lambda key, x, z: transformed.init(key, x),
-      indexer=networks.PrngIndexer())
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  body = make_body(config, input_shape, num_outputs)
+  drawn = hk.transform(lambda x: networks.StackedBody(
+      body, num_members=1)(x.shape[1:], x.dtype))
+
+  def init(key, x):
+    return drawn.init(key, x), networks.start_statistics(body, x, 1)
+
+  def forward(params, state, x, keys, num_repeats, is_training):
+    """Outputs [B, out] at x [B, ...], the masks of a key for each stretch."""
+    shapes = networks.dropout_shapes(body.layers, x.shape[1:])
+    masks = draw_masks(keys, [math.prod(shape) for shape in shapes],
+                       config.dropout_rate, x.dtype)
+
+    def drop(h, shape):
+      mask = jnp.repeat(masks.pop(0), num_repeats, axis=1)
+      # Features first: channels before height and width.
+      return h * mask.reshape(*shape[-1:], *shape[:-1], -1)
+
+    out, state = networks.forward_members(
+        body, drawn.apply(params, None, x), state, x, None,
+        is_training=is_training, drop=drop)
+    return out[0], state
+
+  def apply_indices(params, state, x, indices):
+    num = len(indices)
+    many = jnp.tile(x, (num, *(1,) * (x.ndim - 1)))
+    out, state = forward(params, state, many, indices, len(x),
+                         is_training=False)
+    return out.reshape(num, len(x), -1), state
+
+  def apply_train(params, state, x, indices, key):
+    del indices  # Every example has masks of its own.
+    out, state = forward(params, state, x, jax.random.split(key, len(x)), 1,
+                         is_training=True)
+    return out[None], state
+
+  # An MLP is trained index by index, on the draws of its published results.
+  return networks.network_from_indices(
+      init=init, apply_indices=apply_indices, indexer=networks.PrngIndexer(),
+      apply_train=None if body.name == 'mlp' else apply_train)
 
 
 def make_agent(config: McDropoutConfig) -> base.Agent:
@@ -105,10 +156,14 @@ def make_agent(config: McDropoutConfig) -> base.Agent:
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
     loss = likelihoods.make_loss_for(
         prior, per_example=True, weight_decay=config.weight_decay,
-        mean_squares=networks.member_mean_squares)
+        mean_squares=networks.member_mean_squares,
+        shapes=networks.choose_body(
+            config, prior.input_shape, prior.num_outputs).weight_shapes(
+                prior.input_shape))
     decay = (config.weight_decay_scale ** 2 * (1. - config.dropout_rate)
              / (2. * prior.num_train))
     return losses.add_l2_weight_decay(loss, decay)
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

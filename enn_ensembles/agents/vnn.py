@@ -1,7 +1,9 @@
 """Variational neural network (VNN): every layer draws its output.
 
 The index z ~ N(0, I) has an entry for every unit, the output included, and all
-data points share it. With the input h of layer l and its part z_l of the index,
+data points share it. A unit of a convolution is a channel, whose positions
+share the entry too: a sample is a network with weights M + diag(g z) S. With
+the input h of layer l and its part z_l of the index,
 
   mean  = M_l h + m_l,   std = S_l h + s_l
   h_l+1 = mean + g(std) * z_l
@@ -87,7 +89,10 @@ class VnnConfig(optimizers.TrainingConfig):
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     num_index_samples: indices drawn per step.
-    hidden_sizes: units of each hidden layer.
+    body: the network, a name in `networks.BODIES`, or a `networks.Body`; those
+      with residual blocks cannot be served.
+    norm: of residual networks, as other agents have it.
+    hidden_sizes: units of each hidden layer of the body 'mlp'.
     final_learning_rate: what a cosine takes it down to; None keeps it constant.
   """
   activation: str = 'relu'
@@ -98,6 +103,8 @@ class VnnConfig(optimizers.TrainingConfig):
   noise_scale: float = 1.
   weight_decay: float = 0.
   num_index_samples: int = 100
+  body: str | networks.Body = 'mlp'
+  norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (100, 100, 100)
   final_learning_rate: float | None = 1e-6
 
@@ -113,24 +120,44 @@ class VnnConfig(optimizers.TrainingConfig):
     checks.check_count('num_index_samples', self.num_index_samples)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
-    checks.check_sizes('hidden_sizes', self.hidden_sizes)
+    networks.check_body(self)
 
 
 class VariationalLayers(hk.Module):
-  """(M, S) of every layer: [2, out, in + 1], or (M) [1, out, in + 1]."""
+  """(M, S) of every layer: [2, out, columns], or (M) [1, out, columns]."""
 
-  def __init__(self, output_sizes: tuple[int, ...], with_std: bool,
+  def __init__(self, body: networks.Body, with_std: bool,
                name: str = 'variational_layers'):
     super().__init__(name=name)
-    self._output_sizes = output_sizes
+    self._body = body
     self._num_maps = 2 if with_std else 1
 
-  def __call__(self, input_dim: int, dtype: jnp.dtype) -> networks.Layers:
-    shapes = networks.mlp_shapes(input_dim, self._output_sizes)
+  def __call__(self, input_shape: networks.Shape,
+               dtype: jnp.dtype) -> networks.Layers:
     return list(networks.draw_parameters(
-        {f'w_{layer}': ((self._num_maps, shape.out, shape.size + 1),
+        {f'w_{layer}': ((self._num_maps, shape.out, shape.columns),
                         networks.column_scales(shape))
-         for layer, shape in enumerate(shapes)}, dtype).values())
+         for layer, shape in enumerate(self._body.weight_shapes(input_shape))},
+        dtype).values())
+
+
+def count_units(body: networks.Body) -> list[int]:
+  """Units of every layer that draws its output: channels of a convolution.
+
+  Raises:
+    ValueError: the body has norms or residual blocks.
+  """
+  found = []
+  for layer in body.layers:
+    if isinstance(layer, networks.Dense):
+      found.append(layer.size)
+    elif isinstance(layer, networks.Conv2D):
+      found.append(layer.channels)
+    elif isinstance(layer, (networks.Norm, networks.Residual)):
+      raise ValueError(f'vnn cannot serve body {body.name!r}: it has '
+                       f'{type(layer).__name__} layers, of which it is not '
+                       'defined.')
+  return found
 
 
 def _activate(config: VnnConfig, target: str, h: base.Array,
@@ -200,29 +227,68 @@ def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
   return h.reshape(-1, num_indices, num_points).transpose(1, 2, 0)
 
 
-def affine_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
-                   x: base.Array) -> base.Array:
-  """The same with activation_mode 'none': one affine map of x per index.
-
-  From the output on, the row vector that multiplies a layer's output times
-  M_l + diag(g z_l) S_l is the one that multiplies its input.
+def body_forward(config: VnnConfig, body: networks.Body,
+                 layers: networks.Layers, z: base.Array,
+                 x: base.Array) -> base.Array:
+  """Any body for many indices, [J, B, out].
 
   Args:
     config: the settings.
-    layers: the layers, the last with one unit.
+    body: the network; its own activations give way to the config's.
+    layers: (M, S) of every layer with weights.
+    z: the indices [J, units].
+    x: inputs [B, ...].
+  """
+  left = list(layers)
+  parts = jnp.split(z, np.cumsum([w.shape[1] for w in layers])[:-1], axis=1)
+  h = networks.first_layout(x)  # [*features first, B], then [..., J B].
+  for layer, shape in zip(body.layers, networks.shapes_along(
+      body.layers, x.shape[1:])):
+    if not layer.has_options:
+      h = layer.apply([], h, shape, networks.ForwardPass())
+      continue
+    w, part = left.pop(0), parts.pop(0)
+    num_maps, out, columns = w.shape
+    maps = layer.product(w.reshape(num_maps * out, columns), h, shape)
+    # Beside the examples an axis for the indices, of length 1 at first.
+    maps = maps.reshape(num_maps, out, *maps.shape[1:-1], -1, len(x))
+    is_output = not left
+    mean = _activate(config, 'mean', maps[0], is_output)
+    std = config.global_std
+    if config.global_std_mode != 'replace':
+      std = _activate(config, 'std', maps[1], is_output)
+      std = std * (config.global_std if config.global_std_mode == 'multiply'
+                   else 1.)
+    draws = part.T.reshape(out, *(1,) * (mean.ndim - 3), len(z), 1)
+    h = _activate(config, 'end', mean + std * draws, is_output)
+    h = h.reshape(*h.shape[:-2], -1)
+  return h.reshape(-1, len(z), len(x)).transpose(1, 2, 0)
+
+
+def affine_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
+                   x: base.Array) -> base.Array:
+  """An MLP with activation_mode 'none': one affine map of x per index.
+
+  From the outputs on, the row vectors that multiply a layer's output times
+  M_l + diag(g z_l) S_l are those that multiply its input.
+
+  Args:
+    config: the settings.
+    layers: the layers.
     z: the indices [J, sum of output sizes].
     x: inputs [B, D].
 
   Returns:
-    [J, B, 1].
+    [J, B, out].
   """
   sizes = [w.shape[1] for w in layers]
+  outputs = sizes[-1]
   parts = jnp.split(z, np.cumsum(sizes)[:-1], axis=1)
   scale = 1. if config.global_std_mode == 'none' else config.global_std
-  rows = jnp.ones([len(z), 1], x.dtype)  # [J, out]
-  constant = jnp.zeros([len(z), 1], x.dtype)
+  rows = jnp.tile(jnp.eye(outputs, dtype=x.dtype), (len(z), 1))  # [J out, out]
+  constant = jnp.zeros([len(rows), 1], x.dtype)
   for w, part in zip(reversed(layers), reversed(parts)):
-    noisy = scale * rows * part
+    noisy = scale * rows * jnp.repeat(part, outputs, axis=0)
     if config.global_std_mode == 'replace':
       constant = constant + jnp.sum(noisy, axis=1, keepdims=True)
       rows = rows @ w[0]
@@ -230,19 +296,29 @@ def affine_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
       rows = rows @ w[0] + noisy @ w[1]
     constant = constant + rows[:, -1:]  # The biases.
     rows = rows[:, :-1]
-  return (rows @ x.T + constant)[..., None]
+  return jnp.swapaxes((rows @ x.T + constant).reshape(-1, outputs, len(x)),
+                      1, 2)
 
 
-def make_network(config: VnnConfig) -> base.EpistemicNetwork:
-  """The VNN's network; z ~ N(0, I) [sum of hidden_sizes + 1]."""
-  output_sizes = (*config.hidden_sizes, 1)
+def make_network(config: VnnConfig, input_shape: networks.Shape | None = None,
+                 num_outputs: int = 1) -> base.EpistemicNetwork:
+  """The VNN's network; z ~ N(0, I) [units of all layers, outputs included].
+
+  Args:
+    config: the settings.
+    input_shape: of one example; None leaves unchecked that the body takes it.
+    num_outputs: components of f(x).
+  """
+  body = networks.choose_body(config, input_shape, num_outputs)
+  indexer = networks.GaussianIndexer(sum(count_units(body)))
   transformed = hk.transform_with_state(
       lambda x: VariationalLayers(
-          output_sizes, with_std=config.global_std_mode != 'replace')(
-              x.shape[-1], x.dtype))
+          body, with_std=config.global_std_mode != 'replace')(
+              x.shape[1:], x.dtype))
 
   def first_layer(layers, x):
-    return mean_and_std(config, layers[0], x.T, is_output=len(layers) == 1)
+    return mean_and_std(config, layers[0], x.reshape(len(x), -1).T,
+                        is_output=len(layers) == 1)
 
   def shared(params, state, x):
     layers, _ = transformed.apply(params, state, None, x)
@@ -251,16 +327,18 @@ def make_network(config: VnnConfig) -> base.EpistemicNetwork:
   def apply_indices(params, state, x, indices, shared=None):
     layers, state = transformed.apply(params, state, None, x)
     z = jnp.asarray(indices, x.dtype)
+    if body.name != 'mlp':
+      return body_forward(config, body, layers, z, x), state
     if config.activation_mode == 'none':
-      return affine_forward(config, layers, z, x), state
+      return affine_forward(config, layers, z, x.reshape(len(x), -1)), state
     if shared is None:
       shared = first_layer(layers, x)
     return vnn_forward(config, layers, z, shared), state
 
+  has_shared = body.name == 'mlp' and config.activation_mode != 'none'
   return networks.network_from_indices(
-      init=transformed.init, apply_indices=apply_indices,
-      indexer=networks.GaussianIndexer(sum(output_sizes)),
-      shared=None if config.activation_mode == 'none' else shared)
+      init=transformed.init, apply_indices=apply_indices, indexer=indexer,
+      shared=shared if has_shared else None)
 
 
 def bootstrap_weights(key: chex.PRNGKey, rows: base.Array,
@@ -345,7 +423,7 @@ def make_agent(config: VnnConfig) -> base.Agent:
     bootstrap = None
     if config.loss_function == 'bootstrap':
       # Affine samples have no activations to keep in the cache.
-      is_affine = config.activation_mode == 'none'
+      is_affine = config.body == 'mlp' and config.activation_mode == 'none'
       bootstrap = make_bootstrap_loss(
           config.num_index_samples,
           config.num_index_samples if is_affine else _INDEX_BLOCK,
@@ -357,4 +435,5 @@ def make_agent(config: VnnConfig) -> base.Agent:
         mean_squares=functools.partial(mean_squares, config), loss=bootstrap)
 
   return network_agent.make_network_agent(
-      config, lambda prior: make_network(config), make_loss)
+      config, lambda prior: make_network(
+          config, prior.input_shape, prior.num_outputs), make_loss)

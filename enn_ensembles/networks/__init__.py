@@ -2,15 +2,27 @@
 
 from enn_ensembles.networks.bodies import BODIES
 from enn_ensembles.networks.bodies import Body
+from enn_ensembles.networks.bodies import check_body
 from enn_ensembles.networks.bodies import choose_body
 from enn_ensembles.networks.bodies import forward
 from enn_ensembles.networks.bodies import make_body
 from enn_ensembles.networks.bodies import make_mlp
 from enn_ensembles.networks.bodies import make_resnet
+from enn_ensembles.networks.bodies import without_norms
 from enn_ensembles.networks.bodies import without_statistics
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
 from enn_ensembles.networks.indexers import PrngIndexer
+from enn_ensembles.networks.layers import Conv2D
+from enn_ensembles.networks.layers import Dense
+from enn_ensembles.networks.layers import Dropout
+from enn_ensembles.networks.layers import dropout_shapes
+from enn_ensembles.networks.layers import first_layout
+from enn_ensembles.networks.layers import ForwardPass
+from enn_ensembles.networks.layers import Norm
+from enn_ensembles.networks.layers import Residual
+from enn_ensembles.networks.layers import Shape
+from enn_ensembles.networks.layers import shapes_along
 from enn_ensembles.networks.members import forward_members
 from enn_ensembles.networks.members import get_weights
 from enn_ensembles.networks.members import Layers
@@ -33,17 +45,27 @@ from enn_ensembles.networks.products import affine
 __all__ = [
     'BODIES',
     'Body',
+    'Conv2D',
+    'Dense',
+    'Dropout',
     'EnsembleIndexer',
+    'ForwardPass',
     'GaussianIndexer',
     'LayerShape',
     'Layers',
+    'Norm',
     'PrngIndexer',
+    'Residual',
+    'Shape',
     'StackedBody',
     'affine',
+    'check_body',
     'choose_body',
     'column_means',
     'column_scales',
     'draw_parameters',
+    'dropout_shapes',
+    'first_layout',
     'forward',
     'forward_members',
     'get_weights',
@@ -56,8 +78,10 @@ __all__ = [
     'mlp_shapes',
     'network_from_indices',
     'pick_members',
+    'shapes_along',
     'stacked_forward',
     'start_statistics',
     'with_additive_prior',
+    'without_norms',
     'without_statistics',
 ]

@@ -19,6 +19,7 @@ recognition" (arXiv 1512.03385).
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 from enn_ensembles import base
 from enn_ensembles import checks
@@ -230,34 +231,59 @@ def make_body(name: str, input_shape: layers.Shape, num_outputs: int,
   return body
 
 
-def check_choice(body: str | Body, norm: str) -> None:
-  """Checks the fields `body` and `norm` of an agent's config."""
-  if not isinstance(body, Body):
-    checks.check_choice('body', body, BODIES)
-  checks.check_choice('norm', norm, layers.NORMS)
+def check_body(config: Any, bias_rules: Sequence[str] = ()) -> None:
+  """Checks the fields of an agent's config that say what its network is.
+
+  Args:
+    config: see `choose_body`.
+    bias_rules: names that its first_bias_std may be instead of a number.
+  """
+  if not isinstance(config.body, Body):
+    checks.check_choice('body', config.body, BODIES)
+  checks.check_choice('norm', config.norm, layers.NORMS)
+  checks.check_sizes('hidden_sizes', config.hidden_sizes)
+  first_bias_std = getattr(config, 'first_bias_std', 0.)
+  if first_bias_std not in bias_rules:
+    checks.check_scale('first_bias_std', first_bias_std)
 
 
-def choose_body(body: str | Body, input_shape: layers.Shape | None,
-                num_outputs: int, **settings) -> Body:
+def choose_body(config: Any, input_shape: layers.Shape | None = None,
+                num_outputs: int = 1) -> Body:
   """The body that an agent's config asks for.
 
   Args:
-    body: a key of `BODIES`, or a body of the user's own.
-    input_shape: shape of one example; None leaves the fit unchecked.
+    config: has the fields `body`, a key of `BODIES` or a `Body`, and the
+      settings of bodies, of which each body takes those that it has.
+    input_shape: shape of one example; None leaves unchecked that the body takes
+      it.
     num_outputs: units of the last layer.
-    **settings: fields of the config; the body takes those that it has.
 
   Raises:
-    ValueError: as `make_body`.
+    ValueError: the body does not fit the inputs, or has other outputs.
   """
+  body = config.body
   if isinstance(body, str):
-    checks.check_choice('body', body, BODIES)
     factory, allowed = BODIES[body]
     body = factory(num_outputs=num_outputs, **{
-        key: value for key, value in settings.items() if key in allowed})
+        name: getattr(config, name) for name in allowed
+        if hasattr(config, name)})
   if input_shape is not None:
     body.check(input_shape, num_outputs)
   return body
+
+
+def _change_norms(body: Body, kinds: Sequence[str], kind: str) -> Body:
+  """The body with norms of one kind for norms of others."""
+  def change(layer: layers.Layer) -> layers.Layer:
+    if isinstance(layer, layers.Norm) and layer.kind in kinds:
+      return dataclasses.replace(layer, kind=kind)
+    if isinstance(layer, layers.Residual):
+      return dataclasses.replace(
+          layer, layers=tuple(map(change, layer.layers)),
+          shortcut=tuple(map(change, layer.shortcut)))
+    return layer
+
+  return dataclasses.replace(body, layers=tuple(map(change, body.layers)))
 
 
 def without_statistics(body: Body) -> Body:
@@ -266,16 +292,12 @@ def without_statistics(body: Body) -> Body:
   A prior function is never trained, so that nothing would ever measure the
   statistics of its batch norms.
   """
-  def change(layer: layers.Layer) -> layers.Layer:
-    if isinstance(layer, layers.Norm) and layer.kind == 'batch':
-      return dataclasses.replace(layer, kind='group')
-    if isinstance(layer, layers.Residual):
-      return dataclasses.replace(
-          layer, layers=tuple(map(change, layer.layers)),
-          shortcut=tuple(map(change, layer.shortcut)))
-    return layer
+  return _change_norms(body, ('batch',), 'group')
 
-  return dataclasses.replace(body, layers=tuple(map(change, body.layers)))
+
+def without_norms(body: Body) -> Body:
+  """The body without its norms; their activations stay."""
+  return _change_norms(body, ('batch', 'group'), 'none')
 
 
 def forward(body: Body, weights: layers.Weights, x: base.Array,

@@ -502,6 +502,18 @@ def statistics_shapes(layers: Sequence[Layer], shape: Shape) -> list[int]:
           for found in layer.statistics_shapes(here)]
 
 
+def dropout_shapes(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
+  """Shape of an example at every dropout place, in the order of a pass."""
+  found = []
+  for layer, here in zip(layers, shapes_along(layers, shape)):
+    if isinstance(layer, Dropout):
+      found.append(here)
+    elif isinstance(layer, Residual):
+      found += dropout_shapes(layer.layers, here)
+      found += dropout_shapes(layer.shortcut, here)
+  return found
+
+
 def apply_layers(layers: Sequence[Layer], weights: Weights, h: base.Array,
                  shape: Shape, run: ForwardPass = INFERENCE) -> base.Array:
   """Layers one after the other.

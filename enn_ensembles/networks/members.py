@@ -93,6 +93,7 @@ def pick_members(arrays: Layers, indices: base.Array | None) -> Layers:
 def forward_members(body: bodies.Body, weights: Layers, state: base.State,
                     x: base.Array, indices: base.Array | None, *,
                     is_training: bool = False,
+                    drop: Callable[..., base.Array] | None = None,
                     ) -> tuple[base.Array, base.State]:
   """Outputs of members with their own batch statistics, and the state.
 
@@ -103,6 +104,7 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
     x: [B, ...].
     indices: members [J]; None: all.
     is_training: whether batch norms use, and learn, the batch's statistics.
+    drop: what dropout places do, see `layers.ForwardPass`.
 
   Returns:
     [J, B, out] and the state after the pass.
@@ -110,7 +112,7 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
   statistics = state.get('statistics', ())
   run = layers.ForwardPass(
       [s[0] if len(s) == 1 else s
-       for s in pick_members(statistics, indices)], is_training)
+       for s in pick_members(statistics, indices)], is_training, drop)
   out = bodies.forward(body, weights, x, run)
   if is_training and statistics:
     state = {'statistics': tuple(

@@ -1,0 +1,293 @@
+"""Every network agent on every body: a contract, and limiting cases."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles import networks
+from enn_ensembles.agents import batch_ensemble
+from enn_ensembles.agents import deep_sub_ensemble
+from enn_ensembles.agents import ensemble
+from enn_ensembles.agents import layer_ensemble
+from enn_ensembles.agents import map as map_agent
+from enn_ensembles.agents import mc_dropout
+
+KEY = jax.random.PRNGKey(0)
+RNG = np.random.default_rng(0)
+SHAPE, CLASSES = (8, 8, 1), 3
+X = RNG.normal(size=(5, *SHAPE)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 1, 0], np.int32)
+PRIOR = base.PriorKnowledge(SHAPE, 5, base.Categorical(CLASSES))
+
+
+def tiny_resnet(norm):
+  return networks.make_resnet((1, 1), (4, 6), CLASSES, norm)
+
+
+BODIES = {
+    'mlp': {'body': 'mlp', 'hidden_sizes': (4,)},
+    'small_cnn': {'body': 'small_cnn'},
+    'resnet': {'body': tiny_resnet('group')},
+    'resnet_batch': {'body': tiny_resnet('batch')},
+}
+# Norms by groups where the method cannot have batch norms: it is one or other.
+SKIPPED = [(name, 'resnet') for name in (
+    'batch_ensemble', 'deep_sub_ensemble', 'ensemble', 'map', 'mc_dropout')]
+FEW = {
+    'bbb': {'num_index_samples': 3},
+    'hypermodel': {'index_dim': 4, 'samples_per_dim': 1},
+    'vnn': {'num_index_samples': 3, 'activation_mode': 'end'},
+    'layer_ensemble': {'num_options': 2, 'num_index_samples': 2},
+    **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
+                    {'num_ensemble': 2})}
+NAMES = [name for name in agents_lib.agent_names()
+         if name not in ('exact_posterior', 'prior_only')]
+# What a method cannot serve, by the line that says so.
+REFUSED = {
+    **{(name, 'resnet_batch'): f"{name} cannot serve body 'resnet' with norm "
+                               "'batch'"
+       for name in ('bbb', 'hypermodel', 'layer_ensemble')},
+    ('vnn', 'resnet'): "vnn cannot serve body 'resnet'",
+    ('vnn', 'resnet_batch'): "vnn cannot serve body 'resnet'",
+}
+
+
+@functools.lru_cache(None)
+def make_agent(name, body, **settings):
+  module = agents_lib.load_agent(name)
+  return agents_lib.make_agent(module, agents_lib.make_config(
+      module, {**FEW.get(name, {}), **BODIES[body], 'num_batches': 2,
+               'batch_size': 4, **settings}))
+
+
+@pytest.mark.parametrize('name, body', [
+    pair for pair in itertools.product(NAMES, BODIES) if pair not in SKIPPED])
+def test_every_agent_learns_on_every_body_or_says_why_not(name, body):
+  agent = make_agent(name, body)
+  if (name, body) in REFUSED:
+    with pytest.raises(ValueError, match=REFUSED[name, body]) as refusal:
+      agent.make_network(PRIOR)
+    assert '\n' not in str(refusal.value)
+    return
+  network, loss = agent.make_network(PRIOR), agent.make_loss(PRIOR)
+  batch = base.Batch(jnp.asarray(X), jnp.asarray(LABELS), jnp.arange(5))
+
+  @jax.jit
+  def run():
+    """A gradient step, and predictions of three indices before it."""
+    params, state = network.init(KEY, batch.x[:1], network.indexer(KEY))
+    context = loss.prepare(network, params, state, base.Data(X, LABELS), KEY)
+
+    def value(params):
+      return loss.evaluate(network, params, state, context, batch, KEY)
+
+    (before, (after_state, _)), gradients = jax.value_and_grad(
+        value, has_aux=True)(params)
+    squared = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients))
+    step = 1e-3 * before / squared  # A thousandth, where the loss is linear.
+    moved, _ = loss.evaluate(network, jax.tree.map(
+        lambda p, g: p - step * g, params, gradients), state, context, batch,
+                             KEY)
+    indices = jax.vmap(network.indexer)(jax.random.split(KEY, 3))
+    out, _ = base.apply_indices(network, params, state, batch.x, indices)
+    one, _ = network.apply(params, state, batch.x,
+                           jax.tree.map(lambda z: z[1], indices))
+    return (before, moved, gradients, state, after_state,
+            base.get_predictions(out), base.get_predictions(one))
+
+  before, after, gradients, state, after_state, out, one = run()
+  assert out.shape == (3, 5, CLASSES) and one.shape == (5, CLASSES)
+  np.testing.assert_allclose(out[1], one, rtol=1e-3, atol=1e-4)
+  for leaf in jax.tree.leaves((out, gradients, after_state)):
+    assert np.all(np.isfinite(leaf))
+  assert after < before  # The same draws: the gradient leads down.
+  changed = [bool(np.any(a != b)) for a, b in zip(
+      jax.tree.leaves(state), jax.tree.leaves(after_state), strict=True)]
+  assert any(changed) == (body == 'resnet_batch')
+
+
+def test_an_ensemble_of_cnns_learns_from_its_call():
+  agent = make_agent('ensemble', 'small_cnn', num_batches=3)
+  sampler = agent(base.Data(X, LABELS), PRIOR, KEY)
+  out = sampler(X, KEY)
+  assert out.shape == (5, CLASSES) and np.all(np.isfinite(out))
+
+
+# Limiting cases. ---------------------------------------------------------
+
+
+CNN = {'body': 'small_cnn', 'prior_scale': 0.}
+
+
+def outputs(network, weights, state=None):
+  params, _ = jax.eval_shape(
+      lambda x: network.init(KEY, x, network.indexer(KEY)), X[:1])
+  (module,) = params
+  named = weights if isinstance(weights, dict) else {
+      f'w_{i}': w for i, w in enumerate(weights)}
+  assert {k: v.shape for k, v in named.items()} == {
+      k: v.shape for k, v in params[module].items()}
+  out, _ = network.apply_indices({module: named}, state or {}, X, None)
+  return base.get_predictions(out)
+
+
+def make_weights(num):
+  """Weights of `num` small CNNs, [num, out, columns] each."""
+  rng = np.random.default_rng(num)
+  body = networks.make_body('small_cnn', SHAPE, CLASSES)
+  return [rng.normal(size=(num, shape.out, shape.columns))
+          / shape.columns ** 0.5 for shape in body.weight_shapes(SHAPE)]
+
+
+@functools.lru_cache(None)
+def one_by_one():
+  """Three small CNNs, each as the single network of `map`."""
+  network = map_agent.make_network(
+      map_agent.MapConfig(body='small_cnn'), SHAPE, CLASSES)
+  return np.concatenate([
+      outputs(network, [w[k:k + 1] for w in make_weights(3)])
+      for k in range(3)])
+
+
+check = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+
+
+def test_deep_ensemble_is_its_networks():
+  network = ensemble.make_network(
+      ensemble.EnsembleConfig(num_ensemble=3, **CNN), PRIOR)
+  check(outputs(network, make_weights(3)), one_by_one())
+
+
+def test_sub_ensemble_without_trunk_is_a_deep_ensemble():
+  network = deep_sub_ensemble.make_network(
+      deep_sub_ensemble.DeepSubEnsembleConfig(
+          num_ensemble=3, num_shared_layers=0, **CNN), SHAPE, CLASSES)
+  check(outputs(network, make_weights(3)), one_by_one())
+
+
+def test_sub_ensemble_shares_its_trunk():
+  network = deep_sub_ensemble.make_network(
+      deep_sub_ensemble.DeepSubEnsembleConfig(
+          num_ensemble=3, num_shared_layers=2, **CNN), SHAPE, CLASSES)
+  weights = make_weights(3)
+  trunk = [w[:1] for w in weights[:2]]
+  single = map_agent.make_network(
+      map_agent.MapConfig(body='small_cnn'), SHAPE, CLASSES)
+  expected = [outputs(single, [*trunk, *(w[k:k + 1] for w in weights[2:])])[0]
+              for k in range(3)]
+  check(outputs(network, [*trunk, *weights[2:]]), expected)
+
+
+def test_diagonal_of_a_layer_ensemble_is_a_deep_ensemble():
+  network = layer_ensemble.make_network(layer_ensemble.LayerEnsembleConfig(
+      num_options=3, **CNN), SHAPE, CLASSES)
+  params = {'layer_stack': {f'w_{i}': jnp.asarray(np.swapaxes(w, 0, 1))
+                            for i, w in enumerate(make_weights(3))}}
+  diagonal = np.arange(3)[:, None].repeat(5, 1)
+  check(network.apply_indices(params, {}, X, diagonal)[0], one_by_one())
+
+
+def make_fast(num, ones):
+  """W, r, s, b of a small CNN's layers by name; r and s are 1, or random."""
+  rng = np.random.default_rng(7)
+  named = {}
+  for i, (w, channels) in enumerate(zip(make_weights(1), (1, 16, 32, 32, 32))):
+    out = w.shape[1]
+    named[f'w_{i}'] = w[0, :, :-1]
+    named[f'b_{i}'] = w[:, :, -1:].repeat(num, 0)
+    for part, size in (('r', out), ('s', channels)):
+      named[f'{part}_{i}'] = (np.ones((num, size)) if ones else
+                              rng.normal(size=(num, size)))
+  return named
+
+
+def make_batch_network(num, **settings):
+  return batch_ensemble.make_network(batch_ensemble.BatchEnsembleConfig(
+      num_ensemble=num, **CNN, **settings), SHAPE, CLASSES)
+
+
+def test_batch_ensemble_of_ones_is_one_network():
+  single = map_agent.make_network(
+      map_agent.MapConfig(body='small_cnn'), SHAPE, CLASSES)
+  expected = outputs(single, make_weights(1))
+  for num in (1, 3):
+    check(outputs(make_batch_network(num), make_fast(num, ones=True)),
+          np.repeat(expected, num, 0))
+
+
+def effective_weights(named, member):
+  """W o (r s^T) with s repeated at every position of the window, by loops."""
+  found = []
+  for i in range(5):
+    w = named[f'w_{i}'].copy()
+    channels = named[f's_{i}'].shape[1]
+    for out, column in np.ndindex(w.shape):
+      w[out, column] *= (named[f'r_{i}'][member, out]
+                         * named[f's_{i}'][member, column % channels])
+    found.append(np.concatenate([w, named[f'b_{i}'][member]], -1)[None])
+  return found
+
+
+def test_batch_ensemble_multiplies_weights_by_their_channels():
+  named = make_fast(2, ones=False)
+  single = map_agent.make_network(
+      map_agent.MapConfig(body='small_cnn'), SHAPE, CLASSES)
+  check(outputs(make_batch_network(2), named),
+        [outputs(single, effective_weights(named, k))[0] for k in range(2)])
+
+
+def test_batch_ensemble_with_a_plain_member_that_alone_trains_the_weights():
+  named = make_fast(3, ones=False)
+  network = make_batch_network(3, plain_member=True,
+                               train_shared_by_plain=True)
+  ones = {name: (np.concatenate([np.ones((1, value.shape[1])), value[1:]])
+                 if name[0] in 'rs' else value)
+          for name, value in named.items()}
+  check(outputs(network, named), outputs(make_batch_network(3), ones))
+
+  def loss(named, member):
+    out, _ = network.apply_indices(
+        {'batch_ensemble_small_cnn': named}, {}, X, None)
+    return jnp.sum(jnp.square(out[member]))
+
+  named = jax.tree.map(jnp.asarray, named)
+  plain, other = (jax.grad(loss)(named, member) for member in (0, 1))
+  for i in range(5):
+    assert np.any(plain[f'w_{i}'] != 0.) and not np.any(other[f'w_{i}'])
+    assert not np.any(plain[f'r_{i}']) and not np.any(plain[f's_{i}'])
+    assert np.any(other[f'r_{i}'][1] != 0.)
+
+
+@pytest.mark.parametrize('body, dropout_input', [
+    ('small_cnn', True), ('resnet', False)])
+def test_dropout_at_rate_zero_is_one_network(body, dropout_input):
+  settings = {'body': BODIES[body]['body']}
+  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      dropout_rate=0., dropout_input=dropout_input, **settings), SHAPE, CLASSES)
+  single = map_agent.make_network(map_agent.MapConfig(**settings), SHAPE,
+                                  CLASSES)
+  params, state = single.init(KEY, X[:1], 0)
+  expected, _ = single.apply(params, state, X, 0)
+  keys = jax.random.split(KEY, 2)
+  out, _ = network.apply_indices(params, state, X, keys)
+  check(out, np.stack([expected] * 2))
+  trained, _ = network.apply_train(params, state, X, keys[:1], KEY)
+  check(trained, expected[None])
+
+
+def test_dropout_masks_belong_to_indices_and_in_training_to_examples():
+  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      dropout_rate=0.5, body='small_cnn'), SHAPE, CLASSES)
+  x = np.repeat(X[:1], 4, axis=0)  # One example four times.
+  params, state = network.init(KEY, x[:1], KEY)
+  out, _ = network.apply_indices(params, state, x, jax.random.split(KEY, 3))
+  np.testing.assert_allclose(out, np.repeat(out[:, :1], 4, 1), rtol=1e-5)
+  assert len(np.unique(np.asarray(out[:, 0, 0]))) == 3
+  trained, _ = network.apply_train(params, state, x, None, KEY)
+  assert len(np.unique(np.asarray(trained[0, :, 0]))) == 4
