@@ -89,6 +89,8 @@ def slow_combination(stack, weights, example, z):
   """Output [out] of one example under one combination of options."""
   h, left = np.asarray(example, float), list(zip(weights, z))
   for layer in stack.layers:
+    if isinstance(layer, layers.Dropout):
+      continue  # A place, where a layer ensemble does nothing.
     if isinstance(layer, layers.MaxPool):
       h = slow_pool(layer, h)
     elif isinstance(layer, layers.Flatten):
