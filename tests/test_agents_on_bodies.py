@@ -66,8 +66,15 @@ def make_agent(name, body, **settings):
                'batch_size': 4, **settings}))
 
 
+def with_marks(pair):
+  # Residual networks take much longer to compile than all others.
+  slow = pair[1].startswith('resnet') and pair not in REFUSED
+  return pytest.param(*pair, marks=[pytest.mark.slow] if slow else [])
+
+
 @pytest.mark.parametrize('name, body', [
-    pair for pair in itertools.product(NAMES, BODIES) if pair not in SKIPPED])
+    with_marks(pair) for pair in itertools.product(NAMES, BODIES)
+    if pair not in SKIPPED])
 def test_every_agent_learns_on_every_body_or_says_why_not(name, body):
   agent = make_agent(name, body)
   if (name, body) in REFUSED:

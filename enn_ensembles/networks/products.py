@@ -14,6 +14,8 @@ mapped over members does not finish. On accelerators it is XLA's convolution
 (`convolve_by_xla`), with a group per member where inputs differ.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -123,10 +125,16 @@ def window_rows(h: base.Array, window: Pair, strides: Pair, padding: str,
   return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=-4)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def convolve_by_product(w: base.Array, h: base.Array, window: Pair,
                         strides: Pair, padding: str,
                         with_bias: bool) -> base.Array:
   """Convolution as one matrix product with the shifted images.
+
+  Its gradient is written out: backward it is two products too, one with the
+  same shifted images, which are made anew rather than kept, and one with the
+  shifted gradients. The derived one would add up a padded image for every
+  position of the window.
 
   Args:
     w: [..., out, positions * channels (+ 1)]; the bias is the last column.
@@ -141,8 +149,43 @@ def convolve_by_product(w: base.Array, h: base.Array, window: Pair,
   """
   rows = window_rows(h, window, strides, padding, with_bias)
   places = rows.shape[-3:]
-  out = multiply(w, rows.reshape(*rows.shape[:-3], -1))
+  out = w @ rows.reshape(*rows.shape[:-3], -1)
   return out.reshape(*out.shape[:-1], *places)
+
+
+def _convolve_forward(w, h, window, strides, padding, with_bias):
+  return convolve_by_product(w, h, window, strides, padding, with_bias), (w, h)
+
+
+def _convolve_backward(window, strides, padding, with_bias, residuals, d):
+  w, h = residuals
+  rows = window_rows(h, window, strides, padding, with_bias)
+  batch = tuple(range(w.ndim - 2))
+  last = w.ndim - 1
+  dw = jax.lax.dot_general(
+      d.reshape(*d.shape[:-3], -1), rows.reshape(*rows.shape[:-3], -1),
+      (((last,), (last,)), (batch, batch)))
+  # The gradient of the image is a convolution of d, spread out by the strides,
+  # with the window turned round.
+  channels = h.shape[-4]
+  turned = (w[..., :-1] if with_bias else w).reshape(
+      *w.shape[:-1], *window, channels)[..., ::-1, ::-1, :]
+  turned = jnp.moveaxis(turned, (-1, -4), (-4, -1))  # [.., ch, i, j, out]
+  around = [(0, 0, 0)] * (d.ndim - 3)
+  for size, places, w_size, step in zip(h.shape[-3:-1], d.shape[-3:-1], window,
+                                        strides):
+    before = _same_padding(size, w_size, step)[0] if padding == 'SAME' else 0
+    low = w_size - 1 - before
+    spread = (places - 1) * step + 1
+    around.append((low, size + w_size - 1 - low - spread, step - 1))
+  spread_out = jax.lax.pad(d, jnp.zeros((), d.dtype), [*around, (0, 0, 0)])
+  rows = window_rows(spread_out, window, (1, 1), 'VALID', False)
+  dh = turned.reshape(*turned.shape[:-3], -1) @ rows.reshape(
+      *rows.shape[:-3], -1)
+  return dw, dh.reshape(h.shape)
+
+
+convolve_by_product.defvjp(_convolve_forward, _convolve_backward)
 
 
 def convolve_by_xla(w: base.Array, h: base.Array, window: Pair, strides: Pair,
