@@ -381,6 +381,10 @@ def test_command(tmp_path):
   assert done.returncode == 2
   (text,) = done.stderr.splitlines()
   assert 'nowhere.csv' in text
+  done = run(f'--figure3_csv={tmp_path}')
+  assert done.returncode == 2
+  (text,) = done.stderr.splitlines()
+  assert 'cannot be read: it is no regular file' in text
 
 
 def test_every_claim_states_its_thresholds():
