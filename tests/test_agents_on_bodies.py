@@ -46,8 +46,9 @@ FEW = {
     'layer_ensemble': {'num_options': 2, 'num_index_samples': 2},
     **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
                     {'num_ensemble': 2})}
+# Those that train no network of layers have no body.
 NAMES = [name for name in agents_lib.agent_names()
-         if name not in ('exact_posterior', 'prior_only')]
+         if name not in ('exact_posterior', 'prior_only', 'random_features')]
 # What a method cannot serve, by the line that says so.
 REFUSED = {
     **{(name, 'resnet_batch'): f"{name} cannot serve body 'resnet' with norm "
