@@ -8,6 +8,8 @@ import pandas as pd
 from enn_ensembles.report import statistics
 from enn_ensembles.studies.layer_ensembles import verdicts
 
+_SCORE_NAMES = {'kl_estimate': 'KL', 'kl_reverse': 'reverse KL'}
+
 
 def make_table(lines: Sequence[verdicts.Line]) -> pd.DataFrame:
   """Every line as a row of claims.csv."""
@@ -19,11 +21,10 @@ def make_table(lines: Sequence[verdicts.Line]) -> pd.DataFrame:
 def format_markdown(lines: Sequence[verdicts.Line], brief: bool = False) -> str:
   """The table as markdown; brief for a README, which leaves the reasons out.
 
-  The lines of a claim that share a verdict are one line, with the numbers of
-  the first (reference bayes and kl_estimate, if it is there); where references
-  or directions of the KL differ in their verdict, each verdict has a line.
-  Where it is brief, what is not measured has a line only where nothing of its
-  claim is.
+  The lines of a claim that share a verdict are one row, which gives the number
+  of each of them and the reason of the first; where references or directions
+  of the KL differ in their verdict, each verdict has a row. Where it is brief,
+  what is not measured has a row only where nothing of its claim is.
   """
   header = ['claim', 'what is claimed', 'paper', 'ours', 'verdict', 'of', 'why']
   body = []
@@ -36,10 +37,9 @@ def format_markdown(lines: Sequence[verdicts.Line], brief: bool = False) -> str:
         continue
       same = [line for line in group if line.verdict == verdict]
       first = same[0]
-      ours = '-' if first.ours is None else verdicts.interval_text(
-          statistics.Interval(first.ours, first.low, first.high)
-      ).replace(' (one seed, no interval)', '')
+      ours = '-'
       if first.ours is not None:
+        ours = '; '.join(_number_text(line, len(same) > 1) for line in same)
         ours += f' ({first.measure})'
       body.append([claim, first.statement, first.paper, ours,
                    f'**{verdict}**', _scope_text(same, group), first.why])
@@ -50,6 +50,15 @@ def format_markdown(lines: Sequence[verdicts.Line], brief: bool = False) -> str:
                  for cells in [header, [':--'] * len(header), *body])
 
 
+def _number_text(line: verdicts.Line, several: bool) -> str:
+  """A line's number with its interval, and of what it is among several."""
+  number = verdicts.interval_text(
+      statistics.Interval(line.ours, line.low, line.high)
+  ).replace(' (one seed, no interval)', '')
+  of = ' '.join(filter(None, [line.reference, _SCORE_NAMES.get(line.score)]))
+  return f'{of} {number}' if several and of else number
+
+
 def _scope_text(same: Sequence[verdicts.Line],
                 group: Sequence[verdicts.Line]) -> str:
   """Which references and scores a verdict is of."""
@@ -58,6 +67,6 @@ def _scope_text(same: Sequence[verdicts.Line],
   parts = {}
   for line in same:
     parts.setdefault(line.reference, []).append(
-        {'kl_estimate': 'KL', 'kl_reverse': 'reverse KL'}[line.score])
+        _SCORE_NAMES[line.score])
   return '; '.join(f'{reference}: {" and ".join(scores)}'
                    for reference, scores in parts.items())

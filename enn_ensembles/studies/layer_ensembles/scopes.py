@@ -1,0 +1,85 @@
+"""What a line of the table of claims is about, and how it gets its number."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from enn_ensembles.report import comparison
+from enn_ensembles.report import statistics
+from enn_ensembles.report import text
+from enn_ensembles.studies.layer_ensembles import settings
+from enn_ensembles.studies.layer_ensembles import verdicts
+
+_text = text.short_number
+# A line that is not measured, or one that waits for its verdict.
+Found = verdicts.Line | verdicts.Measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+  """What a line is about.
+
+  Attributes:
+    rows: as `columns.read_results` gives them.
+    reference: of the scores.
+    score: the score.
+  """
+  rows: Sequence[comparison.Row]
+  reference: str
+  score: str
+
+  def compare(self, wanted: Sequence[comparison.Setting],
+              with_curve: Sequence[comparison.Setting] = ()
+              ) -> comparison.Comparison:
+    """Agent settings on the problems that all of them have."""
+    return comparison.compare(
+        self.rows, wanted, ranking=settings.ranking(self.reference),
+        score=self.score, with_curve=with_curve)
+
+  def measured(self, compared: comparison.Comparison,
+               found: statistics.Interval, judge: verdicts.Judge, why: str,
+               geometric: float | None = None, log: bool = True,
+               **fields: Any) -> verdicts.Measured:
+    """A line with its number, which waits for its verdict."""
+    def number(value):
+      return None if value is None else float(value)
+    line = verdicts.Line(
+        verdict='', why=f'{why}, over {len(compared.cells)} cells and '
+        f'{len(compared.seeds)} seeds.', reference=self.reference,
+        score=self.score, ours=number(found.value), low=number(found.low),
+        high=number(found.high), geometric=number(geometric),
+        num_cells=len(compared.cells), num_seeds=len(compared.seeds), **fields)
+    return verdicts.Measured(line, found, judge, log)
+
+  def not_measured(self, error: Exception, **fields: Any) -> verdicts.Line:
+    """A line whose rows are missing."""
+    return verdicts.Line(
+        verdict=verdicts.NOT_MEASURED, why=str(error),
+        reference=self.reference, score=self.score, **fields)
+
+
+def ratio_line(scope: Scope, worse: comparison.Setting,
+                better: comparison.Setting,
+                judge: verdicts.Judge, **fields: Any) -> Found:
+  """A line on mean KL of `worse` over mean KL of `better`."""
+  try:
+    compared = scope.compare([worse, better])
+  except comparison.SettingsError as error:
+    return scope.not_measured(error, **fields)
+  above = compared.values(worse, scope.score)
+  below = compared.values(better, scope.score)
+  found = statistics.ratio_interval(above, below)
+  return scope.measured(
+      compared, found, judge,
+      f'mean {scope.score} is {_text(np.mean(above))} for {worse} and '
+      f'{_text(np.mean(below))} for {better}, a ratio of '
+      f'{verdicts.interval_text(found)}',
+      statistics.geometric_ratio(above, below).value, **fields)
+
+
+def chosen_num_samples(compared: comparison.Comparison,
+                        ranked: comparison.Setting) -> int:
+  """The P with the best mean validation score, one for all problems."""
+  return statistics.best_num_samples(compared.curve(ranked, 'val_score'))
