@@ -42,7 +42,7 @@ PUBLISHED_AGENTS = {
     'ensemble_10_prior0': ('ensemble', {'num_ensemble': 10,
                                         'prior_scale': 0.}),
     'mc_dropout': ('mc_dropout', {}),
-    'bbb': ('bbb', {}),
+    'bbb': ('bbb', {'sigma_0': 100., 'index_scale': 'enn2021'}),
     # That code ties the target noise to the first layer's option.
     'layer_ensemble_2': ('layer_ensemble', {'num_options': 2,
                                             'noise_by': 'first_option'}),

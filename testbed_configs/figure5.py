@@ -21,7 +21,7 @@ AGENTS = [
     {'agent': 'deep_sub_ensemble', 'num_ensemble': 10},
     {'agent': 'batch_ensemble', 'num_ensemble': 10},
     {'agent': 'mc_dropout', 'dropout_rate': 0.05},
-    {'agent': 'bbb', 'sigma_0': 100.},
+    {'agent': 'bbb', 'sigma_0': 100., 'index_scale': 'enn2021'},
     {'agent': 'vnn'},
     {'agent': 'hypermodel', 'index_dim': 20},
     # Audits: one network, the prior, the posterior itself, exact and sampled.

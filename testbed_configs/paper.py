@@ -18,7 +18,9 @@ AGENTS = [
     {'agent': 'deep_sub_ensemble', 'num_ensemble': 10},
     {'agent': 'batch_ensemble', 'num_ensemble': 10},
     {'agent': 'mc_dropout', 'dropout_rate': 0.05},
-    {'agent': 'bbb', 'sigma_0': 100.},
+    # As published, and with the prior of its own loss (the default).
+    {'agent': 'bbb', 'sigma_0': 100., 'index_scale': 'enn2021'},
+    {'agent': 'bbb', 'sigma_0': 1., 'index_scale': 'unit'},
     {'agent': 'vnn'},
     {'agent': 'hypermodel', 'index_dim': 20},
     # Its last layers are solved, not trained; it is told the kernel.

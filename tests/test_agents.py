@@ -212,6 +212,8 @@ BAD_VALUES = {
     'sampling': ['shuffle', None], 'optimizer': ['rmsprop', None],
     'momentum': [1., -0.1, None], 'nesterov': [1, None],
     'l2': [-1., float('nan'), None], 'decay_factor': [-0.1, float('inf')],
+    'patience': [-1, 0.5], 'validate_every': [0, None],
+    'min_delta': [-1., None], 'validate_by': ['luck'],
     'decay_at': [0.5, (0.5, 0.2), (0., 0.5), (0.5, 1.), ('0.5',)],
     'weight_decay': [-1., float('nan'), None], 'bootstrap': [1, None],
 }

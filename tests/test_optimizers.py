@@ -87,8 +87,8 @@ def test_early_stopping_is_a_setting():
 
 @pytest.mark.parametrize('settings, message', [
     ({'patience': -1}, 'patience must be an integer >= 0, got -1'),
-    ({'validate_every': 0}, 'every must be an integer >= 1'),
-    ({'validate_by': 'luck'}, "metric must be one of 'nll', 'error'; got"),
+    ({'validate_every': 0}, 'validate_every must be an integer >= 1'),
+    ({'validate_by': 'luck'}, "validate_by must be one of 'nll', 'error'"),
 ])
 def test_bad_early_stopping_is_named(settings, message):
   with pytest.raises(ValueError, match=message):

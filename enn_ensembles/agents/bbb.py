@@ -12,8 +12,9 @@ exact for c = 1 and the prior p: u ~ N(0, sigma_0^2).
 
 The published testbed code draws its index with c = sqrt(number of weights), but
 keeps the KL of c = 1: what it calls sigma_0 = 100 is a std of about 1.8 at the
-start. `index_scale='enn2021'` does the same, and is the default because the
-paper's sigma_0 grid was selected with it; 'unit' is the consistent one.
+start. `index_scale='enn2021'` does the same; the paper's sigma_0 grid was
+selected with it. 'unit' is the consistent one, and the default: with sigma_0 =
+1 its prior is that of the testbed's kernel, but for the biases.
 
 Blundell et al. 2015, "Weight uncertainty in neural networks"
 (arXiv 1505.05424).
@@ -39,7 +40,7 @@ INDEX_SCALES = ('unit', 'enn2021')
 
 @dataclasses.dataclass(frozen=True)
 class BbbConfig(optimizers.TrainingConfig):
-  """Settings of Bayes by backprop; the defaults are the testbed paper's.
+  """Settings of Bayes by backprop; the defaults are a prior that fits its loss.
 
   Those of training, from learning_rate on, are `TrainingConfig`'s.
 
@@ -52,8 +53,8 @@ class BbbConfig(optimizers.TrainingConfig):
       'batch'.
     hidden_sizes: units of each hidden layer of the body 'mlp'.
   """
-  sigma_0: float = 100.
-  index_scale: str = 'enn2021'
+  sigma_0: float = 1.
+  index_scale: str = 'unit'
   num_index_samples: int = 64
   body: str | networks.Body = 'mlp'
   norm: str = 'group'

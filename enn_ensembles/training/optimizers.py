@@ -75,7 +75,10 @@ class TrainingConfig:
     checks.check_scale('l2', self.l2)
     checks.check_scale('decay_factor', self.decay_factor)
     checks.check_count('patience', self.patience, minimum=0)
-    make_early_stopping(self)  # Its own checks.
+    checks.check_count('validate_every', self.validate_every)
+    checks.check_scale('min_delta', self.min_delta)
+    checks.check_choice('validate_by', self.validate_by,
+                        early_stopping.METRICS)
     if not isinstance(self.decay_at, tuple):
       raise ValueError('decay_at must be a tuple of increasing shares in (0, 1)'
                        f', got {self.decay_at!r}.')
@@ -98,10 +101,10 @@ class TrainingConfig:
 def make_early_stopping(config: TrainingConfig
                         ) -> early_stopping.EarlyStopping | None:
   """When training stops; None where it takes all its steps."""
-  made = early_stopping.EarlyStopping(
-      config.validate_every, max(1, config.patience), config.min_delta,
-      config.validate_by)
-  return made if config.patience else None
+  if not config.patience:
+    return None
+  return early_stopping.EarlyStopping(config.validate_every, config.patience,
+                                      config.min_delta, config.validate_by)
 
 
 def make_schedule(config: TrainingConfig) -> optax.ScalarOrSchedule:

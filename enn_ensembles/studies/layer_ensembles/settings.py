@@ -40,7 +40,8 @@ def deep_ensemble(num_ensemble: int, prior_scale: float = 1.,
 # The other agents of claim 5, at the settings that their papers selected.
 COMPETITORS = (
     comparison.make_setting('mc_dropout', label='dropout', dropout_rate=0.05),
-    comparison.make_setting('bbb', label='BBB', sigma_0=100.),
+    comparison.make_setting('bbb', label='BBB', sigma_0=100.,
+                            index_scale='enn2021'),
     comparison.make_setting('vnn', label='VNN'),
     comparison.make_setting('hypermodel', label='hypermodel', index_dim=20),
     deep_ensemble(10),
