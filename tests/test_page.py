@@ -6,6 +6,7 @@ import io
 import math
 import random
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -375,6 +376,23 @@ def test_page_tables_hold_exact_values_under_the_names_of_the_csv():
     for name, value in zip(names[1], row):
       if name != 'remarks':
         assert value == csv_files.value_text(stored[row[0]][name]), name
+
+
+@pytest.mark.skipif(shutil.which('node') is None, reason='needs node')
+def test_script_of_the_page_is_javascript(tmp_path):
+  page = html_page.make_page(
+      tables_lib.make_tables(make_rows('a', ((1., 2.),))), b'')
+  script = page[page.index('<script>') + 8:page.index('</script>')]
+  (tmp_path / 'script.js').write_text(script)
+  subprocess.run(['node', '--check', str(tmp_path / 'script.js')], check=True)
+  # What it saves: no formulas, and quotes as CSV has them.
+  start = script.index('const plain')
+  code = script[start:script.index('const names', start)] + (
+      'console.log(["=1", "-2.5", "-inf", "a,\\"b\\""]'
+      '.map(plain).map(quoted).join());')
+  done = subprocess.run(['node', '-e', code], check=True, capture_output=True,
+                        text=True)
+  assert done.stdout.strip() == '\'=1,-2.5,-inf,"a,""b"""'
 
 
 def test_labels_may_break_on_a_narrow_screen():
