@@ -1,35 +1,64 @@
 """Turns a results folder of the schema before into one of today.
 
 python -m experiments.convert_results --results_dir=OLD --output_dir=NEW
+python -m experiments.convert_results --scores_csv=FILE --output_dir=NEW
 
 The old folder is read, every checksum verified, and left as it is. Reports read
-old folders as they are; only a sweep that is to go on needs a new one.
+old folders as they are; only a sweep that is to go on needs a new one. The
+second form makes a results folder of the scores.csv that an earlier report has
+written, so that its board can be built again.
 """
+
+from collections.abc import Iterator
 
 from absl import flags
 
 from enn_ensembles import results
+from enn_ensembles.results import conversion
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_string(
-    'results_dir', None, 'A folder that an earlier version has written.',
-    required=True)
+    'results_dir', None, 'A folder that an earlier version has written.')
+_SCORES_CSV = flags.DEFINE_string(
+    'scores_csv', None, 'Or the scores.csv of an earlier report.')
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'The new folder; made if missing.', required=True)
 
 
-def main(_) -> None:
+def _units_of_folder() -> tuple[Iterator[tuple[str, list[results.Row]]],
+                                list[results.Row]]:
+  """(run_id, rows) of every unit of the old folder, and its manifest."""
   old = results.open_store(_RESULTS_DIR.value)
   if old.schema_version == results.SCHEMA_VERSION:
     raise ValueError(f'results_dir {_RESULTS_DIR.value!r} already has '
                      f'schema_version {results.SCHEMA_VERSION}.')
+  return ((unit.run_id, unit.rows) for unit in old.iter_units()), (
+      old.read_entries())
+
+
+def _units_of_csv() -> Iterator[tuple[str, list[results.Row]]]:
+  """(run_id, rows) of every unit whose rows are in the CSV."""
+  units: dict[str, list[results.Row]] = {}
+  for row in conversion.rows_from_scores_csv(_SCORES_CSV.value):
+    units.setdefault(row['run_id'], []).append(row)
+  return iter(units.items())
+
+
+def main(_) -> None:
+  if (_RESULTS_DIR.value is None) == (_SCORES_CSV.value is None):
+    raise ValueError('give either --results_dir or --scores_csv.')
+  entries: list[results.Row] = []
+  if _SCORES_CSV.value is None:
+    units, entries = _units_of_folder()
+  else:
+    units = _units_of_csv()
   new = results.open_store(_OUTPUT_DIR.value, create=True)
-  if entries := old.read_entries():
+  if entries:
     new.write_manifest(entries)
   num_units = num_rows = 0
-  for unit in old.iter_units():
-    new.write_unit(unit.run_id, unit.rows)
-    num_units, num_rows = num_units + 1, num_rows + len(unit.rows)
+  for run_id, rows in units:
+    new.write_unit(run_id, rows)
+    num_units, num_rows = num_units + 1, num_rows + len(rows)
   print(f'{num_rows} rows of {num_units} units are in {new.results_dir}')
 
 

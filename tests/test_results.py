@@ -778,3 +778,26 @@ def test_command_converts_a_folder(old_folder, tmp_path):
   done = run(f'--results_dir={tmp_path}/now', f'--output_dir={tmp_path}/x')
   assert done.returncode == 2
   assert 'already has schema_version 4' in done.stderr
+
+
+def test_command_makes_a_folder_of_a_published_csv(tmp_path):
+  path = (pathlib.Path(__file__).parents[1] / 'leaderboards'
+          / 'paper_D1000_l100' / 'scores.csv')
+  def run(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'experiments.convert_results', *arguments],
+        cwd=pathlib.Path(__file__).parents[1], check=False,
+        capture_output=True, text=True)
+  done = run(f'--scores_csv={path}', f'--output_dir={tmp_path}/now')
+  assert (done.returncode, done.stderr) == (0, '')
+  rows = results.open_store(tmp_path / 'now').read_rows()
+  assert len(rows) == 30
+  assert {row['agent_config'].get('num_ensemble') for row in rows} == {
+      None, 1, 3, 10, 30}
+  done = run(f'--output_dir={tmp_path}/now')
+  assert done.returncode == 2 and 'either --results_dir or' in done.stderr
+  (tmp_path / 'bad.csv').write_text('a,b\n1,2\n')
+  done = run(f'--scores_csv={tmp_path}/bad.csv', f'--output_dir={tmp_path}/x')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'is no scores.csv of an earlier report' in done.stderr
+  assert not (tmp_path / 'x').exists()
