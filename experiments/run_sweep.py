@@ -34,6 +34,7 @@ from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import long_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import workers
 from experiments import cli
@@ -85,12 +86,16 @@ def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
   on_terminal = sys.stderr.isatty()
   succeeded, num_diverged = True, 0
   with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
-                 smoothing=0.1) as bar:
-    for outcome in workers.run(
-        units, options, num_workers, announce=lambda in_hand:
-        heartbeat.set_entries([
-            {'run_id': unit.run_id, 'row_ids': unit.row_ids()}
-            for unit in in_hand])):
+                 smoothing=0.1) as bar, long_units.LongUnits(
+                     lambda line: bar.write(f'  {line}', file=sys.stderr)
+                 ) as watch:
+    def announce(in_hand: Sequence[sweeps.WorkUnit]) -> None:
+      watch.announce(in_hand)
+      heartbeat.set_entries([
+          {'run_id': unit.run_id, 'row_ids': unit.row_ids()}
+          for unit in in_hand])
+
+    for outcome in workers.run(units, options, num_workers, announce):
       num_done += outcome.unit.num_rows
       bar.update(outcome.unit.num_rows)
       succeeded = succeeded and outcome.succeeded
