@@ -122,6 +122,10 @@ class EpistemicNetwork:
       [J, B, out], new state), the forward of a training step where it differs
       from `apply_indices`: batch statistics that are updated, dropout. Left
       out, training forwards `apply_indices`.
+    member_weights: (params, shape of one example) -> (weights [K, M], biases
+      [K, L]), what each of K members computes with: W o (r s^T) for a
+      BatchEnsemble. Scales and offsets of norms are among the biases; a prior
+      function is left out. None where the index picks no member.
   """
   apply: Callable[..., tuple[Output, State]]
   init: Callable[..., tuple[Params, State]]
@@ -129,6 +133,7 @@ class EpistemicNetwork:
   apply_indices: Callable[..., tuple[Output, State]] | None = None
   shared: Callable[[Params, State, Array], Any] | None = None
   apply_train: Callable[..., tuple[Output, State]] | None = None
+  member_weights: Callable[..., tuple[Array, Array]] | None = None
 
 
 def get_shared(network: EpistemicNetwork, params: Params, state: State,
@@ -316,6 +321,8 @@ class Problem(Protocol):
   # A problem may also offer
   #   score_curve(predict, order [P]) -> {score: [P]}: some of its scores for
   #     the first 1, 2, ..., P members of an order.
+  #   score_by_set(predict) -> {set: {score: value}} and combine_sets(that) ->
+  #     what `score` gives: 'test' and other sets, which rows keep one by one.
 
 
 class EpistemicSampler(Protocol):

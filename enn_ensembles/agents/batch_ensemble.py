@@ -215,10 +215,17 @@ def make_network(config: BatchEnsembleConfig,
       del key  # Nothing is drawn.
       return forward(params, state, x, indices, is_training=True)
 
+    def member_weights(params, input_shape):
+      (named,) = params.values()
+      return networks.flatten_members(
+          member_layers(name_weights(named), None, config.plain_member),
+          body.weight_shapes(input_shape), config.num_ensemble)
+
     return networks.network_from_indices(
         init=init, apply_indices=apply_indices,
         apply_train=apply_train if body.has_batch_norm else None,
-        indexer=networks.EnsembleIndexer(config.num_ensemble))
+        indexer=networks.EnsembleIndexer(config.num_ensemble),
+        member_weights=member_weights)
 
   return networks.with_additive_prior(
       members(body), members(networks.without_statistics(body)),

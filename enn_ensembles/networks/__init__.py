@@ -23,6 +23,7 @@ from enn_ensembles.networks.layers import Norm
 from enn_ensembles.networks.layers import Residual
 from enn_ensembles.networks.layers import Shape
 from enn_ensembles.networks.layers import shapes_along
+from enn_ensembles.networks.members import flatten_members
 from enn_ensembles.networks.members import forward_members
 from enn_ensembles.networks.members import get_weights
 from enn_ensembles.networks.members import Layers
@@ -66,6 +67,7 @@ __all__ = [
     'draw_parameters',
     'dropout_shapes',
     'first_layout',
+    'flatten_members',
     'forward',
     'forward_members',
     'get_weights',

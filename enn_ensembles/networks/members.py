@@ -134,7 +134,8 @@ def network_from_indices(
     apply_indices: Callable[..., tuple[base.Array, base.State]],
     indexer: base.EpistemicIndexer,
     shared: Callable[..., Any] | None = None,
-    apply_train: Callable[..., tuple[base.Array, base.State]] | None = None
+    apply_train: Callable[..., tuple[base.Array, base.State]] | None = None,
+    member_weights: Callable[..., tuple[base.Array, base.Array]] | None = None
 ) -> base.EpistemicNetwork:
   """A network from its forward over many indices; one index is one row of it.
 
@@ -144,6 +145,7 @@ def network_from_indices(
     indexer: key -> z.
     shared: see `base.EpistemicNetwork`.
     apply_train: see `base.EpistemicNetwork`.
+    member_weights: see `base.EpistemicNetwork`.
   """
   def apply(params, state, x, z):
     out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
@@ -151,7 +153,8 @@ def network_from_indices(
 
   return base.EpistemicNetwork(
       apply=apply, init=lambda key, x, z: init(key, x), indexer=indexer,
-      apply_indices=apply_indices, shared=shared, apply_train=apply_train)
+      apply_indices=apply_indices, shared=shared, apply_train=apply_train,
+      member_weights=member_weights)
 
 
 def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
@@ -202,10 +205,37 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
     del key  # Nothing is drawn.
     return forward(params, state, x, indices, is_training=True)
 
+  def member_weights(params, input_shape):
+    return flatten_members(get_weights(params), body.weight_shapes(input_shape),
+                           num_members)
+
   return network_from_indices(
       init=init, apply_indices=apply_indices,
       apply_train=apply_train if body.has_batch_norm else None,
-      indexer=indexers.EnsembleIndexer(num_members))
+      indexer=indexers.EnsembleIndexer(num_members),
+      member_weights=member_weights)
+
+
+def flatten_members(arrays: Layers, shapes: Sequence[parameters.LayerShape],
+                    num_members: int) -> tuple[base.Array, base.Array]:
+  """The weights and the biases of each member, side by side.
+
+  Args:
+    arrays: [K, out, columns] each, or [1, out, columns] where members share.
+    shapes: of the arrays.
+    num_members: K.
+
+  Returns:
+    (weights [K, M], biases [K, L]), see `base.EpistemicNetwork`.
+  """
+  found: tuple[list[base.Array], list[base.Array]] = ([], [])
+  for array, shape in zip(arrays, shapes, strict=True):
+    size = 0 if shape.is_norm else shape.size
+    for parts, part in zip(found, (array[..., :size], array[..., size:])):
+      parts.append(jnp.broadcast_to(part, (num_members, *part.shape[1:])
+                                    ).reshape(num_members, -1))
+  weights, biases = (jnp.concatenate(parts, axis=1) for parts in found)
+  return weights, biases
 
 
 def get_weights(params: base.Params) -> list[base.Array]:

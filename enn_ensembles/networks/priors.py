@@ -67,4 +67,5 @@ def with_additive_prior(network: base.EpistemicNetwork,
   return base.EpistemicNetwork(
       apply=apply, init=init, indexer=network.indexer,
       apply_indices=apply_indices, shared=shared,
-      apply_train=None if network.apply_train is None else apply_train)
+      apply_train=None if network.apply_train is None else apply_train,
+      member_weights=getattr(network, 'member_weights', None))

@@ -6,9 +6,11 @@ from typing import Any
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import members
 from enn_ensembles.networks import parameters
 from enn_ensembles.networks import prefix_plans
 
@@ -68,9 +70,19 @@ def make_network(stack: layer_stack.LayerStack,
                                                exact=True)
     return prefix_plans.forward_set(stack, weights, x, indices), state
 
+  def member_weights(params, input_shape):
+    _, segments = stack.split(input_shape)
+    combinations = indexer.support()
+    shapes = [(layer, shape) for layer, segment in enumerate(segments)
+              for shape in segment.weight_shapes]
+    arrays = [jnp.swapaxes(w, 0, 1)[combinations[:, layer]]
+              for w, (layer, _) in zip(get_weights(params), shapes)]
+    return members.flatten_members(arrays, [shape for _, shape in shapes],
+                                   len(combinations))
+
   return base.EpistemicNetwork(
       apply=apply, init=lambda key, x, z: init(key, x), indexer=indexer,
-      apply_indices=apply_indices)
+      apply_indices=apply_indices, member_weights=member_weights)
 
 
 def make_predict_set(

@@ -9,6 +9,7 @@ training set.
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
@@ -212,12 +213,17 @@ class ImageClassificationProblem:
     Raises:
       ValueError: predictions are not draws of logits.
     """
-    by_set = self.score_by_set(predict)
-    scores = by_set.pop('test')
+    return self.combine_sets(self.score_by_set(predict))
+
+  def combine_sets(self, by_set: Mapping[str, Mapping[str, float]]
+                   ) -> dict[str, float]:
+    """`score` from the result of `score_by_set`."""
+    others = [scores for name, scores in by_set.items() if name != 'test']
+    found = dict(by_set['test'])
     for kind in ('shift_', 'ood_'):
-      scores.update(classification_scores.mean_scores(
-          [one for one in by_set.values() if next(iter(one)).startswith(kind)]))
-    return scores
+      found.update(classification_scores.mean_scores(
+          [one for one in others if next(iter(one)).startswith(kind)]))
+    return found
 
   def score_by_set(self, predict: base.Predict) -> dict[str, dict[str, float]]:
     """Scores of each set: 'test', then shifted sets, then other images.

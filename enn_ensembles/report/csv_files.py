@@ -26,7 +26,8 @@ _LAST = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
          'problem_seconds', 'compile_seconds', 'device', 'created')
 _FIRST = tuple(
     key for key in results.ROW_SCHEMA
-    if key not in (*results.TIMING_FIELDS, 'agent_config', 'scores', 'curve'))
+    if key not in (*results.TIMING_FIELDS, 'agent_config', 'scores', 'curve',
+                   'by_set'))
 
 
 def value_text(value: Any) -> str:

@@ -44,11 +44,13 @@ class Field(NamedTuple):
     meaning: what it says, with its unit.
     nullable: whether None is allowed.
     choices: the allowed values; empty where all of the kind are.
+    optional: whether rows of older programs lack it, which is read as None.
   """
   kind: str
   meaning: str
   nullable: bool = False
   choices: tuple[str, ...] = ()
+  optional: bool = False
 
 
 ROW_SCHEMA: Mapping[str, Field] = {
@@ -86,6 +88,10 @@ ROW_SCHEMA: Mapping[str, Field] = {
                    'order, scores by name, and for a ranked order val_score. '
                    'The order is random where selection is none. None where '
                    'members are not enumerated or not finite', nullable=True),
+    'by_set': Field('dict', 'scores of each shifted test set and of each other '
+                    'set by its name: those whose means are in `scores`. None '
+                    'where a problem has no such sets or a score is not finite',
+                    nullable=True, optional=True),
     'num_params': Field('int', 'trained parameters', nullable=True),
     'train_seconds': Field('float', 'training, s per problem', nullable=True),
     'evaluate_seconds': Field('float', 'evaluation, s per problem',
@@ -142,6 +148,8 @@ def check_row(row: Mapping[str, Any], name: str = 'row',
     FileError: a field is missing, unknown, of another type or not one of
       its choices, or the scores contradict the status.
   """
+  row = {**{key: None for key, field in ROW_SCHEMA.items()
+            if field.optional}, **row}
   unknown = sorted(set(row) - set(ROW_SCHEMA))
   missing = [field for field in ROW_SCHEMA if field not in row]
   if unknown or missing:
@@ -167,7 +175,21 @@ def check_row(row: Mapping[str, Any], name: str = 'row',
   if checked['curve'] is not None:
     _check_curve(checked['curve'], checked['score_set'],
                  checked['selection'], f'{name}: curve')
+  if checked['by_set'] is not None:
+    _check_by_set(checked['by_set'], checked['score_set'], f'{name}: by_set')
   return {key: checked[key] for key in ROW_SCHEMA}
+
+
+def _check_by_set(by_set: Mapping[str, Any], score_set: str,
+                  name: str) -> None:
+  """FileError unless every set has finite scores of the score set."""
+  known = table.scores_of(score_set)
+  for set_name, scores in by_set.items():
+    if not isinstance(scores, Mapping) or not scores or set(scores) - set(
+        known) or not all(isinstance(value, float) and math.isfinite(value)
+                          for value in scores.values()):
+      raise files.FileError(f'{name}: {set_name!r} must have finite scores of '
+                            f'{score_set} by name, got {scores!r}.')
 
 
 def _check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:

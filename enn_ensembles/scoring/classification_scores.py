@@ -5,6 +5,7 @@ Logits [J, N, C] are of J members, or draws of the index, at N points. Logits
 that are not finite give scores that are nan.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -108,7 +109,7 @@ def score_outside(logits_inside: np.ndarray,
   return scores
 
 
-def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """The mean of each score over several sets; of no set nothing."""
   if not scores:
     return {}

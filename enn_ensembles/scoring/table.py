@@ -207,6 +207,16 @@ SCORES: Mapping[str, Score] = {
         f'(Gaussian plug-in); {level / 100} is right on average over problems')
        for level in (50, 90, 99)},
 
+    # Of the members themselves, wherever there are two or more.
+    'weight_cosine': Score(
+        (*_NNGP, *_CLASSES), 'none', '1', 'cosine of weights', "mean cosine of "
+        "two members' effective weights, all layers together; biases and prior "
+        'functions are left out', positive=False),
+    'weight_cosine_biases': Score(
+        (*_NNGP, *_CLASSES), 'none', '1', 'cosine of weights and biases',
+        "the same of members' weights and biases, scales and offsets of norms "
+        'included', positive=False),
+
     # Classification. The prediction is the mean of the members' probabilities
     # where nothing else is said.
     'accuracy': Score(

@@ -34,6 +34,7 @@ from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import degradation
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.scoring import table
+from enn_ensembles.sweeps import agent_scores as agent_scores_lib
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
@@ -77,6 +78,7 @@ class _Result(NamedTuple):
   num_samples: int | None = None
   depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
   curve: Mapping[str, Any] | None = None
+  by_set: Mapping[str, Mapping[str, float]] | None = None
   rank_seconds: float | None = None
   num_params: int | None = None
   train_seconds: float | None = None
@@ -191,7 +193,7 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
                             else None),
         'num_samples_used': result.num_samples, 'status': result.status,
         'message': result.message, 'scores': result.scores,
-        'curve': result.curve, 'num_params': result.num_params,
+        'curve': result.curve, 'by_set': result.by_set, 'num_params': result.num_params,
         'train_seconds': result.train_seconds,
         'evaluate_seconds': result.evaluate_seconds,
         'rank_seconds': result.rank_seconds,
@@ -322,6 +324,12 @@ def _train_and_score(agent: network_agent.NetworkAgent,
     support = base.get_support(agent.make_network(prior).indexer)
     num_members = len(jax.tree.leaves(support)[0])
 
+  network = agent.make_network(prior)
+
+  def agent_scores(s: int, i: int) -> dict[str, float]:
+    params = jax.tree.map(lambda leaf: leaf[s, i], trained.params)
+    return agent_scores_lib.score_members(network, params, prior.input_shape)
+
   found: _Results = {}
   for (s, seed), i in itertools.product(enumerate(seeds),
                                         range(len(unit.family.cells))):
@@ -335,6 +343,7 @@ def _train_and_score(agent: network_agent.NetworkAgent,
       found[seed, i, selection] = _scored(
           problem, selected.predict, finite_params=bool(finite[s, i]),
           depends_on_draws=num_draws is not None, curve=selected.curve,
+          agent_scores=agent_scores(s, i) if selection == 'none' else {},
           num_params=trained.num_params,
           train_seconds=trained.train_seconds / num_problems,
           rank_seconds=selected.rank_seconds)
@@ -447,8 +456,17 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
 
 
 def _scored(problem: Any, predict: base.Predict, finite_params: bool = True,
+            agent_scores: Mapping[str, float] | None = None,
             **fields: Any) -> _Result:
-  """Scores of one problem, raw; diverged if anything is not finite."""
+  """Scores of one problem, raw; diverged if anything is not finite.
+
+  Args:
+    problem: the problem.
+    predict: what the agent predicts.
+    finite_params: whether its parameters are.
+    agent_scores: scores of the agent itself.
+    **fields: other fields of the result.
+  """
   num_samples = []
 
   def counted(x):
@@ -456,13 +474,23 @@ def _scored(problem: Any, predict: base.Predict, finite_params: bool = True,
     num_samples.append(found.num_samples)
     return found
 
-  scores = dict(problem.score(counted))
+  by_set = None
+  if hasattr(problem, 'score_by_set'):
+    by_set = problem.score_by_set(counted)
+    scores = dict(problem.combine_sets(by_set))
+    by_set = {name: found for name, found in by_set.items() if name != 'test'}
+    if not by_set or not all(np.isfinite(list(found.values())).all()
+                             for found in by_set.values()):
+      by_set = None
+  else:
+    scores = dict(problem.score(counted))
   bad = [] if finite_params else ['parameters']
   known = table.scores_of(problem.score_set)
   bad += [name for name, value in scores.items() if not np.isfinite(value)
           and not (known[name].may_be_infinite and value == math.inf)]
   return _Result(
-      status='diverged' if bad else 'ok', scores=scores,
+      status='diverged' if bad else 'ok', by_set=by_set,
+      scores={**scores, **(agent_scores or {})},
       message=f'not finite: {", ".join(bad)}' if bad else '',
       num_samples=num_samples[0], **fields)
 

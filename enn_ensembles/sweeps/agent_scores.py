@@ -1,0 +1,40 @@
+"""Scores of a trained agent itself, whatever the problem is."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles.scoring import diversity
+
+# More pairs of members say no more of a mean over pairs.
+_MAX_PAIRS = 500
+
+
+def score_members(network: base.EpistemicNetwork, params: base.Params,
+                  input_shape: tuple[int, ...]) -> dict[str, float]:
+  """How alike the weights of members are.
+
+  Args:
+    network: ours or DeepMind's.
+    params: trained on one problem.
+    input_shape: of one example.
+
+  Returns:
+    'weight_cosine' and 'weight_cosine_biases', see `scoring.table`; empty
+    where the index picks no member, there is one, or weights are 0 or not
+    finite.
+  """
+  member_weights = getattr(network, 'member_weights', None)
+  if member_weights is None:
+    return {}
+  weights, biases = member_weights(params, input_shape)
+  if len(weights) < 2:
+    return {}
+  pairs = diversity.member_pairs(len(weights), _MAX_PAIRS)
+  found = {
+      name: float(np.mean(diversity.cosine(np.asarray(vectors), pairs)))
+      for name, vectors in (
+          ('weight_cosine', weights),
+          ('weight_cosine_biases', jnp.concatenate([weights, biases],
+                                                   axis=1)))}
+  return {name: value for name, value in found.items() if np.isfinite(value)}
