@@ -283,6 +283,9 @@ SCORES: Mapping[str, Score] = {
     **_out_of_distribution(),
 }
 
+# Scores of the agent itself, which no problem gives.
+AGENT_SCORES = ('weight_cosine', 'weight_cosine_biases')
+
 
 def check_score(name: str, score_set: str | None = None) -> Score:
   """The entry of a score.
