@@ -1,0 +1,1 @@
+"""The loss landscape of ensembles: Fort, Hu & Lakshminarayanan 2019."""

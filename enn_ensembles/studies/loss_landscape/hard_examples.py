@@ -1,0 +1,75 @@
+"""Which test images networks get wrong, and whether they are the same ones."""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from enn_ensembles.scoring import categorical
+from enn_ensembles.studies.loss_landscape import formulas
+from enn_ensembles.studies.loss_landscape import trajectories
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HardExamples:
+  """Errors by epoch and by run.
+
+  Attributes:
+    epoch_overlap: Jaccard overlap of the images that the first run gets wrong
+      after two epochs, [E + 1, E + 1].
+    epoch_chance: that of random sets of the same sizes.
+    init_overlap: of the images that two runs get wrong at their ends, [K, K].
+    init_chance: that of random sets of the same sizes.
+    num_wrong_by_all: test images that all runs get wrong.
+    num_wrong_by_any: test images that some run gets wrong.
+    losses: loss of each test image, mean over whole runs, [E + 1, N], nats.
+    confusions: summed over whole runs, int [E + 1, C, C], class by prediction.
+    final_losses: mean over all runs at their ends, [N].
+  """
+  epoch_overlap: np.ndarray
+  epoch_chance: np.ndarray
+  init_overlap: np.ndarray
+  init_chance: np.ndarray
+  num_wrong_by_all: int
+  num_wrong_by_any: int
+  losses: np.ndarray
+  confusions: np.ndarray
+  final_losses: np.ndarray
+
+
+def find(runs: Sequence[trajectories.Run], num_whole: int,
+         labels: np.ndarray) -> HardExamples:
+  """From the runs and the labels [N]; the first num_whole are whole."""
+  whole = runs[:num_whole]
+  num_classes = runs[0].logits.shape[-1]
+  by_epoch = runs[0].logits.argmax(axis=-1) != labels
+  by_init = np.stack([run.logits[-1].argmax(axis=-1) != labels for run in runs])
+  losses = -np.mean([categorical.label_log_probs(run.log_probs, labels)
+                     for run in whole], axis=0)
+  confusions = np.array([
+      sum(formulas.confusion_matrix(labels, run.logits[s].argmax(axis=-1),
+                                    num_classes) for run in whole)
+      for s in range(len(losses))])
+  final = -np.mean([categorical.label_log_probs(run.log_probs[-1], labels)
+                    for run in runs], axis=0)
+  return HardExamples(
+      formulas.jaccard_matrix(by_epoch),
+      formulas.expected_jaccard_matrix(by_epoch),
+      formulas.jaccard_matrix(by_init),
+      formulas.expected_jaccard_matrix(by_init),
+      int(np.all(by_init, axis=0).sum()), int(np.any(by_init, axis=0).sum()),
+      losses, confusions, final)
+
+
+def table(found: HardExamples) -> pd.DataFrame:
+  """A row per pair: kind ('epochs' or 'inits'), first, second, both values."""
+  tables = []
+  for kind, overlap, chance in (
+      ('epochs', found.epoch_overlap, found.epoch_chance),
+      ('inits', found.init_overlap, found.init_chance)):
+    first, second = np.triu_indices(len(overlap), 1)
+    tables.append(pd.DataFrame({
+        'kind': kind, 'first': first, 'second': second,
+        'jaccard': overlap[first, second], 'chance': chance[first, second]}))
+  return pd.concat(tables, ignore_index=True)

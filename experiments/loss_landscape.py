@@ -1,0 +1,106 @@
+"""The loss landscape of ensembles: runs, subspaces, lines, hard examples.
+
+python -m experiments.loss_landscape --output_dir=OUT
+python -m experiments.loss_landscape --dataset=cifar10 --data_dir=DATA \
+    --body=small_cnn --num_train=10000 --num_test=2000 --output_dir=OUT
+
+Fort, Hu & Lakshminarayanan 2019, "Deep ensembles: a loss landscape perspective"
+(arXiv 1912.02757). Writes tables, pictures, verdicts and a page with a slider
+over epochs. Runs are kept in --snapshots_dir and found again there, so that a
+study that was killed goes on. docs/study_loss_landscape.md explains the parts.
+"""
+
+import os
+import pathlib
+
+from absl import flags
+
+from enn_ensembles.problems import image_classification
+from enn_ensembles.studies.loss_landscape import settings as settings_lib
+from enn_ensembles.studies.loss_landscape import study
+from enn_ensembles.studies.loss_landscape import trajectories
+from experiments import cli
+
+_DEFAULTS = settings_lib.LandscapeSettings()
+_TRAINING = _DEFAULTS.training
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where tables and pictures go; made if missing.',
+    required=True)
+_SNAPSHOTS_DIR = flags.DEFINE_string(
+    'snapshots_dir', None, 'Where the runs are kept and found again. Default: '
+    'the folder snapshots in output_dir.')
+_DATASET = flags.DEFINE_string('dataset', 'digits', 'Which images.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'Folder with files of real data. Default: the '
+    'environment variable ENN_ENSEMBLES_DATA.')
+_NUM_TRAIN = flags.DEFINE_integer('num_train', None, 'Training images; all if '
+                                  'not given.')
+_NUM_TEST = flags.DEFINE_integer('num_test', None, 'Test images; all if not '
+                                 'given.')
+_PAD = flags.DEFINE_integer('pad', 0, 'Training images move by so many pixels.')
+_BRIGHTNESS = flags.DEFINE_float(
+    'brightness', 0., 'Largest change of brightness of training images.')
+_BODY = flags.DEFINE_string('body', _TRAINING.body, 'Which network.')
+_HIDDEN_SIZES = flags.DEFINE_list(
+    'hidden_sizes', [str(size) for size in _TRAINING.hidden_sizes],
+    "Units of the hidden layers of body 'mlp'.")
+_NUM_EPOCHS = flags.DEFINE_integer('num_epochs', _TRAINING.num_epochs,
+                                   'Passes through the training set.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', _TRAINING.batch_size,
+                                   'Images per step.')
+_LEARNING_RATE = flags.DEFINE_float(
+    'learning_rate', _TRAINING.learning_rate,
+    'Of Adam; halved after each quarter of the steps.')
+_DROPOUT = flags.DEFINE_float('dropout', _TRAINING.dropout,
+                              'Dropout of hidden units in training.')
+_SEED = flags.DEFINE_integer('seed', _TRAINING.seed, 'Of the study.')
+_NUM_INITS = flags.DEFINE_integer('num_inits', _DEFAULTS.num_inits, 'Runs.')
+_NUM_TRAJECTORIES = flags.DEFINE_integer(
+    'num_trajectories', _DEFAULTS.num_trajectories,
+    'Runs that keep all snapshots.')
+_NUM_SAMPLES = flags.DEFINE_integer(
+    'num_samples', _DEFAULTS.num_samples,
+    'Networks of a subspace ensemble.')
+_NUM_PLANE_SAMPLES = flags.DEFINE_integer(
+    'num_plane_samples', _DEFAULTS.num_plane_samples,
+    'Networks of each sampler in the plane of diversity and accuracy.')
+_NUM_GRID_POINTS = flags.DEFINE_integer(
+    'num_grid_points', _DEFAULTS.num_grid_points,
+    'Points of each side of the plane through three solutions.')
+_NUM_SURFACE_IMAGES = flags.DEFINE_integer(
+    'num_surface_images', _DEFAULTS.num_surface_images,
+    'Images that lines and the plane are made on, of each set.')
+_PCA_SCALE = flags.DEFINE_string(
+    'pca_scale', _DEFAULTS.pca_scale, "Scale of the low-rank sampler's "
+    'components: covariance, or published (std 1 each).')
+
+
+def main(_) -> None:
+  settings = settings_lib.LandscapeSettings(
+      trajectories.TrainingSettings(
+          body=_BODY.value, hidden_sizes=tuple(cli.numbers(_HIDDEN_SIZES, int)),
+          num_epochs=_NUM_EPOCHS.value, batch_size=_BATCH_SIZE.value,
+          learning_rate=_LEARNING_RATE.value, dropout=_DROPOUT.value,
+          seed=_SEED.value),
+      num_inits=_NUM_INITS.value, num_trajectories=_NUM_TRAJECTORIES.value,
+      num_samples=_NUM_SAMPLES.value,
+      num_plane_samples=_NUM_PLANE_SAMPLES.value,
+      num_grid_points=_NUM_GRID_POINTS.value,
+      num_surface_images=_NUM_SURFACE_IMAGES.value, pca_scale=_PCA_SCALE.value)
+  problem = image_classification.make_image_problem(
+      image_classification.ImageProblemConfig(
+          _DATASET.value, num_train=_NUM_TRAIN.value, num_test=_NUM_TEST.value,
+          seed=_SEED.value, pad=_PAD.value, brightness=_BRIGHTNESS.value),
+      _DATA_DIR.value)
+  snapshots_dir = _SNAPSHOTS_DIR.value or os.path.join(_OUTPUT_DIR.value,
+                                                       'snapshots')
+  paths = study.run_study(settings, problem, _OUTPUT_DIR.value, snapshots_dir)
+  print(pathlib.Path(paths['verdicts.md']).read_text(encoding='utf-8'), end='')
+  for path in paths.values():
+    print(path)
+  print(f'peak memory: {cli.peak_memory_mb() or float("nan"):.0f} MB')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
