@@ -9,6 +9,7 @@ import pandas as pd
 from enn_ensembles.problems import image_data
 from enn_ensembles.report import plots
 from enn_ensembles.studies.loss_landscape import ensembles
+from enn_ensembles.studies.loss_landscape import formulas
 from enn_ensembles.studies.loss_landscape import hard_examples
 from enn_ensembles.studies.loss_landscape import samplers
 from enn_ensembles.studies.loss_landscape import subspaces
@@ -36,10 +37,9 @@ def _matrix(figure, axes, values: np.ndarray, title: str, axis_name: str,
   bar.ax.tick_params(labelsize=8)
 
 
-def _off_diagonal_limits(values: np.ndarray) -> dict[str, float]:
-  """Colours of what differs: the diagonal would leave one colour for it."""
-  others = values[~np.eye(len(values), dtype=bool)]
-  return {'vmin': float(others.min()), 'vmax': float(others.max())}
+def _without_diagonal(values: np.ndarray) -> np.ndarray:
+  """What differs: beside a diagonal of 1 it would all have one colour."""
+  return np.where(np.eye(len(values), dtype=bool), np.nan, values)
 
 
 def similarity(along: surfaces.Similarity,
@@ -49,14 +49,13 @@ def similarity(along: surfaces.Similarity,
   axes = figure.subplots(2, 2)
   for row, (found, where, axis_name) in enumerate((
       (along, 'along run 0', 'epoch'), (across, 'across inits', 'run'))):
-    limits = [{'vmin': 0., 'vmax': 1.}, {'vmin': 0.}]
+    shown = found.cosine_kernels, found.disagreement
     if row:
-      limits = [_off_diagonal_limits(found.cosine_kernels),
-                _off_diagonal_limits(found.disagreement)]
-    _matrix(figure, axes[row, 0], found.cosine_kernels,
-            f'cosine of kernels {where}', axis_name, **limits[0])
-    _matrix(figure, axes[row, 1], found.disagreement,
-            f'disagreement of labels {where}', axis_name, **limits[1])
+      shown = tuple(map(_without_diagonal, shown))
+    _matrix(figure, axes[row, 0], shown[0], f'cosine of kernels {where}',
+            axis_name)
+    _matrix(figure, axes[row, 1], shown[1], f'disagreement of labels {where}',
+            axis_name)
   return plots.to_png(figure)
 
 
@@ -81,9 +80,9 @@ def embedding(trajectories: pd.DataFrame, with_samples: pd.DataFrame) -> bytes:
           ax.plot(x, y, 'x', color=_COLOURS[name], markersize=4.5,
                   label=_NAMES[name])
       title = {'tsne': 't-SNE', 'pca': 'PCA'}[kind] + (
-          ' with samples around run 0' if row else ' of three runs')
-      plots.style_axes(ax, title + ', * the last epoch', 'component 1',
-                       'component 2')
+          ', runs and samples around run 0' if row else
+          ', runs (star: last epoch)')
+      plots.style_axes(ax, title, 'component 1', 'component 2')
     axes[row, 1].legend(fontsize=8, frameon=False, loc='center left',
                         bbox_to_anchor=(1., 0.5))
   return plots.to_png(figure)
@@ -106,7 +105,8 @@ def by_size(curves: pd.DataFrame) -> bytes:
         points = curves[curves['method'] == method]
         label = _NAMES[name] if method == name else (
             f'inits, each with {_NAMES[name]}')
-        ax.plot(points['size'], points[score], '-o', color=colour,
+        ax.plot(points['size'], points[score],
+                '--' if name == 'averaged_snapshots' else '-o', color=colour,
                 markersize=3, linewidth=1.4, label=label)
       title = ('each init with its subspace ensemble' if column else
                'ensembles of one kind')
@@ -117,31 +117,44 @@ def by_size(curves: pd.DataFrame) -> bytes:
   return plots.to_png(figure)
 
 
-def diversity_plane(table: pd.DataFrame) -> bytes:
-  """Diversity against accuracy around the first solution, and its limits."""
+def diversity_plane(table: pd.DataFrame, margin: float,
+                    num_classes: int) -> bytes:
+  """Diversity against accuracy around the first solution, and its limits.
+
+  Args:
+    table: of `subspaces.plane_table`.
+    margin: networks count for the verdict down to this much below the
+      solution's accuracy; the panel on the right shows these.
+    num_classes: C.
+  """
   table = table[table['solution'] == table['solution'].min()]
-  figure = plots.make_canvas(7.6, 5.2)
-  axes = figure.subplots()
-  for name in (*samplers.SAMPLERS, subspaces.INITS):
-    points = table[table['method'] == name]
-    axes.plot(points['accuracy'], points['diversity'],
-              '*' if name == subspaces.INITS else 'o', color=_COLOURS[name],
-              markersize=11 if name == subspaces.INITS else 4, alpha=0.8,
-              linestyle='none', label=_NAMES[name],
-              zorder=5 if name == subspaces.INITS else 3)
-  ordered = table.sort_values('accuracy')
-  for limit, style in (('upper_limit', '--'), ('lower_limit', ':')):
-    axes.plot(ordered['accuracy'], ordered[limit], style, color='black',
-              linewidth=1.2, label=limit.replace('_', ' '))
   solution = float(table['solution_accuracy'].iloc[0])
-  axes.axvline(solution, color='#bbbbbb', linewidth=1.)
-  axes.set_ylim(-0.05, max(1.2, 1.05 * float(
-      table.loc[table['method'] == subspaces.INITS, 'upper_limit'].max())))
-  plots.style_axes(axes, 'Diversity and accuracy around run 0 '
-                   '(grey line: its accuracy)', 'test accuracy',
-                   'P(label differs) / (1 - accuracy)')
-  axes.legend(fontsize=8, frameon=False, loc='center left',
-              bbox_to_anchor=(1., 0.5))
+  highest = float(table['accuracy'].max())
+  panels = ((float(table['accuracy'].min()), 'around run 0'),
+            (solution - margin, 'those that count for the verdict'))
+  figure = plots.make_canvas(11.4, 4.8)
+  axes = figure.subplots(1, 2)
+  for ax, (lowest, title) in zip(axes, panels):
+    shown = table[table['accuracy'] >= lowest]
+    for name in (*samplers.SAMPLERS, subspaces.INITS):
+      points = shown[shown['method'] == name]
+      is_init = name == subspaces.INITS
+      ax.plot(points['accuracy'], points['diversity'],
+              '*' if is_init else 'o', color=_COLOURS[name],
+              markersize=11 if is_init else 4, alpha=0.8, linestyle='none',
+              label=_NAMES[name], zorder=5 if is_init else 3)
+    accuracies = np.linspace(lowest, min(highest, 0.999), 400)
+    for limit, name, style in ((formulas.upper_limit, 'upper limit', '--'),
+                               (formulas.lower_limit, 'lower limit', ':')):
+      ax.plot(accuracies, limit(solution, accuracies, num_classes), style,
+              color='black', linewidth=1.2, label=name)
+    ax.axvline(solution, color='#bbbbbb', linewidth=1.,
+               label="run 0's accuracy")
+    ax.set_ylim(bottom=-0.05)
+    plots.style_axes(ax, f'Diversity and accuracy, {title}', 'test accuracy',
+                     'P(label differs) / (1 - accuracy)')
+  axes[1].legend(fontsize=8, frameon=False, loc='center left',
+                 bbox_to_anchor=(1., 0.5))
   return plots.to_png(figure)
 
 
@@ -177,9 +190,11 @@ def plane(table: pd.DataFrame, coordinates: np.ndarray) -> bytes:
       drawn = ax.contourf(xs, ys, values, levels, cmap='viridis',
                           norm='log')
     else:
-      drawn = ax.contourf(xs, ys, values, np.linspace(0., 1., 11),
-                          cmap='viridis')
-    bar = figure.colorbar(drawn, ax=ax, shrink=0.85)
+      # One scale for the three: it starts at the least agreement of all.
+      levels = np.linspace(table[[name for name, _ in panels[1:]]].min(
+          axis=None), 1., 13)
+      drawn = ax.contourf(xs, ys, values, levels, cmap='viridis')
+    bar = figure.colorbar(drawn, ax=ax, shrink=0.85, format='%.2f')
     if column == 'test_nll':
       bar.ax.set_yticks(levels[::2], [f'{v:.2g}' for v in levels[::2]])
       bar.ax.minorticks_off()
@@ -203,8 +218,8 @@ def overlaps(found: hard_examples.HardExamples) -> bytes:
   axes = figure.subplots(1, 3)
   _matrix(figure, axes[0], found.epoch_overlap,
           'overlap of errors of run 0', 'epoch', vmin=0., vmax=1.)
-  _matrix(figure, axes[1], found.init_overlap, 'overlap of errors of runs',
-          'run', **_off_diagonal_limits(found.init_overlap))
+  _matrix(figure, axes[1], _without_diagonal(found.init_overlap),
+          'overlap of errors of runs', 'run')
   errors = found.confusions[-1].copy()
   np.fill_diagonal(errors, 0)
   _matrix(figure, axes[2], errors, 'errors after the last epoch, whole runs',

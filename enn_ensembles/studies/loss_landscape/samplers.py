@@ -53,8 +53,9 @@ def draw_diagonal(snapshots: np.ndarray, scales: np.ndarray,
   return mean + np.asarray(scales)[:, None] * std * normals
 
 
-def draw_low_rank(snapshots: np.ndarray, scales: np.ndarray, num_components: int,
-                  pca_scale: str, rng: np.random.Generator) -> np.ndarray:
+def draw_low_rank(snapshots: np.ndarray, scales: np.ndarray,
+                  num_components: int, pca_scale: str,
+                  rng: np.random.Generator) -> np.ndarray:
   """Normals along the largest principal components of snapshots.
 
   Args:

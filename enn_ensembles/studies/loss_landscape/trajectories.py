@@ -1,9 +1,9 @@
 """Runs of one network from different initial weights, kept as array files.
 
-Every run has a key of its own: its initial weights, the order of its minibatches
-and its dropout are independent of the other runs'. A run is one file, written
-when it is trained; a study that was killed goes on with the runs that are
-missing, and another config or other data never reads it.
+Every run has a key of its own: its initial weights, the order of its
+minibatches and its dropout are independent of the other runs'. A run is one
+file, written when it is trained; a study that was killed goes on with the runs
+that are missing, and another config or other data never reads it.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from enn_ensembles.training import optimizers
 
 _FORMAT = 1  # Of the files; part of their identity.
 
-# Networks and images of one compiled forward: bounds the memory of convolutions.
+# Networks and images of one compiled forward: convolutions need much memory.
 _NETWORK_BLOCK = 5
 _IMAGE_BLOCK = 256
 
