@@ -86,8 +86,8 @@ def draw_diversity(scores: pd.DataFrame) -> bytes:
     panel.set_xscale('symlog', linthresh=1e-3)
     panel.set_xlim(left=0.)
   plots.style_axes(panels[2], 'Similarity of members', 'correlation or cosine')
-  for name, mark, colour in (('logit_correlation', 'o', plots.WONG[0]),
-                             ('weight_cosine', 's', plots.WONG[1])):
+  for name, mark, colour in (('logit_correlation', 'D', plots.WONG[3]),
+                             ('weight_cosine', 'v', plots.WONG[4])):
     own = means[means['score'] == name]
     panels[2].plot(list(own['mean']), [labels.index(one)
                                        for one in own['setting']],
