@@ -17,7 +17,12 @@ from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
-from enn_ensembles.studies.speed import benchmarking
+from enn_ensembles.studies.speed import case
+from enn_ensembles.studies.speed import ceiling
+from enn_ensembles.studies.speed import lengths
+from enn_ensembles.studies.speed import plain_training
+from enn_ensembles.studies.speed import rows
+from enn_ensembles.studies.speed import timed_training
 from enn_ensembles.training import loop
 from enn_ensembles.training import program
 
@@ -61,8 +66,8 @@ def test_both_ways_train_the_same_agent(agent, settings):
   params, state = network.init(
       fold_in(program.INIT_KEY), x, network.indexer(fold_in(99)))
   optimizer = made.optimizer
-  step = jax.jit(benchmarking.make_plain_step(
-      benchmarking.make_plain_loss(network, unit, noise_std), optimizer))
+  step = jax.jit(plain_training.make_step(
+      plain_training.make_loss(network, unit, noise_std), optimizer))
   start, opt_state = params, optimizer.init(params)
   for i in range(made.num_batches):
     step_key = jax.random.fold_in(fold_in(program.STEP_KEY), i)
@@ -81,7 +86,7 @@ def test_target_noise_of_the_plain_way_is_fixed_per_point_and_member():
   zero = base.EpistemicNetwork(
       apply=lambda params, state, x, z: (jnp.zeros((len(x), 1)), state),
       init=None, indexer=networks.EnsembleIndexer(3))
-  loss = benchmarking.make_plain_loss(zero, unit, noise_std=0.1)
+  loss = plain_training.make_loss(zero, unit, noise_std=0.1)
   y, noise = np.array([[1.], [2.]]), np.array([[1., 2., 3.], [4., 5., 6.]])
   # Member k's target of point t is y_t + 2 * 0.1 * noise[t, k].
   expected = np.mean((y + 0.2 * noise)**2)
@@ -89,56 +94,141 @@ def test_target_noise_of_the_plain_way_is_fixed_per_point_and_member():
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+def test_the_timed_training_is_that_of_sweeps():
+  unit = make_unit('ensemble', **SMALL, num_ensemble=2, noise_scale=1.)
+  agent, made = make_agent(unit), case.make_problems(unit)
+  timed = timed_training.TimedTraining(agent, unit, made.groups)
+  timed.run(4)
+  timed.run(2)  # A shorter run begins anew.
+  half = timed.trained().params
+  timed.run(4)
+  found = timed.trained()
+  expected = loop.train(
+      agent, np.stack([group[0].x_train for group in made.groups]),
+      np.stack([[problem.y_train for problem in group]
+                for group in made.groups]),
+      base.Gaussian(np.array([0.1, 1.])),
+      jax.numpy.stack([problems.agent_key(seed) for seed in unit.seeds]))
+  assert found.num_params == expected.num_params == timed.num_params
+  for ours, theirs, early in zip(*map(
+      jax.tree.leaves, (found.params, expected.params, half)), strict=True):
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert np.abs(ours - early).max() > 1e-4
+
+
+def test_compiled_programs_come_back_from_the_cache(tmp_path):
+  before = jax.config.jax_compilation_cache_dir
+  files = []
+
+  def compile_once():
+    jax.jit(lambda x: jnp.sin(x) @ x).lower(jnp.ones((7, 7))).compile()
+    files.append(len(list(tmp_path.iterdir())))
+    return float(len(files))
+
+  assert timed_training.twice(compile_once, str(tmp_path)) == (1., 2.)
+  # The second time nothing new is compiled.
+  assert files[0] > 0 and files[1] == files[0]
+  assert jax.config.jax_compilation_cache_dir == before
+
+
+def make_ceiling(unit):
+  """Every rate is 100; of products of the case 50."""
+  todo = ceiling.tasks([('float32', shape) for shape in
+                        case.used_products(unit)], [unit.family.num_train])
+  return ceiling.Ceiling([
+      ceiling.Figure(task, ceiling.ONE_CORE, 1,
+                     50. if task.stacked > 1 else 100., 1.) for task in todo])
+
+
 def test_a_case_is_measured():
   unit = make_unit('ensemble', **SMALL, num_ensemble=2)
-  made = benchmarking.make_problems(unit)
-  options = benchmarking.BenchmarkOptions(repeats=2, seconds_per_case=1.,
-                                          plain_steps=3)
+  made = case.make_problems(unit, repeats=2)
+  assert len(made.seconds) == 2 and len(made.groups) == 2
   meetings = []
-  found = benchmarking.measure(unit, made, options,
-                               wait=lambda: meetings.append(1))
-  assert len(meetings) == 4  # Ours, plain, ours, plain.
+  found = case.measure(unit, made, case.CaseOptions(2, True, 1.),
+                       wait=lambda: meetings.append(1))
+  # Compiling; and twice ours (short and long), scoring, plain (the same).
+  assert len(meetings) == 1 + 2 * 5
+  network = found.network
   assert found.num_problems == 4  # Two seeds by two noise levels.
-  assert found.num_params == 2 * (4 * 3 + 3 * 5 + 4)
-  assert found.train_steps_timed == 4 and found.plain_steps_timed == 3
+  assert network.num_params == 2 * (4 * 3 + 3 * 5 + 4)
+  assert network.timing.lengths == network.plain.timing.lengths == (1, 4)
+  assert list(found.train_seconds) == list(network.timing.long)
   # The plain way computes the prior in every step; and a picked member's
   # products are as many.
-  assert found.plain_flops > found.flops
-  assert found.program_bytes > 0 and found.compile_seconds > 0
-  row = benchmarking.make_row(unit, [found, found], {'load_before': 1.})
-  assert row['num_workers'] == 2 and row['num_problems'] == 8
+  assert network.plain.flops > network.step_flops
+  # Every member's two hidden layers and its output at 1000 points and more.
+  layers = 2 * 4 + 4 * 3 + 3
+  assert network.predict_flops >= 2 * 2 * layers * 1000
+  assert network.program_bytes > 0
+  assert network.compile_first_seconds > 0 < network.compile_cached_seconds
+  for score, predict in zip(found.score_seconds, network.predict_seconds):
+    assert 0 < predict < score
+
+
+def measurement(once, step, plain_step=None, **fields):
+  """What a worker with an artificial timer measures, in binary fractions."""
+  def timing(once, step):
+    return lengths.Timing(lengths.Lengths(64, 512), [once + 64 * step] * 3,
+                          [once + 512 * step] * 3)
+
+  plain = plain_step and case.Plain(timing(0., plain_step), 2., 4e8)
+  network = case.Network(
+      timing(once, step), num_steps=1024, num_params=1000, step_flops=2e8,
+      predict_seconds=[0.5] * 3, predict_flops=1e9, compile_first_seconds=8.,
+      compile_cached_seconds=0.5, program_bytes=10**6, plain=plain)
+  return case.Measurement(
+      num_problems=3, problem_seconds=[0.25], peak_rss_bytes=2 * 10**6,
+      train_seconds=network.timing.seconds_at(1024), score_seconds=[1.] * 3,
+      device='cpu', network=network, **fields)
+
+
+def test_rows_of_an_artificial_timer():
+  unit = make_unit('ensemble', **SMALL, num_ensemble=2)
+  worker = measurement(0.5, 1. / 128., plain_step=1. / 32.)
+  row = rows.make_row(unit, [worker, worker], make_ceiling(unit),
+                      {'load_before': 1.})
   # Two workers at the same speed halve the machine's seconds per problem.
-  assert row['train_seconds_min'] == pytest.approx(
-      min(found.train_seconds) / 2)
-  assert row['ratio_min'] == pytest.approx(
-      min(found.plain_seconds) / min(found.train_seconds))
-  assert row['problems_per_second'] == pytest.approx(1. / row['total_seconds'])
+  assert row['train_once_seconds'] == 0.25
+  assert row['train_step_seconds'] == row['train_step_seconds_low'] == 1. / 256.
+  assert row['train_seconds'] == 0.25 + 1024 / 256.
+  assert not row['train_whole'] and row['train_steps_long'] == 512
+  assert row['start_to_score_seconds'] == 0.125 + 4.25 + 0.5
+  assert row['train_gflop_per_second'] == pytest.approx(0.2 * 256)
+  assert row['train_share_of_large'] == pytest.approx(0.512)
+  assert row['train_share_of_used'] == pytest.approx(1.024)
+  # Six times 4 bytes of 1000 parameters in every step.
+  assert row['train_share_of_copy'] == pytest.approx(24e-6 * 256 / 100)
+  assert row['predict_share_of_large'] == pytest.approx(4. / 100.)
+  # T = 8: three factorisations for two noise levels.
+  assert row['problem_share_of_dpotrf'] == pytest.approx(
+      1e-9 * 8**3 / 3 * 1.5 / 0.125 / 100.)
+  assert row['plain_seconds'] == 1024 / 64. and row['ratio'] == 16. / 4.25
+  assert row['plain_share_of_large'] == pytest.approx(0.4 * 64 / 100)
+  assert row['num_workers'] == 2 and row['num_problems'] == 6
+
+  slower = measurement(0.5, 1. / 128.)
+  row = rows.make_row(unit, [slower], None, {})
+  assert row['ratio'] is row['train_share_of_large'] is row['plain_gflop'] is (
+      row['ceiling_large']) is None
+  gpu = worker._replace(device='gpu')
+  row = rows.make_row(unit, [gpu], make_ceiling(unit), {})
+  assert row['train_share_of_used'] is None and row['ratio'] > 0
 
 
 def test_an_agent_without_a_network_is_measured():
   unit = make_unit('prior_only')
-  found = benchmarking.measure(unit, benchmarking.make_problems(unit),
-                               benchmarking.BenchmarkOptions(repeats=2))
-  row = benchmarking.make_row(unit, [found], {})
-  assert len(found.train_seconds) == 2
-  assert row['num_params'] is row['ratio_min'] is row['program_mb'] is None
-
-
-def test_slow_cases_run_fewer_steps():
-  options = benchmarking.BenchmarkOptions(repeats=3, seconds_per_case=10.)
-  choose = functools.partial(benchmarking._choose_work, num_batches=1000,
-                             num_noise=3, num_seeds=4, options=options)
-  assert choose(1e-6) == (4, 1000)
-  seeds, steps = choose(4e-4)
-  assert 1 <= seeds < 4 and steps == 1000
-  seeds, steps = choose(1e-2)
-  assert seeds == 1 and 20 <= steps < 100
-  assert choose(10.) == (1, 20)
-
-
-def test_machine_seconds_add_up_speeds():
-  # Workers of 1/2 and 1/3 problems per second make 5/6 of one.
-  assert benchmarking.machine_seconds([[2.], [3.]]) == pytest.approx([6. / 5.])
+  found = case.measure(unit, case.make_problems(unit, 2),
+                       case.CaseOptions(repeats=2))
+  row = rows.make_row(unit, [found], make_ceiling(unit), {})
+  assert len(found.train_seconds) == len(found.score_seconds) == 2
+  assert row['num_params'] is row['ratio'] is row['program_mb'] is None
+  assert row['start_to_score_seconds'] == pytest.approx(
+      row['problem_seconds'] + row['train_seconds'] + row['score_seconds'])
+  with_network = rows.make_row(
+      make_unit('ensemble', **SMALL), [measurement(0.5, 0.25)], None, {})
+  assert list(row) == list(with_network)  # One header for all.
 
 
 def test_bad_input_is_one_line(tmp_path):
@@ -167,12 +257,13 @@ def test_bad_input_is_one_line(tmp_path):
 def test_command(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'experiments.benchmark', '--agents=prior_only',
-       '--input_dim=3', '--repeats=1', f'--output_dir={tmp_path}',
-       '--markdown'], cwd=ROOT, check=True, text=True, capture_output=True)
+       '--input_dim=3', '--repeats=1', '--noceiling',
+       f'--output_dir={tmp_path}', '--markdown'],
+      cwd=ROOT, check=True, text=True, capture_output=True)
   assert '[' in done.stdout and '1/1 prior_only at D_x = 3' in done.stdout
   assert '| agent' in done.stdout and 'load average' in done.stdout
   with open(tmp_path / 'benchmark.csv', newline='') as file:
     row, = csv.DictReader(file)
   assert row['agent_label'] == 'prior_only' and row['num_train'] == '30'
-  assert float(row['problem_seconds']) > 0 and row['ratio_min'] == ''
+  assert float(row['start_to_score_seconds']) > 0 and row['ratio'] == ''
   assert row['jax'] == jax.__version__

@@ -16,7 +16,7 @@ import sys
 import jax
 
 # A worker keeps to its cores: more threads than cores only wait for each other.
-_THREAD_VARIABLES = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS',
+THREAD_VARIABLES = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS',
                      'MKL_NUM_THREADS')
 
 
@@ -112,7 +112,7 @@ def inherited_settings(cores: Sequence[int],
   Numpy and jax count cores when they are loaded, before a worker could say
   anything: it must be born on its cores.
   """
-  settings = dict.fromkeys(_THREAD_VARIABLES, str(len(cores)))
+  settings = dict.fromkeys(THREAD_VARIABLES, str(len(cores)))
   info = cpu_info()
   if info.get('vendor_id') == 'AuthenticAMD' and (
       'avx512f' in info.get('flags', '').split()):

@@ -416,32 +416,3 @@ def choose_seeds_per_chunk(traced: program.TracedProblem, num_levels: int,
     budget = _ACCELERATOR_MEMORY_SHARE * stats.get('bytes_limit', 8e9)
   seed_bytes = num_levels * program.traced_bytes(traced)
   return max(1, int(budget // seed_bytes))
-
-
-def program_bytes(agent: network_training.NetworkTraining, x: np.ndarray,
-                  y: np.ndarray, likelihood: base.Likelihood,
-                  keys: chex.PRNGKey, *, dtype: Any = jnp.float32) -> int:
-  """Temporaries and arguments of the program that trains one seed, in bytes.
-
-  Args:
-    agent: the agent; it does not stop early.
-    x: as in `train`, like all that follow.
-    y: targets.
-    likelihood: of all problems.
-    keys: the agent's keys.
-    dtype: of training.
-  """
-  traced = _trace(agent, x, y, likelihood, keys, None, dtype)
-
-  def shape(leaf, *axes):
-    return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype)
-
-  one = jax.tree.map(lambda leaf: shape(leaf, 1, y.shape[1]), traced.progress)
-  inputs = program.Inputs(
-      _take(x, np.arange(1), dtype), _take(y, np.arange(1), dtype),
-      jax.tree.map(lambda leaf: np.asarray(leaf, dtype), likelihood), keys[:1])
-  lowered = jax.jit(program.make_train_seeds(traced)).lower(
-      inputs, one, *_range(0, 0))
-  memory = compile_program(lowered,
-                           default_devices()[0].platform).memory_analysis()
-  return memory.temp_size_in_bytes + memory.argument_size_in_bytes
