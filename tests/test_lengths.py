@@ -85,6 +85,14 @@ def test_workers_with_other_lengths():
   assert line == pytest.approx((ONCE / 2, STEP / 2), rel=1e-12)
 
 
+def test_a_disturbed_short_run_leaves_seconds_possible():
+  disturbed = lengths.Timing(lengths.Lengths(10, 100), [3.], [2.])
+  assert disturbed.lines()[0].step < 0  # It is told as it was measured.
+  assert disturbed.seconds_at(1000) == [2.]
+  hasty = lengths.Timing(lengths.Lengths(10, 100), [0.01], [2.])
+  assert hasty.lines()[0].at(5) < 0 and hasty.seconds_at(5) == [0.1]
+
+
 def test_interval_is_the_range_of_the_repeats():
   assert lengths.interval([3., 1., 2., 8.]) == (2.5, 1., 8.)
   assert lengths.interval([4.]) == (4., 4., 4.)

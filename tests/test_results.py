@@ -1,5 +1,7 @@
 """The store gives back what was written, or says which file is not that."""
 
+import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -801,3 +803,23 @@ def test_command_makes_a_folder_of_a_published_csv(tmp_path):
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'is no scores.csv of an earlier report' in done.stderr
   assert not (tmp_path / 'x').exists()
+
+
+def test_row_ids_of_a_grid_are_hashes_of_the_whole_text():
+  """What is shared is hashed once; the names are those of whole texts."""
+  row = example_rows.make_row(agent='ensemble-K3')
+  cells = [{'noise_std': 0.1, 'input_dim': 10}, {'dataset': 'a"b'}]
+  found = results.RowIds(row, 'nngp', {'reference': 'bayes'}, 1000).row_ids(
+      cells, [0, 7], ['none', 'val_nll'])
+  expected = []
+  for seed, cell, selection in itertools.product([0, 7], cells,
+                                                 ['none', 'val_nll']):
+    text = json.dumps({
+        **{key: row[key] for key in ('agent', 'agent_config', 'dtype',
+                                     'enumerate_indices')},
+        'num_enn_samples': 1000, 'selection': selection,
+        'problem': {'kind': 'nngp', 'seed': seed, 'cell': cell,
+                    'ranking': {'reference': 'bayes'}}},
+                      sort_keys=True, separators=(',', ':'))
+    expected.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+  assert found == expected and len(set(found)) == 8

@@ -13,6 +13,7 @@ from enn_ensembles.results.schema import PROJECT
 from enn_ensembles.results.schema import PROTOCOL_FIELDS
 from enn_ensembles.results.schema import Row
 from enn_ensembles.results.schema import ROW_SCHEMA
+from enn_ensembles.results.schema import RowIds
 from enn_ensembles.results.schema import same_value
 from enn_ensembles.results.schema import SCHEMA_VERSION
 from enn_ensembles.results.schema import score_of
@@ -32,6 +33,7 @@ __all__ = [
     'ROW_SCHEMA',
     'ResultsStore',
     'Row',
+    'RowIds',
     'SCHEMA_VERSION',
     'TIMING_FIELDS',
     'Unit',

@@ -179,7 +179,12 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
   for unit in units:
     group = (unit.agent_label, unit.family.name)
     left[group] += work_units.narrow(unit, by_id)
-    if group in measured:
+  # An estimate traces a network: they are made only where one is needed.
+  if any(parts and group not in measured for group, parts in left.items()):
+    for unit in units:
+      group = (unit.agent_label, unit.family.name)
+      if group not in measured:
+        continue
       cost = measured[group]
       for name in (unit.agent, ''):
         spent[name][0] += cost.start + cost.problem * unit.num_problems

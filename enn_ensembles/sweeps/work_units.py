@@ -107,9 +107,11 @@ class WorkUnit:
 
   def row_ids(self) -> list[str]:
     """The names of all its rows, by seed, cell and selection."""
-    return [self.row_id(cell, seed, selection)
-            for seed, cell, selection in itertools.product(
-                self.seeds, self.family.cells, self.selections)]
+    row_ids = results.RowIds(
+        {'agent': self.agent, 'agent_config': self.agent_config,
+         'enumerate_indices': self.enumerate_indices, 'dtype': self.dtype},
+        self.family.kind, self.family.ranking, self.num_enn_samples)
+    return row_ids.row_ids(self.family.cells, self.seeds, self.selections)
 
   def manifest_entries(self) -> list[dict[str, Any]]:
     """What it is expected to compute, as `ResultsStore.write_manifest` says."""
@@ -269,19 +271,22 @@ def narrow(unit: WorkUnit, done: Collection[str]) -> tuple[WorkUnit, ...]:
   Returns:
     Units that hold exactly the missing rows; none if there are none.
   """
-  cells = unit.family.cells
+  cells, row_ids = unit.family.cells, iter(unit.row_ids())
   groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]] = {}
   for seed in unit.seeds:
+    missing: dict[str, list[int]] = {rule: [] for rule in unit.selections}
+    for (i, rule), row_id in zip(
+        itertools.product(range(len(cells)), unit.selections), row_ids):
+      if row_id not in done:
+        missing[rule].append(i)
     lacking: dict[tuple[int, ...], list[str]] = {}
-    for selection in unit.selections:
-      missing = tuple(i for i, cell in enumerate(cells)
-                      if unit.row_id(cell, seed, selection) not in done)
-      if missing:
-        lacking.setdefault(missing, []).append(selection)
-    for missing, selections in lacking.items():
-      groups.setdefault((missing, tuple(selections)), []).append(seed)
+    for rule, positions in missing.items():
+      if positions:
+        lacking.setdefault(tuple(positions), []).append(rule)
+    for positions, selections in lacking.items():
+      groups.setdefault((positions, tuple(selections)), []).append(seed)
   return tuple(
       dataclasses.replace(
           unit, seeds=tuple(seeds), selections=selections,
-          family=unit.family.narrow([cells[i] for i in missing]))
-      for (missing, selections), seeds in groups.items())
+          family=unit.family.narrow([cells[i] for i in positions]))
+      for (positions, selections), seeds in groups.items())

@@ -67,10 +67,18 @@ class Timing(NamedTuple):
             for short, long in zip(self.short, self.long, strict=True)]
 
   def seconds_at(self, num_steps: int) -> list[float]:
-    """Seconds of so many steps per repeat: measured, or along the line."""
+    """Seconds of so many steps per repeat: measured, or along the line.
+
+    Where something else took the machine in the short run, the line may be
+    wrong without bound; but fewer steps take at least their share of the long
+    run (what happens once takes no negative time), and more steps at least as
+    long as that.
+    """
     if num_steps in self.lengths:
       return list(self[1 + self.lengths.index(num_steps)])
-    return [line.at(num_steps) for line in self.lines()]
+    least = min(1., num_steps / self.lengths.long)
+    return [max(line.at(num_steps), least * seconds)
+            for line, seconds in zip(self.lines(), self.long, strict=True)]
 
   def scaled(self, factor: float) -> 'Timing':
     """The same with all seconds multiplied, as to seconds per problem."""
