@@ -110,7 +110,8 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
   data_ratio = cli.numbers(_DATA_RATIO, float)
   grids = _QUICK_GRIDS if quick else _GRIDS
   if input_dim is not None or data_ratio is not None:
-    grids = ((input_dim or _GRIDS[0][0], data_ratio or _GRIDS[0][1]),)
+    grids = ((_GRIDS[0][0] if input_dim is None else input_dim,
+              _GRIDS[0][1] if data_ratio is None else data_ratio),)
   units = []
   for dims, ratios in grids:
     config = sweeps.SweepConfig(
