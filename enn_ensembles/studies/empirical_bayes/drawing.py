@@ -1,0 +1,136 @@
+"""Pictures of the study: tempering, training, evidence."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from enn_ensembles.report import plots
+from enn_ensembles.scoring import weighting
+from enn_ensembles.studies.empirical_bayes import units
+
+_POWERS = {'uniform': 0., **{f'tempered_{power:g}': power
+                             for power in weighting.TEMPERS}, 'posterior': 1.}
+
+
+def pictures(ensembles: pd.DataFrame,
+             weights: pd.DataFrame) -> dict[str, bytes]:
+  """File name -> PNG; those of the testbed only where it was measured."""
+  # None is no number: where digits stand alone the column has only None.
+  ensembles, weights = (
+      frame.assign(noise_std=frame['noise_std'].astype(float))
+      for frame in (ensembles, weights))
+  found = {'tempering.png': _tempering(weights)}
+  if 'kl_estimate' in weights and weights['kl_estimate'].notna().any():
+    found['training.png'] = _training(weights)
+    found['evidence.png'] = _evidence(ensembles)
+  return found
+
+
+def _panels(table: pd.DataFrame) -> list[tuple[str, float]]:
+  """(problem, noise_std) in order."""
+  pairs = table[['problem', 'noise_std']].drop_duplicates()
+  return [(row.problem, row.noise_std) for row in pairs.itertuples()]
+
+
+def _of_panel(table: pd.DataFrame, problem: str,
+              noise_std: float) -> pd.DataFrame:
+  levels = table['noise_std']
+  same = levels.isna() if np.isnan(noise_std) else levels == noise_std
+  return table[(table['problem'] == problem) & same]
+
+
+def _title(problem: str, noise_std: float) -> str:
+  return problem if np.isnan(noise_std) else f'{problem}, ε = {noise_std:g}'
+
+
+def _grid(num_panels: int) -> tuple[Any, list[Any]]:
+  columns = min(3, num_panels)
+  rows = -(-num_panels // columns)
+  figure = plots.make_canvas(4. * columns, 3.1 * rows + 0.5)
+  axes = figure.subplots(rows, columns, squeeze=False).ravel()
+  for unused in axes[num_panels:]:
+    unused.axis('off')
+  return figure, list(axes[:num_panels])
+
+
+def _colours() -> dict[str, str]:
+  return dict(zip(units.KINDS, plots.WONG))
+
+
+def _end(figure: Any, axes: list[Any]) -> bytes:
+  handles, labels = axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside lower center', fontsize=8,
+                ncols=3, frameon=False)
+  return plots.to_png(figure)
+
+
+def _tempering(weights: pd.DataFrame) -> bytes:
+  """Test NLL against the power of the likelihood, after all steps."""
+  kept = weights[(weights['steps'] == weights['steps'].max())
+                 & (weights['num_members'] == weights['num_members'].max())]
+  panels = _panels(kept)
+  figure, axes = _grid(len(panels))
+  for one, panel in zip(axes, panels):
+    for kind, group in _of_panel(kept, *panel).groupby('kind', sort=False):
+      colour = _colours()[kind]
+      nll = group.groupby('rule')['nll'].mean()
+      one.plot(range(len(_POWERS)), [nll[rule] for rule in _POWERS], 'o-',
+               color=colour, markersize=4, label=f'{kind}: likelihood^β')
+      one.axhline(nll['stacking'], color=colour, linestyle='--', linewidth=1,
+                  label=f'{kind}: stacking')
+      one.axhline(nll['single'], color=colour, linestyle=':', linewidth=1,
+                  label=f'{kind}: mean single member')
+    one.set_xticks(range(len(_POWERS)),
+                   [f'{power:g}' for power in _POWERS.values()], fontsize=7)
+    one.set_yscale('symlog' if kept['nll'].min() <= 0 else 'log')
+    plots.style_axes(one, _title(*panel), 'β: 0 uniform, 1 posterior',
+                     'test NLL, nats')
+  return _end(figure, axes)
+
+
+def _training(weights: pd.DataFrame) -> bytes:
+  """KL of labels to the exact posterior's along training."""
+  kept = weights[weights['num_members'] == weights['num_members'].max()]
+  kept = kept[kept['kl_labels'].notna()]
+  panels = _panels(kept)
+  figure, axes = _grid(len(panels))
+  for one, panel in zip(axes, panels):
+    for kind, group in _of_panel(kept, *panel).groupby('kind', sort=False):
+      for rule, style in (('uniform', 'o-'), ('posterior', 's--')):
+        curve = group[group['rule'] == rule].groupby('steps')[
+            'kl_labels'].mean()
+        one.plot(curve.index, curve, style, color=_colours()[kind],
+                 markersize=4, linewidth=1.3, label=f'{kind}: {rule} weights')
+    one.set_xscale('symlog', linthresh=10)
+    one.set_yscale('log')
+    plots.style_axes(one, _title(*panel), 'steps',
+                     'KL to exact predictive, nats')
+  return _end(figure, axes)
+
+
+def _evidence(ensembles: pd.DataFrame) -> bytes:
+  """Log evidence of the learnt prior less the exact one, along training."""
+  kept = ensembles[
+      (ensembles['num_members'] == ensembles['num_members'].max())
+      & ensembles['nngp_log_marginal_likelihood'].notna()]
+  panels = _panels(kept)
+  figure, axes = _grid(len(panels))
+  for one, panel in zip(axes, panels):
+    of_panel = _of_panel(kept, *panel)
+    for kind, group in of_panel.groupby('kind', sort=False):
+      excess = (group['evidence_learnt']
+                - group['nngp_log_marginal_likelihood'])
+      curve = excess.groupby(group['steps']).mean()
+      one.plot(curve.index, curve, 'o-', color=_colours()[kind], markersize=4,
+               label=f'{kind}: learnt point masses')
+    bound = (of_panel['evidence_learnt'] + of_panel['distance_best']
+             - of_panel['nngp_log_marginal_likelihood']).mean()
+    one.axhline(bound, color='black', linestyle=':', linewidth=1,
+                label='data interpolated')
+    one.axhline(0., color='grey', linewidth=0.8)
+    one.set_xscale('symlog', linthresh=10)
+    one.set_yscale('symlog', linthresh=10)
+    plots.style_axes(one, _title(*panel), 'steps',
+                     "log evidence less the NNGP's, nats")
+  return _end(figure, axes)

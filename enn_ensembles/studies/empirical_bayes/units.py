@@ -1,0 +1,229 @@
+"""Trains ensembles on a problem, and measures them along their training.
+
+A unit is one problem family (a testbed cell with its noise levels, or digits),
+one kind of members and one seed. K members are trained once: the first few of
+them are smaller ensembles, since members do not see each other.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import checks
+from enn_ensembles.agents import ensemble
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import marginal_likelihood
+from enn_ensembles.problems import draws
+from enn_ensembles.problems import ground_truth
+from enn_ensembles.problems import image_classification
+from enn_ensembles.problems import nngp_regression
+from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import gaussian
+from enn_ensembles.scoring import weighting
+from enn_ensembles.studies.empirical_bayes import measuring
+from enn_ensembles.training import loop
+from enn_ensembles.training import network_sampler
+
+DIGITS = 'digits'
+NOISE_STDS = (0.01, 0.1, 1.)
+
+# What members maximise: the likelihood alone, starting from small functions;
+# the same with a prior function added; the likelihood times the kernel's prior.
+KINDS: Mapping[str, Mapping[str, float]] = {
+    'plain': {'prior_scale': 0.},
+    'prior_function': {'prior_scale': 1.},
+    'map': {'prior_scale': 0., 'weight_decay': 1.},
+}
+
+# Steps at which all weighting rules are tried; elsewhere the first few.
+USUAL_STEPS = 1000
+_CURVE_RULES = ('uniform', 'posterior')
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """What is trained and measured.
+
+  Attributes:
+    problem: 'digits', or a testbed cell as 'D10_l1'.
+    kind: of members, a key of KINDS.
+    seed: of problem and training.
+    num_members: sizes of ensembles, increasing.
+    num_batches: steps; the learning rate is divided by 10 after half of them
+      and again after three quarters, so that members settle.
+    snapshots: steps at which they are measured, the last one included.
+    batch_size: data points per step, without replacement: all of a training set
+      that has no more.
+    hidden_sizes: of each member.
+  """
+  problem: str
+  kind: str
+  seed: int
+  num_members: tuple[int, ...] = (10, 30)
+  num_batches: int = 4000
+  snapshots: tuple[int, ...] = (0, 10, 30, 100, 300, 1000, 4000)
+  batch_size: int = 100
+  hidden_sizes: tuple[int, ...] = (50, 50)
+
+  def __post_init__(self):
+    if self.problem != DIGITS:
+      _cell(self.problem)
+    checks.check_choice('kind', self.kind, tuple(KINDS))
+    if not self.snapshots or self.snapshots[-1] != self.num_batches:
+      raise ValueError('snapshots must end with num_batches '
+                       f'{self.num_batches}, got {self.snapshots!r}.')
+
+  @property
+  def config(self) -> ensemble.EnsembleConfig:
+    """The agent's: no target noise, which would move the maximum."""
+    return ensemble.EnsembleConfig(
+        num_ensemble=self.num_members[-1], noise_scale=0.,
+        hidden_sizes=self.hidden_sizes, num_batches=self.num_batches,
+        batch_size=self.batch_size, sampling='epochs', decay_at=(0.5, 0.75),
+        **KINDS[self.kind])
+
+
+def _cell(problem: str) -> tuple[int, float]:
+  """(input_dim, data_ratio) of 'D10_l1'; ValueError for other texts."""
+  parts = problem.removeprefix('D').split('_l')
+  try:
+    if not problem.startswith('D') or len(parts) != 2:
+      raise ValueError
+    return int(parts[0]), float(parts[1])
+  except ValueError:
+    raise ValueError(f"problem must be {DIGITS!r} or a cell as 'D10_l1', got "
+                     f'{problem!r}.') from None
+
+
+@functools.lru_cache(maxsize=1)
+def make_problems(problem: str, seed: int) -> Sequence[Any]:
+  """The problems of a family and a seed, one per noise level."""
+  if problem == DIGITS:
+    return [image_classification.make_image_problem(
+        image_classification.ImageProblemConfig(DIGITS, seed=seed))]
+  return ground_truth.make_problems([
+      nngp_regression.ProblemConfig(*_cell(problem), noise_std, seed)
+      for noise_std in NOISE_STDS])
+
+
+def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+  """Lines of the tables of ensembles and of weights, of one unit.
+
+  Raises:
+    ValueError: the unit's problem cannot be made.
+  """
+  problems = make_problems(unit.problem, unit.seed)
+  agent = dataclasses.replace(ensemble.make_agent(unit.config),
+                              snapshots=unit.snapshots)
+  prior = problems[0].prior
+  likelihood = prior.likelihood
+  if isinstance(likelihood, base.Gaussian):
+    likelihood = base.Gaussian(np.array([p.noise_std for p in problems]))
+  trained = loop.train(
+      agent, np.asarray(problems[0].data.x)[None],
+      np.stack([np.asarray(p.data.y) for p in problems])[None], likelihood,
+      np.stack([draws.agent_key(unit.seed)]))
+
+  network = agent.make_network(prior)
+  forward = jax.jit(jax.vmap(
+      functools.partial(network_sampler.forward_members, network),
+      in_axes=(0, 0, None)))
+  xs = [np.asarray(x, np.float32)
+        for x in (problems[0].data.x, problems[0].validation.x,
+                  problems[0].x_test)]
+  sizes = [len(x) for x in xs]
+  everywhere = np.concatenate(xs)
+  ensembles, weights = [], []
+  for step, params in trained.snapshots.items():
+    params, state = jax.tree.map(lambda a: a[0], (params, trained.state))
+    outputs = np.asarray(forward(params, state, everywhere), np.float64)
+    for problem, output in zip(problems, outputs, strict=True):
+      parts = np.split(output, np.cumsum(sizes)[:-1], axis=1)
+      members, known = _members(problem, *parts)
+      line = {'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
+              'noise_std': getattr(problem, 'noise_std', None),
+              'num_train': len(problem.data.y), 'steps': step}
+      if not members.is_finite:
+        raise ValueError(f'training of {line} diverged.')
+      rules = (tuple(weighting.RULES)
+               if step in (USUAL_STEPS, unit.num_batches) else _CURVE_RULES)
+      for num in unit.num_members:
+        line = {**line, 'num_members': num}
+        ensembles.append({**line, **measuring.describe(members, num), **known})
+        weights += [{**line, **one}
+                    for one in measuring.weigh(members, num, rules)]
+  return ensembles, weights
+
+
+def _members(problem: Any, train: np.ndarray, held_out: np.ndarray,
+             test: np.ndarray) -> tuple[measuring.Members, dict[str, float]]:
+  """Members of one problem, and what is known of the problem besides."""
+  if isinstance(problem.prior.likelihood, base.Categorical):
+    return _classifiers(problem, train, held_out, test), {}
+  noise_std, num = problem.noise_std, len(problem.y_train)
+
+  def densities(outputs, labels):
+    return measuring.gaussian_log_densities(outputs[..., 0], labels[:, 0],
+                                            noise_std)
+
+  label_std = np.hypot(problem.test_std, noise_std)
+  exact_nll = -np.mean(measuring.gaussian_log_densities(
+      problem.test_mean, problem.y_test[:, 0], label_std))
+  test_densities = densities(test, problem.y_test)
+
+  def score(first):
+    samples, of_labels = test[first, :, 0], test_densities[first]
+
+    def scores(weights):
+      mean, std = weighting.weighted_moments(samples, weights)
+      nll = -np.mean(weighting.mixture_log_densities(of_labels, weights))
+      of_f = gaussian.posterior_scores(mean, std, problem.test_mean,
+                                       problem.test_std, num_samples=None)
+      return {'kl_estimate': of_f['kl_estimate'],
+              'kl_labels': float(np.mean(gaussian.gaussian_kl(
+                  problem.test_mean, label_std, mean,
+                  np.hypot(std, noise_std)))),
+              'nll': float(nll), 'nll_excess': float(nll - exact_nll)}
+
+    return scores
+
+  kernel = kernels.nngp(problem.kernel, problem.x_train)
+  exact = marginal_likelihood.log_marginal_likelihood(
+      kernel, problem.y_train[:, 0], noise_std**2)
+  # As many held-out labels as training labels: a fair size for stacking.
+  members = measuring.Members(
+      densities(train, problem.y_train),
+      densities(held_out, problem.y_val)[:, :num],
+      measuring.gaussian_bound(num, noise_std), score)
+  return members, {'nngp_log_marginal_likelihood': exact}
+
+
+def _classifiers(problem: Any, train: np.ndarray, held_out: np.ndarray,
+                 test: np.ndarray) -> measuring.Members:
+  labels = problem.test.labels
+  test_log_probs = categorical.log_softmax(test)
+
+  def densities(logits, labels):
+    return categorical.label_log_probs(categorical.log_softmax(logits), labels)
+
+  def score(first):
+    def scores(weights):
+      # The mean of probabilities, over all classes at once.
+      kept = test_log_probs[first]
+      mixture = weighting.mixture_log_densities(
+          kept.reshape(len(kept), -1), weights).reshape(kept.shape[1:])
+      return {'nll': categorical.nll(mixture, labels),
+              'accuracy': categorical.accuracy(mixture, labels)}
+
+    return scores
+
+  return measuring.Members(
+      densities(train, problem.data.y), densities(held_out,
+                                                  problem.validation.y),
+      0., score)

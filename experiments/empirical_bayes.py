@@ -1,0 +1,102 @@
+"""Are deep ensembles empirical Bayes? Tables, pictures and verdicts.
+
+python -m experiments.empirical_bayes --output_dir=OUT
+
+Trains ensembles on testbed cells and on digits (scikit-learn's, no file is
+needed), weighs their members by their likelihoods, and writes ensembles.csv,
+weights.csv, verdicts.csv, verdicts.md and three pictures. What is trained is
+kept in OUT/units: the same command goes on where it was stopped, and several
+commands with other --problems may share a folder.
+"""
+
+import dataclasses
+import itertools
+import json
+
+from absl import flags
+import jax
+import pandas as pd
+
+from enn_ensembles.machine import canonical
+from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
+from enn_ensembles.studies.empirical_bayes import drawing
+from enn_ensembles.studies.empirical_bayes import units
+from enn_ensembles.studies.empirical_bayes import verdicts
+from experiments import cli
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the results go; made if missing.', required=True)
+_PROBLEMS = flags.DEFINE_list(
+    'problems', ['D10_l1', 'D10_l10', 'digits'], 'Testbed cells and digits.')
+_KINDS = flags.DEFINE_list(
+    'kinds', list(units.KINDS), f'Members: {", ".join(units.KINDS)}.')
+_NUM_SEEDS = flags.DEFINE_integer(
+    'num_seeds', 5, 'Seeds of a testbed cell.', lower_bound=1)
+_NUM_DIGITS_SEEDS = flags.DEFINE_integer(
+    'num_digits_seeds', 3, 'Seeds of digits.', lower_bound=1)
+_NUM_MEMBERS = flags.DEFINE_list(
+    'num_members', ['10', '30'], 'Sizes of ensembles, increasing.')
+_NUM_BATCHES = flags.DEFINE_integer(
+    'num_batches', 4000, 'Steps of training.', lower_bound=1)
+
+# Steps at which ensembles are measured, beside the last one.
+_SNAPSHOTS = (0, 10, 30, 100, 300, units.USUAL_STEPS)
+
+# What `OUT/units` holds changes with this.
+_FORMAT = 1
+
+
+def _make_units() -> list[units.Unit]:
+  snapshots = tuple(step for step in _SNAPSHOTS if step < _NUM_BATCHES.value)
+  num_members = tuple(cli.numbers(_NUM_MEMBERS, int))
+  if list(num_members) != sorted(set(num_members)) or num_members[0] < 2:
+    raise ValueError('--num_members must be increasing integers >= 2, got '
+                     f'{",".join(_NUM_MEMBERS.value)}.')
+  made = []
+  for problem, kind in itertools.product(_PROBLEMS.value, _KINDS.value):
+    num_seeds = (_NUM_DIGITS_SEEDS if problem == units.DIGITS
+                 else _NUM_SEEDS).value
+    made += [units.Unit(problem, kind, seed, num_members, _NUM_BATCHES.value,
+                        (*snapshots, _NUM_BATCHES.value))
+             for seed in range(num_seeds)]
+  return made
+
+
+def main(_) -> None:
+  made = _make_units()
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  kept = files.make_folder(folder / 'units', 'output_dir')
+  jax.config.update('jax_enable_x64', True)
+  tables = [], []
+  for unit in made:
+    name = f'{unit.problem}_{unit.kind}_s{unit.seed}'
+    code = canonical.config_hash([dataclasses.asdict(unit), _FORMAT])
+    path = kept / f'{name}_{code}.json'
+    if not path.exists():
+      print(name, flush=True)
+      files.write_atomically(path, json.dumps(units.run(unit)).encode())
+    for table, lines in zip(tables, json.loads(path.read_text()), strict=True):
+      table.extend(lines)
+  ensembles, weights = map(pd.DataFrame, tables)
+  lines = verdicts.judge(ensembles, weights)
+  contents = {
+      'ensembles.csv': csv_files.table_text(_short(ensembles)).encode(),
+      'weights.csv': csv_files.table_text(_short(weights)).encode(),
+      'verdicts.csv': csv_files.table_text(verdicts.table(lines)).encode(),
+      'verdicts.md': verdicts.text(lines).encode(),
+      **drawing.pictures(ensembles, weights)}
+  for name, content in contents.items():
+    files.write_atomically(folder / name, content)
+  print(verdicts.text(lines))
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+  """Floats with six digits; what a line has no number for is empty."""
+  table = table.astype(object).where(table.notna(), None)
+  return table.map(lambda value: float(f'{value:.6g}')
+                   if isinstance(value, float) else value)
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

@@ -1,0 +1,219 @@
+"""The study of empirical Bayes: mathematics, weights, rules, evidence."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize
+from scipy import special
+from scipy import stats
+from sklearn import gaussian_process
+from sklearn.gaussian_process import kernels as sklearn_kernels
+
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import marginal_likelihood
+from enn_ensembles.report import statistics
+from enn_ensembles.scoring import gaussian
+from enn_ensembles.scoring import weighting
+from enn_ensembles.studies.empirical_bayes import drawing
+from enn_ensembles.studies.empirical_bayes import measuring
+from enn_ensembles.studies.empirical_bayes import units
+from enn_ensembles.studies.empirical_bayes import verdicts
+
+RNG = np.random.default_rng(0)
+LOG_LIKELIHOODS = np.array([-3., -1., -2., -1.5])
+PRIOR = np.array([0.1, 0.2, 0.3, 0.4])
+
+
+def test_evidence_of_scipy():
+  with jax.enable_x64(True):
+    kernel = kernels.nngp(kernels.KernelConfig(), RNG.standard_normal((7, 3)))
+  y = RNG.standard_normal(7)
+  got = marginal_likelihood.log_marginal_likelihood(kernel, y, 0.3)
+  expected = stats.multivariate_normal.logpdf(
+      y, np.zeros(7), kernel + 0.3 * np.eye(7))
+  np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_evidence_of_scikit_learn():
+  x, y = RNG.standard_normal((9, 2)), RNG.standard_normal(9)
+  kernel = sklearn_kernels.RBF(1.3)
+  process = gaussian_process.GaussianProcessRegressor(
+      kernel, alpha=0.05, optimizer=None).fit(x, y)
+  np.testing.assert_allclose(
+      marginal_likelihood.log_marginal_likelihood(kernel(x), y, 0.05),
+      process.log_marginal_likelihood(), rtol=1e-12)
+
+
+@pytest.mark.parametrize('kernel, y, variance, name', [
+    (np.eye(2), np.zeros(3), 1., 'kernel must have shape'),
+    (np.eye(2), np.zeros(2), 0., 'noise_variance'),
+    (-np.eye(2), np.zeros(2), 0.5, 'positive definite')])
+def test_evidence_refuses(kernel, y, variance, name):
+  with pytest.raises(ValueError, match=name):
+    marginal_likelihood.log_marginal_likelihood(kernel, y, variance)
+
+
+def test_posterior_weights_are_bayes_rule():
+  joint = PRIOR * np.exp(LOG_LIKELIHOODS)
+  np.testing.assert_allclose(
+      weighting.posterior_weights(LOG_LIKELIHOODS, PRIOR), joint / joint.sum())
+  np.testing.assert_allclose(
+      weighting.log_evidence(LOG_LIKELIHOODS, PRIOR), np.log(joint.sum()))
+  # What underflows as a likelihood does not as a logarithm.
+  np.testing.assert_allclose(
+      weighting.posterior_weights(LOG_LIKELIHOODS - 1e5, PRIOR),
+      joint / joint.sum())
+
+
+def test_tempered_weights():
+  np.testing.assert_allclose(
+      weighting.posterior_weights(LOG_LIKELIHOODS, power=0.), np.full(4, .25))
+  roots = np.exp(LOG_LIKELIHOODS) ** 0.3
+  np.testing.assert_allclose(
+      weighting.posterior_weights(LOG_LIKELIHOODS, power=0.3),
+      roots / roots.sum())
+  sizes = [weighting.effective_sample_size(rule.weigh(LOG_LIKELIHOODS, None))
+           for name, rule in weighting.RULES.items() if name != 'stacking']
+  assert sizes == sorted(sizes, reverse=True) and sizes[0] == 4.
+
+
+def test_em_reaches_the_largest_likelihood_and_never_falls():
+  em = weighting.maximise_mixture(LOG_LIKELIHOODS[:, None], PRIOR,
+                                  tolerance=1e-10)
+  assert (np.diff(em.log_likelihoods) >= -1e-14).all()
+  np.testing.assert_allclose(em.log_likelihoods[-1], -1., atol=1e-9)
+  np.testing.assert_allclose(em.weights, [0, 1, 0, 0], atol=1e-9)
+  # A step is Bayes' rule: n steps are the likelihood to the power n.
+  three = weighting.maximise_mixture(LOG_LIKELIHOODS[:, None], PRIOR,
+                                     max_steps=3)
+  np.testing.assert_allclose(
+      three.weights,
+      weighting.posterior_weights(LOG_LIKELIHOODS, PRIOR, power=3.))
+
+
+def test_evidence_equals_the_maximum_only_on_maximisers():
+  tied = np.array([-2., -1., -1.])
+  on_them = np.array([0., 0.7, 0.3])
+  np.testing.assert_allclose(weighting.log_evidence(tied, on_them), -1.)
+  # There prior and posterior are the same, and EM stays.
+  np.testing.assert_allclose(weighting.posterior_weights(tied, on_them),
+                             on_them)
+  for weights in RNG.dirichlet(np.ones(3), 20):
+    assert weighting.log_evidence(tied, weights) < -1.
+
+
+def test_stacking_finds_scipys_maximum():
+  densities = RNG.normal(size=(3, 40))
+  found = weighting.maximise_mixture(densities, tolerance=1e-9,
+                                     max_steps=20_000)
+  best = optimize.minimize(
+      lambda free: -np.mean(special.logsumexp(
+          densities + special.log_softmax(free)[:, None], axis=0)),
+      np.zeros(3))
+  np.testing.assert_allclose(found.log_likelihoods[-1], -best.fun, atol=1e-8)
+  assert (np.diff(found.log_likelihoods) >= -1e-14).all()
+  # The bound of the gap holds on the way too.
+  early = weighting.maximise_mixture(densities, max_steps=3)
+  assert -best.fun - early.log_likelihoods[-1] <= early.gap
+
+
+def test_weighted_moments():
+  samples = RNG.normal(size=(4, 5))
+  mean, std = weighting.weighted_moments(samples, np.full(4, 0.25))
+  expected = gaussian.sample_moments(samples, 0)
+  np.testing.assert_allclose(mean, expected[0])
+  np.testing.assert_allclose(std, expected[1])
+  repeated = samples[[0, 1, 1, 2]]
+  mean, std = weighting.weighted_moments(samples,
+                                         np.array([0.25, 0.5, 0.25, 0.]))
+  np.testing.assert_allclose(mean, repeated.mean(axis=0))
+  np.testing.assert_allclose(std, repeated.std(axis=0))
+
+
+def test_gaussian_densities_of_scipy():
+  samples, labels = RNG.normal(size=(3, 6)), RNG.normal(size=6)
+  np.testing.assert_allclose(
+      measuring.gaussian_log_densities(samples, labels, 0.4),
+      stats.norm.logpdf(labels, samples, 0.4))
+  np.testing.assert_allclose(
+      measuring.gaussian_bound(6, 0.4),
+      stats.norm.logpdf(labels, labels, 0.4).sum())
+
+
+@pytest.fixture(name='measured', scope='module')
+def measure_small_units():
+  """Tables of small ensembles, really trained, on both kinds of problems."""
+  ensembles, weights = [], []
+  with jax.enable_x64(True):
+    for problem, kind, seeds in (('D10_l1', 'plain', 2), ('D10_l1', 'map', 2),
+                                 (units.DIGITS, 'plain', 1)):
+      for seed in range(seeds):
+        found = units.run(units.Unit(problem, kind, seed, (2, 4), 40, (0, 40),
+                                     hidden_sizes=(8,)))
+        ensembles += found[0]
+        weights += found[1]
+  return pd.DataFrame(ensembles), pd.DataFrame(weights)
+
+
+def test_mathematics_on_real_members(measured):
+  ensembles, _ = measured
+  assert set(ensembles['num_train']) == {10, 1079}
+  assert (ensembles['spread_range'] > 0).all()
+  assert (ensembles['distance_best'] > 0).all()  # None interpolates yet.
+  assert (ensembles['evidence_uniform']
+          < ensembles['log_likelihood_max']).all()
+  lines = verdicts.judge(*measured)
+  assert lines[0].verdict == verdicts.HOLDS_AS_MATHEMATICS
+  broken = ensembles.assign(evidence_excess=1e-3)
+  assert verdicts.judge(broken, measured[1])[0].verdict == verdicts.VIOLATED
+
+
+def test_lines_of_weights(measured):
+  _, weights = measured
+  last = weights[weights['steps'] == 40]
+  assert set(last['rule']) == {*weighting.RULES, 'single'}
+  for _, group in last.groupby(
+      ['problem', 'noise_std', 'kind', 'seed', 'num_members'], dropna=False):
+    nll = group.set_index('rule')['nll']
+    assert nll['uniform'] <= nll['single']  # Jensen.
+  scores = last[last['problem'] == units.DIGITS]
+  assert scores['accuracy'].between(0, 1).all()
+  assert scores['kl_estimate'].isna().all()
+
+
+def test_pictures_and_text(measured):
+  ensembles, weights = measured
+  pictures = drawing.pictures(ensembles, weights)
+  assert set(pictures) == {'tempering.png', 'training.png', 'evidence.png'}
+  lines = verdicts.judge(ensembles, weights)
+  # The testbed's three noise levels of two kinds, and digits; twice.
+  assert len(lines) == 1 + 2 * 7
+  assert '| 1. exact averaging | holds as mathematics |' in verdicts.text(lines)
+
+
+@pytest.mark.parametrize('interval, verdict', [
+    ((0.95, 0.91, 0.99), verdicts.HOLDS), ((0.2, 0.1, 0.3), verdicts.NOT),
+    ((0.7, 0.6, 0.8), verdicts.PARTLY),
+    ((0.5, 0.4, 0.6), verdicts.INCONCLUSIVE),
+    ((0.95, None, None), verdicts.INCONCLUSIVE)])
+def test_rule_of_shares(interval, verdict):
+  assert verdicts.judge_share(statistics.Interval(*interval)) == verdict
+
+
+@pytest.mark.parametrize('share, verdict', [
+    (1., verdicts.EXPLAINS), (0.7, verdicts.PARTLY),
+    (0.1, verdicts.NOT_EXPLAINED), (0.9, verdicts.INCONCLUSIVE)])
+def test_rule_of_gains(share, verdict):
+  uniform = np.array([1., 1.1, 0.9])
+  exact = share * uniform + np.array([0.001, 0., -0.001])
+  assert verdicts.judge_gain(uniform, exact) == verdict
+  assert verdicts.judge_gain(-uniform, exact) == verdicts.NOTHING
+
+
+@pytest.mark.parametrize('changes, name', [
+    ({'problem': 'D10'}, 'problem'), ({'kind': 'other'}, 'kind'),
+    ({'snapshots': (0, 10)}, 'snapshots')])
+def test_units_refuse(changes, name):
+  with pytest.raises(ValueError, match=name):
+    units.Unit(**{'problem': 'D10_l1', 'kind': 'plain', 'seed': 0, **changes})
