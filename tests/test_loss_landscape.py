@@ -258,28 +258,34 @@ def test_table_of_verdicts_follows_the_numbers():
   shares = {name: 0.5 + RNG.random(5) * 0.01 for name in samplers.SAMPLERS}
   shares['inits'] = np.full(5, 0.9)
   shares['random'] = np.full(5, np.nan)
-  table = verdicts.make_table(shares, per_image)
+  table = verdicts.make_table(shares, shares, per_image)
   found = table.groupby(['claim', 'method', 'score'])['verdict'].first()
   limit = 'diversity / upper limit'
   assert found['1', 'diagonal', limit] == 'holds'
   assert found['1', 'random', limit] == 'not measured'
+  assert found['1b', 'low_rank', 'place between limits'] == 'holds'
   for score in ('accuracy', 'nll'):
     assert found['2', 'diagonal', score] == 'holds'
     assert found['2', 'low_rank', score] == 'fails'
     assert found['3', 'diagonal', score] == 'holds'
     assert found['3', 'dropout', score] == 'fails'
   text = verdicts.markdown(table)
-  assert 'no network counts' in text and text.count('\n') == 2 + 4 + 8 + 8
+  assert 'no network counts' in text and text.count('\n') == 2 + 8 + 8 + 8
 
 
 def test_limit_shares_leave_out_inaccurate_networks():
   table = pd.DataFrame({
       'solution': [0, 0, 0, 1, 1], 'method': ['inits', 'x', 'x', 'inits', 'x'],
       'accuracy': [.9, .88, .5, .9, .1], 'solution_accuracy': .9,
-      'diversity': [1., .2, 9., .8, 9.], 'upper_limit': 2.})
+      'diversity': [1., .2, 9., .8, 9.], 'upper_limit': 2.,
+      'lower_limit': [-.3, .1, 1., .4, 1.]})
   found = subspaces.limit_shares(table, 0.05)
   assert found['inits'].tolist() == [0.5, 0.4]
   assert found['x'][0] == 0.1 and np.isnan(found['x'][1])
+  found = subspaces.limit_shares(table, 0.05, from_lower=True)
+  # A negative limit is none.
+  np.testing.assert_allclose(found['inits'], [0.5, 0.4 / 1.6])
+  assert found['x'][0] == pytest.approx(0.1 / 1.9)
 
 
 def test_running_means_are_those_of_the_first_networks():

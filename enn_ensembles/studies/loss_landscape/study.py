@@ -89,9 +89,11 @@ def run_study(settings: settings_lib.LandscapeSettings,
   hard = timed('hard examples', lambda: hard_examples.find(
       runs, settings.num_trajectories, problem.test.labels))
   shares = subspaces.limit_shares(plane, settings.plane_margin)
-  judged = verdicts.make_table(shares, scored.per_image)
+  places = subspaces.limit_shares(plane, settings.plane_margin,
+                                  from_lower=True)
+  judged = verdicts.make_table(shares, places, scored.per_image)
 
-  summary = _summary(along, across, scored, shares, lines, hard,
+  summary = _summary(along, across, scored, shares, places, lines, hard,
                      settings.num_inits * settings.num_samples)
   finals = np.stack([run.logits[-1].argmax(axis=-1) for run in runs])
   drawn = timed('pictures', lambda: pictures.make_all({
@@ -140,7 +142,8 @@ def _similarity_table(among: str, found: surfaces.Similarity) -> pd.DataFrame:
 
 def _summary(along: surfaces.Similarity, across: surfaces.Similarity,
              scored: ensembles.EnsembleScores, shares: dict[str, np.ndarray],
-             lines: pd.DataFrame, hard: hard_examples.HardExamples,
+             places: dict[str, np.ndarray], lines: pd.DataFrame,
+             hard: hard_examples.HardExamples,
              num_random: int) -> pd.DataFrame:
   """The numbers that a reader looks for first, a row each."""
   rows: list[tuple[str, float]] = []
@@ -156,10 +159,12 @@ def _summary(along: surfaces.Similarity, across: surfaces.Similarity,
       rows.append((f'{method}, largest: {score}', values.mean()))
   rows.append((f'random directions of {num_random} within the margin',
                scored.num_accurate))
-  for method, values in shares.items():
-    measured = values[np.isfinite(values)]
-    rows.append((f'{method}: diversity / upper limit',
-                 measured.mean() if len(measured) else np.nan))
+  for what, found in (('diversity / upper limit', shares),
+                      ('place between both limits', places)):
+    for method, values in found.items():
+      measured = values[np.isfinite(values)]
+      rows.append((f'{method}: {what}',
+                   measured.mean() if len(measured) else np.nan))
   for (line, images), found in lines.groupby(['line', 'images'], sort=False):
     rows.append((f'{line}, {images}: barrier, nats', found['barrier'].iloc[0]))
   for name, overlap, chance in (

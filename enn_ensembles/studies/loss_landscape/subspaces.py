@@ -130,20 +130,25 @@ def plane_table(settings: settings_lib.LandscapeSettings,
   return pd.concat(tables, ignore_index=True)
 
 
-def limit_shares(table: pd.DataFrame, margin: float) -> dict[str, np.ndarray]:
+def limit_shares(table: pd.DataFrame, margin: float,
+                 from_lower: bool = False) -> dict[str, np.ndarray]:
   """Diversity over its upper limit, mean over each solution's networks.
 
   Args:
     table: of `plane_table`.
     margin: networks count if their accuracy is at least the solution's less
       this margin.
+    from_lower: whether both are measured from the lower limit, or from 0 where
+      that is negative: 0 is then as diverse as a perturbed copy of the solution
+      that is as accurate, 1 as an independent network.
 
   Returns:
     method -> [solutions]; nan where no network counts.
   """
   counts = table[table['accuracy'] >= table['solution_accuracy'] - margin]
-  shares = (counts['diversity'] / counts['upper_limit']).groupby(
-      [counts['method'], counts['solution']]).mean()
+  start = counts['lower_limit'].clip(lower=0.) if from_lower else 0.
+  shares = ((counts['diversity'] - start) / (counts['upper_limit'] - start)
+            ).groupby([counts['method'], counts['solution']]).mean()
   solutions = sorted(table['solution'].unique())
   return {method: np.array([shares.get((method, solution), np.nan)
                             for solution in solutions])
