@@ -37,7 +37,8 @@ def float64_mode() -> contextlib.AbstractContextManager[None]:
   """jax in 64-bit mode within a `with` block, of this thread alone."""
   if hasattr(jax, 'enable_x64'):
     return jax.enable_x64(True)
-  from jax.experimental import enable_x64  # Where older versions have it.
+  # Where older versions have it.
+  from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
   return enable_x64()
 
 

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = chex.Array
+Array = jax.Array | np.ndarray
 Index = Any  # An epistemic index: any pytree of arrays.
 Params = Any  # What training changes: a pytree of float arrays.
 State = Any  # What training does not change by gradient: priors, statistics.
@@ -70,14 +70,14 @@ def make_output(train: Array, prior: Array) -> OutputWithPrior:
 
 def get_predictions(output: Output) -> Array:
   """The prediction in an output, with or without a prior part."""
-  return output.preds if hasattr(output, 'preds') else output
+  return getattr(output, 'preds', output)
 
 
 def split_output(output: Output) -> tuple[Array, Array]:
   """(train, prior) parts of an output; the prior of a plain array is zero."""
-  if hasattr(output, 'preds'):
-    return output.train, jax.lax.stop_gradient(output.prior)
-  return output, jnp.zeros_like(output)
+  if isinstance(output, jax.Array | np.ndarray):
+    return output, jnp.zeros_like(output)
+  return output.train, jax.lax.stop_gradient(output.prior)
 
 
 class EpistemicIndexer(Protocol):

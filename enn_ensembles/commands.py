@@ -78,6 +78,7 @@ def _import_experiments() -> None:
   spec = importlib.util.spec_from_file_location(
       'experiments', folder / '__init__.py',
       submodule_search_locations=[str(folder)])
+  assert spec is not None and spec.loader is not None  # It is a file.
   module = importlib.util.module_from_spec(spec)
   sys.modules['experiments'] = module
   spec.loader.exec_module(module)

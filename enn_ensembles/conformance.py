@@ -23,6 +23,7 @@ import numpy as np
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles.nngp import kernels
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
@@ -165,7 +166,9 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
   shape = (len(x), prior.num_outputs)
   analytic = getattr(sampler, 'analytic', False)
   if analytic:
-    moments = rules.run('moments', sampler.moments, x)
+    # What is analytic has them; other samplers need not.
+    given = sampler.moments  # pyright: ignore[reportAttributeAccessIssue]
+    moments = rules.run('moments', given, x)
     if not (isinstance(moments, Sequence) and len(moments) == 2):
       raise rules.broken('moments(x) returns (mean, std), got '
                          f'{_describe(moments)}.')
@@ -320,7 +323,7 @@ def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
       agent = agents_lib.make_agent(module,
                                     agents_lib.make_config(module, settings))
       prior = one_unit.bare_prior(unit)
-      if hasattr(unit.family, 'kernel'):
+      if isinstance(unit.family, nngp.NngpFamily):
         prior = dataclasses.replace(
             prior, kernel=kernels.KernelConfig.from_name(unit.family.kernel))
       check_agent(agent, prior, path)

@@ -22,6 +22,7 @@ from absl import flags
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.studies.speed import benchmarking
 from enn_ensembles.studies.speed import case
 from enn_ensembles.studies.speed import ceiling as ceiling_lib
@@ -121,7 +122,11 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
         seed=tuple(range(_NUM_SEEDS.value * num_workers)))
     units += sweeps.expand(sweeps.override(config, agents=agents))
   one_unit.check_units(units, one_unit.RunOptions(results_dir=''))
-  return sorted(units, key=lambda u: (u.family.input_dim, u.family.data_ratio))
+  def size(unit: sweeps.WorkUnit) -> tuple[int, float]:
+    assert isinstance(unit.family, nngp.NngpFamily)
+    return unit.family.input_dim, unit.family.data_ratio
+
+  return sorted(units, key=size)
 
 
 def _tasks(units: Sequence[sweeps.WorkUnit]) -> list[ceiling_lib.Task]:

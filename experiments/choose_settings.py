@@ -28,10 +28,11 @@ _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where chosen.csv and tuned.py go; made if missing.',
     required=True)
 _BOARD_CONFIG = flags.DEFINE_string(
-    'board_config', 'testbed_configs/paper.py', "Config of the board of papers' "
-    'settings, whose problems are taken.')
+    'board_config', 'testbed_configs/paper.py',
+    "The config whose problems are taken: papers' settings.")
 
-_HEADER = '''"""Settings chosen by held-out labels, on the problems of the board.
+_HEADER = '''\
+"""Settings chosen by held-out labels, on the problems of the board.
 
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.

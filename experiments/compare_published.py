@@ -7,8 +7,10 @@ agents are trained on those data and scored in the protocol of 2021: against
 that code's posterior, on 100 draws of the index with replacement.
 """
 
+from collections.abc import Iterable
 import pathlib
 import re
+from typing import Any
 
 from absl import flags
 import jax
@@ -137,7 +139,8 @@ def main(_) -> None:
   for name in wanted:
     agent_name, settings = PUBLISHED_AGENTS[name]
     log_ratios, text = [], []
-    for row in table[table['agent'] == name].itertuples():
+    rows: Iterable[Any] = table[table['agent'] == name].itertuples()
+    for row in rows:
       ours = score_agent(agent_name, settings, row.path, row.noise_std,
                          _SEEDS.value)
       kl = np.exp(np.mean(np.log(ours)))

@@ -24,6 +24,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.problems import audit
 from enn_ensembles.problems import problem_export
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
@@ -63,6 +64,7 @@ def _estimate(unit: sweeps.WorkUnit) -> float:
 
 
 def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
+  assert isinstance(unit.family, nngp.NngpFamily)
   return problems.make_problems(
       unit.family.configs(unit.seeds[0]), cache_dir, unit.family.solver,
       problem_flags.solver_memory_mb(),
@@ -108,6 +110,7 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
   """Checks what is cached; 1 if anything fails or is missing."""
   num_failed = num_missing = num_passed = 0
   for unit in units:
+    assert isinstance(unit.family, nngp.NngpFamily)
     configs = unit.family.configs(unit.seeds[0])
     cached = problems.make_problems(configs, cache_dir, unit.family.solver,
                                     problem_flags.solver_memory_mb(),

@@ -33,6 +33,7 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.agents import batch_ensemble
 from enn_ensembles.machine import files
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import statistics
 from enn_ensembles.report import text
@@ -93,7 +94,8 @@ def member_layers(agent: str, network: base.EpistemicNetwork,
     # [out, options, in + 1]; a member is an option of every layer.
     layers = [
         jnp.swapaxes(named[f'w_{layer}'], 0, 1)[options]
-        for layer, options in enumerate(network.indexer.support().T)]
+        for layer, options in enumerate(
+            np.asarray(base.get_support(network.indexer)).T)]
   else:
     layers = [named[f'w_{layer}'] for layer in range(num_layers)]
   return [np.asarray(layer, np.float64) for layer in layers]
@@ -140,8 +142,9 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
     A dict per noise level and seed.
   """
   family = unit.family
-  groups = [problems.make_problems(family.configs(seed))
-            for seed in unit.seeds]
+  assert isinstance(family, nngp.NngpFamily)
+  groups: list[list[problems.Problem]] = [
+      problems.make_problems(family.configs(seed)) for seed in unit.seeds]
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
       module, agents_lib.make_config(module, unit.agent_config))
@@ -159,7 +162,9 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   found = []
   for s, group in enumerate(groups):
     for e, problem in enumerate(group):
-      samples = predictor.for_problem(s, e)(problem.x_test).samples[..., 0]
+      samples = predictor.for_problem(s, e)(problem.x_test).samples
+      assert samples is not None  # Members are drawn, not moments.
+      samples = samples[..., 0]
       layers = member_layers(unit.agent, network, jax.tree.map(
           lambda leaf, s=s, e=e: leaf[s, e], trained.params))
       found.append({
@@ -185,13 +190,14 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   table = pd.DataFrame(found)
   measures = [name for name in table if name not in (*_KEYS, *CELL, 'seed')]
   lines = []
-  for keys, own in table.groupby(_KEYS, sort=False):
-    cells = [(cell, rows) for cell, rows in own.groupby(CELL)]
+  groups: Any = table.groupby(_KEYS, sort=False)
+  for keys, own in groups:
+    cells: list[Any] = [(cell, rows) for cell, rows in own.groupby(CELL)]
     for cell, rows in [*cells, ((None, None, None), own)]:
       per_seed = rows.groupby('seed')[measures].mean()
-      line = {**dict(zip(_KEYS, keys)), **dict(zip(CELL, cell)),
-              'num_cells': len(rows) // len(per_seed),
-              'num_seeds': len(per_seed)}
+      line: dict[str, Any] = {
+          **dict(zip(_KEYS, keys)), **dict(zip(CELL, cell)),
+          'num_cells': len(rows) // len(per_seed), 'num_seeds': len(per_seed)}
       for name in measures:
         interval = statistics.seed_interval(per_seed[name].to_numpy())
         for ending, value in zip(('', '_low', '_high'), interval):
@@ -234,8 +240,7 @@ def main(_) -> None:
   for i, unit in enumerate(units):
     found += measure_unit(unit)
     print(f'[{time.perf_counter() - start:6.1f} s] {i + 1}/{len(units)} '
-          f'{unit.agent_label}, D = {unit.family.input_dim}, lambda = '
-          f'{unit.family.data_ratio:g}', flush=True)
+          f'{unit.agent_label}, {unit.family.name}', flush=True)
   table = summarize(found)
   path = pathlib.Path(folder) / 'similarity.csv'
   files.write_atomically(path, csv_files.table_text(table).encode())

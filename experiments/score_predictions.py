@@ -46,6 +46,7 @@ def _row(path: pathlib.Path, problem: problems.Problem) -> results.Row:
   scores, num_samples = one_unit.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
   config = problem.config
+  assert config is not None  # What is published has one.
   family = nngp.NngpFamily(config.input_dim, float(config.data_ratio),
                            (config.noise_std,), config.reference)
   agent_config = {

@@ -45,7 +45,7 @@ json.dump(answers, sys.stdout)
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-  """A folder that is a disk of its own, e.g. of '1m'; skips where none can be."""
+  """A folder that is a disk of its own, e.g. of '1m'; skips where none is."""
   folder.mkdir()
   if not shutil.which('mount') or subprocess.run(
       ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(folder)],

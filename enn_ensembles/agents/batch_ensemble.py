@@ -161,7 +161,7 @@ def member_layers(layers: Sequence[LayerWeights],
   """
   found = []
   for w, r, s, b in layers:
-    if r is None:
+    if r is None or s is None:  # They come together.
       found.append(w[None])
       continue
     if plain_member:

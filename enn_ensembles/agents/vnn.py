@@ -212,7 +212,7 @@ def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
   sizes = [w.shape[1] for w in layers]
   parts = jnp.split(z, np.cumsum(sizes)[:-1], axis=1)
   num_indices, num_points = len(z), shared[0].shape[1]
-  maps, h = shared, None
+  maps, h = shared, jnp.zeros(0)
   for layer, part in enumerate(parts):
     is_output = layer == len(layers) - 1
     if layer > 0:
@@ -249,7 +249,9 @@ def body_forward(config: VnnConfig, body: networks.Body,
       continue
     w, part = left.pop(0), parts.pop(0)
     num_maps, out, columns = w.shape
-    maps = layer.product(w.reshape(num_maps * out, columns), h, shape)
+    # Layers with options have products; the others have none.
+    product = layer.product  # pyright: ignore[reportAttributeAccessIssue]
+    maps = product(w.reshape(num_maps * out, columns), h, shape)
     # Beside the examples an axis for the indices, of length 1 at first.
     maps = maps.reshape(num_maps, out, *maps.shape[1:-1], -1, len(x))
     is_output = not left

@@ -11,6 +11,7 @@ from typing import Any
 
 import chex
 import haiku as hk
+import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
@@ -121,7 +122,7 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
   return out, state
 
 
-def _put(old: base.Array, found: base.Array,
+def _put(old: jax.Array, found: jax.Array,
          indices: base.Array | None) -> base.Array:
   """Statistics [K, 2, C] with those of some members replaced."""
   if indices is None or len(old) == 1:

@@ -82,7 +82,7 @@ def forward_moments(
   rows = jnp.concatenate(rows, axis=1)
   out, num_rows, _ = rows.shape
   ends = np.cumsum([weights[-1].shape[-1] for weights in part_weights])
-  values = 0.
+  values = jnp.zeros((), w.dtype)
   for stack, weights, columns in zip(
       stacks, part_weights, jnp.split(rows, ends[:-1], axis=-1)):
     features = forward_features(stack, weights, x)

@@ -36,7 +36,7 @@ def draw_parameters(
     name -> array. While Haiku initialises they are drawn, otherwise looked up.
   """
   offsets = np.cumsum([0] + [int(np.prod(s)) for s, _ in specs.values()])
-  draw = None
+  draw = jnp.zeros(0, dtype)  # Parameters are looked up.
   if hk.running_init():
     draw = jax.random.truncated_normal(
         hk.next_rng_key(), -2., 2., [int(offsets[-1])], dtype)

@@ -130,6 +130,7 @@ def plan_combinations(indices: Any, num_options: Sequence[int], *,
   indices, num_options = indices.astype(np.int64), tuple(num_options)
   modes = list(_choose_modes(num_options, len(indices), _SURPLUS))
   prefixes, position = 1, np.zeros(len(indices), np.int64)
+  distinct = rank = position
   all_parents, all_options = [], []
   for depth, num in enumerate(num_options):
     position = indices[:, depth] * prefixes + position

@@ -58,6 +58,7 @@ def with_additive_prior(network: base.EpistemicNetwork,
     return add(state, train, network_state, prior)
 
   def apply_train(params, state, x, indices, key):
+    assert network.apply_train is not None
     train, network_state = network.apply_train(
         params, state['network'], x, indices, key)
     prior, _ = base.apply_indices(

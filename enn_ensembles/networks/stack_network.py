@@ -6,6 +6,7 @@ from typing import Any
 
 import haiku as hk
 import jax
+from jax import core
 import jax.numpy as jnp
 
 from enn_ensembles import base
@@ -63,7 +64,7 @@ def make_network(stack: layer_stack.LayerStack,
     weights = get_weights(params)
     if indices is None:
       return layer_stack.forward_all(stack, weights, x), state
-    if isinstance(indices, jax.core.Tracer):
+    if isinstance(indices, core.Tracer):
       indices = prefix_plans.plan_traced(indices, stack.num_options)
     elif not isinstance(indices, prefix_plans.Plan):
       indices = prefix_plans.plan_combinations(indices, stack.num_options,

@@ -126,7 +126,7 @@ def require_x64() -> None:
   The kernel itself is numpy, but jax would round what it draws for the problem
   and what it is given of the posterior to float32 without a word.
   """
-  if not jax.config.jax_enable_x64:
+  if not jax.config.read('jax_enable_x64'):
     raise ValueError('jax_enable_x64 must be True for ground truth in float64, '
                      "got False: call jax.config.update('jax_enable_x64', "
                      'True) first.')

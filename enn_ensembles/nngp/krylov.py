@@ -6,6 +6,7 @@ several share a pass over the kernel. `matrix_free` drives them.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -213,7 +214,7 @@ class Krylov:
   def __init__(self, prior_variances: np.ndarray):
     self._num = len(prior_variances)
     self.prior = prior_variances
-    self.scales: np.ndarray | None = None
+    self.scales = np.zeros(0)
     self.blocks: list[np.ndarray] = []
     self.columns: list[np.ndarray] = []
     self.error = 0.
@@ -275,8 +276,9 @@ class Krylov:
     self.sides = np.concatenate([self.sides, inside @ self.sides_rest])
     # Combinations of [rest, outside] other than those are what remains.
     norms = np.linalg.norm(weights, axis=0)
-    directions, triangle, _ = scipy.linalg.qr(
+    found: Any = scipy.linalg.qr(
         weights / np.where(norms > 0, norms, 1.), pivoting=True)
+    directions, triangle, _ = found
     pivots = np.abs(np.diagonal(triangle))
     directions = directions[:, np.count_nonzero(pivots > 1e-10 * pivots[0]):]
     rest = _times([self.rest, outside], directions)

@@ -53,6 +53,7 @@ class MatrixFreePosterior:
       ValueError: as `matrix_free.solve`.
     """
     moments = self._solve(x)
+    assert moments.covariances is not None  # _solve asks for them.
     return moments.mean, moments.covariances[0]
 
   def _solve(self, x: np.ndarray) -> posterior.Moments:

@@ -16,6 +16,7 @@ working copy, 0.8 GB each.
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,10 @@ KERNEL_RIDGE = 1e-6
 SAMPLE_JITTER = 1e-6
 
 REFERENCES = ('bayes', 'enn2021')
+
+# scipy makes these functions when it is imported; type checkers see none.
+_BLAS: Any = scipy.linalg.blas
+_LAPACK: Any = scipy.linalg.lapack
 
 _NUM_CHECKED = 8  # Points at which the rounding error of a variance is taken.
 
@@ -80,7 +85,7 @@ def cholesky(matrix: np.ndarray, shift: float = 0.,
   diagonal = np.einsum('ii->i', work)
   diagonal += shift
   # On a NaN LAPACK stops in some versions and goes on in others.
-  factor, info = scipy.linalg.lapack.dpotrf(work, lower=1, clean=0,
+  factor, info = _LAPACK.dpotrf(work, lower=1, clean=0,
                                             overwrite_a=1)
   if info != 0 or not np.all(np.isfinite(np.einsum('ii->i', factor))):
     raise ValueError(
@@ -129,7 +134,7 @@ def sample_prior(kernel: np.ndarray, normals: np.ndarray,
   """
   factors = [cholesky(kernel, jitter, work)]
   all_normals = [normals]
-  drawn = [scipy.linalg.blas.dtrmv(factors[0], normals, lower=1)]
+  drawn = [_BLAS.dtrmv(factors[0], normals, lower=1)]
   rows: list[list[np.ndarray]] = []  # Of the joint factor, transposed blocks.
   for points in elsewhere:
     row = [_solve_lower(factors[0], np.array(points.cross.T, order='F'))]
@@ -141,7 +146,7 @@ def sample_prior(kernel: np.ndarray, normals: np.ndarray,
                             jitter))
     rows.append(row)
     mean = sum(block.T @ z for block, z in zip(row, all_normals, strict=True))
-    drawn.append(mean + scipy.linalg.blas.dtrmv(factors[-1], points.normals,
+    drawn.append(mean + _BLAS.dtrmv(factors[-1], points.normals,
                                                 lower=1))
     all_normals.append(points.normals)
   return drawn
@@ -245,13 +250,13 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
     whitened = _solve_lower(factor, whitened)
     y = np.asarray(y, np.float64)
     solved = _solve_lower(factor, y[:, None].copy())[:, 0]
-    weights = scipy.linalg.blas.dtrsv(factor, solved, lower=1, trans=1)
+    weights = _BLAS.dtrsv(factor, solved, lower=1, trans=1)
     explained = np.einsum('tn,tn->n', whitened, whitened)
     std = _std(variances - explained + kernel_ridge)
 
     residual = np.linalg.norm(y - kernel @ weights - variance * weights)
     some = np.arange(0, len(cross), -(-len(cross) // _NUM_CHECKED))
-    columns = scipy.linalg.blas.dtrsm(
+    columns = _BLAS.dtrsm(
         1., factor, whitened[:, some].copy(order='F'), lower=1, trans_a=1)
     misfit = cross[some].T - kernel @ columns - variance * columns
     variance_errors = np.abs(np.einsum('tn,tn->n', columns, misfit))
@@ -290,7 +295,7 @@ def _block_covariances(whitened: np.ndarray, priors: np.ndarray,
 
 def _solve_lower(factor: np.ndarray, targets: np.ndarray) -> np.ndarray:
   """L^-1 B for B [T, n] column-major, which it overwrites."""
-  return scipy.linalg.blas.dtrsm(1., factor, targets, lower=1, overwrite_b=1)
+  return _BLAS.dtrsm(1., factor, targets, lower=1, overwrite_b=1)
 
 
 def _whitened_moments(whitened: np.ndarray, y: np.ndarray,

@@ -93,6 +93,8 @@ def check_problem(problem: nngp_regression.Problem, num_rows: int = 200,
   off = np.abs(mean - problem.test_mean[points]) / problem.test_std[points]
   checks.append(Check('means', float(off.max()), MEAN_TOLERANCE))
   if problem.x_dyadic is not None:
+    assert problem.dyadic_mean is not None
+    assert problem.dyadic_covariances is not None
     mean = kernels.nngp(problem.kernel, problem.x_dyadic,
                         problem.x_train) @ weights
     std = np.sqrt(np.einsum('bii->bi', problem.dyadic_covariances)).ravel()
@@ -154,6 +156,8 @@ def _check_dense(problem: nngp_regression.Problem,
 def _check_joint(problem: nngp_regression.Problem, kernel: np.ndarray,
                  variance: float) -> Check:
   """Means and covariances at dyadic points, in units of the largest std."""
+  assert problem.x_dyadic is not None and problem.dyadic_mean is not None
+  assert problem.dyadic_covariances is not None
   cross = kernels.nngp(problem.kernel, problem.x_dyadic, problem.x_train)
   solved = scipy.linalg.solve(
       kernel + variance * np.eye(len(kernel)),

@@ -52,7 +52,7 @@ def problem_from_data(
   if y_val is not None:
     y_val = _check_targets('y_val', y_val, x_val)
   solver = solvers.choose_solver_by_sizes(solver, memory_budget_mb,
-                                          *x_train.shape,
+                                          len(x_train), x_train.shape[1],
                                           len(x_test) + len(x_val))
   points = solvers.Points(kernel, x_train, x_test, x_val)
   if solver == 'dense':

@@ -277,15 +277,16 @@ def read_corrupted(name: str, corruption: str,
     ValueError: there is no such file, or it is damaged.
   """
   known, folder = _corrupted_folder(name, data_dir)
-  arrays = []
+  arrays = {}
   for file in (known.images, known.labels):
     path = folder / file.format(corruption)
     if not path.is_file():
       raise ValueError(f'{name} has no file {file.format(corruption)} in '
                        f'{folder}; it comes from {known.page}.')
-    arrays.append(image_formats.read_npy(path))
+    arrays[file] = image_formats.read_npy(path)
   path = folder / known.images.format(corruption)
-  whole = _checked(f'{name}/{corruption}', *arrays, 10, known.shape, path)
+  whole = _checked(f'{name}/{corruption}', arrays[known.images],
+                   arrays[known.labels], 10, known.shape, path)
   size, rest = divmod(len(whole), known.num_severities)
   if rest:
     raise ValueError(f'{path} must hold {known.num_severities} severities of '

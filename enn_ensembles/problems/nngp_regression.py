@@ -215,8 +215,10 @@ class Problem:
     Raises:
       ranking.NotFiniteError: predictions are not finite.
     """
+    samples = predict(self.x_test).samples
+    assert samples is not None  # Exact moments have no curve.
     return ranking.evaluate_curve(
-        predict(self.x_test).samples[..., 0], order, self.test_mean,
+        samples[..., 0], order, self.test_mean,
         self.test_std, std_ridge=gaussian.STD_RIDGE)._asdict()
 
   @functools.cached_property

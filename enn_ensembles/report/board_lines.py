@@ -292,9 +292,12 @@ def _add_rank_intervals(scope: agent_settings.Scope,
   higher = entry.direction == 'higher'
   for end, random_cells in (('', False), ('_random_cells', True)):
     found = ranks.rank_intervals(values, entry.positive, higher, random_cells)
+    assert found is not None  # There are two seeds or more.
     for line, low, high in zip(lines, *found):
       line[f'rank_low{end}'], line[f'rank_high{end}'] = int(low), int(high)
   apart = ranks.told_apart(values, entry.positive)
+  assert apart is not None
   for i, line in enumerate(lines):
+    others: list[int] = np.flatnonzero(~apart[i]).tolist()
     line['not_told_apart_from'] = ranks.ranges_text(
-        {lines[j]['rank'] for j in np.flatnonzero(~apart[i]) if j != i})
+        {lines[j]['rank'] for j in others if j != i})

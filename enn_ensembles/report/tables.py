@@ -184,7 +184,8 @@ def _unique_rows(columns: columns_lib.Columns,
   frame['row'] = np.arange(len(columns))
   dropped = []
   for _, group in frame[doubled].groupby(names, sort=False):
-    first, *others = sorted(group['row'], key=lambda i: columns.row_ids[i])
+    rows: list[int] = np.asarray(group['row']).tolist()
+    first, *others = sorted(rows, key=lambda i: columns.row_ids[i])
     for other in others:
       _check_same(columns, first, other)
     dropped += others

@@ -152,6 +152,7 @@ def _dyadic_scores(problem: ScoredProblem, predictions: base.Predictions,
   noise_std^2 I is added to both covariances, whatever the agent says of noise.
   """
   true = problem.dyadic_covariances
+  assert true is not None and problem.dyadic_mean is not None
   tau = true.shape[1]
   covariances = _block_covariances(predictions, tau)
   if covariances is None:

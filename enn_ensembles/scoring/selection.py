@@ -19,8 +19,8 @@ from enn_ensembles import base
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import ranking
 
-# fold_in constant of the evaluation key. Where indices are drawn, which fold the
-# same key, there is no order.
+# fold_in constant of the evaluation key. Where indices are drawn, which fold
+# the same key, there is no order.
 _ORDER_KEY = 0
 
 
@@ -63,8 +63,10 @@ def _random_order(problem: Any, predict: base.Predict, num_members: int,
 def _rank_by_posterior(problem: Any, predict: base.Predict, num_members: int,
                        key: chex.PRNGKey) -> Order:
   del num_members, key
+  samples = predict(problem.x_val).samples
+  assert samples is not None  # Exact moments have no members.
   found = ranking.rank_samples(
-      predict(problem.x_val).samples[..., 0], problem.val_mean,
+      samples[..., 0], problem.val_mean,
       problem.val_std, selection='oracle', std_ridge=gaussian.STD_RIDGE)
   return Order(*found)
 
@@ -77,6 +79,7 @@ def _rank_by_labels(problem: Any, predict: base.Predict, num_members: int,
     raise ValueError(f'selection by labels needs validation data, which '
                      f'problem {problem.problem_id} has not.')
   samples = predict(data.x).samples
+  assert samples is not None  # Exact moments have no members.
   if isinstance(problem.prior.likelihood, base.Categorical):
     return Order(*ranking.rank_classifiers(samples, data.y))
   return Order(*ranking.rank_samples(

@@ -14,6 +14,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles.machine import canonical
 from enn_ensembles.problems import solvers
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import flops
@@ -92,6 +93,7 @@ def estimate_ground_truth_seconds(
   each of its elements twice per vector.
   """
   family = unit.family
+  assert isinstance(family, nngp.NngpFamily)
   t, num_noise = family.num_train, len(family.cells)
   config = family.config(family.noise_stds[0], unit.seeds[0])
   solver = solvers.choose_solver(config, family.solver, solver_memory_mb)

@@ -181,7 +181,7 @@ def bootstrap_weights(key: chex.PRNGKey, num_points: int, num_members: int,
       rows.astype(jnp.int32), members].add(1.)
 
 
-def _draw_features(indexer: base.EpistemicIndexer, key: chex.PRNGKey,
+def _draw_features(indexer: Any, key: chex.PRNGKey,
                    num: int, dtype: Any) -> base.Array:
   """The standard normals of the target noise, [T, noise_dim]."""
   if not hasattr(indexer, 'noise_embedding'):
@@ -282,6 +282,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
 
   def drawn_indices(network, params, state, context, batch, key):
     """Of an infinite indexer: drawn anew, in blocks."""
+    assert num_index_samples is not None  # `prepare` has seen to it.
     indices = sample_indices(network, key, num_index_samples)
     features = context.features[batch.data_index] if with_noise else ()
 

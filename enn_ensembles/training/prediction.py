@@ -168,7 +168,9 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
       shape; of single draws found at the first.
   """
   if getattr(sampler, 'analytic', False):
-    mean, std = (np.asarray(m, np.float64) for m in sampler.moments(x))
+    # What is analytic has them; other samplers need not.
+    given = sampler.moments(x)  # pyright: ignore[reportAttributeAccessIssue]
+    mean, std = (np.asarray(m, np.float64) for m in given)
     if not mean.shape == std.shape == (len(x),):
       raise ValueError(
           f'moments must return shape ({len(x)},) for mean and std at {len(x)} '

@@ -209,7 +209,7 @@ def trace_problem(agent: network_training.NetworkTraining,
     def step(params, state, opt_state, i):
       rows = all_rows[i].astype(jnp.int32)
       inputs = x[rows]
-      if agent.augment is not None:
+      if agent.augment is not None and augment_keys is not None:
         inputs = agent.augment(augment_keys[i], inputs)
       batch = base.Batch(inputs, y[rows], rows)
 
@@ -332,6 +332,7 @@ def _update_best(settings: early_stopping.EarlyStopping, progress: Progress,
                  score: base.Array, num_steps: base.Array) -> Best:
   """The best parameters after one more score."""
   best = progress.best
+  assert best is not None  # It is, with early stopping.
   is_better = ~best.stopped & (score < best.score - settings.min_delta)
   num_worse = jnp.where(is_better, 0, best.num_worse + 1)
   found = Best(progress.params, progress.state, score, num_steps,
@@ -383,7 +384,7 @@ def _sum_bytes(jaxpr: core.Jaxpr) -> float:
   total = 0.
   for equation in jaxpr.eqns:
     for variable in equation.outvars:
-      aval = variable.aval
+      aval: Any = variable.aval
       # Keys have no itemsize in every version of jax; they are small.
       total += np.prod(aval.shape) * getattr(aval.dtype, 'itemsize', 8)
     for value in jax.tree.leaves(

@@ -107,4 +107,5 @@ def _p_value(values: np.ndarray, alternative: str) -> float:
   if np.ptp(values) == 0.:  # No spread: t is infinite, or 0 / 0.
     right = values[0] < 0 if alternative == 'less' else values[0] > 0
     return 0. if right else 1.
-  return float(stats.ttest_1samp(values, 0., alternative=alternative).pvalue)
+  _, p_value = stats.ttest_1samp(values, 0., alternative=alternative)
+  return float(p_value)

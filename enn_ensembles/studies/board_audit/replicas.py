@@ -183,6 +183,7 @@ def family_errors(trainings: Trainings,
         np.where(swap, trainings.second, trainings.first),
         np.where(swap, trainings.first, trainings.second)])
     apart = ranks.told_apart(values, level=LEVEL)
+    assert apart is not None  # There are two seeds or more.
     own = np.arange(num_agents)
     num_rejected += bool(apart[own, own + num_agents].any())
   low, high = stats.binom.interval(BAND, num_resamplings, LEVEL)

@@ -70,11 +70,12 @@ def _claim_4_on_device(table: pd.DataFrame, speed: Mapping[str, str],
   """The two lines of `claim_4` from the rows of one device."""
   columns = [name for name in (*FIGURE3_COLUMNS, FIGURE3_MOMENTS_COLUMN)
              if name in table]
-  full = table[columns].apply(pd.to_numeric, errors='coerce')
+  full = pd.DataFrame(table[columns]).apply(pd.to_numeric, errors='coerce')
   # The full set is the largest number of samples of each K.
   if 'num_samples' in full:
     full = full[full['num_samples'] == full.groupby('num_options')[
         'num_samples'].transform('max')]
+  full = pd.DataFrame(full)
   timed = full.dropna(subset=['speedup_ole']) if 'speedup_ole' in full else (
       full.iloc[:0])
   if timed.empty:
@@ -99,24 +100,25 @@ def _claim_4_on_device(table: pd.DataFrame, speed: Mapping[str, str],
   needed = ['memory_ole_bytes', 'memory_one_program_bytes']
   sized = full.dropna(subset=needed) if set(needed) <= set(full) else (
       full.iloc[:0])
-  sized = sized[(sized[needed] > 0).all(axis=1)] if len(sized) else sized
+  if len(sized):
+    sized = pd.DataFrame(sized[(sized[needed] > 0).all(axis=1)])
   if sized.empty or sized['num_options'].nunique() < 2:
     yield _not_measured('figure3_csv has no memory of two K or more.',
                         **memory)
     return
   ratio = sized['memory_one_program_bytes'] / sized['memory_ole_bytes']
   power = float(np.polyfit(np.log(sized['num_options']), np.log(ratio), 1)[0])
-  smallest, largest = sized['num_options'].idxmin(), (
-      sized['num_options'].idxmax())
+  options = np.asarray(sized['num_options'])
+  smallest, largest = options.argmin(), options.argmax()
   yield verdicts.Line(
       verdict=(verdicts.REPRODUCED if power >= 1.5 else
                verdicts.PARTLY if power > 0.5 else
                verdicts.NOT_REPRODUCED), ours=power,
       why=f'the ratio of memory without and with sharing goes from '
-      f'{_text(ratio[smallest])} at K = '
-      f'{sized["num_options"][smallest]:.0f} '
-      f'to {_text(ratio[largest])} at K = '
-      f'{sized["num_options"][largest]:.0f}, about K to the power '
+      f'{_text(ratio.iloc[smallest])} at K = '
+      f'{options[smallest]:.0f} '
+      f'to {_text(ratio.iloc[largest])} at K = '
+      f'{options[largest]:.0f}, about K to the power '
       f'{_text(power)}.', **memory)
 
 

@@ -112,6 +112,7 @@ class Measured:
   def _widened(self, level: float) -> statistics.Interval:
     """Student's t interval of this level around the same number."""
     forward, back = (np.log, np.exp) if self.log else (lambda v: v,) * 2
+    assert self.line.num_seeds is not None  # What has an interval has seeds.
     degrees = self.line.num_seeds - 1
     scale = (stats.t.ppf(1 - level / 2, degrees)
              / statistics.student_t(degrees))

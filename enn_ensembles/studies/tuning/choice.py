@@ -10,7 +10,8 @@ since an agent knows its noise level.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,8 +93,8 @@ def choose(rows: Sequence[results.Row],
                          'every problem.')
       counts = {num for _, num in losses.values()}
       if len(counts) > 1:
-        raise ValueError(f'settings of agent {agent!r} must be tried on equally '
-                         f'many problems, got {sorted(counts)}.')
+        raise ValueError(f'settings of agent {agent!r} must be tried on '
+                         f'equally many problems, got {sorted(counts)}.')
       best = min(losses, key=lambda agent_id: losses[agent_id][0])
       row = configs[best]
       default = [loss for agent_id, (loss, _) in losses.items()
