@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs into .venv, with what tests need, and runs them. Arguments go to
-# pytest: ./scripts/test.sh -k sweeps
+# Installs into .venv, with what tests need, runs ruff and pyright, and, where
+# they find nothing, the tests. Arguments go to pytest:
+# ./scripts/test.sh -k sweeps
 #
 #   PYTHON=python3.12 ./scripts/test.sh   another interpreter for .venv
 #   VENV=DIR                              another place for it
+#   LINT=0                                tests alone
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/help.sh
@@ -11,6 +13,7 @@ case "${1:-}" in --help|-h) print_help "scripts/${0##*/}"; exit 0 ;; esac
 
 . scripts/setup_venv.sh
 setup_venv '.[test]'
+[[ "${LINT:-1}" == 0 ]] || VENV="$VENV" scripts/lint.sh
 
 # A process per core, and no more threads than that: tests are many small
 # compilations, each of which keeps one core busy.
