@@ -42,8 +42,8 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
   Left: per agent a box of the KL over cells and seeds, and the mean with its
   interval. Right: the mean by noise level and by input dimension. The ranked
   layer ensemble stands there with the P that validation chose on each problem,
-  and with the one P whose mean validation score is best. Arguments and errors as in
-  `figure2`.
+  and with the one P whose mean validation score is best. Arguments and errors
+  as in `figure2`.
   """
   score, names = drawing.scores_shown(score)
   ranked = [s for s in FIGURE5_SETTINGS if s.selection != 'none']
