@@ -73,7 +73,7 @@ def make_network(stack: layer_stack.LayerStack,
 
   def member_weights(params, input_shape):
     _, segments = stack.split(input_shape)
-    combinations = indexer.support()
+    combinations = base.get_support(indexer)
     shapes = [(layer, shape) for layer, segment in enumerate(segments)
               for shape in segment.weight_shapes]
     arrays = [jnp.swapaxes(w, 0, 1)[combinations[:, layer]]
