@@ -17,7 +17,7 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.scoring import gaussian
-from enn_ensembles.studies.layer_ensembles import claims
+from enn_ensembles.studies.layer_ensembles import table_claims
 
 member_similarity = commands.load_command('member_similarity')
 
@@ -153,7 +153,7 @@ def test_command(tmp_path):
              '--noise_std=0.1', '--seed=0,1', '--num_batches=2')
   assert done.returncode == 0, done.stderr
   table = pd.read_csv(tmp_path / 'similarity.csv')
-  assert set(claims.SIMILARITY_COLUMNS) <= set(table)
+  assert set(table_claims.SIMILARITY_COLUMNS) <= set(table)
   assert len(table) == 4  # Two settings, a cell and the mean of each.
   for arguments, text in (((out, '--agents=bbb'), "'bbb'"),
                           ((out, '--input_dim=ten'), "'ten'")):
