@@ -8,6 +8,7 @@ import haiku as hk
 import jax
 from jax import core
 import jax.numpy as jnp
+import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.networks import layer_stack
@@ -73,7 +74,7 @@ def make_network(stack: layer_stack.LayerStack,
 
   def member_weights(params, input_shape):
     _, segments = stack.split(input_shape)
-    combinations = base.get_support(indexer)
+    combinations = np.asarray(base.get_support(indexer))
     shapes = [(layer, shape) for layer, segment in enumerate(segments)
               for shape in segment.weight_shapes]
     arrays = [jnp.swapaxes(w, 0, 1)[combinations[:, layer]]

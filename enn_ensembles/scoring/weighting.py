@@ -110,7 +110,7 @@ def maximise_mixture(log_densities: np.ndarray,
   log_densities = np.asarray(log_densities, np.float64)
   if weights is None:
     weights = uniform_weights(len(log_densities))
-  found = []
+  found, gap = [], np.inf
   for step in range(max_steps + 1):
     mixture = mixture_log_densities(log_densities, weights)
     found.append(float(mixture.mean()))
@@ -120,9 +120,9 @@ def maximise_mixture(log_densities: np.ndarray,
     if gap <= tolerance or step == max_steps:
       break
     # w_m p_m / p from logarithms: the ratio alone may be infinite.
-    weights = np.exp(_log(weights)[:, None] + log_densities
-                     - mixture).mean(axis=1)
-    weights /= weights.sum()  # Of rounding.
+    weights = np.asarray(np.exp(_log(weights)[:, None] + log_densities
+                                - mixture).mean(axis=1))
+    weights /= np.sum(weights)  # Of rounding.
   return Mixture(weights, np.asarray(found), gap)
 
 
