@@ -30,6 +30,7 @@ from enn_ensembles.report import columns
 from enn_ensembles.report import tables
 from enn_ensembles.report import versions
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import prediction
 
 
@@ -240,7 +241,7 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
     config = sweeps.load_config(config)
   modules = tuple(map(str, agent_modules))
   units = sweeps.expand(sweeps.override(config, agent_modules=modules), modules)
-  options = one_unit.RunOptions(str(results_dir), modules)
+  options = unit_results.RunOptions(str(results_dir), modules)
   one_unit.check_units(units, options)
   store = results.open_store(results_dir, create=True)
   store.write_manifest([entry for unit in units

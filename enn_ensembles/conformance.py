@@ -25,6 +25,7 @@ from enn_ensembles import base
 from enn_ensembles.nngp import kernels
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
 
@@ -258,7 +259,7 @@ def _check_network(agent: network_agent.NetworkAgent,
 
 
 def check_units(units: Sequence[work_units.WorkUnit],
-                options: one_unit.RunOptions) -> None:
+                options: unit_results.RunOptions) -> None:
   """Checks every user-defined agent of a sweep, in a process of its own.
 
   Each setting is checked on its smallest inputs.

@@ -36,6 +36,7 @@ from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import long_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 from experiments import cli
 from experiments import grid_flags
@@ -74,7 +75,7 @@ def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
   return sum(unit.num_rows for unit in units)
 
 
-def _run(units: Sequence[sweeps.WorkUnit], options: one_unit.RunOptions,
+def _run(units: Sequence[sweeps.WorkUnit], options: unit_results.RunOptions,
          num_workers: int, heartbeat: heartbeats.Heartbeat
          ) -> tuple[bool, int]:
   """Runs units and says how it goes.
@@ -151,7 +152,7 @@ def _sweep(ending: _Ending) -> int:
   task = grid_flags.task()
   config = grid_flags.read_sweep()
   sweep = sweeps.expand(config, problem_flags.agent_modules())
-  options = one_unit.RunOptions(
+  options = unit_results.RunOptions(
       results_dir=_RESULTS_DIR.value or '',
       agent_modules=problem_flags.agent_modules(),
       problem_settings=problem_flags.problem_settings(),

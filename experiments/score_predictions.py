@@ -25,6 +25,7 @@ from enn_ensembles.problems import brought_predictions
 from enn_ensembles.problems import problem_ids
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from experiments import cli
 from experiments import problem_flags
 
@@ -43,7 +44,7 @@ _LABEL_PATTERN = re.compile(r'[A-Za-z][A-Za-z0-9._ ,=+-]{0,79}')
 
 def _row(path: pathlib.Path, problem: problems.Problem) -> results.Row:
   """The row of one file."""
-  scores, num_samples = one_unit.score_brought(
+  scores, num_samples = unit_results.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
   config = problem.config
   assert config is not None  # What is published has one.

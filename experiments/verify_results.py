@@ -22,6 +22,7 @@ from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
 from enn_ensembles.results import tolerance
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from experiments import cli
 from experiments import problem_flags
 
@@ -55,7 +56,7 @@ def unit_of(row: results.Row, together: Sequence[results.Row],
 
 
 def recompute(unit: sweeps.WorkUnit, row: results.Row,
-              options: one_unit.RunOptions) -> results.Row:
+              options: unit_results.RunOptions) -> results.Row:
   """The row of the same problem, computed now."""
   rows, _ = one_unit.run_unit(unit, options)
   return results.check_row(next(
@@ -95,7 +96,7 @@ def main(_) -> int:
                      'be computed again.')
   chosen = random.Random(_RANDOM_SEED.value).sample(
       known, max(1, round(_SHARE.value * len(known))))
-  options = one_unit.RunOptions(
+  options = unit_results.RunOptions(
       results_dir=_RESULTS_DIR.value,
       agent_modules=problem_flags.agent_modules(),
       problem_settings=problem_flags.problem_settings())

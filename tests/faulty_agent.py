@@ -4,7 +4,7 @@ import pytest
 
 from enn_ensembles import results
 from enn_ensembles import sweeps
-from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 
 # A constant, drawn from the key; a setting says what goes wrong.
 AGENT = '''
@@ -69,7 +69,7 @@ def make_units(folder, agent='my_agent', seed=(0,), noise_std=(0.1, 1.),
 def make_options(folder, **fields):
   """Options that write to a store in the folder."""
   results.open_store(folder / 'store', create=True)
-  return one_unit.RunOptions(
+  return unit_results.RunOptions(
       str(folder / 'store'), agent_modules=(str(folder / 'my_agent.py'),),
       **fields)
 

@@ -13,6 +13,7 @@ import enn_ensembles as ee
 from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 
 ROOT = pathlib.Path(__file__).parents[1]
 AGENTS = (
@@ -37,7 +38,7 @@ def make_rows():
       {'input_dim': (2,), 'data_ratio': (3.,), 'noise_std': (.1, 1.)},
       num_enn_samples=150)
   rows = [row for unit in sweeps.expand(config)
-          for row in one_unit.run_unit(unit, one_unit.RunOptions(''))[0]]
+          for row in one_unit.run_unit(unit, unit_results.RunOptions(''))[0]]
   return {row['agent']: row for row in rows
           if row['problem_id'] == 'D2_l3_e0.1_s4_bayes'}
 

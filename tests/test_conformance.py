@@ -12,8 +12,8 @@ from enn_ensembles import agents
 from enn_ensembles import base
 from enn_ensembles import conformance
 from enn_ensembles.networks import indexers
-from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import sweep_config
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import regression
@@ -193,7 +193,7 @@ def make_units(path):
       'test', (0,), ({'agent': path.stem},),
       {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (.1,)})
   return (work_units.expand(config, (str(path),)),
-          one_unit.RunOptions('', agent_modules=(str(path),)))
+          unit_results.RunOptions('', agent_modules=(str(path),)))
 
 
 @pytest.mark.parametrize('body, message', [

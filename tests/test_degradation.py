@@ -12,6 +12,7 @@ from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import degradation
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 
 
 @pytest.fixture(name='problem', scope='module')
@@ -46,7 +47,7 @@ def test_replicas_are_other_trainings_on_the_same_problems(tmp_path):
   assert [unit.agent_config.get('replica') for unit in units] == [
       None, None, 1, 1]
   store = results.open_store(tmp_path / 'store', create=True)
-  options = one_unit.RunOptions(str(store.results_dir),
+  options = unit_results.RunOptions(str(store.results_dir),
                                 problem_settings=kinds.ProblemSettings())
   rows = [one_unit.run_unit(unit, options)[0][0] for unit in units]
   assert [row['message'] for row in rows] == [''] * 4

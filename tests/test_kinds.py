@@ -10,6 +10,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 
 # y = slope x, known exactly: the posterior is the line itself with std 1.
@@ -114,7 +115,8 @@ def test_a_kind_that_is_one_file_is_found_and_swept(folder):
   assert [(u.agent, u.family.name, u.num_problems) for u in units] == [
       ('ensemble', 'lines', 4), ('my_agent', 'lines', 4)]
   store = results.open_store(folder / 'store', create=True)
-  options = one_unit.RunOptions(str(folder / 'store'), agent_modules=modules)
+  options = unit_results.RunOptions(str(folder / 'store'),
+                                    agent_modules=modules)
   one_unit.check_units(units, options)
   store.write_manifest([entry for unit in units
                         for entry in unit.manifest_entries()])
@@ -153,4 +155,4 @@ def test_a_kind_has_config_names_of_its_own(folder):
   units = sweeps.expand(sweeps.load_config(folder / 'config.py'),
                         (str(folder / 'my_agent.py'),))
   with pytest.raises(ValueError, match='slopes must be at most 50'):
-    one_unit.check_units(units, one_unit.RunOptions('nowhere'))
+    one_unit.check_units(units, unit_results.RunOptions('nowhere'))

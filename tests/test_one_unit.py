@@ -15,7 +15,9 @@ import pytest
 from enn_ensembles import problems
 from enn_ensembles import results
 from enn_ensembles.problems import kinds
+from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 
 
 def test_rows_of_a_network(folder):
@@ -156,7 +158,7 @@ def test_an_interrupt_is_no_failure_of_the_agent(folder):
 
 def test_check_units(folder):
   units = make_units(folder, data_ratio=(1., 10_000.))
-  options = one_unit.RunOptions('nowhere')
+  options = unit_results.RunOptions('nowhere')
   one_unit.check_units(units, options)
   # 30,000 points: two matrices of 7.2 GB for a dense solver.
   with pytest.raises(ValueError, match=(
@@ -214,13 +216,13 @@ def test_rows_of_selections(folder):
 def test_val_nll_budget_pays_for_its_labels(folder, monkeypatch):
   """Its members train on 80 %, and never see the labels that rank them."""
   seen = []
-  train = one_unit.loop.train
+  train = network_units.loop.train
 
   def watched(agent, x, y, *args, **options):
     seen.append((x, y))
     return train(agent, x, y, *args, **options)
 
-  monkeypatch.setattr(one_unit.loop, 'train', watched)
+  monkeypatch.setattr(network_units.loop, 'train', watched)
   unit, = make_units(folder, 'ensemble', seed=(0, 1), data_ratio=(5.,),
                      **SELECTED, selection=['val_nll_budget', 'none'])
   rows, _ = one_unit.run_unit(unit, make_options(folder))

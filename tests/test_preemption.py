@@ -22,7 +22,9 @@ from enn_ensembles.agents import ensemble
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 from enn_ensembles.training import loop
 
@@ -198,7 +200,7 @@ def test_identical_sweeps_share_the_work(folder, num_sweeps, num_workers):
 def test_a_unit_that_is_claimed_is_put_off_and_not_computed_again(
     tmp_path, monkeypatch):
   results.open_store(tmp_path, create=True)
-  options = one_unit.RunOptions(str(tmp_path))
+  options = unit_results.RunOptions(str(tmp_path))
   unit = make_unit(num_batches=3)
   job, = workers._make_jobs([unit], options)
   (tmp_path / 'claims').mkdir()
@@ -395,13 +397,13 @@ def make_unit(**settings):
 
 
 def test_only_long_training_is_cut():
-  options = one_unit.RunOptions('nowhere')
-  assert one_unit._steps_between_checkpoints(make_unit(), options) is None
+  options = unit_results.RunOptions('nowhere')
+  assert network_units._steps_between_checkpoints(make_unit(), options) is None
   # Products of 3 x 4 and 5 x 1 weights forward and for their gradients, of the
   # last 5 once more for the gradient of what goes in; 2 operations each, 2
   # members, 2 noise levels, 100 points, 6e10 per second: 5.2e-7 s a step.
   long = make_unit(num_batches=10**9)
-  steps = one_unit._steps_between_checkpoints(long, options)
+  steps = network_units._steps_between_checkpoints(long, options)
   assert steps == pytest.approx(
       60 / (2 * (2 * (12 + 5) + 5) * 2 * 2 * 100 / 6e10), rel=0.01)
 
@@ -409,7 +411,7 @@ def test_only_long_training_is_cut():
 def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
   unit = make_unit(num_batches=50)
   results.open_store(tmp_path / 'store', create=True)
-  options = one_unit.RunOptions(str(tmp_path / 'store'))
+  options = unit_results.RunOptions(str(tmp_path / 'store'))
   whole, _ = one_unit.run_unit(unit, options)
   offer, count = checkpoints.Checkpoint.offer, []
 

@@ -4,7 +4,6 @@ Only the agent's own mistakes become rows. A problem that cannot be made or a
 row that cannot be written stops the sweep: the next unit would fare no better.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import datetime
@@ -15,13 +14,9 @@ import math
 import os
 import platform
 import time
-import traceback
 from typing import Any
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
@@ -31,70 +26,18 @@ from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
 from enn_ensembles.problems import kinds
-from enn_ensembles.scoring import degradation
-from enn_ensembles.scoring import selection as selection_lib
-from enn_ensembles.scoring import table
-from enn_ensembles.sweeps import agent_scores as agent_scores_lib
-from enn_ensembles.sweeps import cost_model
+from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import sweep_config
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
-from enn_ensembles.training import loop
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
 
 _PACKAGES = ('enn_ensembles', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
-_LONGEST_MESSAGE = 500
-
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-  """How to run; nothing here changes a score.
-
-  Attributes:
-    results_dir: the results folder, which exists.
-    agent_modules: files of user-defined agents.
-    problem_settings: what making problems takes.
-    compilation_cache_dir: folder of compiled programs; None for none.
-    memory_budget_mb: memory that training may take per device; see
-      `training.loop.train`.
-    grace_seconds: how long a process that is told to stop may go on to where
-      it can keep what it has.
-    checkpoint_seconds: how often what there is of a unit is kept.
-  """
-  results_dir: str
-  agent_modules: tuple[str, ...] = ()
-  problem_settings: kinds.ProblemSettings = kinds.ProblemSettings()
-  compilation_cache_dir: str | None = None
-  memory_budget_mb: float | None = None
-  grace_seconds: float = 10.
-  checkpoint_seconds: float = checkpoints.SECONDS_BETWEEN
-
-
-class _Result(NamedTuple):
-  """One agent on one problem: the fields of a row that are not known before."""
-  status: str
-  message: str = ''
-  scores: Mapping[str, float] | None = None
-  num_samples: int | None = None
-  depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
-  curve: Mapping[str, Any] | None = None
-  by_set: Mapping[str, Mapping[str, float]] | None = None
-  rank_seconds: float | None = None
-  num_params: int | None = None
-  train_seconds: float | None = None
-  evaluate_seconds: float | None = None
-  compile_seconds: float | None = None
-  details: str = ''
-
-
-# Results of a unit by (seed, position of the cell, selection).
-_Results = dict[tuple[int, int, str], _Result]
-# The problems of each seed, one per cell.
-_Groups = Mapping[int, Sequence[Any]]
 
 
 def check_units(units: Sequence[work_units.WorkUnit],
-                options: RunOptions) -> None:
+                options: unit_results.RunOptions) -> None:
   """Checks, before any work, that all units can be computed.
 
   Raises:
@@ -108,11 +51,12 @@ def check_units(units: Sequence[work_units.WorkUnit],
       _check_selectable(unit, options)
 
 
-def _check_selectable(unit: work_units.WorkUnit, options: RunOptions) -> None:
+def _check_selectable(unit: work_units.WorkUnit,
+                      options: unit_results.RunOptions) -> None:
   """ValueError unless the agent has a finite index set."""
   agent = _make_agent(unit, options)
   if not isinstance(agent, network_agent.NetworkAgent) or (
-      _num_index_draws(agent, unit, bare_prior(unit)) is not None):
+      network_units.num_index_draws(agent, unit, bare_prior(unit)) is not None):
     raise ValueError(
         f'selection {unit.selections[-1]!r} needs an agent with a finite index '
         f'set that is enumerated; agent {unit.agent_label!r} has none.')
@@ -128,14 +72,7 @@ def bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
                              likelihood)
 
 
-def _num_index_draws(agent: network_agent.NetworkAgent,
-                     unit: work_units.WorkUnit,
-                     prior: base.PriorKnowledge) -> int | None:
-  return prediction.num_index_draws(
-      agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
-
-
-def run_unit(unit: work_units.WorkUnit, options: RunOptions,
+def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
              checkpoint: checkpoints.Checkpoint | None = None
              ) -> tuple[list[results.Row], str]:
   """Computes all rows of a unit; writes nothing but caches and checkpoints.
@@ -163,13 +100,14 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
   try:
     agent = _make_agent(unit, options)
     if isinstance(agent, network_agent.NetworkAgent):
-      found = _run_network(agent, unit, groups, options, checkpoint)
+      found = network_units.run_network(agent, unit, groups, options,
+                                        checkpoint)
     else:
       found = _run_plain_agent(agent, unit, groups, checkpoint)
   except Exception as error:  # pylint: disable=broad-except
     # Any method in any framework is an agent, and may raise anything. Its
     # failure is a result of the sweep, told in its rows.
-    failure = _failure(error)
+    failure = unit_results.failure(error)
     found = {(seed, i, selection): failure
              for seed in unit.seeds for i in range(len(unit.family.cells))
              for selection in unit.selections}
@@ -206,11 +144,12 @@ def run_unit(unit: work_units.WorkUnit, options: RunOptions,
 # Problems of at most so many numbers, 2 MB, stay in memory for the units to
 # come: a sweep has many agents on one problem.
 _SMALL_PROBLEM = 250_000
+
 _NUM_KEPT_GROUPS = 32
 
 
 def _make_group(unit: work_units.WorkUnit, seed: int,
-                options: RunOptions) -> Sequence[Any]:
+                options: unit_results.RunOptions) -> Sequence[Any]:
   """The problems of one of the unit's seeds, one per cell."""
   numbers = (unit.family.num_train + 2000) * math.prod(unit.family.input_shape)
   make = _make_small_group if numbers <= _SMALL_PROBLEM else _make_any_group
@@ -227,7 +166,8 @@ _make_small_group = functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)(
     _make_any_group)
 
 
-def _make_agent(unit: work_units.WorkUnit, options: RunOptions) -> Any:
+def _make_agent(unit: work_units.WorkUnit,
+                options: unit_results.RunOptions) -> Any:
   """The agent of a unit."""
   module = work_units.load_agent(unit.agent, options.agent_modules)
   settings = {name: value for name, value in unit.agent_config.items()
@@ -236,188 +176,16 @@ def _make_agent(unit: work_units.WorkUnit, options: RunOptions) -> Any:
   return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
 
 
-def _run_network(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
-                 groups: _Groups, options: RunOptions,
-                 checkpoint: checkpoints.Checkpoint | None) -> _Results:
-  """Trains and scores all problems of a unit together.
-
-  Selections that take labels out of the training set have a training of their
-  own; all others share one.
-  """
-  by_share: dict[float, list[str]] = {}
-  for selection in unit.selections:
-    share = selection_lib.RULES[selection].label_share
-    by_share.setdefault(share, []).append(selection)
-  found: _Results = {}
-  for share, selections in by_share.items():
-    for seeds in _seeds_by_augmentation(groups):
-      chosen = {seed: [_reserve(problem, share) for problem in groups[seed]]
-                for seed in seeds}
-      augmentation = _augmentation(groups[seeds[0]])
-      changed = (agent if augmentation is None else
-                 dataclasses.replace(agent, augment=augmentation))
-      found.update(_train_and_score(changed, unit, chosen, selections, options,
-                                    checkpoint))
-  return found
-
-
-def _augmentation(group: Sequence[Any]) -> Any:
-  """How training inputs of a seed's problems are changed; None for not."""
-  return getattr(group[0], 'augmentation', None)
-
-
-def _seeds_by_augmentation(groups: _Groups) -> list[list[int]]:
-  """Seeds whose problems share it: it is compiled into their program."""
-  found: dict[Any, list[int]] = {}
-  for seed, group in groups.items():
-    found.setdefault(_augmentation(group), []).append(seed)
-  return list(found.values())
-
-
-def _reserve(problem: Any, share: float) -> Any:
-  """The problem with a share of its training set as validation data."""
-  if not share:
-    return problem
-  return _WithReservedLabels(problem, *selection_lib.reserve_labels(problem,
-                                                                    share))
-
-
-class _WithReservedLabels:
-  """A problem that gives an agent fewer data and keeps the rest as labels."""
-
-  def __init__(self, problem: Any, data: base.Data, validation: base.Data):
-    self._problem = problem
-    self.data = data
-    self.validation = validation
-    self.prior = dataclasses.replace(problem.prior, num_train=len(data.y))
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._problem, name)
-
-
-def _train_and_score(agent: network_agent.NetworkAgent,
-                     unit: work_units.WorkUnit,
-                     groups: _Groups, selections: Sequence[str],
-                     options: RunOptions,
-                     checkpoint: checkpoints.Checkpoint | None) -> _Results:
-  """Trains on the problems of these seeds in one program, and scores them."""
-  seeds = tuple(groups)
-  prior = groups[seeds[0]][0].prior
-  num_problems = len(seeds) * len(unit.family.cells)
-  trained = loop.train(
-      agent, _stack([groups[seed][0].data.x for seed in seeds]),
-      np.stack([[problem.data.y for problem in groups[seed]] for seed in seeds
-               ]),
-      jax.tree.map(lambda *leaves: np.stack(leaves),
-                   *(problem.prior.likelihood for problem in groups[seeds[0]])),
-      jnp.stack([_agent_key(unit, seed) for seed in seeds]),
-      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
-      memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,
-      steps_between_checkpoints=_steps_between_checkpoints(unit, options))
-  keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
-  num_draws = _num_index_draws(agent, unit, prior)
-  predictor = prediction.Predictor(agent, trained, prior, keys, num_draws)
-  finite = np.logical_and.reduce([
-      np.isfinite(np.asarray(leaf)).all(axis=tuple(range(2, leaf.ndim)))
-      for leaf in jax.tree.leaves(trained.params)])  # [S, E]
-  num_members = None
-  if num_draws is None:
-    support = base.get_support(agent.make_network(prior).indexer)
-    num_members = len(jax.tree.leaves(support)[0])
-
-  network = agent.make_network(prior)
-
-  def agent_scores(s: int, i: int) -> dict[str, float]:
-    params = jax.tree.map(lambda leaf: leaf[s, i], trained.params)
-    return agent_scores_lib.score_members(network, params, prior.input_shape)
-
-  found: _Results = {}
-  for (s, seed), i in itertools.product(enumerate(seeds),
-                                        range(len(unit.family.cells))):
-    problem = groups[seed][i]
-    predict = _treated(unit, problem, predictor.for_problem(s, i), keys[s])
-    for selection in selections:
-      selected = selection_lib.Selected(predict, num_draws, None, None)
-      if num_members is not None:
-        selected = selection_lib.select_members(selection, problem, predict,
-                                                num_members, keys[s])
-      found[seed, i, selection] = _scored(
-          problem, selected.predict, finite_params=bool(finite[s, i]),
-          depends_on_draws=num_draws is not None, curve=selected.curve,
-          agent_scores=agent_scores(s, i) if selection == 'none' else {},
-          num_params=trained.num_params,
-          train_seconds=trained.train_seconds / num_problems,
-          rank_seconds=selected.rank_seconds)
-  timings = {
-      'evaluate_seconds': predictor.evaluate_seconds / num_problems,
-      'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
-  return {key: result._replace(**timings) for key, result in found.items()}
-
-
-def _validation(agent: network_agent.NetworkAgent,
-                groups: _Groups) -> base.Data | None:
-  """Held-out data of all problems, where the agent stops by them.
-
-  Raises:
-    ValueError: a problem has none.
-  """
-  if agent.early_stopping is None:
-    return None
-  found = [[problem.validation for problem in group]
-           for group in groups.values()]
-  if any(data is None for of_seed in found for data in of_seed):
-    raise ValueError('early stopping needs validation data, which these '
-                     'problems do not have.')
-  return base.Data(_stack([of_seed[0].x for of_seed in found]),
-                   np.stack([[data.y for data in of_seed]
-                             for of_seed in found]))
-
-
-def _agent_key(unit: work_units.WorkUnit, seed: int) -> jax.Array:
-  """The key of what an agent draws; each replica has its own."""
-  key = problems_lib.agent_key(seed)
-  replica = unit.agent_config.get('replica', 0)
-  return jax.random.fold_in(key, replica) if replica else key
-
-
-def _treated(unit: work_units.WorkUnit, problem: Any, predict: base.Predict,
-             key: jax.Array) -> base.Predict:
-  """Predictions made worse, where the unit asks for that."""
-  share = unit.agent_config.get('degrade', 0)
-  return degradation.degrade(predict, problem, share, key) if share else predict
-
-
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-  """np.stack, without a copy of a single one: x may be 800 MB."""
-  return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
-
-
-# How much faster than a core of the cost model's an accelerator may be.
-_ACCELERATOR_SPEED = 100.
-
-
-def _steps_between_checkpoints(unit: work_units.WorkUnit, options: RunOptions
-                               ) -> int | None:
-  """Steps that may be lost; None where training is too short to be cut."""
-  seconds = (cost_model.estimate_training_seconds(unit)
-             * len(unit.family.cells))
-  if jax.default_backend() != 'cpu':  # All seeds at once.
-    seconds *= len(unit.seeds) / _ACCELERATOR_SPEED
-  if seconds < 2 * options.checkpoint_seconds:
-    return None
-  return math.ceil(unit.agent_config['num_batches']
-                   * options.checkpoint_seconds / seconds)
-
-
-def _run_plain_agent(agent: Any, unit: work_units.WorkUnit, groups: _Groups,
-                     checkpoint: checkpoints.Checkpoint | None) -> _Results:
+def _run_plain_agent(
+    agent: Any, unit: work_units.WorkUnit, groups: unit_results.Groups,
+    checkpoint: checkpoints.Checkpoint | None) -> unit_results.Results:
   """Runs any agent on all problems of a unit, one by one."""
   key = {f.name: getattr(unit, f.name)
          for f in dataclasses.fields(work_units.WorkUnit)
          if f.name not in ('agent_label', 'family')}
   key['problems'] = [list(unit.family.cells), unit.family.ranking]
   kept = None if checkpoint is None else checkpoint.restore(key)
-  done = [] if kept is None else [_Result(**result)
+  done = [] if kept is None else [unit_results.Result(**result)
                                   for result in kept.info['results']]
   todo = [(seed, i) for seed in unit.seeds
           for i in range(len(unit.family.cells))]
@@ -431,11 +199,12 @@ def _run_plain_agent(agent: Any, unit: work_units.WorkUnit, groups: _Groups,
 
 
 def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
-               seed: int) -> _Result:
+               seed: int) -> unit_results.Result:
   """Runs any agent on one problem, whose failure is that problem's alone."""
   try:
     start = time.perf_counter()
-    sampler = agent(problem.data, problem.prior, _agent_key(unit, seed))
+    sampler = agent(problem.data, problem.prior,
+                    network_units.agent_key(unit, seed))
     trained = time.perf_counter()
     key = problems_lib.evaluation_key(seed)
     draws_used = []
@@ -448,77 +217,13 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
                         and not hasattr(sampler, 'members'))
       return found
 
-    result = _scored(problem, _treated(unit, problem, predict, key),
-                     train_seconds=trained - start)
+    result = unit_results.scored(
+        problem, network_units.treated(unit, problem, predict, key),
+        train_seconds=trained - start)
     return result._replace(depends_on_draws=any(draws_used),
                            evaluate_seconds=time.perf_counter() - trained)
   except Exception as error:  # pylint: disable=broad-except
-    return _failure(error)  # As in `run_unit`.
-
-
-def _scored(problem: Any, predict: base.Predict, finite_params: bool = True,
-            agent_scores: Mapping[str, float] | None = None,
-            **fields: Any) -> _Result:
-  """Scores of one problem, raw; diverged if anything is not finite.
-
-  Args:
-    problem: the problem.
-    predict: what the agent predicts.
-    finite_params: whether its parameters are.
-    agent_scores: scores of the agent itself.
-    **fields: other fields of the result.
-  """
-  num_samples = []
-
-  def counted(x):
-    found = predict(x)
-    num_samples.append(found.num_samples)
-    return found
-
-  by_set = None
-  if hasattr(problem, 'score_by_set'):
-    by_set = problem.score_by_set(counted)
-    scores = dict(problem.combine_sets(by_set))
-    by_set = {name: found for name, found in by_set.items() if name != 'test'}
-    if not by_set or not all(np.isfinite(list(found.values())).all()
-                             for found in by_set.values()):
-      by_set = None
-  else:
-    scores = dict(problem.score(counted))
-  bad = [] if finite_params else ['parameters']
-  known = table.scores_of(problem.score_set)
-  bad += [name for name, value in scores.items() if not np.isfinite(value)
-          and not (known[name].may_be_infinite and value == math.inf)]
-  return _Result(
-      status='diverged' if bad else 'ok', by_set=by_set,
-      scores={**scores, **(agent_scores or {})},
-      message=f'not finite: {", ".join(bad)}' if bad else '',
-      num_samples=num_samples[0], **fields)
-
-
-def score_brought(problem: Any, predict: base.Predict
-                  ) -> tuple[Mapping[str, float], int | None]:
-  """Scores of predictions from outside, and how many draws they come from.
-
-  Args:
-    problem: an NNGP problem.
-    predict: of `brought_predictions.read_predictions`.
-
-  Raises:
-    ValueError: a score is not finite, which finite predictions do not give.
-  """
-  if not predict.has_dyadic:
-    problem = dataclasses.replace(problem, x_dyadic=None)
-  result = _scored(problem, predict)
-  if result.status != 'ok':
-    raise ValueError(f'predictions for {problem.problem_id}: {result.message}.')
-  return result.scores, result.num_samples
-
-
-def _failure(error: Exception) -> _Result:
-  text = ' '.join(f'{type(error).__name__}: {error}'.split())
-  return _Result('failed', text[:_LONGEST_MESSAGE],
-                 details=''.join(traceback.format_exception(error)))
+    return unit_results.failure(error)  # As in `run_unit`.
 
 
 @functools.cache
@@ -533,7 +238,7 @@ def versions() -> dict[str, str]:
   return found
 
 
-def configure_jax(options: RunOptions) -> None:
+def configure_jax(options: unit_results.RunOptions) -> None:
   """What every process that runs units tells jax, before anything else.
 
   float64 for the ground truth (training states its own dtype), and compiled

@@ -39,6 +39,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import shares
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 
 
@@ -71,7 +72,7 @@ class Outcome(NamedTuple):
 
 
 def run(
-    units: Sequence[work_units.WorkUnit], options: one_unit.RunOptions,
+    units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
     num_workers: int, announce: Callable[[Sequence[work_units.WorkUnit]],
                                          None] = lambda _: None
 ) -> Iterator[Outcome]:
@@ -133,11 +134,11 @@ class _Job(NamedTuple):
 
 
 def _make_jobs(units: Sequence[work_units.WorkUnit],
-               options: one_unit.RunOptions) -> list[_Job]:
+               options: unit_results.RunOptions) -> list[_Job]:
   return [_Job(unit, _file_version(unit, options)) for unit in units]
 
 
-def _file_version(unit: work_units.WorkUnit, options: one_unit.RunOptions
+def _file_version(unit: work_units.WorkUnit, options: unit_results.RunOptions
                   ) -> tuple[int, ...] | None:
   """What differs between two writings of a unit's file; None for no file."""
   store = results.ResultsStore(options.results_dir)
@@ -148,7 +149,7 @@ def _file_version(unit: work_units.WorkUnit, options: one_unit.RunOptions
   return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _run_claimed(job: _Job, options: one_unit.RunOptions) -> Outcome | None:
+def _run_claimed(job: _Job, options: unit_results.RunOptions) -> Outcome | None:
   """Runs a unit that nobody else has claimed, and writes its rows.
 
   Returns:
@@ -172,7 +173,7 @@ def _run_claimed(job: _Job, options: one_unit.RunOptions) -> Outcome | None:
 
 
 def _run_and_write(unit: work_units.WorkUnit,
-                   options: one_unit.RunOptions) -> Outcome:
+                   options: unit_results.RunOptions) -> Outcome:
   """Runs a unit and writes its rows."""
   start = time.perf_counter()
   checkpoint = checkpoints.Checkpoint(
@@ -218,7 +219,7 @@ _POLL_SECONDS = 0.5
 
 
 def _run_in_workers(
-    units: Sequence[work_units.WorkUnit], options: one_unit.RunOptions,
+    units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
     num_workers: int, announce: Callable[[Sequence[work_units.WorkUnit]],
                                          None]) -> Iterator[Outcome]:
   """Hands units out to workers, one at a time, each to the first that is free.
@@ -298,7 +299,7 @@ def _run_in_workers(
 
 
 def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
-                  options: one_unit.RunOptions,
+                  options: unit_results.RunOptions,
                   takes_shortest: bool) -> _Worker:
   """Starts a worker on its cores and its GPU."""
   context = multiprocessing.get_context('spawn')
@@ -321,7 +322,7 @@ def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
 
 
 def _work(connection: connection_lib.Connection,
-          options: one_unit.RunOptions) -> None:
+          options: unit_results.RunOptions) -> None:
   """The main function of a worker: runs what comes until the pipe is closed."""
   # Ctrl-C reaches the whole process group; the parent ends its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
