@@ -29,6 +29,7 @@ VAL_NOISE_KEY = 9
 VAL_SPLIT_KEY = 10
 CORRUPTION_KEY = 11
 PIXEL_ORDER_KEY = 12
+# Images fold one count into a key, NNGP problems two: no key is used twice.
 TEST_SET_KEY = 13
 X_DYADIC_KEY = 13
 TEST_FUNCTION_KEY = 14
