@@ -28,6 +28,7 @@ from enn_ensembles.studies.speed import case
 from enn_ensembles.studies.speed import ceiling as ceiling_lib
 from enn_ensembles.studies.speed import rows as rows_lib
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from experiments import cli
 
 _AGENTS = flags.DEFINE_list(
@@ -121,7 +122,7 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
                  'data_ratio': tuple(ratios)},
         seed=tuple(range(_NUM_SEEDS.value * num_workers)))
     units += sweeps.expand(sweeps.override(config, agents=agents))
-  one_unit.check_units(units, one_unit.RunOptions(results_dir=''))
+  one_unit.check_units(units, unit_results.RunOptions(results_dir=''))
   def size(unit: sweeps.WorkUnit) -> tuple[int, float]:
     assert isinstance(unit.family, nngp.NngpFamily)
     return unit.family.input_dim, unit.family.data_ratio
