@@ -53,6 +53,7 @@ import os
 import pathlib
 import time
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
@@ -234,11 +235,11 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
       without x64.
   """
   kernels.require_x64()
-  solver = _Solver(kernel, x_train, x_eval, noise_stds, normals_train,
-                   normals_eval, normals_rest, noise, targets, reference,
-                   memory_budget_mb, checkpoint_path, std_tolerance,
-                   mean_tolerance, function_tolerance, max_block_steps,
-                   progress, block_priors)
+  config = _Config(reference, memory_budget_mb, std_tolerance, mean_tolerance,
+                   function_tolerance, max_block_steps)
+  normals = _Normals(normals_train, normals_eval, normals_rest, noise)
+  solver = _Solver(kernel, x_train, x_eval, noise_stds, config, normals,
+                   targets, block_priors, checkpoint_path, progress)
   solution = solver.run()
   if strict and not solution.converged:
     errors = [f'std {np.max(solution.std_error_bounds):.2g} (allowed '
@@ -259,7 +260,7 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
 
 def check_rows(kernel: kernels.KernelConfig, x_train: np.ndarray,
                solution: Solution, noise_std: float,
-               rows: Sequence[int]) -> np.ndarray:
+               rows: Sequence[int] | np.ndarray) -> np.ndarray:
   """Residuals of stored weights by independent arithmetic.
 
   Rows of K are made anew by `kernels.nngp`, in float64 and without the split.
@@ -354,6 +355,7 @@ class _Checkpoint:
     return None
 
   def _path(self, name: str) -> pathlib.Path:
+    assert self._folder is not None
     return self._folder / f'{name}.arrays'
 
 
@@ -380,14 +382,42 @@ def _unpack_survey(arrays: Mapping[str, np.ndarray]
                              for name in remainder.Survey._fields})
 
 
+@dataclasses.dataclass(frozen=True)
+class _Config:
+  """How exact a solution is to be and what it may take; see `solve`."""
+  reference: str
+  memory_budget_mb: float
+  std_tolerance: float
+  mean_tolerance: float
+  function_tolerance: float
+  max_block_steps: int
+
+  def __post_init__(self):
+    for name in ('memory_budget_mb', 'std_tolerance', 'mean_tolerance',
+                 'function_tolerance'):
+      checks.check_positive(name, getattr(self, name))
+    checks.check_count('max_block_steps', self.max_block_steps)
+
+
+class _Normals(NamedTuple):
+  """The standard normals that f and the labels are made of; see `solve`."""
+  train: np.ndarray | None
+  eval: np.ndarray | None
+  rest: np.ndarray | None
+  noise: np.ndarray | None
+
+
 class _Solver:
   """One call of `solve`: its arguments, checked, and its phases in order."""
 
-  def __init__(self, kernel, x_train, x_eval, noise_stds, normals_train,
-               normals_eval, normals_rest, noise, targets, reference,
-               memory_budget_mb, checkpoint_path, std_tolerance, mean_tolerance,
-               function_tolerance, max_block_steps, progress, block_priors):
-    self._kernel = kernel
+  def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray,
+               x_eval: np.ndarray, noise_stds: Sequence[float],
+               config: _Config, normals: _Normals,
+               targets: Sequence[np.ndarray] | None,
+               block_priors: np.ndarray | None,
+               checkpoint_path: PathLike | None,
+               progress: Callable[[Progress], None] | None):
+    self._kernel, self._config = kernel, config
     self._x_train = _finite('x_train', x_train)
     self._x_eval = _finite('x_eval', x_eval)
     if (self._x_train.ndim != 2 or self._x_eval.ndim != 2
@@ -403,39 +433,34 @@ class _Solver:
                        f'{noise_stds!r}.')
     for noise_std in self._noise_stds:
       checks.check_positive('every entry of noise_stds', float(noise_std))
-    for name, value in (('memory_budget_mb', memory_budget_mb),
-                        ('std_tolerance', std_tolerance),
-                        ('mean_tolerance', mean_tolerance),
-                        ('function_tolerance', function_tolerance)):
-      checks.check_positive(name, value)
-    checks.check_count('max_block_steps', max_block_steps)
     self._drawn = targets is None
-    if self._drawn and (normals_train is None or noise is None):
-      raise ValueError('give either targets, or normals_train and noise.')
-    self._noise = self._normals = self._targets = None
+    # Empty where targets are given.
+    self._noise, self._normals = np.zeros(0), np.zeros(0)
+    self._targets: np.ndarray | None = None
     self._normals_eval = self._normals_rest = None
-    if self._drawn:
-      self._noise = _vector('noise', noise, num_train)
+    if targets is None:
+      if normals.train is None or normals.noise is None:
+        raise ValueError('give either targets, or normals_train and noise.')
+      self._noise = _vector('noise', normals.noise, num_train)
       self._normals = _vector(
-          'normals_train', normals_train,
+          'normals_train', normals.train,
           num_train + remainder.num_features(kernel, input_dim))
-      if normals_eval is not None:
-        self._normals_eval = _finite('normals_eval', normals_eval)
+      if normals.eval is not None:
+        self._normals_eval = _finite('normals_eval', normals.eval)
         if (self._normals_eval.ndim != 1
             or not 1 <= len(self._normals_eval) <= len(self._x_eval)):
           raise ValueError(
               f'normals_eval must have shape [1..{len(self._x_eval)}], got '
               f'{list(self._normals_eval.shape)}.')
-      if normals_rest is not None:
-        if normals_eval is None:
+      if normals.rest is not None:
+        if self._normals_eval is None:
           raise ValueError('normals_rest must come with normals_eval, got '
                            'none.')
         self._normals_rest = _vector(
-            'normals_rest', normals_rest,
+            'normals_rest', normals.rest,
             len(self._x_eval) - len(self._normals_eval))
     else:
-      if any(values is not None for values in (
-          normals_train, normals_eval, normals_rest, noise)):
+      if any(values is not None for values in normals):
         raise ValueError('with targets there are no normals and no noise.')
       if len(targets) != len(self._noise_stds):
         raise ValueError(f'targets must hold {len(self._noise_stds)} arrays, '
@@ -444,13 +469,9 @@ class _Solver:
                                 for y in targets])
     self._noise_variances = np.array([
         posterior.noise_variance(
-            noise_std, kernels.nngp_diag(kernel, self._x_train), reference)
+            noise_std, kernels.nngp_diag(kernel, self._x_train),
+            config.reference)
         for noise_std in self._noise_stds])
-    self._budget_mb = memory_budget_mb
-    self._std_tolerance = std_tolerance
-    self._mean_tolerance = mean_tolerance
-    self._function_tolerance = function_tolerance
-    self._max_block_steps = max_block_steps
     self._progress = progress
     self._block_priors = block_priors
     self._checkpoint = _Checkpoint(checkpoint_path, self._identity())
@@ -461,10 +482,13 @@ class _Solver:
     """A checksum of all that the result follows from."""
     sha = hashlib.sha256(repr(
         (_CHECKPOINT_VERSION, self._kernel, self._x_train.shape,
-         self._std_tolerance, self._mean_tolerance, self._function_tolerance,
-         self._max_block_steps)).encode())
+         self._config.std_tolerance, self._config.mean_tolerance,
+         self._config.function_tolerance,
+         self._config.max_block_steps)).encode())
+    noise, normals = (
+        (self._noise, self._normals) if self._drawn else (None, None))
     for array in (self._x_train, self._x_eval, self._noise_stds,
-                  self._noise_variances, self._noise, self._normals,
+                  self._noise_variances, noise, normals,
                   self._normals_eval, self._normals_rest, self._targets):
       sha.update(b'none' if array is None else np.ascontiguousarray(array))
     return sha.hexdigest()
@@ -511,15 +535,17 @@ class _Solver:
 
   def _check_memory(self, itemsize: int) -> None:
     need = self._memory_mb(1, itemsize)
-    if need > self._budget_mb:
+    if need > self._config.memory_budget_mb:
       raise ValueError(
           f'memory_budget_mb must be at least {need:.0f} at T = '
           f'{len(self._x_train)}, D = {self._x_train.shape[1]} and '
-          f'{len(self._x_eval)} evaluation points, got {self._budget_mb:g}.')
+          f'{len(self._x_eval)} evaluation points, got '
+          f'{self._config.memory_budget_mb:g}.')
 
   def _memory_mb(self, num_block_steps: int,
                  itemsize: int | None = None) -> float:
-    return estimate_memory_mb(*self._x_train.shape, len(self._x_eval),
+    num_train, input_dim = self._x_train.shape
+    return estimate_memory_mb(num_train, input_dim, len(self._x_eval),
                               num_block_steps,
                               itemsize or self._split.dtype.itemsize)
 
@@ -544,7 +570,7 @@ class _Solver:
       krylov.set_start(**saved)
     history, stds = [], []
     while True:
-      step = len(krylov.blocks)
+      step, survey, outside = len(krylov.blocks), None, np.zeros(0)
       saved = self._load(f'step_{step}')
       if saved is not None:
         if step == 1:
@@ -563,9 +589,9 @@ class _Solver:
             for variance in self._noise_variances]
         stds.append(np.stack([std for std, _ in found]))
         history.append(np.array([bound for _, bound in found]))
-      error = float(np.max(history[-1])) / self._std_tolerance
-      full = (step == self._max_block_steps
-              or self._memory_mb(step + 1) > self._budget_mb)
+      error = float(np.max(history[-1])) / self._config.std_tolerance
+      full = (step == self._config.max_block_steps
+              or self._memory_mb(step + 1) > self._config.memory_budget_mb)
       if saved is None:
         if error > 1 and not full:
           krylov.expand(outside,
@@ -634,15 +660,16 @@ class _Solver:
   def _run_function(self) -> float:
     """Lanczos steps until f is exact enough, its error; makes the targets."""
     lanczos = self._lanczos
+    assert lanczos is not None  # What is drawn has one.
     saved = self._load('function')
     if saved is not None:
       lanczos.restore(saved)
-    while lanczos.error() > self._function_tolerance and (
+    while lanczos.error() > self._config.function_tolerance and (
         lanczos.num_steps < min(_MAX_LANCZOS_STEPS, len(self._x_train))):
       lanczos.take(self._apply(lanczos.wanted()))
       self._save('function', **lanczos.state())
       self._tell('function', lanczos.num_steps,
-                 lanczos.error() / self._function_tolerance)
+                 lanczos.error() / self._config.function_tolerance)
     self._function = lanczos.value() + (
         self._features @ self._normals[len(self._x_train):])
     self._targets = (self._function
@@ -653,6 +680,7 @@ class _Solver:
                  function_error: float) -> Solution:
     """Conjugate gradients until the means are exact enough."""
     krylov = self._krylov
+    assert self._targets is not None  # Given, or made by `_run_function`.
     targets, variances = self._targets.T, self._noise_variances
     if self._normals_eval is not None:
       # f at x_eval is drawn given f at x_train: one more posterior.
@@ -660,7 +688,7 @@ class _Solver:
       variances = np.append(variances, posterior.SAMPLE_JITTER)
     sides = krylov.project(targets)
     guess, stds, allowed, solutions, lengths = [], [], [], [], []
-    covariances = []
+    covariances, factor = [], None
     for e, variance in enumerate(variances):
       factor = krylov.factor(variance)
       guess.append(krylov.solve(factor, sides[:, e:e + 1]))
@@ -668,7 +696,7 @@ class _Solver:
       solution, norms = solved.solutions, solved.residual_norms
       stds.append(self._stds(solved, variance)[0])
       # Of the residual's norm, such that its product with that of k is small.
-      allowed.append(self._mean_tolerance / self._metric_factor(variance)
+      allowed.append(self._config.mean_tolerance / self._metric_factor(variance)
                      / np.max(norms / stds[-1]))
       lengths.append(np.max(np.linalg.norm(solution, axis=0) / stds[-1]))
       solutions.append(solution)
@@ -691,7 +719,9 @@ class _Solver:
       self._tell('means', step,
                  float(np.max(gradients.norms() / allowed)))
     # Galerkin's correction: means of these weights are b^T c + a^T q.
-    sides = krylov.project(gradients.residuals)
+    residuals = gradients.residuals
+    assert residuals is not None  # There was a step.
+    sides = krylov.project(residuals)
     weights = gradients.weights + krylov.lift(np.concatenate(
         [krylov.solve(krylov.factor(variance), sides[:, e:e + 1])
          for e, variance in enumerate(variances)], 1))
@@ -700,9 +730,10 @@ class _Solver:
     # Residuals are known up to what tiles and recursions have rounded.
     rounding = self._norm_from_rows(_NUM_CHECKED_ROWS, lambda rows: (
         self._residuals(rows, targets, variances, gradients.weights)
-        - gradients.residuals[rows]))
+        - residuals[rows]))
     norms = gradients.norms() + rounding * np.max(krylov.scales)
-    mean_errors = self._mean_tolerance * norms / allowed + lengths * rounding
+    mean_errors = (self._config.mean_tolerance * norms / allowed
+                   + lengths * rounding)
     if self._split.dtype == np.float64:
       # Of float32, tiles round far more than this last product.
       sizes = self._cross_times(weights, np.abs)
@@ -723,9 +754,9 @@ class _Solver:
         residual_norms=self._norm_from_rows(
             _NUM_RESIDUAL_ROWS, lambda rows: self._residuals(
                 rows, targets, variances, weights))[:num],
-        converged=bool(np.all(history[-1] <= self._std_tolerance)
-                       and np.all(mean_errors <= self._mean_tolerance)
-                       and function_error <= self._function_tolerance),
+        converged=bool(np.all(history[-1] <= self._config.std_tolerance)
+                       and np.all(mean_errors <= self._config.mean_tolerance)
+                       and function_error <= self._config.function_tolerance),
         function=self._function if self._drawn else None,
         eval_function=eval_function, rest_function=rest_function,
         function_error=function_error if self._drawn else None,
@@ -756,6 +787,7 @@ class _Solver:
   def _draw_eval(self, mean: np.ndarray, solution: np.ndarray
                  ) -> tuple[np.ndarray, np.ndarray | None]:
     """f at the last points of x_eval, and at the rest, given f at x_train."""
+    assert self._normals_eval is not None
     num = len(self._normals_eval)
     last = slice(len(self._x_eval) - num, None)
     covariance = kernels.nngp(self._kernel, self._x_eval[-num:])
