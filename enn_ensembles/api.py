@@ -29,8 +29,10 @@ from enn_ensembles.problems import kinds
 from enn_ensembles.report import columns
 from enn_ensembles.report import tables
 from enn_ensembles.report import versions
+from enn_ensembles.sweeps import agent_scores
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
+from enn_ensembles.training import network_sampler
 from enn_ensembles.training import prediction
 
 
@@ -189,9 +191,14 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
              else agent_or_sampler)
   key = problems_lib.evaluation_key(seed_of(problem))
   with float64_mode():
-    return dict(problem.score(functools.partial(
+    scores = dict(problem.score(functools.partial(
         _predict, sampler, key, num_enn_samples, enumerate_indices,
         problem.prior.num_outputs)))
+    trained = getattr(sampler, '_held', sampler)
+    if isinstance(trained, network_sampler.NetworkSampler):
+      scores.update(agent_scores.score_members(
+          trained.network, trained.params, problem.prior.input_shape))
+    return scores
 
 
 def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,

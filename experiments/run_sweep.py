@@ -180,6 +180,8 @@ def _sweep(ending: _Ending) -> int:
       options, compilation_cache_dir=problem_flags.cache_folder(
           _COMPILATION_CACHE_DIR, 'compiled', private=True))
   store = results.open_store(_RESULTS_DIR.value, create=True)
+  options = dataclasses.replace(
+      options, units_before=workers.unit_versions(store.results_dir))
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
     if folder is not None:

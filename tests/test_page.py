@@ -54,7 +54,7 @@ def test_scores_csv_gives_the_rows_back():
   frame = pd.read_csv(io.StringIO(content))
   # Dicts are flattened; the curve has a length of its own in every row.
   nested = {'agent_config', 'versions', 'numerics', 'problem', 'scores',
-            'curve'}
+            'curve', 'by_set'}
   assert set(results.ROW_SCHEMA) - nested <= set(frame)
   assert {'kind', 'input_dim', 'noise_std', 'seed', 'reference', 'num_train',
           'numerics.instruction_set'} <= set(frame)

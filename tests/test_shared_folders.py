@@ -41,8 +41,9 @@ def become_nobody(store):
   user = os.geteuid()
   if user != 0:
     pytest.skip('this needs root, which can become another user')
+  # Folders of the test, and of the process that runs it beside others.
   for path in store.results_dir.parents:
-    if path.stat().st_uid == 0 and path.name.startswith('pytest'):
+    if path.stat().st_uid == 0 and path.name.startswith(('pytest', 'popen')):
       path.chmod(0o755)
   store.results_dir.parent.chmod(0o755)
   os.seteuid(65534)

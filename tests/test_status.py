@@ -13,6 +13,7 @@ import pytest
 
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.sweeps import sweep_status
 
@@ -231,7 +232,9 @@ def test_a_folder_that_refuses_costs_the_heartbeat_only(tmp_path):
   (tmp_path / 'running').write_text('a file')
   with heartbeats.Heartbeat(tmp_path, '0 of 1', 1) as heartbeat:
     heartbeat.set_entries([])
-  assert not heartbeats.read(tmp_path)
+  # Who asks is told: a folder that cannot be listed is not an empty one.
+  with pytest.raises(files.FileError, match='running: Not a directory'):
+    heartbeats.read(tmp_path)
 
 
 # The command.

@@ -154,17 +154,23 @@ def test_an_agent_file_that_is_not_used_is_refused(tmp_path):
     sweeps.override(config, agents=['mine'], agent_modules=[modules[0], same])
 
 
+# Configs of the paper's whole grid, and the first one that anybody runs.
+WHOLE_GRID = ('figure2', 'figure4', 'figure5', 'paper', 'sweeps', 'quickstart')
+
+
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')),
                          ids=lambda path: path.stem)
 def test_the_configs_of_the_repository(path):
   config = sweeps.load_config(path)
   assert config.kind in kinds.kind_names()
+  if config.kind != 'nngp' and 'digits' not in config.problem['dataset']:
+    return  # Its problems are in files that are not here.
   units = sweeps.expand(config)
   by_id = {}
   for unit in units:
     assert by_id.setdefault(unit.agent_id,
                             unit.agent_config) == unit.agent_config
-  if config.kind != 'nngp':
+  if path.stem not in WHOLE_GRID:
     return
   if path.stem not in ('figure2', 'figure4'):
     missing = set(agents_lib.agent_names()) - {u.agent for u in units}

@@ -32,6 +32,8 @@ class RunOptions:
     grace_seconds: how long a process that is told to stop may go on to where
       it can keep what it has.
     checkpoint_seconds: how often what there is of a unit is kept.
+    units_before: of `workers.unit_versions`, from before what is done was read;
+      None looks when the run begins.
   """
   results_dir: str
   agent_modules: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class RunOptions:
   memory_budget_mb: float | None = None
   grace_seconds: float = 10.
   checkpoint_seconds: float = checkpoints.SECONDS_BETWEEN
+  units_before: Mapping[str, tuple[int, ...]] | None = None
 
 
 class Result(NamedTuple):

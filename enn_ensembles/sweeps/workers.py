@@ -135,7 +135,24 @@ class _Job(NamedTuple):
 
 def _make_jobs(units: Sequence[work_units.WorkUnit],
                options: unit_results.RunOptions) -> list[_Job]:
-  return [_Job(unit, _file_version(unit, options)) for unit in units]
+  before = options.units_before
+  return [_Job(unit, _file_version(unit, options) if before is None
+               else before.get(unit.run_id)) for unit in units]
+
+
+def unit_versions(results_dir: files.PathLike) -> dict[str, tuple[int, ...]]:
+  """run_id -> what tells the version of each unit's file.
+
+  To be asked before what is done is read: what another process writes between
+  the two is then known to be new.
+  """
+  found = {}
+  folder = pathlib.Path(results_dir) / 'units'
+  for path in files.list_files(folder, '.json'):
+    with contextlib.suppress(FileNotFoundError):
+      stat = path.stat()
+      found[path.stem] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+  return found
 
 
 def _file_version(unit: work_units.WorkUnit, options: unit_results.RunOptions
