@@ -40,6 +40,9 @@ _NUM_MEMBERS = flags.DEFINE_list(
 _NUM_BATCHES = flags.DEFINE_integer(
     'num_batches', 4000, 'Steps of training.', lower_bound=1)
 
+_ONLY_KEPT = flags.DEFINE_bool(
+    'only_kept', False, 'Train nothing; report what OUT/units holds.')
+
 # Steps at which ensembles are measured, beside the last one.
 _SNAPSHOTS = (0, 10, 30, 100, 300, units.USUAL_STEPS)
 
@@ -71,13 +74,20 @@ def main(_) -> None:
   tables = [], []
   for unit in made:
     name = f'{unit.problem}_{unit.kind}_s{unit.seed}'
-    code = canonical.config_hash([dataclasses.asdict(unit), _FORMAT])
+    code = canonical.config_hash([
+        dataclasses.asdict(unit), dataclasses.asdict(unit.config),
+        unit.init_spread, _FORMAT])
     path = kept / f'{name}_{code}.json'
     if not path.exists():
+      if _ONLY_KEPT.value:
+        continue
       print(name, flush=True)
       files.write_atomically(path, json.dumps(units.run(unit)).encode())
     for table, lines in zip(tables, json.loads(path.read_text()), strict=True):
       table.extend(lines)
+  if not tables[0]:
+    raise ValueError(f'output_dir must hold units with --only_kept, got none '
+                     f'of {len(made)} in {kept}.')
   ensembles, weights = map(pd.DataFrame, tables)
   lines = verdicts.judge(ensembles, weights)
   contents = {

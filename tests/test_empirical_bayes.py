@@ -146,7 +146,8 @@ def measure_small_units():
   """Tables of small ensembles, really trained, on both kinds of problems."""
   ensembles, weights = [], []
   with jax.enable_x64(True):
-    for problem, kind, seeds in (('D10_l1', 'plain', 2), ('D10_l1', 'map', 2),
+    for problem, kind, seeds in (('D10_l1', 'plain', 2),
+                                 ('D10_l1', 'near_equal', 2),
                                  (units.DIGITS, 'plain', 1)):
       for seed in range(seeds):
         found = units.run(units.Unit(problem, kind, seed, (2, 4), 40, (0, 40),
@@ -180,6 +181,17 @@ def test_lines_of_weights(measured):
   scores = last[last['problem'] == units.DIGITS]
   assert scores['accuracy'].between(0, 1).all()
   assert scores['kl_estimate'].isna().all()
+
+
+def test_near_equal_inits_collapse(measured):
+  ensembles, weights = measured
+  start = ensembles[(ensembles['steps'] == 0) & (ensembles['noise_std'] == 1.)]
+  spread = start.groupby('kind')['spread_range'].mean()
+  assert spread['near_equal'] < 0.02 * spread['plain']
+  last = weights[(weights['steps'] == 40) & (weights['noise_std'] == 1.)
+                 & (weights['kind'] == 'near_equal')]
+  nll = last.groupby('rule')['nll'].mean()
+  np.testing.assert_allclose(nll['uniform'], nll['single'], rtol=1e-3)
 
 
 def test_pictures_and_text(measured):

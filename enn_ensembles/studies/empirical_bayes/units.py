@@ -33,13 +33,19 @@ from enn_ensembles.training import network_sampler
 DIGITS = 'digits'
 NOISE_STDS = (0.01, 0.1, 1.)
 
-# What members maximise: the likelihood alone, starting from small functions;
-# the same with a prior function added; the likelihood times the kernel's prior.
-KINDS: Mapping[str, Mapping[str, float]] = {
+# What members maximise: the likelihood alone; the same with a prior function
+# added; the likelihood times the kernel's prior; that of noisy targets on
+# minibatches with replacement, the testbed's defaults; and the likelihood alone
+# again, from initial weights that differ by a thousandth of what they do
+# otherwise.
+KINDS: Mapping[str, Mapping[str, Any]] = {
     'plain': {'prior_scale': 0.},
     'prior_function': {'prior_scale': 1.},
     'map': {'prior_scale': 0., 'weight_decay': 1.},
+    'target_noise': {'noise_scale': 1., 'sampling': 'replacement'},
+    'near_equal': {'prior_scale': 0.},
 }
+_INIT_SPREADS = {'near_equal': 1e-3}
 
 # Steps at which all weighting rules are tried; elsewhere the first few.
 USUAL_STEPS = 1000
@@ -58,7 +64,7 @@ class Unit:
     num_batches: steps; the learning rate is divided by 10 after half of them
       and again after three quarters, so that members settle.
     snapshots: steps at which they are measured, the last one included.
-    batch_size: data points per step, without replacement: all of a training set
+    batch_size: data points per step: without replacement, all of a training set
       that has no more.
     hidden_sizes: of each member.
   """
@@ -81,12 +87,17 @@ class Unit:
 
   @property
   def config(self) -> ensemble.EnsembleConfig:
-    """The agent's: no target noise, which would move the maximum."""
+    """The agent's; target noise moves the maximum and is the exception."""
+    settings = {'noise_scale': 0., 'sampling': 'epochs', **KINDS[self.kind]}
     return ensemble.EnsembleConfig(
-        num_ensemble=self.num_members[-1], noise_scale=0.,
-        hidden_sizes=self.hidden_sizes, num_batches=self.num_batches,
-        batch_size=self.batch_size, sampling='epochs', decay_at=(0.5, 0.75),
-        **KINDS[self.kind])
+        num_ensemble=self.num_members[-1], hidden_sizes=self.hidden_sizes,
+        num_batches=self.num_batches, batch_size=self.batch_size,
+        decay_at=(0.5, 0.75), **settings)
+
+  @property
+  def init_spread(self) -> float:
+    """By what differences of members' initial weights are multiplied."""
+    return _INIT_SPREADS.get(self.kind, 1.)
 
 
 def _cell(problem: str) -> tuple[int, float]:
@@ -119,8 +130,11 @@ def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     ValueError: the unit's problem cannot be made.
   """
   problems = make_problems(unit.problem, unit.seed)
-  agent = dataclasses.replace(ensemble.make_agent(unit.config),
-                              snapshots=unit.snapshots)
+  usual = ensemble.make_agent(unit.config)
+  agent = dataclasses.replace(
+      usual, snapshots=unit.snapshots,
+      make_network=lambda prior: _narrow(usual.make_network(prior),
+                                         unit.init_spread))
   prior = problems[0].prior
   likelihood = prior.likelihood
   if isinstance(likelihood, base.Gaussian):
@@ -159,6 +173,19 @@ def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         weights += [{**line, **one}
                     for one in measuring.weigh(members, num, rules)]
   return ensembles, weights
+
+
+def _narrow(network: base.EpistemicNetwork,
+            spread: float) -> base.EpistemicNetwork:
+  """The network with initial members drawn together around the first."""
+  if spread == 1.:
+    return network
+
+  def init(key, x, z):
+    params, state = network.init(key, x, z)
+    return jax.tree.map(lambda a: a[:1] + spread * (a - a[:1]), params), state
+
+  return dataclasses.replace(network, init=init)
 
 
 def _members(problem: Any, train: np.ndarray, held_out: np.ndarray,
