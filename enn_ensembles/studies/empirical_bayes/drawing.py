@@ -9,6 +9,8 @@ from enn_ensembles.report import plots
 from enn_ensembles.scoring import weighting
 from enn_ensembles.studies.empirical_bayes import units
 
+_LARGE = 100.  # From such values on an axis is logarithmic.
+
 _POWERS = {'uniform': 0., **{f'tempered_{power:g}': power
                              for power in weighting.TEMPERS}, 'posterior': 1.}
 
@@ -54,6 +56,12 @@ def _grid(num_panels: int) -> tuple[Any, list[Any]]:
   return figure, list(axes[:num_panels])
 
 
+def _set_steps(axes: Any, table: pd.DataFrame) -> None:
+  """An axis of steps, from 0 on."""
+  axes.set_xscale('symlog', linthresh=10)
+  axes.set_xlim(-1, 1.4 * table['steps'].max())
+
+
 def _colours() -> dict[str, str]:
   return dict(zip(units.KINDS, plots.WONG))
 
@@ -66,8 +74,11 @@ def _end(figure: Any, axes: list[Any]) -> bytes:
 
 
 def _tempering(weights: pd.DataFrame) -> bytes:
-  """Test NLL against the power of the likelihood, after all steps."""
-  kept = weights[(weights['steps'] == weights['steps'].max())
+  """Test NLL against the power, after the usual steps if measured there."""
+  steps = weights['steps']
+  shown = (units.USUAL_STEPS if (steps == units.USUAL_STEPS).any()
+           else steps.max())
+  kept = weights[(steps == shown)
                  & (weights['num_members'] == weights['num_members'].max())]
   panels = _panels(kept)
   figure, axes = _grid(len(panels))
@@ -83,9 +94,11 @@ def _tempering(weights: pd.DataFrame) -> bytes:
                   label=f'{kind}: mean single member')
     one.set_xticks(range(len(_POWERS)),
                    [f'{power:g}' for power in _POWERS.values()], fontsize=7)
-    one.set_yscale('symlog' if kept['nll'].min() <= 0 else 'log')
+    low, high = one.dataLim.intervaly
+    if 0 < 10. * low < high:
+      one.set_yscale('log')
     plots.style_axes(one, _title(*panel), 'β: 0 uniform, 1 posterior',
-                     'test NLL, nats')
+                     f'test NLL after {shown} steps, nats')
   return _end(figure, axes)
 
 
@@ -102,7 +115,7 @@ def _training(weights: pd.DataFrame) -> bytes:
             'kl_labels'].mean()
         one.plot(curve.index, curve, style, color=_colours()[kind],
                  markersize=4, linewidth=1.3, label=f'{kind}: {rule} weights')
-    one.set_xscale('symlog', linthresh=10)
+    _set_steps(one, kept)
     one.set_yscale('log')
     plots.style_axes(one, _title(*panel), 'steps',
                      'KL to exact predictive, nats')
@@ -129,8 +142,9 @@ def _evidence(ensembles: pd.DataFrame) -> bytes:
     one.axhline(bound, color='black', linestyle=':', linewidth=1,
                 label='data interpolated')
     one.axhline(0., color='grey', linewidth=0.8)
-    one.set_xscale('symlog', linthresh=10)
-    one.set_yscale('symlog', linthresh=10)
+    _set_steps(one, kept)
+    if max(map(abs, one.get_ylim())) > _LARGE:
+      one.set_yscale('symlog', linthresh=10)
     plots.style_axes(one, _title(*panel), 'steps',
                      "log evidence less the NNGP's, nats")
   return _end(figure, axes)
