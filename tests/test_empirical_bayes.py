@@ -1,5 +1,6 @@
 """The study of empirical Bayes: mathematics, weights, rules, evidence."""
 
+import example_rows
 import jax
 import numpy as np
 import pandas as pd
@@ -229,3 +230,14 @@ def test_rule_of_gains(share, verdict):
 def test_units_refuse(changes, name):
   with pytest.raises(ValueError, match=name):
     units.Unit(**{'problem': 'D10_l1', 'kind': 'plain', 'seed': 0, **changes})
+
+
+def test_published_verdicts_follow_from_the_published_tables():
+  folder = example_rows.ROOT / 'leaderboards' / 'empirical_bayes'
+  lines = verdicts.judge(*(pd.read_csv(folder / f'{name}.csv')
+                           for name in ('ensembles', 'weights')))
+  published = pd.read_csv(folder / 'verdicts.csv')
+  # Claim 1 is about rounding, and the tables have six digits.
+  assert published['verdict'][0] == verdicts.HOLDS_AS_MATHEMATICS
+  assert ([line.verdict for line in lines[1:]]
+          == published['verdict'].tolist()[1:])
