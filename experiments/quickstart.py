@@ -2,7 +2,7 @@
 
 python -m experiments.quickstart [--results_dir=DIR] [--output_dir=OUT]
 
-About a minute on two cores. What is done is not done again.
+Some minutes at most on two cores. What is done is not done again.
 """
 
 import pathlib
