@@ -20,9 +20,10 @@ import jax
 
 from enn_ensembles import problems
 from enn_ensembles import results
+from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.problems import brought_predictions
-from enn_ensembles.problems import problem_ids
+from enn_ensembles.problems import kinds
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -42,39 +43,42 @@ _NUM_PARAMS = flags.DEFINE_integer(
 _LABEL_PATTERN = re.compile(r'[A-Za-z][A-Za-z0-9._ ,=+-]{0,79}')
 
 
-def _row(path: pathlib.Path, problem: problems.Problem) -> results.Row:
+def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
+         problem: problems.Problem) -> results.Row:
   """The row of one file."""
   scores, num_samples = unit_results.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
-  config = problem.config
-  assert config is not None  # What is published has one.
-  family = nngp.NngpFamily(config.input_dim, float(config.data_ratio),
-                           (config.noise_std,), config.reference)
-  agent_config = {
-      'label': _LABEL.value,
-      'predictions': hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
-  row = {
-      'schema_version': results.SCHEMA_VERSION, 'agent': 'brought',
-      'agent_id': results.make_agent_id('brought', {'label': _LABEL.value}),
-      'agent_label': _LABEL.value, 'agent_config': {'label': _LABEL.value},
-      'problem_id': problem.problem_id,
-      'problem': {'kind': family.kind, 'seed': config.seed,
-                  'cell': family.cells[0], 'ranking': family.ranking,
-                  'facts': family.facts()},
-      'score_set': problem.score_set, 'num_enn_samples': None,
-      'enumerate_indices': True, 'num_samples_used': num_samples,
-      'selection': 'none', 'dtype': 'float64', 'status': 'ok', 'message': '',
+  unit = sweeps.WorkUnit(
+      'brought', _LABEL.value, {'label': _LABEL.value}, family, (seed,),
+      num_enn_samples=0, dtype='float64')
+  fields = unit.row_fields(family.cells[0], seed, 'none')
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+  return {
+      **fields, 'schema_version': results.SCHEMA_VERSION,
+      'run_id': f'brought-{fields["row_id"]}',
+      'problem_id': problem.problem_id, 'num_enn_samples': None,
+      'num_samples_used': num_samples, 'status': 'ok', 'message': '',
       'scores': scores, 'curve': None, 'by_set': None,
       'num_params': _NUM_PARAMS.value,
       'train_seconds': None, 'evaluate_seconds': None, 'rank_seconds': None,
       'problem_seconds': None, 'compile_seconds': None,
       'versions': one_unit.versions(), 'device': 'brought',
-      'numerics': {**devices.numerics(), 'file': agent_config['predictions']},
+      'numerics': {**devices.numerics(), 'file': digest},
       'created': datetime.datetime.now(datetime.UTC).isoformat(
           timespec='seconds')}
-  row['row_id'] = results.make_row_id(row, 0)
-  row['run_id'] = f'brought-{row["row_id"]}'
-  return row
+
+
+def _find_problem(path: pathlib.Path) -> tuple[nngp.NngpFamily, int]:
+  """The family of one cell and the seed that a file is named by."""
+  try:
+    family, seed = kinds.find_problem(path.stem)
+  except ValueError as error:
+    raise ValueError(f'{path} must be named by its problem: '
+                     f'{error}') from error
+  if not isinstance(family, nngp.NngpFamily):
+    raise ValueError(f'{path} must be named by an NNGP problem, got one of '
+                     f'kind {family.kind!r}.')
+  return family, seed
 
 
 def main(_) -> int:
@@ -90,16 +94,10 @@ def main(_) -> int:
   paths = sorted(folder.glob('*.npz'))
   if not paths:
     raise ValueError(f'predictions {str(folder)!r} holds no .npz file.')
-  configs = []
-  for path in paths:
-    try:
-      configs.append(problem_ids.parse_problem_id(path.stem))
-    except ValueError as error:
-      raise ValueError(f'{path} must be named by its problem: '
-                       f'{error}') from error
+  named = [_find_problem(path) for path in paths]
   settings = problem_flags.problem_settings()
-  found = problems.make_problems(configs, settings.cache_dir)
-  rows = [_row(path, problem) for path, problem in zip(paths, found)]
+  rows = [_row(path, family, seed, family.make(seed, settings)[0])
+          for path, (family, seed) in zip(paths, named)]
   store = results.open_store(_RESULTS_DIR.value, create=True)
   for row in rows:
     store.write_unit(row['run_id'], [row])

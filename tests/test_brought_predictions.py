@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 
 from enn_ensembles import base
-from enn_ensembles import problems
 from enn_ensembles import results
 from enn_ensembles.problems import brought_predictions
+from enn_ensembles.problems import kinds
 from enn_ensembles.problems import problem_export
-from enn_ensembles.problems import problem_ids
 
 PROBLEM_ID = 'D2_l2_e0.1_s0_bayes'
 
 
 @pytest.fixture(name='problem', scope='module')
 def _problem():
-  return problems.make_problems(
-      [problem_ids.parse_problem_id(PROBLEM_ID)])[0]
+  family, seed = kinds.find_problem(PROBLEM_ID)
+  return family.make(seed, kinds.ProblemSettings())[0]
 
 
 def make_arrays(problem, num_samples=12):
@@ -34,17 +33,18 @@ def make_arrays(problem, num_samples=12):
     ('D10_l1_e0.1_s0', 'bayes', 1.), ('D10_l0.5_e1e-05_s3_enn2021', 'enn2021',
                                       0.5)])
 def test_names_of_problems_are_read_back(problem_id, reference, ratio):
-  config = problem_ids.parse_problem_id(problem_id)
+  family, seed = kinds.find_problem(problem_id)
+  config, = family.configs(seed)
   assert (config.reference, config.data_ratio) == (reference, ratio)
   assert config.problem_id.startswith(problem_id)
-  assert problem_ids.parse_problem_id(config.problem_id) == config
+  assert kinds.find_problem(config.problem_id) == (family, seed)
 
 
 @pytest.mark.parametrize('problem_id', [
     'D10_l1_e0.1', 'x', 'D10_l1_e0.1_s0_other', 'D10_l1_e0.1_s-1', ''])
 def test_other_names_are_refused_in_one_line(problem_id):
   with pytest.raises(ValueError, match='D10_l1_e0.1_s0_bayes.* got') as error:
-    problem_ids.parse_problem_id(problem_id)
+    kinds.find_problem(problem_id)
   assert '\n' not in str(error.value)
 
 

@@ -35,8 +35,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
+from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import gaussian
 
 Array = Any
@@ -214,9 +214,8 @@ def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
   if labels.shape != logits.shape[1:2]:
     raise ValueError(f'labels must have shape {logits.shape[1:2]}, got '
                      f'{labels.shape}.')
-  log_norm = special.logsumexp(logits, axis=-1)
-  right = np.exp(np.take_along_axis(
-      logits, labels[None, :, None], axis=-1)[..., 0] - log_norm)  # [J, N]
+  right = np.exp(categorical.label_log_probs(
+      categorical.log_softmax(logits), labels))  # [J, N]
   tiny = np.finfo(np.float64).tiny
   total, left = np.zeros(right.shape[1]), list(range(len(right)))
   order, score = [], []

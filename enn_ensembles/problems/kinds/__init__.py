@@ -128,4 +128,5 @@ def find_problem(problem_id: str) -> tuple[Family, int]:
       return found
   raise ValueError(
       "problem_id must be as 'D10_l1_e0.1_s0' (input_dim 10, data_ratio 1, "
-      f'noise_std 0.1, seed 0), got {problem_id!r}.')
+      "noise_std 0.1, seed 0) or with its reference, 'D10_l1_e0.1_s0_bayes', "
+      f'got {problem_id!r}.')

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from enn_ensembles.report import statistics
+
 MARGIN = 1. / 3.
 LEVEL = 0.05
 
@@ -96,10 +98,9 @@ def judge(one: np.ndarray, batch_ensemble: np.ndarray,
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
-  """Mean and ends of its 95 % interval, Student's t."""
-  mean = float(np.mean(values))
-  half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-  return mean, mean - half, mean + half
+  """Mean and ends of its 95 % interval."""
+  value, low, high = statistics.seed_interval(values)
+  return float(value), float(low), float(high)
 
 
 def _p_value(values: np.ndarray, alternative: str) -> float:
