@@ -10,8 +10,10 @@ import pytest
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
+from enn_ensembles.networks import norms
 from enn_ensembles.networks import products
 from enn_ensembles.networks import stack_network
 
@@ -99,7 +101,7 @@ def test_every_body_takes_every_usual_image(name, input_shape):
       "num_shared_layers must be at most 4, .* 'resnet', got 5",
     ),
     (
-      lambda: layers.Residual((layers.Conv2D(3),)).output_shape((8, 8, 2)),
+      lambda: layers.Residual((images.Conv2D(3),)).output_shape((8, 8, 2)),
       r'adds examples of shape \(8, 8, 3\) to \(8, 8, 2\)',
     ),
   ],
@@ -149,7 +151,7 @@ def test_a_cpu_convolves_by_products(monkeypatch):
 
 
 @pytest.mark.parametrize('pool, reduce', [
-    (layers.MaxPool, np.max), (layers.AveragePool, np.mean)])
+    (images.MaxPool, np.max), (images.AveragePool, np.mean)])
 @pytest.mark.parametrize('window, strides', [(2, None), ((3, 2), 1), (3, 2),
                                              ((2, 3), None)])
 def test_pools(pool, reduce, window, strides):
@@ -171,14 +173,14 @@ def test_pools(pool, reduce, window, strides):
 
 def test_flatten_and_global_average_read_images_as_numpy_does():
   h = layers.first_layout(jnp.asarray(IMAGES))
-  flat = layers.Flatten().apply([], h, (8, 8, 2), layers.INFERENCE)
+  flat = images.Flatten().apply([], h, (8, 8, 2), layers.INFERENCE)
   np.testing.assert_array_equal(flat.T, IMAGES.reshape(3, -1))
-  mean = layers.GlobalAveragePool().apply([], h, (8, 8, 2), layers.INFERENCE)
+  mean = images.GlobalAveragePool().apply([], h, (8, 8, 2), layers.INFERENCE)
   np.testing.assert_allclose(mean.T, IMAGES.mean((1, 2)), rtol=1e-12)
 
 
 def test_group_norm_normalises_every_example_over_its_groups():
-  layer = layers.Norm('group', num_groups=2)
+  layer = norms.Norm('group', num_groups=2)
   w = RNG.normal(size=(6, 2))
   x = RNG.normal(size=(3, 4, 5, 6))
   found = layer.apply([jnp.asarray(w)], layers.first_layout(jnp.asarray(x)),
@@ -194,7 +196,7 @@ def test_group_norm_normalises_every_example_over_its_groups():
 
 def test_batch_norm_uses_the_batch_in_training_and_learns_its_statistics():
   body = networks.Body('normed', (
-      layers.Norm('batch'), layers.Flatten(), layers.Dense(2, 'none')))
+      norms.Norm('batch'), images.Flatten(), layers.Dense(2, 'none')))
   network = networks.make_member_network(body, 2)
   x = 3. + 2. * RNG.normal(size=(50, 2, 2, 3))
   params, state = network.init(KEY, x[:1], 0)
@@ -223,8 +225,8 @@ def test_batch_norm_uses_the_batch_in_training_and_learns_its_statistics():
 
 def test_residual_block_adds_its_shortcut():
   block = layers.Residual(
-      (layers.Conv2D(3, 1, activation='none'),),
-      (layers.Conv2D(3, 1, activation='none', with_bias=False),))
+      (images.Conv2D(3, 1, activation='none'),),
+      (images.Conv2D(3, 1, activation='none', with_bias=False),))
   main, side = RNG.normal(size=(3, 3)), RNG.normal(size=(3, 2))
   found = block.apply([jnp.asarray(main), jnp.asarray(side)],
                       layers.first_layout(jnp.asarray(IMAGES)), (8, 8, 2),

@@ -101,3 +101,22 @@ def test_every_file_says_why_it_exists():
   for module, path in MODULES.items():
     text = path.read_text()
     assert not text or ast.get_docstring(ast.parse(text)), module
+
+
+# Still to be split; the list only shrinks.
+TOO_LONG = {
+    'enn_ensembles.agents.vnn', 'enn_ensembles.nngp.krylov',
+    'enn_ensembles.nngp.matrix_free', 'enn_ensembles.results.schema',
+    'enn_ensembles.results.store', 'enn_ensembles.scoring.ranking',
+    'enn_ensembles.studies.layer_ensembles.ole_benchmark',
+    'enn_ensembles.training.loop', 'enn_ensembles.training.losses',
+    'experiments.kill_test'}
+
+
+@pytest.mark.parametrize('module', sorted(MODULES))
+def test_a_file_has_one_topic(module):
+  num_lines = len(MODULES[module].read_text().splitlines())
+  if module in TOO_LONG:
+    assert num_lines > 400, f'{module} is short now: take it off TOO_LONG'
+  else:
+    assert num_lines <= 400, f'{module} has {num_lines} lines: split it'

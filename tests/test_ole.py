@@ -11,6 +11,7 @@ import scipy.signal
 
 from enn_ensembles import base
 from enn_ensembles.agents import layer_ensemble
+from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
@@ -24,10 +25,10 @@ RNG = np.random.default_rng(0)
 MLP = (layers.Dense(5, bias_std=1.), layers.Dense(4, 'tanh', bias_std=0.5),
        layers.Dense(2, 'none'))
 # Two convolutions, a pool behind each and one before both, two dense layers.
-CNN = (layers.MaxPool((1, 2)), layers.Conv2D(3, window=(3, 2), bias_std=0.5),
-       layers.MaxPool(2), layers.Conv2D(2, strides=(1, 2), padding='VALID',
+CNN = (images.MaxPool((1, 2)), images.Conv2D(3, window=(3, 2), bias_std=0.5),
+       images.MaxPool(2), images.Conv2D(2, strides=(1, 2), padding='VALID',
                                   activation='tanh', bias_std=0.5),
-       layers.MaxPool((2, 1), strides=1), layers.Flatten(),
+       images.MaxPool((2, 1), strides=1), images.Flatten(),
        layers.Dense(4, bias_std=1.), layers.Dense(2, 'none', bias_std=1.))
 X_VECTORS = RNG.normal(size=(6, 3))
 X_IMAGES = RNG.normal(size=(3, 10, 16, 2))
@@ -43,7 +44,7 @@ STACKS = {
   'cnn_trunk': (layer_stack.LayerStack(CNN, (1, 2, 1, 4)), X_IMAGES),
   # The network's input is an image, its layers are dense.
   'flat': (
-    layer_stack.LayerStack((layers.Flatten(), *MLP), (2, 2, 3)),
+    layer_stack.LayerStack((images.Flatten(), *MLP), (2, 2, 3)),
     X_IMAGES[:, :2, :3],
   ),
 }
@@ -91,14 +92,14 @@ def slow_combination(stack, weights, example, z):
   for layer in stack.layers:
     if isinstance(layer, layers.Dropout):
       continue  # A place, where a layer ensemble does nothing.
-    if isinstance(layer, layers.MaxPool):
+    if isinstance(layer, images.MaxPool):
       h = slow_pool(layer, h)
-    elif isinstance(layer, layers.Flatten):
+    elif isinstance(layer, images.Flatten):
       h = h.ravel()
     else:
       w, option = left.pop(0)
       w = np.asarray(w, float)[:, option]
-      h = (slow_conv(layer, w, h) if isinstance(layer, layers.Conv2D)
+      h = (slow_conv(layer, w, h) if isinstance(layer, images.Conv2D)
            else w[:, :-1] @ h + w[:, -1])
       h = ACTIVATIONS[layer.activation](h)
   assert not left
@@ -151,7 +152,7 @@ def test_shapes_are_what_the_layers_make_of_them(made):
       w.shape for w in weights]
   h = x
   for layer, shape in zip(stack.layers, stack.shapes(x.shape[1:])[1:]):
-    if isinstance(layer, layers.MaxPool):
+    if isinstance(layer, images.MaxPool):
       h = np.array([slow_pool(layer, image) for image in h])
       assert h.shape[1:] == shape
       break
@@ -177,9 +178,9 @@ def test_one_combination_with_a_traced_index(made):
 def test_initial_weights_have_the_stds_of_their_layers():
   stack = layer_stack.LayerStack(
     (
-      layers.Conv2D(40, window=5, bias_std=2.0),
-      layers.MaxPool(),
-      layers.Flatten(),
+      images.Conv2D(40, window=5, bias_std=2.0),
+      images.MaxPool(),
+      images.Flatten(),
       layers.Dense(30, bias_std=0.5),
       layers.Dense(3, 'none'),
     ),
@@ -428,11 +429,11 @@ def test_plans_are_refused_where_they_do_not_belong():
     (lambda: layers.Dense(0), 'size must be an integer >= 1, got 0'),
     (lambda: layers.Dense(3, 'gelu'), "activation must be .* got 'gelu'"),
     (lambda: layers.Dense(3, bias_std=-1.0), 'bias_std must be'),
-    (lambda: layers.Conv2D(3, window=(3,)), 'window must be an integer or two'),
-    (lambda: layers.Conv2D(3, strides=0), 'strides must be .* got 0'),
-    (lambda: layers.Conv2D(3, padding='same'), "padding must be .* got 'same'"),
-    (lambda: layers.Conv2D(3, activation='elu'), 'activation must be'),
-    (lambda: layers.MaxPool((2, 2, 2)), 'window must be an integer or two'),
+    (lambda: images.Conv2D(3, window=(3,)), 'window must be an integer or two'),
+    (lambda: images.Conv2D(3, strides=0), 'strides must be .* got 0'),
+    (lambda: images.Conv2D(3, padding='same'), "padding must be .* got 'same'"),
+    (lambda: images.Conv2D(3, activation='elu'), 'activation must be'),
+    (lambda: images.MaxPool((2, 2, 2)), 'window must be an integer or two'),
     (
       lambda: layer_stack.LayerStack(MLP, (1, 1, 1)).shapes((4, 4, 1)),
       r'Dense.* needs vectors, got examples of shape \(4, 4, 1\)',
@@ -447,7 +448,7 @@ def test_plans_are_refused_where_they_do_not_belong():
     ),
     (
       lambda: layer_stack.LayerStack(
-        (layers.MaxPool(9), *CNN), (1,) * 4
+        (images.MaxPool(9), *CNN), (1,) * 4
       ).shapes((8, 8, 1)),
       r'MaxPool.* images of at least \(9, 9\)',
     ),
@@ -677,9 +678,9 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
   data = base.Data(x.astype(dtype), side[:, None].astype(dtype))
   stack = layer_stack.LayerStack(
     (
-      layers.Conv2D(4),
-      layers.MaxPool(),
-      layers.Flatten(),
+      images.Conv2D(4),
+      images.MaxPool(),
+      images.Flatten(),
       layers.Dense(1, 'none'),
     ),
     (2, 3),

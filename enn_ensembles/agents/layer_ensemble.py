@@ -152,7 +152,7 @@ def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
   For images x is [B, height, width, channels]:
 
     stack = layer_stack.LayerStack(
-        (layers.Conv2D(32, window=5), layers.MaxPool(), layers.Flatten(),
+        (images.Conv2D(32, window=5), images.MaxPool(), images.Flatten(),
          layers.Dense(10, 'none')), num_options=(3, 3))
 
   Args:

@@ -10,16 +10,15 @@ from enn_ensembles.networks.bodies import make_mlp
 from enn_ensembles.networks.bodies import make_resnet
 from enn_ensembles.networks.bodies import without_norms
 from enn_ensembles.networks.bodies import without_statistics
+from enn_ensembles.networks.images import Conv2D
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
 from enn_ensembles.networks.indexers import PrngIndexer
-from enn_ensembles.networks.layers import Conv2D
 from enn_ensembles.networks.layers import Dense
 from enn_ensembles.networks.layers import Dropout
 from enn_ensembles.networks.layers import dropout_shapes
 from enn_ensembles.networks.layers import first_layout
 from enn_ensembles.networks.layers import ForwardPass
-from enn_ensembles.networks.layers import Norm
 from enn_ensembles.networks.layers import Residual
 from enn_ensembles.networks.layers import Shape
 from enn_ensembles.networks.layers import shapes_along
@@ -34,6 +33,7 @@ from enn_ensembles.networks.members import pick_members
 from enn_ensembles.networks.members import stacked_forward
 from enn_ensembles.networks.members import StackedBody
 from enn_ensembles.networks.members import start_statistics
+from enn_ensembles.networks.norms import Norm
 from enn_ensembles.networks.parameters import column_means
 from enn_ensembles.networks.parameters import column_scales
 from enn_ensembles.networks.parameters import draw_parameters

@@ -23,7 +23,9 @@ from typing import Any
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.networks import images
 from enn_ensembles.networks import layers
+from enn_ensembles.networks import norms
 from enn_ensembles.networks import parameters
 
 
@@ -115,7 +117,7 @@ def make_mlp(hidden_sizes: Sequence[int], num_outputs: int,
     num_outputs: units of the linear output layer.
     first_bias_std: std of the first layer's initial bias; others start at 0.
   """
-  found: list[layers.Layer] = [layers.Flatten(), layers.Dropout(of_input=True)]
+  found: list[layers.Layer] = [images.Flatten(), layers.Dropout(of_input=True)]
   stds = [first_bias_std] + [0.] * len(hidden_sizes)
   for size, std in zip(hidden_sizes, stds):
     found += [layers.Dense(size, bias_std=std), layers.Dropout()]
@@ -127,7 +129,7 @@ def make_small_cnn(num_outputs: int) -> Body:
   """Three convolutions of 16, 32 and 32 channels and two dense layers."""
   found: list[layers.Layer] = [layers.Dropout(of_input=True)]
   for channels in (16, 32, 32):
-    found += [layers.Conv2D(channels), layers.MaxPool(), layers.Dropout()]
+    found += [images.Conv2D(channels), images.MaxPool(), layers.Dropout()]
   return Body('small_cnn', (*found, *_dense_head(num_outputs)))
 
 
@@ -135,15 +137,15 @@ def make_medium_cnn(num_outputs: int) -> Body:
   """Four convolutions of 32, 64, 128, 128 channels and two dense layers."""
   return Body('medium_cnn', (
       layers.Dropout(of_input=True),
-      layers.Conv2D(32), layers.MaxPool(), layers.Dropout(),
-      layers.Conv2D(64, padding='VALID'), layers.MaxPool(), layers.Dropout(),
-      layers.Conv2D(128), layers.Dropout(),
-      layers.Conv2D(128), layers.Dropout(),
+      images.Conv2D(32), images.MaxPool(), layers.Dropout(),
+      images.Conv2D(64, padding='VALID'), images.MaxPool(), layers.Dropout(),
+      images.Conv2D(128), layers.Dropout(),
+      images.Conv2D(128), layers.Dropout(),
       *_dense_head(num_outputs)))
 
 
 def _dense_head(num_outputs: int) -> tuple[layers.Layer, ...]:
-  return (layers.GlobalAveragePool(), layers.Dense(32), layers.Dropout(),
+  return (images.GlobalAveragePool(), layers.Dense(32), layers.Dropout(),
           layers.Dense(num_outputs, 'none'))
 
 
@@ -156,14 +158,14 @@ def make_resnet(num_blocks: Sequence[int], channels: Sequence[int],
     num_blocks: residual blocks of each stage.
     channels: of each stage; a stage but the first halves height and width.
     num_outputs: units of the linear output layer.
-    norm: a name in `layers.NORMS`; convolutions have biases with 'none' only.
+    norm: a name in `norms.NORMS`; convolutions have biases with 'none' only.
     name: of the body.
   """
   def convolution(size: int, window: int, stride: int,
                   activation: str) -> tuple[layers.Layer, ...]:
-    return (layers.Conv2D(size, window, stride, activation='none',
+    return (images.Conv2D(size, window, stride, activation='none',
                           with_bias=norm == 'none'),
-            layers.Norm(norm, activation))
+            norms.Norm(norm, activation))
 
   found = [layers.Dropout(of_input=True), *convolution(channels[0], 3, 1,
                                                        'relu')]
@@ -178,7 +180,7 @@ def make_resnet(num_blocks: Sequence[int], channels: Sequence[int],
           shortcut=(() if stride == 1 and inputs == size else
                     convolution(size, 1, stride, 'none'))))
       inputs = size
-  found += [layers.GlobalAveragePool(), layers.Dropout(),
+  found += [images.GlobalAveragePool(), layers.Dropout(),
             layers.Dense(num_outputs, 'none')]
   return Body(name, tuple(found))
 
@@ -240,7 +242,7 @@ def check_body(config: Any, bias_rules: Sequence[str] = ()) -> None:
   """
   if not isinstance(config.body, Body):
     checks.check_choice('body', config.body, BODIES)
-  checks.check_choice('norm', config.norm, layers.NORMS)
+  checks.check_choice('norm', config.norm, norms.NORMS)
   checks.check_sizes('hidden_sizes', config.hidden_sizes)
   first_bias_std = getattr(config, 'first_bias_std', 0.)
   if first_bias_std not in bias_rules:
@@ -275,7 +277,7 @@ def choose_body(config: Any, input_shape: layers.Shape | None = None,
 def _change_norms(body: Body, kinds: Sequence[str], kind: str) -> Body:
   """The body with norms of one kind for norms of others."""
   def change(layer: layers.Layer) -> layers.Layer:
-    if isinstance(layer, layers.Norm) and layer.kind in kinds:
+    if isinstance(layer, norms.Norm) and layer.kind in kinds:
       return dataclasses.replace(layer, kind=kind)
     if isinstance(layer, layers.Residual):
       return dataclasses.replace(

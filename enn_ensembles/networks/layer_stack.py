@@ -28,6 +28,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.networks import images
 from enn_ensembles.networks import layers as layers_lib
 from enn_ensembles.networks import parameters
 
@@ -87,7 +88,7 @@ class Segment:
     # The options move beside the examples once pooling has made images small.
     num = 1
     while num < len(self.layers) and isinstance(
-        self.layers[num], (layers_lib.MaxPool, layers_lib.AveragePool)):
+        self.layers[num], (images.MaxPool, images.AveragePool)):
       h = self.layers[num].apply([], h, shapes[num], layers_lib.INFERENCE)
       num += 1
     h = _join_first(jnp.moveaxis(h, 1, 0))

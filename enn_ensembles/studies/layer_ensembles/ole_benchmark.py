@@ -49,6 +49,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.machine import devices
+from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
@@ -127,8 +128,8 @@ def make_cnn(
   """The CNN of four layers, each with num_options options."""
   first, second = options.channels
   return layer_stack.LayerStack(
-      (layers.Conv2D(first, window=5, bias_std=1.), layers.MaxPool(),
-       layers.Conv2D(second, window=5), layers.MaxPool(), layers.Flatten(),
+      (images.Conv2D(first, window=5, bias_std=1.), images.MaxPool(),
+       images.Conv2D(second, window=5), images.MaxPool(), images.Flatten(),
        layers.Dense(options.hidden), layers.Dense(_NUM_CLASSES, 'none')),
       (num_options,) * 4)
 
