@@ -109,7 +109,7 @@ TOO_LONG = {
     'enn_ensembles.nngp.matrix_free', 'enn_ensembles.results.schema',
     'enn_ensembles.results.store', 'enn_ensembles.scoring.ranking',
     'enn_ensembles.studies.layer_ensembles.ole_benchmark',
-    'enn_ensembles.training.loop', 'enn_ensembles.training.losses',
+    'enn_ensembles.training.loop',
     'experiments.kill_test'}
 
 

@@ -16,6 +16,7 @@ from enn_ensembles import networks
 from enn_ensembles.training import classification
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
+from enn_ensembles.training import penalties
 from enn_ensembles.training import regression
 
 KEY = jax.random.PRNGKey(0)
@@ -242,7 +243,7 @@ def test_norms_and_missing_biases_are_no_part_of_the_prior():
             networks.LayerShape(1, 2, 1., 0.)]
   squares = [jnp.full((2, 3), 1.), jnp.full((2, 2), 10.),
              jnp.asarray([[1., 2., 100.]])]
-  assert losses.gaussian_penalty(squares, shapes) == 3 * 6 + 2 * (1 + 2)
+  assert penalties.gaussian_penalty(squares, shapes) == 3 * 6 + 2 * (1 + 2)
 
 
 @pytest.mark.parametrize('prior, options, message', [

@@ -15,6 +15,7 @@ from enn_ensembles.agents import bbb
 from enn_ensembles.agents import layer_ensemble
 from enn_ensembles.agents import mc_dropout
 from enn_ensembles.training import losses
+from enn_ensembles.training import penalties
 from enn_ensembles.training import regression
 
 KEY = jax.random.PRNGKey(0)
@@ -293,7 +294,7 @@ def test_dropout_loss_is_the_expectation_over_all_masks():
 def test_weight_decay_adds_the_sum_of_squares(problem):
   network, params, state, data, batch = problem
   plain = regression.make_loss()
-  decayed = losses.add_l2_weight_decay(plain, 0.7)
+  decayed = penalties.add_l2_weight_decay(plain, 0.7)
   context = decayed.prepare(network, params, state, data, KEY)
   value, gradient = (
       [jax.value_and_grad(lambda p, loss=loss: loss.evaluate(

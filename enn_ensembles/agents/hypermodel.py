@@ -47,7 +47,7 @@ class HypermodelConfig(optimizers.TrainingConfig):
     prior_scale: weight of the untrained hypermodel on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     weight_decay: strength of the Gaussian prior on the trained weights, see
-      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
+      `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     samples_per_dim: indices drawn per step, per index dimension.
     init_scale: std of the initial columns of A, in units of 1/sqrt(d); 0 starts
       with one network for all indices.

@@ -55,7 +55,7 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     bootstrap: whether each member has its own n of n data points, drawn with
       replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
-      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
+      `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     noise_by: what has its own draw of target noise: every 'combination', or
       every 'first_option', which all combinations with it share (as the
       paper's published code has it).

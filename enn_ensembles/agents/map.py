@@ -25,7 +25,7 @@ class MapConfig(optimizers.TrainingConfig):
 
   Attributes:
     weight_decay: strength of the Gaussian prior on the trained weights, see
-      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
+      `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
     hidden_sizes: units of each hidden layer of the body 'mlp'.

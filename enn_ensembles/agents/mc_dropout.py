@@ -30,6 +30,7 @@ from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
+from enn_ensembles.training import penalties
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class McDropoutConfig(optimizers.TrainingConfig):
     weight_decay_scale: the length scale l of the paper; the weight decay is
       l^2 (1 - rate) / (2 T), so 1e-6 is practically none.
     weight_decay: strength of the Gaussian prior on the trained weights, see
-      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
+      `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
     hidden_sizes: units of each hidden layer of the body 'mlp'.
@@ -162,7 +163,7 @@ def make_agent(config: McDropoutConfig) -> base.Agent:
                 prior.input_shape))
     decay = (config.weight_decay_scale ** 2 * (1. - config.dropout_rate)
              / (2. * prior.num_train))
-    return losses.add_l2_weight_decay(loss, decay)
+    return penalties.add_l2_weight_decay(loss, decay)
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

@@ -87,7 +87,7 @@ class VnnConfig(optimizers.TrainingConfig):
     noise_scale: std of the target noise, in units of the problem's noise_std;
       only 'target_noise' reads it.
     weight_decay: strength of the Gaussian prior on the trained weights, see
-      `losses.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
+      `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     num_index_samples: indices drawn per step.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`; those
       with residual blocks cannot be served.

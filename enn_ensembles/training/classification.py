@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles.training import losses
+from enn_ensembles.training import penalties
 
 
 def cross_entropy(logits: base.Array, labels: base.Array) -> base.Array:
@@ -56,5 +57,5 @@ def make_elbo_loss(num_train: int,
     divergence: params -> KL(q || prior) of the weights, in nats.
     num_index_samples: indices drawn per step.
   """
-  return losses.add_penalty(make_loss(num_index_samples=num_index_samples),
-                            lambda params: divergence(params) / num_train)
+  return penalties.add_penalty(make_loss(num_index_samples=num_index_samples),
+                               lambda params: divergence(params) / num_train)

@@ -8,6 +8,7 @@ from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles.training import classification
 from enn_ensembles.training import losses
+from enn_ensembles.training import penalties
 from enn_ensembles.training import regression
 
 
@@ -43,7 +44,7 @@ def _known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
 def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
                   num_index_samples: int | None = None,
                   bootstrap: bool = False, weight_decay: float = 0.,
-                  mean_squares: losses.MeanSquares | None = None,
+                  mean_squares: penalties.MeanSquares | None = None,
                   shapes: Sequence[networks.LayerShape] | None = None,
                   per_example: bool = False,
                   loss: losses.Loss | None = None) -> losses.Loss:
@@ -58,7 +59,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
     bootstrap: whether each member has bootstrap weights of the data points.
     weight_decay: strength of the Gaussian prior on the trained weights; 1 makes
       the minimum a posterior mode, 0 is none.
-    mean_squares: see `losses.add_gaussian_weight_decay`; only read where
+    mean_squares: see `penalties.add_gaussian_weight_decay`; only read where
       weight_decay is not 0.
     shapes: likewise.
     per_example: whether each data point of a batch has an index of its own;
@@ -90,7 +91,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
                      f'what its weights are, got {weight_decay!r}.')
   scale = weight_decay / prior.num_train * (
       _known_noise_std(prior, 'weight_decay') ** 2 if gaussian else 0.5)
-  return losses.add_gaussian_weight_decay(loss, scale, mean_squares, shapes)
+  return penalties.add_gaussian_weight_decay(loss, scale, mean_squares, shapes)
 
 
 def make_elbo_loss_for(prior: base.PriorKnowledge,

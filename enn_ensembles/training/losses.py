@@ -2,7 +2,7 @@
 
 A loss has two parts. `prepare` runs once per problem, before the first step,
 and makes the arrays that every step reads; `evaluate` is the loss of one
-minibatch. Losses add up by wrapping: see `add_l2_weight_decay`.
+minibatch. Losses add up by wrapping: see `penalties.py`.
 
 Losses of an epistemic network average an error over data points and epistemic
 indices. `make_index_loss` is that average for any pointwise error; regression
@@ -13,7 +13,6 @@ the target noise. The steps then run no forward pass of the prior.
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -23,7 +22,6 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
-from enn_ensembles import networks
 
 Context = Any  # What `prepare` hands to `evaluate`.
 # (predictions [J, B, out], labels [B, ...]) -> error of each, [J, B].
@@ -60,6 +58,8 @@ class Loss:
 @functools.partial(jax.tree_util.register_dataclass,
                    data_fields=('offsets', 'weights', 'features'),
                    meta_fields=('has_prior',))
+
+
 @dataclasses.dataclass(frozen=True)
 class IndexContext:
   """What `make_index_loss` prepares.
@@ -364,74 +364,3 @@ def make_per_example_loss(error: PointError) -> Loss:
     return jnp.mean(error(predictions, batch.y)), (state, {})
 
   return Loss(prepare, evaluate)
-
-
-def add_penalty(loss: Loss,
-                penalty: Callable[[base.Params], base.Array]) -> Loss:
-  """Adds penalty(params), a scalar, to a loss."""
-
-  def evaluate(network, params, state, context, batch, key):
-    value, aux = loss.evaluate(network, params, state, context, batch, key)
-    return value + penalty(params), aux
-
-  return dataclasses.replace(loss, evaluate=evaluate)
-
-
-def add_l2_weight_decay(loss: Loss, scale: Any) -> Loss:
-  """Adds scale * sum of squares of all parameters, those of all members."""
-  return add_penalty(loss, lambda params: scale * sum(
-      jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params)))
-
-
-# params -> for every weight array, from the input on, the mean over members of
-# the squares of its weights, [..., columns].
-MeanSquares = Callable[[base.Params], Sequence[base.Array]]
-
-
-def add_gaussian_weight_decay(
-    loss: Loss, scale: Any, mean_squares: MeanSquares,
-    shapes: Sequence[networks.LayerShape] | None = None) -> Loss:
-  """Adds the negative log density of the kernel's Gaussian prior on weights.
-
-    scale * mean over members of (sum over layers of fan_in |W|^2 + D |b_1|^2)
-
-  Under the prior of the NNGP's network a weight of a layer with fan_in inputs
-  has variance 1/fan_in and the first layer's bias has variance 1/D, D being
-  that layer's fan_in. The prior fixes all other biases at 0; they are trained
-  here nevertheless, and are not penalised. Nor are scales and offsets of norms.
-
-  For the mean squared error the scale that makes the minimum a posterior mode
-  is noise_std^2 / T; for the mean cross-entropy it is 1 / (2 T).
-
-  Args:
-    loss: a loss.
-    scale: a scalar, which may be traced.
-    mean_squares: see `MeanSquares`.
-    shapes: of the weight arrays; None where all of them are layers whose last
-      column is their bias.
-  """
-  return add_penalty(loss, lambda params: scale * gaussian_penalty(
-      mean_squares(params), shapes))
-
-
-def gaussian_penalty(squares: Sequence[base.Array],
-                     shapes: Sequence[networks.LayerShape] | None = None
-                     ) -> base.Array:
-  """sum over layers of fan_in |W|^2, plus D |b_1|^2, from the squares.
-
-  Args:
-    squares: of each array's weights, [..., columns].
-    shapes: as in `add_gaussian_weight_decay`.
-  """
-  total = 0.
-  for i, square in enumerate(squares):
-    if shapes is None:
-      fan_in, has_bias = square.shape[-1] - 1, True
-    elif shapes[i].is_norm:
-      continue
-    else:
-      fan_in, has_bias = shapes[i].size, shapes[i].has_bias
-    total += fan_in * jnp.sum(square[..., :fan_in])
-    if i == 0 and has_bias:
-      total += fan_in * jnp.sum(square[..., -1])
-  return total
