@@ -24,7 +24,6 @@ dropout; the other agents 8.4e-6 or less). BBB was trained for 100 steps only
 (9.3e-8); hypermodels were not part of it.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
@@ -39,6 +38,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.training import chunk_run
 from enn_ensembles.training import network_training
 from enn_ensembles.training import program
 
@@ -46,9 +46,6 @@ from enn_ensembles.training import program
 # noise levels nearly fit the core's cache; more make it slower, not faster.
 # An accelerator takes as many as this share of its memory holds.
 _ACCELERATOR_MEMORY_SHARE = 0.5
-
-# Steps whose mean loss is the final one.
-_NUM_FINAL_LOSSES = 100
 
 _CPU_COMPILER_OPTIONS = {
     'xla_cpu_experimental_ynn_fusion_type':
@@ -207,7 +204,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
       traced.progress), sharding)
   compiled = compile_program(
       jax.jit(program.make_train_seeds(traced)).lower(
-          inputs, zeros, *_range(0, 0)), devices[0].platform)
+          inputs, zeros, *chunk_run.step_range(0, 0)), devices[0].platform)
   compile_seconds = time.perf_counter() - start
 
   chunks, train_seconds = [], 0.
@@ -216,7 +213,8 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
       inputs = load(first)
     key = {'keys': np.asarray(inputs.key).tolist(),
            'num_devices': len(devices)}
-    run = _Run(agent, traced, functools.partial(compiled, inputs), zeros)
+    run = chunk_run.ChunkRun(agent, traced,
+                             functools.partial(compiled, inputs), zeros)
     if checkpoint is not None:
       run.restore(checkpoint.restore(key))
     run.train(checkpoint, key, steps_between_checkpoints)
@@ -268,133 +266,6 @@ def _trace(agent: network_training.NetworkTraining, x: np.ndarray,
       shape(x, 1), shape(y, 2),
       jax.tree.map(lambda _: jax.ShapeDtypeStruct((), dtype), likelihood),
       jax.eval_shape(lambda: keys[0]), held_out))
-
-
-class _Run:
-  """The training of one chunk of seeds, in as many calls as are asked for.
-
-  Attributes:
-    seconds: spent in calls, those before a restart included.
-  """
-
-  def __init__(self, agent: network_training.NetworkTraining,
-               traced: program.TracedProblem, call: Callable[..., Any],
-               progress: program.Progress):
-    """Args as follows.
-
-    Args:
-      agent: the agent.
-      traced: its traced training.
-      call: (progress, first, last) -> (progress, constants).
-      progress: arrays in the shapes of the progress; they are not read.
-    """
-    self._agent = agent
-    self._traced = traced
-    self._call = call
-    self._progress = progress
-    self._constants: Sequence[base.Array] | None = None
-    self._step = 0
-    self._snapshots: dict[int, base.Params] = {}
-    self.seconds = 0.
-
-  def restore(self, kept: checkpoints.Part | None) -> None:
-    """Goes on from what was kept, if anything was."""
-    if kept is None:
-      return
-    self._step = kept.info['num_steps']
-    self.seconds = kept.info['train_seconds']
-    shapes = (self._progress,
-              dict.fromkeys(kept.info['snapshots'], self._progress.params))
-    self._progress, self._snapshots = jax.device_put(
-        jax.tree.unflatten(jax.tree.structure(shapes), kept.arrays),
-        jax.tree.map(lambda a: a.sharding, shapes))
-
-  def train(self, checkpoint: checkpoints.Checkpoint | None, key: Any,
-            num_steps: int | None) -> None:
-    """Runs all steps that are left.
-
-    Args:
-      checkpoint: as in `train`.
-      key: what the chunk is called there.
-      num_steps: of the first call; further ones take as long as the
-        checkpoint's interval. None does not cut.
-    """
-    in_parts = num_steps is not None
-    num_steps = num_steps if in_parts else self._agent.num_batches
-    while not self._is_done():
-      last = min(self._step + num_steps, self._next_stop())
-      was_whole = last == self._step + num_steps
-      elapsed = self._advance(last)
-      if checkpoint is None:
-        continue
-      if in_parts or self._is_done():
-        checkpoint.offer(key, self._make_part())
-      if in_parts and was_whole:
-        # What a call repeats (`Loss.prepare`) is small beside an interval.
-        num_steps = max(1, int(num_steps * min(
-            8., max(0.1, checkpoint.seconds_between / max(elapsed, 1e-3)))))
-
-  def result(self) -> dict[str, Any]:
-    """The fields of `Trained` that belong to a chunk, by name."""
-    if self._constants is None:  # All of it was restored.
-      self._advance(self._step)
-    progress = self._progress
-    losses = np.asarray(progress.losses, np.float64)
-    if progress.best is None:
-      params, changing = progress.params, progress.state
-      num_steps = np.full(losses.shape[:2], self._step)
-    else:
-      params, changing = progress.best.params, progress.best.state
-      num_steps = np.asarray(progress.best.step)
-    ages = num_steps[..., None] - np.arange(losses.shape[-1])
-    last = (ages > 0) & (ages <= _NUM_FINAL_LOSSES)
-    final_loss = np.full(num_steps.shape, np.nan)  # Where nothing was trained.
-    np.divide(np.sum(losses, axis=-1, where=last), np.sum(last, axis=-1),
-              out=final_loss, where=num_steps > 0)
-    return {'params': params, 'final_loss': final_loss, 'num_steps': num_steps,
-            'state': self._traced.merge_state(changing, self._constants),
-            'snapshots': self._snapshots}
-
-  def _advance(self, last: int) -> float:
-    """Trains up to a step; returns the seconds."""
-    start = time.perf_counter()
-    self._progress, self._constants = jax.block_until_ready(
-        self._call(self._progress, *_range(self._step, last)))
-    elapsed = time.perf_counter() - start
-    self.seconds += elapsed
-    self._step = last
-    if last in self._agent.snapshots:
-      self._snapshots[last] = self._progress.params
-    return elapsed
-
-  def _is_done(self) -> bool:
-    if self._progress.best is not None and self._step > 0 and np.all(
-        self._progress.best.stopped):
-      return True
-    return self._step == self._agent.num_batches and (
-        len(self._snapshots) == len(self._agent.snapshots))
-
-  def _next_stop(self) -> int:
-    """The next step after which something is to be done here."""
-    settings = self._agent.early_stopping
-    stops = [self._agent.num_batches, *(
-        step for step in self._agent.snapshots if step not in self._snapshots)]
-    if settings is not None:
-      # Where it is seen that all problems have stopped: twice per patience.
-      period = settings.every * max(1, settings.patience // 2)
-      stops.append((self._step // period + 1) * period)
-    return min(stops)
-
-  def _make_part(self) -> Callable[[], checkpoints.Part]:
-    """Makes what is kept of the chunk as it is now."""
-    info = {'num_steps': self._step, 'train_seconds': self.seconds,
-            'snapshots': list(self._snapshots)}
-    arrays = jax.tree.leaves((self._progress, self._snapshots))
-    return lambda: checkpoints.Part(info, [np.asarray(a) for a in arrays])
-
-
-def _range(first: int, last: int) -> tuple[np.int32, np.int32]:
-  return np.int32(first), np.int32(last)
 
 
 def _concatenate(*parts: Any) -> Any:
