@@ -11,6 +11,7 @@ import scipy.stats
 
 from enn_ensembles import base
 from enn_ensembles.agents import vnn
+from enn_ensembles.training import index_bootstrap
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
 
@@ -170,7 +171,7 @@ def test_bootstrap_weights_are_exponential_and_linked_by_the_index():
   embedding[0, 1], embedding[1, 1:3] = 1., (cos, 0.6)
   embedding[2, 4] = 1.5
   num = 20000
-  weights = np.asarray(vnn.bootstrap_weights(
+  weights = np.asarray(index_bootstrap.bootstrap_weights(
       KEY, jnp.arange(num), jnp.asarray(embedding)))
   assert weights.shape == (3, num)
   for w, mean in zip(weights, (1., 1., 2.25)):
@@ -184,7 +185,7 @@ def test_bootstrap_weights_are_exponential_and_linked_by_the_index():
 
 def test_bootstrap_weights_belong_to_the_data_point():
   embedding = jnp.asarray(RNG.standard_normal((4, 6)))
-  draw = lambda key, rows: np.asarray(vnn.bootstrap_weights(
+  draw = lambda key, rows: np.asarray(index_bootstrap.bootstrap_weights(
       key, jnp.array(rows, jnp.int32), embedding))
   weights = draw(KEY, [3, 0, 3])
   np.testing.assert_allclose(weights[:, 0], weights[:, 2], rtol=1e-12)
@@ -197,7 +198,7 @@ def test_bootstrap_weights_belong_to_the_data_point():
 def test_the_bootstrap_loss_is_the_weighted_mean(num_index_samples):
   """One block of indices, and two."""
   config, network, params, _, _ = make_network(activation_mode='mean+std')
-  loss = vnn.make_bootstrap_loss(num_index_samples)
+  loss = index_bootstrap.make_bootstrap_loss(num_index_samples)
   context = loss.prepare(network, params, {}, base.Data(X, X[:, :1]), KEY)
   step_key = jax.random.PRNGKey(5)
   value, (state, _) = loss.evaluate(network, params, {}, context, BATCH,
@@ -262,7 +263,7 @@ def count_flops(input_dim, num_indices, mode='end'):
   """XLA's operations of a loss and its gradient, all indices in one block."""
   config = vnn.VnnConfig(num_index_samples=num_indices, activation_mode=mode)
   network = vnn.make_network(config)
-  loss = vnn.make_bootstrap_loss(num_indices)
+  loss = index_bootstrap.make_bootstrap_loss(num_indices)
   shape = jax.ShapeDtypeStruct
   x = shape((100, input_dim), jnp.float32)
   params, _ = jax.eval_shape(

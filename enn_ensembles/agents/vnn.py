@@ -56,20 +56,17 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
+from enn_ensembles.training import index_bootstrap
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
-from enn_ensembles.training import regression
 
 ACTIVATIONS = ('relu', 'leaky_relu', 'tanh')
 ACTIVATION_MODES = ('none', 'mean', 'std', 'end', 'mean+std', 'mean+end',
                     'std+end', 'mean+std+end')
 GLOBAL_STD_MODES = ('none', 'multiply', 'replace')
 LOSS_FUNCTIONS = ('bootstrap', 'target_noise')
-
-# Indices that are forwarded at once, see `losses.mean_over_blocks`.
-_INDEX_BLOCK = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,71 +340,6 @@ def make_network(config: VnnConfig, input_shape: networks.Shape | None = None,
       shared=shared if has_shared else None)
 
 
-def bootstrap_weights(key: chex.PRNGKey, rows: base.Array,
-                      embedding: base.Array) -> base.Array:
-  """w_t(z), exponential for each index, linked between indices by z.
-
-  b_t and c_t are drawn anew from the row's key wherever the row occurs: a table
-  of them would be several times larger than most data.
-
-  Args:
-    key: of the problem.
-    rows: data points t, int [B].
-    embedding: indices scaled to unit mean square norm, [J, index_dim].
-
-  Returns:
-    [J, B], of mean |embedding|^2 for each index.
-  """
-  row_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
-  shape = (2, embedding.shape[1])
-  b, c = jnp.moveaxis(jax.vmap(
-      lambda k: jax.random.normal(k, shape, embedding.dtype))(row_keys), 1, 0)
-  return 0.5 * (jnp.square(embedding @ b.T) + jnp.square(embedding @ c.T))
-
-
-def make_bootstrap_loss(
-    num_index_samples: int, largest_block: int = _INDEX_BLOCK,
-    error: losses.PointError = regression.squared_error) -> losses.Loss:
-  """An error, averaged with bootstrap weights that depend on the index.
-
-  Args:
-    num_index_samples: indices drawn per step.
-    largest_block: the most of them that are forwarded at once.
-    error: as in `losses.make_index_loss`.
-
-  Returns:
-    The loss, for networks with a Gaussian index.
-  """
-  block_size = max(n for n in range(1, largest_block + 1)
-                   if num_index_samples % n == 0)
-
-  def prepare(network, params, state, data, key):
-    del network, params, state, data
-    return key  # What the weights come from.
-
-  def evaluate(network, params, state, context, batch, key):
-    indices = losses.sample_indices(network, key, num_index_samples)
-    embedding = network.indexer.noise_embedding(indices).astype(batch.x.dtype)
-    weights = bootstrap_weights(context, batch.data_index, embedding)
-    shared = base.get_shared(network, params, state, batch.x)
-
-    def block_loss(params_and_images, data, block):
-      (params, shared), (x, y), (indices, weights) = (
-          params_and_images, data, block)
-      out, _ = base.apply_indices(network, params, state, x, indices, shared)
-      errors = error(base.get_predictions(out), y)
-      chex.assert_equal_shape([errors, weights])
-      return jnp.mean(weights * errors)
-
-    blocks = jax.tree.map(
-        lambda a: a.reshape(-1, block_size, *a.shape[1:]), (indices, weights))
-    value = losses.mean_over_blocks(block_loss, (params, shared),
-                                    (batch.x, batch.y), blocks)
-    return value, (state, {})
-
-  return losses.Loss(prepare, evaluate)
-
-
 def mean_squares(config: VnnConfig, params: base.Params) -> list[base.Array]:
   """E[(M + diag(g z) S)^2] = M^2 + g^2 S^2 of the weights of each layer."""
   (layers,) = params.values()
@@ -426,9 +358,9 @@ def make_agent(config: VnnConfig) -> base.Agent:
     if config.loss_function == 'bootstrap':
       # Affine samples have no activations to keep in the cache.
       is_affine = config.body == 'mlp' and config.activation_mode == 'none'
-      bootstrap = make_bootstrap_loss(
+      bootstrap = index_bootstrap.make_bootstrap_loss(
           config.num_index_samples,
-          config.num_index_samples if is_affine else _INDEX_BLOCK,
+          config.num_index_samples if is_affine else losses.INDEX_BLOCK,
           likelihoods.point_error(prior))
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale,

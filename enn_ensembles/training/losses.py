@@ -29,7 +29,7 @@ PointError = Callable[[base.Array, base.Array], base.Array]
 
 # Drawn indices that are forwarded at once: few enough for their activations to
 # stay in a core's cache, enough to make up for the start of each block.
-_INDEX_BLOCK = 20
+INDEX_BLOCK = 20
 # (training point, member) pairs that `prepare` forwards at once: it bounds the
 # memory of their activations.
 _PREPARE_PAIRS = 2**16
@@ -128,6 +128,18 @@ def mean_over_blocks(block_loss: Callable[..., base.Array],
 
   mean_loss.defvjp(forward, backward)
   return mean_loss(params, shared, blocks)
+
+
+def cut_blocks(arrays: Any, largest: int = INDEX_BLOCK) -> Any:
+  """A pytree of arrays [num, ...] in blocks [num_blocks, size, ...].
+
+  Args:
+    arrays: the pytree.
+    largest: the size is the largest divisor of `num` up to this one.
+  """
+  num = jax.tree.leaves(arrays)[0].shape[0]
+  size = max(n for n in range(1, largest + 1) if num % n == 0)
+  return jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), arrays)
 
 
 def map_points(function: Callable[[base.Array], Any], x: base.Array,
@@ -307,12 +319,8 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
       out, _ = base.apply_indices(network, params, state, x, block, shared)
       return errors(out, y, features, block)
 
-    block_size = max(n for n in range(1, _INDEX_BLOCK + 1)
-                     if num_index_samples % n == 0)
-    blocks = jax.tree.map(
-        lambda z: z.reshape(-1, block_size, *z.shape[1:]), indices)
     value = mean_over_blocks(block_loss, (params, shared),
-                             (batch.x, batch.y, features), blocks)
+                             (batch.x, batch.y, features), cut_blocks(indices))
     return value, (state, {})
 
   return Loss(functools.partial(prepare, False), evaluate,
