@@ -1,5 +1,6 @@
 """What a row is, and how rows reach the disk and come back; no jax."""
 
+from enn_ensembles.results.merging import merge_units
 from enn_ensembles.results.schema import Cell
 from enn_ensembles.results.schema import cell_of
 from enn_ensembles.results.schema import check_row
@@ -18,10 +19,9 @@ from enn_ensembles.results.schema import same_value
 from enn_ensembles.results.schema import SCHEMA_VERSION
 from enn_ensembles.results.schema import score_of
 from enn_ensembles.results.schema import TIMING_FIELDS
-from enn_ensembles.results.store import merge_units
 from enn_ensembles.results.store import open_store
 from enn_ensembles.results.store import ResultsStore
-from enn_ensembles.results.store import Unit
+from enn_ensembles.results.unit_files import Unit
 
 __all__ = [
     'Cell',

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from enn_ensembles.machine import files
 from enn_ensembles.results import store as store_lib
+from enn_ensembles.results import unit_files
 
 
 class Found(NamedTuple):
@@ -16,7 +17,7 @@ class Found(NamedTuple):
     num_entries: manifest entries that expect rows of it.
   """
   label: str
-  units: tuple[store_lib.Unit, ...]
+  units: tuple[unit_files.Unit, ...]
   num_rows: int
   num_entries: int
 

@@ -28,7 +28,6 @@ This module does not import jax: reports are made where jax is not installed.
 
 import collections
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -36,25 +35,16 @@ import json
 import pathlib
 import re
 from typing import Any
-from typing import NamedTuple
-
-from absl import logging
 
 from enn_ensembles.machine import files
 from enn_ensembles.machine import plain_text
 from enn_ensembles.machine import strict_json
 from enn_ensembles.results import conversion
+from enn_ensembles.results import merging
 from enn_ensembles.results import schema
-from enn_ensembles.results import tolerance
+from enn_ensembles.results import unit_files
 
 _RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
-
-
-class Unit(NamedTuple):
-  """A work unit as read: where it is and what it holds."""
-  path: pathlib.Path
-  run_id: str
-  rows: list[schema.Row]
 
 
 class ResultsStore:
@@ -159,7 +149,7 @@ class ResultsStore:
         raise files.FileError(
             f'unit {run_id}: row_id {row_id} is there {count} times.')
     if path.exists():
-      lost = sorted({row['row_id'] for row in _read_unit(path).rows}
+      lost = sorted({row['row_id'] for row in unit_files.read_unit(path).rows}
                     - set(row_ids))
       if lost:
         raise files.FileError(
@@ -178,7 +168,7 @@ class ResultsStore:
         path, (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
     return path
 
-  def read_units(self) -> list[Unit]:
+  def read_units(self) -> list[unit_files.Unit]:
     """All units, in the order of their file names.
 
     Raises:
@@ -187,7 +177,7 @@ class ResultsStore:
     return list(self.iter_units())
 
   def iter_units(self, paths: Collection[pathlib.Path] | None = None
-                 ) -> Iterator[Unit]:
+                 ) -> Iterator[unit_files.Unit]:
     """The units of `read_units` one at a time, for what memory cannot hold.
 
     Args:
@@ -201,8 +191,8 @@ class ResultsStore:
       if paths is not None and path not in paths:
         continue
       try:
-        yield _read_unit(path, draws)
-      except _DamagedError as error:
+        yield unit_files.read_unit(path, draws)
+      except unit_files.DamagedError as error:
         damaged.append(error)
     if len(damaged) == 1:
       raise damaged[0]
@@ -212,14 +202,16 @@ class ResultsStore:
           f'{len(damaged)} files are damaged: {which}. Delete them and run the '
           'sweep again: only these units are computed again.')
 
-  def read_unit(self, run_id: str) -> Unit | None:
+  def read_unit(self, run_id: str) -> unit_files.Unit | None:
     """One unit; None if it is not there.
 
     Raises:
       FileError: its file is damaged.
     """
     path = self.unit_path(run_id)
-    return _read_unit(path, self._asked_draws()) if path.exists() else None
+    if not path.exists():
+      return None
+    return unit_files.read_unit(path, self._asked_draws())
 
   def _asked_draws(self) -> Any:
     """What rows of the old schema do not say."""
@@ -228,12 +220,12 @@ class ResultsStore:
     return conversion.DEFAULT_DRAWS
 
   def read_rows(self) -> list[schema.Row]:
-    """All rows, each row_id once, in the order of `merge_units`.
+    """All rows, each row_id once, in the order of `merging.merge_units`.
 
     Raises:
       FileError: a file is damaged, or two files contradict each other.
     """
-    return merge_units(self.read_units())
+    return merging.merge_units(self.read_units())
 
   def done_row_ids(self, retry_failed: bool = False) -> dict[str, str]:
     """row_id -> status of the rows that need not be computed again.
@@ -308,7 +300,7 @@ class ResultsStore:
       FileError: a manifest is damaged.
     """
     return [entry for path in files.list_files(self._manifests, '.json')
-            for entry in _read_manifest(path)]
+            for entry in unit_files.read_manifest(path)]
 
   def check_writable(self) -> None:
     """FileError where files of today would come to stand beside old ones."""
@@ -360,153 +352,3 @@ def open_store(results_dir: files.PathLike,
     files.make_folder(store.results_dir / 'units', 'results_dir')
     files.make_folder(store.results_dir / 'manifests', 'results_dir')
   return store
-
-
-def merge_units(units: Iterable[Unit]) -> list[schema.Row]:
-  """The rows of many units, of one folder or several, each row_id once.
-
-  The same computation may be in two files. Rows that agree within `tolerance`
-  are one result, of which the one with the lowest hash stays, whatever the
-  order of the files; where they are not equal, a warning names the files. A
-  failed row, which has no scores, gives way to one that has.
-
-  Returns:
-    Rows sorted by agent_id, problem, protocol and row_id.
-
-  Raises:
-    FileError: two files contradict each other about a row_id; both are named.
-  """
-  found: dict[str, list[tuple[pathlib.Path, schema.Row]]] = {}
-  for unit in units:
-    for row in unit.rows:
-      found.setdefault(row['row_id'], []).append((unit.path, row))
-  differing: dict[tuple[pathlib.Path, pathlib.Path], list[float]] = {}
-  merged = []
-  for copies in found.values():
-    if len(copies) > 1:
-      # What succeeded before what failed, then by content alone.
-      copies.sort(key=lambda copy: (copy[1]['status'] == 'failed',
-                                    schema.sha256(schema.encode(copy[1])),
-                                    str(copy[0])))
-      for copy in copies[1:]:
-        difference = _difference(copies[0], copy)
-        if difference:
-          differing.setdefault((copies[0][0], copy[0]), []).append(difference)
-    merged.append(copies[0][1])
-  for (path, other), differences in sorted(differing.items()):
-    logging.warning(
-        '%d rows are in %s and, with scores that differ by up to %.1g of their '
-        'value, in %s: the first are taken.', len(differences), path,
-        max(differences), other)
-  return sorted(merged, key=schema.reading_order)
-
-
-def _difference(kept: tuple[pathlib.Path, schema.Row],
-                other: tuple[pathlib.Path, schema.Row]) -> float:
-  """How far the scores of two copies of a row differ, relatively.
-
-  Raises:
-    FileError: by more than is promised.
-  """
-  (path, row), (other_path, other_row) = kept, other
-  if other_row['status'] == 'failed':
-    return 0.
-  try:
-    return tolerance.difference(row, other_row)
-  except tolerance.ContradictionError as error:
-    raise files.FileError(
-        f'row {row["row_id"]} ({row["agent_id"]} on {row["problem_id"]}) has '
-        f'{error.field} {error.value!r} in {path} and {error.other!r} in '
-        f'{other_path}: delete the file that is wrong.') from None
-
-
-def _read_document(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
-  """A file of the store, parsed and as it is; the checks all files share.
-
-  Raises:
-    ValueError: it is not strict JSON, or lacks what all files have.
-    FileError: it cannot be opened, or has another schema version.
-  """
-  try:
-    content = files.read_bytes(path)
-  except OSError as error:
-    raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
-  document = strict_json.parse(content)
-  version = document.get('schema_version')
-  known = (schema.SCHEMA_VERSION, conversion.OLD_VERSION)
-  if isinstance(version, int) and version not in known:
-    raise files.FileError(
-        f'{path} has schema_version {version}, this program reads '
-        f'{conversion.OLD_VERSION} and {schema.SCHEMA_VERSION}.')
-  if version not in known or document.get('project') != schema.PROJECT:
-    raise ValueError('project or schema_version is missing')
-  return document, content
-
-
-def _read_unit(path: pathlib.Path,
-               asked_draws: int = conversion.DEFAULT_DRAWS) -> Unit:
-  """Reads one unit and checks that it is what was written.
-
-  Args:
-    path: its file.
-    asked_draws: as in `conversion.convert_row`, for a unit of the old schema.
-  """
-  try:
-    document, content = _read_document(path)
-    if set(document) != {'project', 'schema_version', 'run_id', 'sha256',
-                         'rows'}:
-      raise ValueError(f'its fields are {sorted(document)}')
-    if document['sha256'] != schema.sha256(document['rows']):
-      raise ValueError('its rows do not match its checksum')
-    if document['run_id'] != path.name.removesuffix('.json'):
-      raise ValueError(f'it is the unit {document["run_id"]!r}')
-    if document['schema_version'] == conversion.OLD_VERSION:
-      decoded = [conversion.convert_row(conversion.decode_row(row), asked_draws)
-                 for row in document['rows']]
-    else:
-      decoded = [schema.decode(row) for row in document['rows']]
-    rows = [schema.check_row(row, f'row {i}', is_json=True)
-            for i, row in enumerate(decoded)]
-    if rb'\ud' in content:  # As JSON writes a lone surrogate, and all above.
-      rows = [plain_text.encodable(row) for row in rows]
-  except files.FileError as error:
-    if str(path) in str(error):
-      raise
-    raise _DamagedError(path, error) from error
-  except (ValueError, TypeError, AttributeError, RecursionError) as error:
-    raise _DamagedError(path, error) from error
-  return Unit(path, document['run_id'], rows)
-
-
-class _DamagedError(files.FileError):
-  """A unit's file is not what was written."""
-
-  def __init__(self, path: pathlib.Path, reason: Exception):
-    self.path = path
-    self.reason = str(reason).rstrip('.')
-    super().__init__(
-        f'{path} is damaged ({self.reason}). Delete it and run the sweep '
-        'again: only this unit is computed again.')
-
-
-def _read_manifest(path: pathlib.Path) -> list[schema.Row]:
-  """The entries of one manifest, checked against the hash in its name."""
-  try:
-    document, _ = _read_document(path)
-    if schema.sha256(document)[:16] != path.name.removesuffix('.json'):
-      raise ValueError('its content does not match its name')
-    entries = document['entries']
-    if document['schema_version'] == conversion.OLD_VERSION:
-      entries = [conversion.convert_entry(entry) for entry in entries]
-    return [schema.check_entry(entry, f'entry {i}')
-            for i, entry in enumerate(entries)]
-  except files.FileError as error:
-    if str(path) in str(error):
-      raise
-    reason = error
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
-    reason = error
-  raise files.FileError(
-      f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '
-      'sweep again: it is written anew and nothing is computed again.'
-  ) from reason
