@@ -106,7 +106,7 @@ def test_every_file_says_why_it_exists():
 # Still to be split; the list only shrinks.
 TOO_LONG = {
     'enn_ensembles.nngp.krylov',
-    'enn_ensembles.nngp.matrix_free', 'enn_ensembles.results.schema',
+    'enn_ensembles.nngp.matrix_free',
     'enn_ensembles.scoring.ranking',
     'enn_ensembles.studies.layer_ensembles.ole_benchmark',
     'experiments.kill_test'}

@@ -1,20 +1,20 @@
 """What a row is, and how rows reach the disk and come back; no jax."""
 
 from enn_ensembles.results.merging import merge_units
+from enn_ensembles.results.row_ids import make_agent_id
+from enn_ensembles.results.row_ids import make_row_id
+from enn_ensembles.results.row_ids import RowIds
 from enn_ensembles.results.schema import Cell
 from enn_ensembles.results.schema import cell_of
 from enn_ensembles.results.schema import check_row
 from enn_ensembles.results.schema import DEFAULT_KERNEL
 from enn_ensembles.results.schema import Field
-from enn_ensembles.results.schema import make_agent_id
-from enn_ensembles.results.schema import make_row_id
 from enn_ensembles.results.schema import Problem
 from enn_ensembles.results.schema import problem_of
 from enn_ensembles.results.schema import PROJECT
 from enn_ensembles.results.schema import PROTOCOL_FIELDS
 from enn_ensembles.results.schema import Row
 from enn_ensembles.results.schema import ROW_SCHEMA
-from enn_ensembles.results.schema import RowIds
 from enn_ensembles.results.schema import same_value
 from enn_ensembles.results.schema import SCHEMA_VERSION
 from enn_ensembles.results.schema import score_of

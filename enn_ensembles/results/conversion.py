@@ -21,6 +21,7 @@ import pathlib
 from typing import Any
 
 from enn_ensembles.machine import files
+from enn_ensembles.results import row_ids
 from enn_ensembles.results import schema
 
 OLD_VERSION = 3
@@ -69,7 +70,7 @@ def convert_row(row: Mapping[str, Any],
     facts['solver'] = _MATRIX_FREE[1:]
   new.update(
       schema_version=schema.SCHEMA_VERSION,
-      agent_id=schema.make_agent_id(row['agent'], row['agent_config']),
+      agent_id=row_ids.make_agent_id(row['agent'], row['agent_config']),
       agent_label=row['agent_id'],
       problem={'kind': 'nngp', 'seed': row['seed'],
                'cell': {key: row[key] for key in _CELL},
@@ -80,7 +81,7 @@ def convert_row(row: Mapping[str, Any],
       scores=None if row['status'] == 'failed' else {
           key: row[key] for key in _SCORES})
   draws = row['num_enn_samples']
-  new['row_id'] = schema.make_row_id(
+  new['row_id'] = row_ids.make_row_id(
       new, asked_draws if draws is None else draws)
   return {key: new[key] for key in schema.ROW_SCHEMA}
 
@@ -97,7 +98,8 @@ def convert_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
              for noise_std in entry['noise_stds']]
     return {
         'agent': entry['agent'], 'agent_label': entry['agent_id'],
-        'agent_id': schema.make_agent_id(entry['agent'], entry['agent_config']),
+        'agent_id': row_ids.make_agent_id(entry['agent'],
+                                          entry['agent_config']),
         'agent_config': entry['agent_config'], 'score_set': 'nngp',
         'problem': {'kind': 'nngp', 'cells': cells, 'seeds': entry['seeds'],
                     'ranking': {key: entry[key] for key in _RANKING}},

@@ -15,9 +15,7 @@ reads rows knows a kind of problem or a score.
 """
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import hashlib
-import itertools
 import json
 import math
 import numbers
@@ -26,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
 from enn_ensembles.scoring import table
 
@@ -129,9 +126,6 @@ _PROBLEM_FIELDS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 # these strings, so that reading is unambiguous.
 _NON_FINITE = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
 
-_ENTRY_FIELDS = ('agent', 'agent_id', 'agent_label', 'agent_config', 'problem',
-                 'score_set', *PROTOCOL_FIELDS)
-
 
 def check_row(row: Mapping[str, Any], name: str = 'row',
               is_json: bool = False) -> Row:
@@ -169,9 +163,9 @@ def check_row(row: Mapping[str, Any], name: str = 'row',
       as_it_is = (is_json and field.kind == 'dict' and isinstance(value, dict)
                   ) or (type(value) is _PLAIN_TYPES[field.kind]
                         and not field.choices)
-      checked[key] = value if as_it_is else _check_value(
+      checked[key] = value if as_it_is else check_value(
           value, field, f'{name}: {key}')
-  checked['problem'] = _check_problem(checked['problem'], f'{name}: problem')
+  checked['problem'] = check_problem(checked['problem'], f'{name}: problem')
   checked['scores'] = _check_scores(row['scores'], checked['score_set'],
                                     checked['status'], f'{name}: scores')
   if checked['curve'] is not None:
@@ -194,14 +188,14 @@ def _check_by_set(by_set: Mapping[str, Any], score_set: str,
                             f'{score_set} by name, got {scores!r}.')
 
 
-def _check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:
+def check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:
   """The problem of a row or of a manifest entry."""
   if set(problem) != set(_PROBLEM_FIELDS):
     raise files.FileError(f'{name} must have the fields {_PROBLEM_FIELDS}, got '
                           f'{sorted(problem)}.')
   checked: dict[str, Any] = {
-      'kind': _check_value(problem['kind'], Field('str', ''), f'{name}: kind'),
-      'seed': _check_value(problem['seed'], Field('int', ''), f'{name}: seed')}
+      'kind': check_value(problem['kind'], Field('str', ''), f'{name}: kind'),
+      'seed': check_value(problem['seed'], Field('int', ''), f'{name}: seed')}
   for part in _PROBLEM_FIELDS[2:]:
     values = problem[part]
     if not isinstance(values, Mapping) or not all(
@@ -234,7 +228,7 @@ def _check_scores(scores: Any, score_set: str, status: str,
     if key in scores:
       value = scores[key]
       if type(value) is not float:
-        value = _check_value(value, Field('float', ''), f'{name}: {key}')
+        value = check_value(value, Field('float', ''), f'{name}: {key}')
       if status == 'ok' and not math.isfinite(value) and not (
           known[key].may_be_infinite and value == math.inf):
         raise files.FileError(
@@ -260,7 +254,7 @@ def _check_curve(curve: Mapping[str, Any], score_set: str, selection: str,
                           f'{lengths}.')
 
 
-def _check_value(value: Any, field: Field, name: str) -> Any:
+def check_value(value: Any, field: Field, name: str) -> Any:
   """The value as a plain Python object; FileError if it is not of its kind."""
   if value is None:
     if field.nullable:
@@ -288,73 +282,6 @@ def _check_value(value: Any, field: Field, name: str) -> Any:
   raise files.FileError(
       f'{name} must be of type {field.kind}, got {value!r} '
       f'({type(value).__name__}).')
-
-
-def make_agent_id(agent: str, agent_config: Mapping[str, Any]) -> str:
-  """The name of an agent setting: the same whatever the defaults are today."""
-  return f'{agent}-{canonical.config_hash(agent_config)}'
-
-
-class RowIds:
-  """Names of the rows of one agent setting on problems of one ranking.
-
-  A name is a hash of the agent, its settings, the problem, the evaluation that
-  is asked for and the precision: equal in whatever unit or sweep a row is
-  computed. 64 bits: a clash would pass for finished work. What all rows share
-  is written and hashed once.
-  """
-
-  def __init__(self, setting: Mapping[str, Any], kind: str,
-               ranking: Mapping[str, Any], num_enn_samples: int):
-    """Args as follows.
-
-    Args:
-      setting: agent, agent_config, enumerate_indices and dtype, as in rows;
-        other fields do not matter.
-      kind: of the problems.
-      ranking: of the problems.
-      num_enn_samples: the draws that were asked for; a row of enumerated
-        members does not hold them.
-    """
-    # Together with _tail, the canonical text of one dict: fields are sorted,
-    # and `problem` and `selection` come last.
-    shared = canonical.canonical_json({
-        'num_enn_samples': num_enn_samples, **{
-            name: setting[name] for name in (
-                'agent', 'agent_config', 'enumerate_indices', 'dtype')}})
-    self._head = hashlib.sha256(f'{shared[:-1]},"problem":'.encode())
-    self._problem = (f'"kind":{canonical.canonical_json(kind)},'
-                     f'"ranking":{canonical.canonical_json(ranking)}')
-
-  def row_ids(self, cells: Sequence[Mapping[str, Any]], seeds: Sequence[int],
-              selections: Sequence[str]) -> list[str]:
-    """Names of the rows of a grid, by seed, cell and selection."""
-    cell_texts, seed_texts, selection_texts = (
-        list(map(canonical.canonical_json, values))
-        for values in (cells, seeds, selections))
-    return [self._row_id(*texts) for texts in itertools.product(
-        seed_texts, cell_texts, selection_texts)]
-
-  def _row_id(self, seed: str, cell: str, selection: str) -> str:
-    found = self._head.copy()
-    found.update(f'{{"cell":{cell},{self._problem},"seed":{seed}}},'
-                 f'"selection":{selection}}}'.encode())
-    return found.hexdigest()[:16]
-
-
-def make_row_id(row: Mapping[str, Any], num_enn_samples: int) -> str:
-  """The name of one computation; see `RowIds`.
-
-  Args:
-    row: a row, or as many of its fields as are read here.
-    num_enn_samples: the draws that were asked for; a row of enumerated members
-      does not hold them.
-  """
-  problem = row['problem']
-  row_ids = RowIds(row, problem['kind'], problem['ranking'], num_enn_samples)
-  found, = row_ids.row_ids([problem['cell']], [problem['seed']],
-                           [row['selection']])
-  return found
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
@@ -421,45 +348,6 @@ def same_value(a: Any, b: Any) -> bool:
   if isinstance(a, Mapping) and isinstance(b, Mapping):
     return set(a) == set(b) and all(same_value(a[key], b[key]) for key in a)
   return a == b or (a != a and b != b)
-
-
-def check_entry(entry: Mapping[str, Any], name: str) -> Row:
-  """Checks a manifest entry: a row that is expected, on several problems.
-
-  Its `problem` has a list `cells` and a list `seeds` in the places of a row's
-  cell and seed: every cell is expected with every seed.
-
-  Raises:
-    FileError: it is not like that.
-  """
-  if set(entry) != set(_ENTRY_FIELDS):
-    raise files.FileError(f'{name}: fields must be {sorted(_ENTRY_FIELDS)}, '
-                          f'got {sorted(entry)}.')
-  checked = {key: _check_value(entry[key], ROW_SCHEMA[key], f'{name}: {key}')
-             for key in _ENTRY_FIELDS}
-  problem = checked['problem']
-  fields = {'kind', 'cells', 'seeds', 'ranking'}
-  if set(problem) != fields:
-    raise files.FileError(f'{name}: problem must have the fields '
-                          f'{sorted(fields)}, got {sorted(problem)}.')
-  for key in ('cells', 'seeds'):
-    if not isinstance(problem[key], list) or not problem[key]:
-      raise files.FileError(f'{name}: problem: {key} must be a list of at '
-                            f'least one, got {problem[key]!r}.')
-  for expected in expected_problems(checked):
-    _check_problem(expected, f'{name}: problem')
-  # What is expected has no order: the same grid is the same manifest.
-  problem['seeds'] = sorted(problem['seeds'])
-  problem['cells'] = sorted(problem['cells'], key=canonical_text)
-  return checked
-
-
-def expected_problems(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """The problems of a manifest entry, as rows have them, without facts."""
-  problem = entry['problem']
-  return [{'kind': problem['kind'], 'seed': seed, 'cell': cell,
-           'ranking': problem['ranking'], 'facts': {}}
-          for cell in problem['cells'] for seed in problem['seeds']]
 
 
 def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import plain_text
 from enn_ensembles.machine import strict_json
 from enn_ensembles.results import conversion
+from enn_ensembles.results import manifest_entries
 from enn_ensembles.results import merging
 from enn_ensembles.results import schema
 from enn_ensembles.results import unit_files
@@ -249,7 +250,7 @@ class ResultsStore:
 
     Args:
       entries: one per agent setting, ranking and selection, as
-        `schema.check_entry` describes it.
+        `manifest_entries.check_entry` describes it.
 
     Returns:
       The file.
@@ -258,7 +259,7 @@ class ResultsStore:
       FileError: an entry is not like that, or the disk refuses.
     """
     self.check_writable()
-    checked = [schema.check_entry(entry, f'manifest entry {i}')
+    checked = [manifest_entries.check_entry(entry, f'manifest entry {i}')
                for i, entry in enumerate(entries)]
     if not checked:
       raise files.FileError(
@@ -288,7 +289,7 @@ class ResultsStore:
     """
     expected = {}
     for entry in self.read_entries():
-      for problem in schema.expected_problems(entry):
+      for problem in manifest_entries.expected_problems(entry):
         row = {**entry, 'problem': problem}
         expected[schema.canonical_text(row)] = row
     return sorted(expected.values(), key=schema.reading_order)

@@ -8,6 +8,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import plain_text
 from enn_ensembles.machine import strict_json
 from enn_ensembles.results import conversion
+from enn_ensembles.results import manifest_entries
 from enn_ensembles.results import schema
 
 
@@ -104,7 +105,7 @@ def read_manifest(path: pathlib.Path) -> list[schema.Row]:
     entries = document['entries']
     if document['schema_version'] == conversion.OLD_VERSION:
       entries = [conversion.convert_entry(entry) for entry in entries]
-    return [schema.check_entry(entry, f'entry {i}')
+    return [manifest_entries.check_entry(entry, f'entry {i}')
             for i, entry in enumerate(entries)]
   except files.FileError as error:
     if str(path) in str(error):
