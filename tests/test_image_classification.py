@@ -12,8 +12,8 @@ from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import shifted_sets
+from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import classification_scores
-from enn_ensembles.scoring import ranking
 from enn_ensembles.scoring import table
 
 Config = image_classification.ImageProblemConfig
@@ -248,7 +248,7 @@ def test_curve_ends_with_the_scores():
   for name, values in curve.items():
     assert values.shape == (3,)
     assert values[-1] == pytest.approx(scores[name])
-  with pytest.raises(ranking.NotFiniteError, match='must be finite'):
+  with pytest.raises(array_checks.NotFiniteError, match='must be finite'):
     problem.score_curve(
         lambda x: base.Predictions(np.full((3, 50, 10), np.nan)), np.arange(3))
 

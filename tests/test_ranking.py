@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from enn_ensembles.scoring import budget
+from enn_ensembles.scoring import curves
 from enn_ensembles.scoring import ranking
 
 DATA = pathlib.Path(__file__).parent / 'data'
@@ -233,7 +235,7 @@ def test_batch_takes_one_noise_std_for_all():
 def test_evaluate_curve_equals_slow_scores():
   predictions, mean, std, _ = make_case(6)
   order = np.array([4, 0, 8, 2, 1])
-  scores = ranking.evaluate_curve(predictions, order, mean, std)
+  scores = curves.evaluate_curve(predictions, order, mean, std)
   for p in range(1, len(order) + 1):
     chosen = predictions[order[:p]]
     np.testing.assert_allclose(
@@ -251,10 +253,10 @@ def test_ranking_beats_random_orders_where_it_was_not_chosen():
   predictions[:, 20:] += 1.
   found = ranking.rank_samples(predictions[0], mean[0], std[0])
   assert np.sum(found.order[:15] >= 20) <= 2
-  ranked = ranking.evaluate_curve(predictions[1], found.order, mean[1], std[1])
+  ranked = curves.evaluate_curve(predictions[1], found.order, mean[1], std[1])
   for seed in range(5):
     order = np.random.RandomState(seed).permutation(40)
-    other = ranking.evaluate_curve(predictions[1], order, mean[1], std[1])
+    other = curves.evaluate_curve(predictions[1], order, mean[1], std[1])
     assert ranked.kl_estimate[14] < other.kl_estimate[14]
 
 
@@ -276,7 +278,7 @@ def test_stored_order_in_full():
   with np.load(files[0]) as members, np.load(files[1]) as problem:
     found = ranking.rank_samples(
         members['val'], problem['val_mean'], problem['val_std'])
-    scores = ranking.evaluate_curve(
+    scores = curves.evaluate_curve(
         members['test'], found.order, problem['test_mean'], problem['test_std'])
   np.testing.assert_array_equal(found.order, order)
   np.testing.assert_allclose(found.score, kl_val, rtol=1e-11)
@@ -354,11 +356,11 @@ def test_evaluate_curve_errors(changes, message):
   predictions, mean, std, _ = make_case(0, num_samples=4, num_x=6)
   kwargs = dict(predictions=predictions, order=[0, 1], mean=mean, std=std)
   with pytest.raises(ValueError, match=message):
-    ranking.evaluate_curve(**dict(kwargs, **changes))
+    curves.evaluate_curve(**dict(kwargs, **changes))
 
 
 def test_choose_num_samples():
-  choose = ranking.choose_num_samples
+  choose = budget.choose_num_samples
   assert choose(125, budget_samples=36) == 36
   assert choose(125, budget_samples=36.9) == 36
   assert choose(125, budget_samples=1) == 1
@@ -371,7 +373,7 @@ def test_choose_num_samples():
 
 
 def test_choose_num_samples_by_score():
-  choose = ranking.choose_num_samples
+  choose = budget.choose_num_samples
   score = [9., 2., 3., 2., 1., np.nan]
   assert choose(6, budget_samples=4, score=score) == 2
   assert choose(6, budget_samples=6, score=score) == 5
@@ -398,4 +400,4 @@ def test_choose_num_samples_by_score():
 ])
 def test_choose_num_samples_errors(num_available, kwargs, message):
   with pytest.raises(ValueError, match=message):
-    ranking.choose_num_samples(num_available, **kwargs)
+    budget.choose_num_samples(num_available, **kwargs)

@@ -9,6 +9,7 @@ from scipy import special
 
 from enn_ensembles import base
 from enn_ensembles.problems import nngp_regression
+from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import ranking
 from enn_ensembles.scoring import selection
@@ -197,7 +198,7 @@ def test_equal_classifiers_keep_their_order():
 
 @pytest.mark.parametrize('change, error, message', [
     (lambda logits, labels: (np.full_like(logits, np.nan), labels),
-     ranking.NotFiniteError, 'logits must be finite'),
+     array_checks.NotFiniteError, 'logits must be finite'),
     (lambda logits, labels: (logits, labels[1:]), ValueError,
      r'labels must have shape \(25,\), got \(24,\)'),
     (lambda logits, labels: (logits[0], labels), ValueError,

@@ -93,7 +93,7 @@ def make_predict_set(
   """Predictions at sets of samples that are known only when they are asked for.
 
   Any-time inference: with `order` from `ranking.rank_samples` and P from
-  `ranking.choose_num_samples`, the P best samples are
+  `budget.choose_num_samples`, the P best samples are
 
     predict_set(params, state, x, network.indexer.support()[order[:P]])
 

@@ -26,8 +26,8 @@ from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import shifted_sets
+from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import classification_scores
-from enn_ensembles.scoring import ranking
 from enn_ensembles.training import augmentation
 
 # Sets of other images that are made from the test set.
@@ -250,11 +250,11 @@ class ImageClassificationProblem:
       `classification_scores.CURVE_SCORES`, float64 [P] each.
 
     Raises:
-      ranking.NotFiniteError: predictions are not finite.
+      array_checks.NotFiniteError: predictions are not finite.
     """
     logits = self._logits(predict, self.x_test)
     if not np.isfinite(logits).all():
-      raise ranking.NotFiniteError(
+      raise array_checks.NotFiniteError(
           f'predictions of problem {self.problem_id} must be finite.')
     return classification_scores.score_curve(logits, self.test.labels, order)
 

@@ -20,9 +20,9 @@ from enn_ensembles.machine import canonical
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import draws
+from enn_ensembles.scoring import curves
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import nngp_scores
-from enn_ensembles.scoring import ranking
 
 # Points whose joint covariance is kept: of neighbouring test points, which are
 # nearly independent, and of the points of a dyadic block.
@@ -213,11 +213,11 @@ class Problem:
     """KL both ways of the first 1, 2, ..., P members of an order, [P] each.
 
     Raises:
-      ranking.NotFiniteError: predictions are not finite.
+      array_checks.NotFiniteError: predictions are not finite.
     """
     samples = predict(self.x_test).samples
     assert samples is not None  # Exact moments have no curve.
-    return ranking.evaluate_curve(
+    return curves.evaluate_curve(
         samples[..., 0], order, self.test_mean,
         self.test_std, std_ridge=gaussian.STD_RIDGE)._asdict()
 

@@ -26,8 +26,6 @@ and subtracting its entropy gives the KL.
 This works for the members of any ensemble; it only reads their predictions.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -36,14 +34,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import categorical
-from enn_ensembles.scoring import gaussian
 
 Array = Any
-
-
-class NotFiniteError(ValueError):
-  """Members cannot be ordered, since what they predict is not finite."""
 
 
 SELECTIONS = ('oracle', 'val_nll')
@@ -59,17 +53,6 @@ class RankedOrder(NamedTuple):
   """
   order: np.ndarray
   score: np.ndarray
-
-
-class CurveScores(NamedTuple):
-  """Scores of the first 1, 2, ..., P members of an order, each [P], in nats.
-
-  Attributes:
-    kl_estimate: mean over inputs of KL(N_nngp || N_agent).
-    kl_reverse: mean over inputs of KL(N_agent || N_nngp).
-  """
-  kl_estimate: np.ndarray
-  kl_reverse: np.ndarray
 
 
 def rank_samples(predictions: Array,
@@ -148,54 +131,6 @@ def rank_samples_batch(predictions: Array,
   return _to_numpy(_rank_batch(task, num_ranked))
 
 
-def evaluate_curve(predictions: Array,
-                  order: Array,
-                  mean: Array,
-                  std: Array,
-                  *,
-                  std_ridge: float = 1e-3,
-                  dtype: Any = None) -> CurveScores:
-  """Scores every prefix of an order, on inputs that did not choose it.
-
-  Args:
-    predictions: what each of the J members predicts at x_test, [J, num_x].
-    order: distinct members, [P] integers in 0..J-1; any order, ranked or not.
-    mean: posterior mean at x_test, [num_x].
-    std: posterior std at x_test without ridge, [num_x].
-    std_ridge: added to both stds; > 0.
-    dtype: as in `rank_samples`.
-
-  Returns:
-    kl_estimate [P] and kl_reverse [P].
-
-  Raises:
-    ValueError: a shape or a value is not as above.
-  """
-  predictions = _as_finite('predictions', predictions, ndim=2)
-  num_samples, num_x = predictions.shape
-  if num_samples < 1 or num_x < 1:
-    raise ValueError('predictions must hold at least one member and one '
-                     f'input, got shape {predictions.shape}.')
-  mean = _as_finite('mean', mean, shape=(num_x,))
-  std = _as_std(std, shape=(num_x,))
-  _check_std_ridge(std_ridge)
-  order = np.asarray(order)
-  if order.ndim != 1 or not order.size or order.dtype.kind not in 'iu':
-    raise ValueError('order must be a non-empty list of integers, got shape '
-                     f'{order.shape} and dtype {order.dtype}.')
-  if order.min() < 0 or order.max() >= num_samples:
-    raise ValueError(f'order must lie in 0..{num_samples - 1}, got '
-                     f'{order.min()}..{order.max()}.')
-  if np.unique(order).size != order.size:
-    raise ValueError('order must not repeat a member, got '
-                     f'{order.size - np.unique(order).size} repeats.')
-  dtype = _get_dtype(dtype)
-  scores = _evaluate((predictions[order] - mean).astype(dtype),
-                     (std + std_ridge).astype(dtype),
-                     jnp.asarray(std_ridge, dtype))
-  return CurveScores(*map(np.asarray, scores))
-
-
 def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
   """Orders classifiers greedily by the NLL of their mean probabilities.
 
@@ -209,7 +144,7 @@ def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
   Raises:
     ValueError: logits are not finite or shapes do not fit.
   """
-  logits = _as_finite('logits', logits, ndim=3)
+  logits = array_checks.as_finite('logits', logits, ndim=3)
   labels = np.asarray(labels)
   if labels.shape != logits.shape[1:2]:
     raise ValueError(f'labels must have shape {logits.shape[1:2]}, got '
@@ -227,70 +162,6 @@ def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
     order.append(left.pop(best))
     total = total + right[order[-1]]
   return RankedOrder(np.array(order, np.int32), np.array(score))
-
-
-def choose_num_samples(
-    num_available: int,
-    *,
-    budget_samples: float | None = None,
-    budget_ms: float | None = None,
-    ms_per_input: Callable[[int], float] | Sequence[float] | None = None,
-    score: Array | None = None) -> int:
-  """The number of samples P that a budget pays for.
-
-  Args:
-    num_available: the length of the order, the most that P can be.
-    budget_samples: how many samples may be evaluated per input; or
-    budget_ms: how many milliseconds may be spent per input.
-    ms_per_input: the measured cost of P samples in milliseconds per input, as
-      a function of P or as a list for P = 1..num_available. Needed with
-      budget_ms. It need not grow with P: the full set may well be cheaper
-      than most of it, as it shares more.
-    score: validation score after each addition, [num_available]. More samples
-      are not always better; with it, P is the best of those that fit.
-
-  Returns:
-    The largest P within the budget, or with `score` the best one (of equal
-    scores the smallest P).
-
-  Raises:
-    ValueError: not exactly one budget is given, the budget is below the
-      cheapest choice (one sample, as a rule), or an argument does not match
-      num_available.
-  """
-  if num_available < 1:
-    raise ValueError(f'num_available must be >= 1, got {num_available}.')
-  if (budget_samples is None) == (budget_ms is None):
-    raise ValueError('give one of budget_samples and budget_ms, got '
-                     f'{budget_samples} and {budget_ms}.')
-  candidates = np.arange(1, num_available + 1)
-  if budget_samples is not None:
-    if ms_per_input is not None:
-      raise ValueError('ms_per_input goes with budget_ms, got budget_samples='
-                       f'{budget_samples}.')
-    if not budget_samples >= 1:
-      raise ValueError(f'budget_samples must be >= 1, got {budget_samples}.')
-    fits = candidates <= budget_samples
-  else:
-    if ms_per_input is None:
-      raise ValueError(f'budget_ms={budget_ms} needs ms_per_input, got None.')
-    if callable(ms_per_input):
-      ms_per_input = [ms_per_input(int(p)) for p in candidates]
-    cost = _as_finite('ms_per_input', ms_per_input, shape=(num_available,))
-    if cost.min() <= 0:
-      raise ValueError(f'ms_per_input must be > 0, got {cost.min()}.')
-    fits = cost <= budget_ms
-    if not fits.any():
-      raise ValueError(f'budget_ms must be >= {cost.min()}, the least that '
-                       f'ms_per_input asks, got {budget_ms}.')
-  if score is None:
-    return int(candidates[fits].max())
-  score = np.asarray(score, np.float64)
-  if score.shape != (num_available,):
-    raise ValueError(f'score must have shape ({num_available},), got '
-                     f'{score.shape}.')
-  best = np.argmin(np.where(np.isnan(score), np.inf, score)[fits])
-  return int(candidates[fits][best])
 
 
 class _Task(NamedTuple):
@@ -322,7 +193,8 @@ def _make_task(predictions: Array, mean: Array | None,
   if selection not in SELECTIONS:
     raise ValueError(
         f'selection must be one of {SELECTIONS}, got {selection!r}.')
-  predictions = _as_finite('predictions', predictions, ndim=3 if batched else 2)
+  predictions = array_checks.as_finite('predictions', predictions,
+                                       ndim=3 if batched else 2)
   *batch, num_samples, num_x = predictions.shape
   batch = tuple(batch)
   if 0 in predictions.shape:
@@ -333,16 +205,16 @@ def _make_task(predictions: Array, mean: Array | None,
   if not 1 <= num_ranked <= num_samples or num_ranked != int(num_ranked):
     raise ValueError(f'num_ranked must be an integer in 1..{num_samples}, got '
                      f'{num_ranked}.')
-  _check_std_ridge(std_ridge)
+  array_checks.check_std_ridge(std_ridge)
 
   if selection == 'oracle':
-    target = _as_finite('mean', mean, shape=batch + (num_x,))
-    unit = _as_std(std, shape=batch + (num_x,)) + std_ridge
+    target = array_checks.as_finite('mean', mean, shape=batch + (num_x,))
+    unit = array_checks.as_std(std, shape=batch + (num_x,)) + std_ridge
     target_var, noise_var = 1., 0.
     offset = np.full(batch, -0.5)  # -(entropy), the logs of 2 pi cancel.
   else:
-    target = _as_finite('labels', labels, shape=batch + (num_x,))
-    noise_std = _as_finite('noise_std', noise_std)
+    target = array_checks.as_finite('labels', labels, shape=batch + (num_x,))
+    noise_std = array_checks.as_finite('noise_std', noise_std)
     if noise_std.shape not in ((), batch):
       raise ValueError(f'noise_std must be a scalar or have shape {batch}, '
                        f'got {noise_std.shape}.')
@@ -358,7 +230,7 @@ def _make_task(predictions: Array, mean: Array | None,
   errors = (predictions - target[..., None, :]) / unit[..., None, :]
   task = _Task(errors, std_ridge / unit, np.full(batch, target_var),
                np.full(batch, noise_var), offset)
-  dtype = _get_dtype(dtype)
+  dtype = array_checks.get_dtype(dtype)
   return _Task(*(leaf.astype(dtype) for leaf in task)), int(num_ranked)
 
 
@@ -411,67 +283,5 @@ def _rank_batch(task: _Task, num_ranked: int) -> tuple[Array, Array]:
   return jax.vmap(lambda one: _greedy_order(one, num_ranked))(task)
 
 
-@jax.jit
-def _evaluate(errors: Array, posterior_std: Array,
-              std_ridge: Array) -> tuple[Array, Array]:
-  """KL both ways for errors [P, num_x] in order, by Welford's update."""
-
-  def step(carry, step_input):
-    mean, square_sum = carry
-    error, count = step_input
-    delta = error - mean
-    mean = mean + delta / count
-    square_sum = square_sum + delta * (error - mean)
-    std = jnp.sqrt(square_sum / count) + std_ridge
-    kl_estimate = gaussian.gaussian_kl(0., posterior_std, mean, std)
-    kl_reverse = gaussian.gaussian_kl(mean, std, 0., posterior_std)
-    return (mean, square_sum), (kl_estimate.mean(), kl_reverse.mean())
-
-  start = (jnp.zeros_like(posterior_std), jnp.zeros_like(posterior_std))
-  counts = jnp.arange(1, len(errors) + 1, dtype=errors.dtype)
-  return jax.lax.scan(step, start, (errors, counts))[1]
-
-
 def _to_numpy(path: tuple[Array, Array]) -> RankedOrder:
   return RankedOrder(*map(np.asarray, path))
-
-
-def _get_dtype(dtype: Any) -> np.dtype:
-  """The dtype asked for, or the widest float that jax has on."""
-  widest = jnp.zeros(0, float).dtype
-  dtype = widest if dtype is None else np.dtype(dtype)
-  if dtype not in (np.dtype('float32'), widest):
-    raise ValueError(
-        f'dtype must be float32, or float64 with jax_enable_x64, got {dtype}.')
-  return dtype
-
-
-def _as_finite(name: str, value: Any, ndim: int | None = None,
-               shape: tuple[int, ...] | None = None) -> np.ndarray:
-  """The value as a finite float64 array of the given rank or shape."""
-  if value is None:
-    raise ValueError(f'{name} must be given, got None.')
-  array = np.asarray(value, np.float64)
-  if ndim is not None and array.ndim != ndim:
-    raise ValueError(f'{name} must have {ndim} axes, got shape {array.shape}.')
-  if shape is not None and array.shape != shape:
-    raise ValueError(f'{name} must have shape {shape}, got {array.shape}.')
-  num_bad = np.count_nonzero(~np.isfinite(array))
-  if num_bad:
-    raise NotFiniteError(
-        f'{name} must be finite, got {num_bad} values of nan or inf.')
-  return array
-
-
-def _as_std(std: Any, shape: tuple[int, ...]) -> np.ndarray:
-  """The posterior std, checked."""
-  std = _as_finite('std', std, shape=shape)
-  if std.min() < 0:
-    raise ValueError(f'std must be >= 0, got {std.min()}.')
-  return std
-
-
-def _check_std_ridge(std_ridge: float):
-  """One member alone has std 0: without a ridge its KL is infinite."""
-  if not 0 < std_ridge < np.inf:
-    raise ValueError(f'std_ridge must be finite and > 0, got {std_ridge}.')

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.scoring import array_checks
+from enn_ensembles.scoring import budget
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import ranking
 
@@ -136,7 +138,7 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
   start = time.perf_counter()
   try:
     found = RULES[rule].order_members(problem, predict, num_members, key)
-  except ranking.NotFiniteError:
+  except array_checks.NotFiniteError:
     return Selected(predict, num_members, None, None)
   except AttributeError as error:
     raise ValueError(f'selection {rule!r} needs what {problem.score_set} '
@@ -144,7 +146,7 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
   seconds = None if found.val_score is None else time.perf_counter() - start
   kept = num_members
   if found.val_score is not None:
-    kept = ranking.choose_num_samples(
+    kept = budget.choose_num_samples(
         num_members, budget_samples=num_members, score=found.val_score)
   curve = _make_curve(problem, predict, found)
   if kept == num_members:
@@ -168,7 +170,7 @@ def _make_curve(problem: Any, predict: base.Predict,
     return None
   try:
     curve = {'order': found.order, **score_curve(predict, found.order)}
-  except ranking.NotFiniteError:
+  except array_checks.NotFiniteError:
     return None
   if found.val_score is not None:
     curve['val_score'] = found.val_score
