@@ -19,6 +19,7 @@ import jax
 
 from enn_ensembles.machine import files
 from enn_ensembles.studies.layer_ensembles import ole_benchmark
+from enn_ensembles.studies.layer_ensembles import ole_picture
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -83,7 +84,7 @@ def main(_) -> int:
     files.write_atomically(folder / 'figure3.csv', format_csv(rows))
     print(format_line(row), flush=True)
   files.write_atomically(folder / 'figure3.png',
-                           ole_benchmark.make_picture(rows))
+                           ole_picture.make_picture(rows))
   last = rows[-1]
   print(f'{last["device"]}, {last["num_cores"]} core(s), load average '
         f'{rows[0]["load_before"]:.2f} before and {last["load_after"]:.2f} '

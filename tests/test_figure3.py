@@ -12,6 +12,7 @@ import pytest
 
 from enn_ensembles.networks import stack_network
 from enn_ensembles.studies.layer_ensembles import ole_benchmark
+from enn_ensembles.studies.layer_ensembles import ole_picture
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -104,9 +105,9 @@ def test_speedup_is_a_ratio_within_a_turn(monkeypatch):
 
 def test_picture(row):
   rows = [dict(row, num_options=k) for k in (3, 2)]
-  picture = ole_benchmark.make_picture(rows)
+  picture = ole_picture.make_picture(rows)
   assert picture.startswith(b'\x89PNG') and len(picture) > 10_000
-  assert picture == ole_benchmark.make_picture(rows)
+  assert picture == ole_picture.make_picture(rows)
 
 
 def test_bad_input_is_one_line(tmp_path):

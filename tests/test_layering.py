@@ -107,7 +107,6 @@ def test_every_file_says_why_it_exists():
 TOO_LONG = {
     'enn_ensembles.nngp.krylov',
     'enn_ensembles.nngp.matrix_free',
-    'enn_ensembles.studies.layer_ensembles.ole_benchmark',
     'experiments.kill_test'}
 
 

@@ -30,7 +30,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
-import io
 import math
 import os
 import platform
@@ -41,9 +40,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from matplotlib import figure as figure_lib
-from matplotlib import ticker
-from matplotlib.backends import backend_agg
 import numpy as np
 
 from enn_ensembles import base
@@ -63,24 +59,11 @@ DTYPES = ('float32', 'float64')
 TIMED = ('one_by_one', 'mapped', 'ole', 'half', 'moments')
 ANALYSED = (*TIMED, 'one_program')
 
-PAPER_SPEEDUP = 19.
-
 _NUM_CLASSES = 10
 _SEED = 0
 
 # Between outputs of different ways; float32 leaves about 1e-6.
 _LARGEST_DIFFERENCE = 1e-3
-
-# Wong (2011), Nature Methods 8:441: told apart with any colour vision.
-_COLOURS = {'ole': '#0072B2', 'moments': '#D55E00', 'half': '#009E73',
-            'mapped': '#CC79A7', 'one_program': '#E69F00',
-            'one_by_one': '#555555'}
-_LABELS = {
-    'one_by_one': 'one by one', 'mapped': 'one after the other in one program',
-    'one_program': 'all at once, nothing shared', 'ole': 'OLE, all samples',
-    'half': 'OLE, a random half of the samples', 'moments': 'exact moments'}
-_MARKERS = {'ole': 'o', 'moments': 's', 'half': '^', 'mapped': 'v',
-            'one_program': 'D', 'one_by_one': 'x'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,64 +326,3 @@ def run(num_options: Sequence[int],
   for number in num_options:
     checks.check_count('every num_options', number)
   return (measure(number, options) for number in num_options)
-
-
-def make_picture(rows: Sequence[Row]) -> bytes:
-  """Speed-up and memory against K, as PNG."""
-  rows = sorted(rows, key=lambda row: row['num_options'])
-  numbers = [row['num_options'] for row in rows]
-  figure = figure_lib.Figure(figsize=(10.5, 5.2), dpi=150, facecolor='white')
-  backend_agg.FigureCanvasAgg(figure)
-  speed, memory = figure.subplots(1, 2)
-
-  def beside(position: int) -> list[float]:
-    # Ways of the same speed stay visible side by side.
-    return [number + 0.05 * (position - 1.5) for number in numbers]
-
-  for position, name in enumerate(TIMED[1:]):
-    middle = [row[f'speedup_{name}'] for row in rows]
-    speed.errorbar(
-        beside(position), middle,
-        [[m - row[f'speedup_{name}_low'] for m, row in zip(middle, rows)],
-         [row[f'speedup_{name}_high'] - m for m, row in zip(middle, rows)]],
-        color=_COLOURS[name], marker=_MARKERS[name], capsize=3,
-        label=_LABELS[name])
-  speed.plot(numbers, [row['speedup_by_flops'] for row in rows], '--',
-             color='#999999', label='OLE, if only arithmetic counted')
-  speed.axhline(PAPER_SPEEDUP, color='black', linestyle=':', linewidth=1)
-  speed.annotate(f'paper: up to {PAPER_SPEEDUP:.0f}', (0, PAPER_SPEEDUP),
-                 xycoords=('axes fraction', 'data'), xytext=(4, 3),
-                 textcoords='offset points', fontsize=8)
-  speed.set_ylabel('speed-up over one by one')
-  speed.set_title('Speed', fontsize=11)
-
-  for position, name in enumerate(
-      ('ole', 'half', 'moments', 'one_program', 'one_by_one')):
-    memory.plot(beside(position),
-                [row[f'memory_{name}_bytes'] / 2**20 for row in rows],
-                color=_COLOURS[name], marker=_MARKERS[name],
-                label=_LABELS[name])
-  memory.set_ylabel('peak temporaries and output, MiB')
-  memory.set_title('Memory', fontsize=11)
-
-  for axes in (speed, memory):
-    axes.set_yscale('log')
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(
-        lambda value, _: f'{value:g}'))
-    axes.set_xlabel('options per layer K')
-    axes.set_xticks(numbers)
-    axes.grid(True, which='major', color='#dddddd', linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.legend(fontsize=8, frameon=False, loc='upper center', ncols=2,
-                bbox_to_anchor=(0.5, -0.13))
-  first = rows[0]
-  figure.suptitle(
-      f'CNN of 4 layers with K options each, K\N{SUPERSCRIPT FOUR} samples, '
-      f'{first["batch_size"]} images of {first["image_size"]} '
-      f'\N{MULTIPLICATION SIGN} {first["image_size"]}, {first["dtype"]}, '
-      f'{first["device"]}, {first["num_cores"]} core(s)', fontsize=9)
-  figure.tight_layout()
-  stream = io.BytesIO()
-  # Software and date would make the same picture another file.
-  figure.savefig(stream, format='png', metadata={'Software': None})
-  return stream.getvalue()
