@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +21,12 @@ from enn_ensembles.agents import ensemble
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import preemption
+from enn_ensembles.studies.interrupted_sweeps import kill_test
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 from enn_ensembles.training import loop
-
-kill_test = commands.load_command('kill_test')
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -289,21 +287,21 @@ def test_the_kill_test(tmp_path):
 
   # It finds what it looks for: a plain run that differs in one digit.
   folder = tmp_path / 'out' / 'plain1.board'
-  test = kill_test._KillTest.__new__(kill_test._KillTest)
+  test = kill_test.KillTest.__new__(kill_test.KillTest)
   test._folder = tmp_path / 'out'
   test._problems = test._folder / 'problems'
-  plain = kill_test._read_tables(tmp_path / 'out' / 'plain1', folder)
+  plain = kill_test.read_tables(tmp_path / 'out' / 'plain1', folder)
   test._plain = {'1': plain}
   test._compare('SIGTERM0', '1')
   assert 'kl_estimate' in plain['scores.csv'][0]
   assert 'train_seconds' not in plain['scores.csv'][0]
   plain['scores.csv'][0]['kl_estimate'] += '1'
-  with pytest.raises(kill_test._Failure, match='scores.csv is not that of'):
+  with pytest.raises(kill_test.FailureError, match='scores.csv is not that of'):
     test._compare('SIGTERM0', '1')
   plain['scores.csv'][0]['kl_estimate'] = (
       plain['scores.csv'][0]['kl_estimate'][:-1])
   (test._problems / 'D2_l1_s0_function.lock').touch()
-  with pytest.raises(kill_test._Failure, match='function.lock.* are left'):
+  with pytest.raises(kill_test.FailureError, match='function.lock.* are left'):
     test._compare('SIGTERM0', '1')
 
 

@@ -1,0 +1,1 @@
+"""Sweeps that are killed again and again, compared with an undisturbed one."""
