@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def run(*argv, folder=ROOT, **environment):
   return subprocess.run(
       [sys.executable, '-m', 'enn_ensembles', *argv], cwd=folder, text=True,
-      capture_output=True, timeout=300, env={**os.environ, **environment})
+      capture_output=True, timeout=600, env={**os.environ, **environment})
 
 
 def test_it_says_what_there_is():

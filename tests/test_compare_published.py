@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def run(*arguments):
   return subprocess.run(
       [sys.executable, '-m', 'experiments.compare_published', *arguments],
-      cwd=ROOT, capture_output=True, text=True, timeout=300)
+      cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope='module')

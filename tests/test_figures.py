@@ -270,7 +270,7 @@ def test_command(tmp_path, rows_of, name):
     return subprocess.run(
         [sys.executable, '-c', code, f'--results_dir={tmp_path / "results"}',
          f'--output_dir={tmp_path / "out"}', *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120)
+        cwd=ROOT, capture_output=True, text=True, timeout=600)
   done = run()
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1] == 'False'  # Drawn without jax.

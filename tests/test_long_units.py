@@ -1,6 +1,6 @@
 """Units that take long are spoken of, at growing intervals."""
 
-import time
+import types
 
 from enn_ensembles import sweeps
 from enn_ensembles.sweeps import cost_model
@@ -13,24 +13,65 @@ def make_units():
       {'input_dim': (10,), 'data_ratio': (10.,), 'noise_std': (0.1,)}))
 
 
-def test_only_what_runs_long_is_spoken_of():
+class Clock:
+  """Time that only waits move on; at some moments something happens."""
+
+  def __init__(self, seconds, events=()):
+    self.now = 0.
+    self._seconds = seconds
+    self._events = list(events)
+
+  def monotonic(self):
+    return self.now
+
+  def wait(self, timeout):
+    self.now += timeout
+    while self._events and self._events[0][0] <= self.now:
+      self._events.pop(0)[1]()
+    return self.now > self._seconds
+
+  def set(self):
+    pass
+
+
+def lines_of(monkeypatch, units, seconds, events=lambda watch: ()):
+  """What is said of units within so many seconds."""
+  lines = []
+  watch = long_units.LongUnits(lines.append)
+  clock = Clock(seconds, events(watch))
+  monkeypatch.setattr(long_units, 'time', types.SimpleNamespace(
+      monotonic=clock.monotonic))
+  watch._ended = clock
+  watch.announce(units)
+  with watch:
+    pass
+  return lines
+
+
+def test_only_what_runs_long_is_spoken_of(monkeypatch):
   slow, quick = make_units()
-  cost_model.estimate_seconds(slow)  # Which is kept.
-  lines = []
-  with long_units.LongUnits(lines.append, seconds=0.2) as watch:
-    watch.announce([slow, quick])
-    time.sleep(0.05)
-    watch.announce([slow])  # The other is done before its time.
-    time.sleep(2.)
-  assert 1 <= len(lines) <= 4  # After 0.2, 0.4, 0.8, 1.6 s.
-  assert all(line.startswith('hypermodel on D10_l10_bayes: running for ')
-             and line.endswith(' left') for line in lines)
+  estimate = cost_model.estimate_seconds(slow)
+  assert estimate > 5
+  lines = lines_of(
+      monkeypatch, [slow, quick], 100,
+      # The other is done before its time.
+      lambda watch: [(14., lambda: watch.announce([slow]))])
+  assert [line.split(',')[0].split(';')[0] for line in lines] == [
+      f'hypermodel on D10_l10_bayes: running for {text}'
+      for text in ('15 s', '30 s', '60 s')]
+  assert all(line.endswith(' left' if estimate > after else 'an idle core')
+             for line, after in zip(lines, (15, 30, 60), strict=True))
 
 
-def test_nothing_is_promised_where_nothing_is_known():
+def test_nothing_is_promised_where_nothing_is_known(monkeypatch):
   quick = make_units()[1]
+  assert lines_of(monkeypatch, [quick], 16) == [
+      'prior_only on D10_l10_bayes: running for 15 s']
+
+
+def test_a_unit_that_is_done_is_not_spoken_of():
   lines = []
-  with long_units.LongUnits(lines.append, seconds=0.1) as watch:
-    watch.announce([quick])
-    time.sleep(0.5)
-  assert lines and lines[0] == 'prior_only on D10_l10_bayes: running for 0 s'
+  with long_units.LongUnits(lines.append, seconds=3600.) as watch:
+    watch.announce(make_units())
+    watch.announce([])
+  assert not lines

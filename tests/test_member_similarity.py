@@ -144,7 +144,7 @@ def test_table_has_cells_and_their_mean():
 def run(*arguments):
   return subprocess.run(
       [sys.executable, '-m', 'experiments.member_similarity', *arguments],
-      cwd=ROOT, capture_output=True, text=True, timeout=300)
+      cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def test_command(tmp_path):

@@ -540,7 +540,9 @@ def test_cache_takes_many_writers_at_once(tmp_path, caplog):
       for group in groups:
         for a, b in zip(group, fresh, strict=True):
           _assert_same(a, b)
-  assert not caplog.records
+  # On a busy machine somebody waits so long that it is said.
+  assert not [record for record in caplog.records
+              if ' until process ' not in record.getMessage()]
   assert not list(tmp_path.glob('*.tmp'))
 
 

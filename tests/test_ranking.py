@@ -8,8 +8,8 @@ their predictions at x_val, rounded to float32, and the posterior there.
 import csv
 import json
 import pathlib
-import time
 
+import counting
 import jax
 import numpy as np
 import pytest
@@ -285,12 +285,18 @@ def test_stored_order_in_full():
   np.testing.assert_allclose(scores.kl_estimate, kl_test, rtol=1e-11)
 
 
-def test_full_order_of_125_takes_under_a_second():
-  predictions, mean, std, _ = make_case(0, num_samples=125, num_x=1000)
-  ranking.rank_samples(predictions, mean, std)
-  start = time.perf_counter()
-  ranking.rank_samples(predictions, mean, std)
-  assert time.perf_counter() - start < 1.
+def test_costs_are_as_documented():
+  """So many per input, candidate and addition, and hardly any besides."""
+  predictions, mean, std, labels = make_case(0, num_samples=125, num_x=1000)
+  task, num_ranked = ranking._make_task(
+      predictions, mean, std, 'oracle', labels, 0.1, 1e-3, 50, None,
+      batched=False)
+  assert num_ranked == 50
+  jaxpr = jax.make_jaxpr(ranking._rank, static_argnums=1)(task, num_ranked)
+  # One of the divisions is by the number of members.
+  for name, times in (('log', 1), ('sqrt', 1), ('div', 2)):
+    num = counting.num_elements(jaxpr, name) / (50 * 125 * 1000)
+    assert times <= num < 1.1 * times, name
 
 
 def ranking_kwargs(**changes):

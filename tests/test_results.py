@@ -559,7 +559,7 @@ os.replace = lambda *a: (writing.set(), time.sleep(0.5), replace(*a))
 writing = threading.Event()
 def end():
   writing.wait()
-  files.finish_writing(30.)
+  files.finish_writing(600.)
   os._exit(75)
 threading.Thread(target=end).start()
 for i in range(100):

@@ -26,7 +26,7 @@ def run(folder, script, *arguments, **environment):
           if name not in ('PYTHON', 'VENV')}
   return subprocess.run(
       [folder / 'scripts' / script, *arguments], capture_output=True, text=True,
-      check=False, cwd='/', env={**kept, **environment}, timeout=60)
+      check=False, cwd='/', env={**kept, **environment}, timeout=600)
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
