@@ -1,46 +1,161 @@
-"""Runs commands of `experiments` as a user would, many in one process tree."""
+"""Runs commands of `experiments` as a user would, forked off one process."""
 
 import contextlib
+import functools
 import importlib
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from typing import NamedTuple
 
 from absl import flags
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Imports once and forks for every command: starting jax takes a second.
-_DRIVER = '''
-import importlib, json, os, sys, tempfile
-from experiments import cli
-name, commands = json.load(sys.stdin)
-module = importlib.import_module(f'experiments.{name}')
-answers = []
-for argv, environment in commands:
-  files = [tempfile.TemporaryFile() for _ in range(2)]
+# Seconds after which something hangs; no machine is so busy.
+HANG = 600.
+
+# Imports once what takes seconds, and forks for every command. A line on stdin
+# is a request, answered by a line on stdout. Nothing of `experiments` may be
+# imported here: commands have flags of the same names.
+_SERVER = '''
+import importlib, json, os, pkgutil, runpy, sys, traceback
+import jax.numpy, haiku, optax, scipy.linalg, scipy.stats
+import enn_ensembles.agents, enn_ensembles.sweeps
+for module in pkgutil.iter_modules(enn_ensembles.agents.__path__):
+  importlib.import_module(f'enn_ensembles.agents.{module.name}')
+
+def run(request):
+  if request['new_session']:
+    os.setsid()
+  for number, name in enumerate((os.devnull, request['out'], request['err'])):
+    mode = os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY
+    os.dup2(os.open(name, mode), number)
+  os.chdir(request['folder'])
+  os.environ.clear()
+  os.environ.update(request['environment'])
+  sys.argv = request['argv']
+  try:
+    runpy.run_module(request['module'], run_name='__main__', alter_sys=True)
+    code = 0
+  except SystemExit as end:
+    code = end.code or 0
+  except BaseException:
+    traceback.print_exc()
+    code = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)  # Clearing up takes half a second.
+
+for line in sys.stdin:
+  request = json.loads(line)
+  if 'pid' in request:
+    pid, status = os.waitpid(request['pid'], os.WNOHANG)
+    print(os.waitstatus_to_exitcode(status) if pid else 'null', flush=True)
+    continue
   child = os.fork()
   if not child:
-    os.dup2(files[0].fileno(), 1)
-    os.dup2(files[1].fileno(), 2)
-    sys.argv = [name, *argv]
-    os.environ.update(environment)
-    try:
-      cli.run_main(module.main)
-    except SystemExit as end:
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(end.code or 0)  # Clearing up takes half a second.
-  _, status = os.waitpid(child, 0)
-  for file in files:
-    file.seek(0)
-  answers.append([os.waitstatus_to_exitcode(status),
-                  *[file.read().decode() for file in files]])
-json.dump(answers, sys.stdout)
+    run(request)
+  print(child, flush=True)
 '''
+
+
+class _Server:
+  """A process that has imported everything and forks."""
+
+  def __init__(self):
+    self._process = subprocess.Popen(
+        [sys.executable, '-c', _SERVER], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+  def ask(self, **request):
+    self._process.stdin.write(json.dumps(request) + '\n')
+    self._process.stdin.flush()
+    answer = self._process.stdout.readline()
+    assert answer, f'the server ended with {self._process.wait()}'
+    return json.loads(answer)
+
+
+@functools.cache
+def _server(environment):
+  """The server for these variables, which are read while jax is imported."""
+  del environment
+  return _Server()
+
+
+class Done(NamedTuple):
+  """What has ended: as `subprocess.CompletedProcess` has it."""
+  returncode: int
+  stdout: str
+  stderr: str
+
+
+class Started:
+  """A process that runs; its pid is that of a session if it has its own."""
+
+  def __init__(self, server, pid, files):
+    self.pid = pid
+    self.returncode = None
+    self._server = server
+    self._files = files
+
+  def poll(self):
+    """The exit code, minus the number of the signal; None while it runs."""
+    if self.returncode is None:
+      self.returncode = self._server.ask(pid=self.pid)
+    return self.returncode
+
+  def wait(self):
+    """Waits for its end; what hangs is killed and fails the test."""
+    deadline, pause = time.monotonic() + HANG, 0.001
+    while self.poll() is None:
+      if time.monotonic() > deadline:
+        os.kill(self.pid, signal.SIGKILL)
+        pytest.fail(f'a command hangs; it has said: {self._read()}')
+      time.sleep(pause)
+      pause = min(2 * pause, 0.05)
+    out, err = self._read()
+    for file in self._files:
+      file.close()
+    return Done(self.returncode, out, err)
+
+  def _read(self):
+    return [pathlib.Path(file.name).read_text(encoding='utf-8')
+            for file in self._files]
+
+
+def start_module(module, *argv, folder=ROOT, new_session=False, **environment):
+  """Starts `python -m module *argv` in a folder, without its imports.
+
+  Args:
+    module: e.g. 'experiments.run_sweep'.
+    *argv: its flags.
+    folder: where it runs.
+    new_session: whether it leads a session, and so a group, of its own.
+    **environment: variables besides those of this process.
+  """
+  environment = {**os.environ, **environment}
+  server = _server(tuple(sorted(
+      (name, value) for name, value in environment.items()
+      if name.startswith(('JAX_', 'XLA_', 'PYTHON')))))
+  files = [tempfile.NamedTemporaryFile() for _ in range(2)]
+  pid = server.ask(
+      module=module, argv=[module.rpartition('.')[2], *map(str, argv)],
+      environment=environment, folder=str(folder), new_session=new_session,
+      out=files[0].name, err=files[1].name)
+  return Started(server, pid, files)
+
+
+def run_module(module, *argv, **options):
+  """`start_module`, and waits: an exit code and what was written."""
+  return start_module(module, *argv, **options).wait()
 
 
 @contextlib.contextmanager
@@ -77,13 +192,12 @@ def run_commands(name, *commands):
     name: module of `experiments`.
     *commands: their flags, a list each; or (flags, environment variables).
   """
-  commands = [command if command and isinstance(command[-1], dict)
-              else (command, {})
-              for command in commands]
-  done = subprocess.run(
-      [sys.executable, '-c', _DRIVER], cwd=ROOT, check=True, text=True,
-      input=json.dumps([name, commands]), capture_output=True)
-  return json.loads(done.stdout)
+  answers = []
+  for command in commands:
+    argv, environment = command if command and isinstance(
+        command[-1], dict) else (command, {})
+    answers.append(run_module(f'experiments.{name}', *argv, **environment))
+  return answers
 
 
 def check_refused(name, cases):

@@ -3,8 +3,6 @@
 import csv
 import functools
 import pathlib
-import subprocess
-import sys
 
 import commands
 import jax
@@ -255,11 +253,10 @@ def test_bad_input_is_one_line(tmp_path):
 
 
 def test_command(tmp_path):
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.benchmark', '--agents=prior_only',
-       '--input_dim=3', '--repeats=1', '--noceiling',
-       f'--output_dir={tmp_path}', '--markdown'],
-      cwd=ROOT, check=True, text=True, capture_output=True)
+  done = commands.run_module(
+      'experiments.benchmark', '--agents=prior_only', '--input_dim=3',
+      '--repeats=1', '--noceiling', f'--output_dir={tmp_path}', '--markdown')
+  assert not done.returncode, done.stderr
   assert '[' in done.stdout and '1/1 prior_only at D_x = 3' in done.stdout
   assert '| agent' in done.stdout and 'load average' in done.stdout
   with open(tmp_path / 'benchmark.csv', newline='') as file:

@@ -3,9 +3,8 @@
 import dataclasses
 import math
 import pathlib
-import subprocess
-import sys
 
+import commands
 import example_rows
 import numpy as np
 import pandas as pd
@@ -454,11 +453,9 @@ def test_command(tmp_path):
   figure3({2: 2., 5: 20.}).to_csv(tmp_path / 'figure3.csv')
 
   def run(*arguments):
-    return subprocess.run(
-        [sys.executable, '-m', 'experiments.verify_claims',
-         f'--results_dir={tmp_path / "results"}',
-         f'--output_dir={tmp_path / "out"}', *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=600)
+    return commands.run_module(
+        'experiments.verify_claims', f'--results_dir={tmp_path / "results"}',
+        f'--output_dir={tmp_path / "out"}', *arguments)
 
   done = run(f'--figure3_csv={tmp_path / "figure3.csv"}')
   assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import commands
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -129,13 +130,9 @@ def test_help_of_every_command():
   names = sorted(path.stem for path in (ROOT / 'experiments').glob('*.py')
                  if 'cli.run_main(main)' in path.read_text())
   assert 'run_sweep' in names and len(names) > 10
-  processes = {name: subprocess.Popen(
-      [sys.executable, '-m', f'experiments.{name}', '--help'], cwd=ROOT,
-      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-               for name in names}
-  for name, process in processes.items():
-    out, err = process.communicate()
-    assert process.returncode == 0 and not err, (name, err)
+  for name in names:
+    code, out, err = commands.run_module(f'experiments.{name}', '--help')
+    assert code == 0 and not err, (name, err)
     assert '--' in out, name
     if name in ('run_sweep', 'status', 'make_problems'):
       # Those that read a config show its flags too.

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+from commands import run_module
 import pytest
 
 import enn_ensembles
@@ -38,7 +39,7 @@ def test_an_unknown_command_is_refused():
 
 @pytest.mark.parametrize('name', sorted(commands.available()))
 def test_help_lists_flags_and_starts_nothing(tmp_path, name):
-  done = run(name, '--help', folder=tmp_path, PYTHONPATH=str(ROOT))
+  done = run_module('enn_ensembles', name, '--help', folder=tmp_path)
   assert '\n  --' in done.stdout and 'Traceback' not in done.stderr
   assert not list(tmp_path.iterdir())
 

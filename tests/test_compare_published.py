@@ -1,9 +1,9 @@
 """The comparison with published scores, on a problem made here."""
 
+import functools
 import pathlib
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 
@@ -12,10 +12,7 @@ from enn_ensembles import problems
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def run(*arguments):
-  return subprocess.run(
-      [sys.executable, '-m', 'experiments.compare_published', *arguments],
-      cwd=ROOT, capture_output=True, text=True, timeout=600)
+run = functools.partial(commands.run_module, 'experiments.compare_published')
 
 
 @pytest.fixture(scope='module')

@@ -2,8 +2,6 @@
 
 import csv
 import pathlib
-import subprocess
-import sys
 
 import commands
 import jax
@@ -133,11 +131,11 @@ def test_bad_input_is_one_line(tmp_path):
 
 
 def test_command(tmp_path):
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.figure3', '--num_options=1,2',
-       '--batch_size=1', '--repeats=1', '--channels=2,3', '--hidden=4',
-       '--seconds=0.001', f'--output_dir={tmp_path}/made'],
-      cwd=ROOT, check=True, text=True, capture_output=True)
+  done = commands.run_module(
+      'experiments.figure3', '--num_options=1,2', '--batch_size=1',
+      '--repeats=1', '--channels=2,3', '--hidden=4', '--seconds=0.001',
+      f'--output_dir={tmp_path}/made')
+  assert not done.returncode, done.stderr
   lines = done.stdout.splitlines()
   assert len(lines) == 3
   assert lines[0].startswith('K = 1, 1 samples:')

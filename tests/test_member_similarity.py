@@ -1,8 +1,7 @@
 """The command that compares members: its weights, measures and table."""
 
+import functools
 import pathlib
-import subprocess
-import sys
 
 import commands
 import jax
@@ -141,10 +140,7 @@ def test_table_has_cells_and_their_mean():
   assert single['cosine'].isna().all()
 
 
-def run(*arguments):
-  return subprocess.run(
-      [sys.executable, '-m', 'experiments.member_similarity', *arguments],
-      cwd=ROOT, capture_output=True, text=True, timeout=600)
+run = functools.partial(commands.run_module, 'experiments.member_similarity')
 
 
 def test_command(tmp_path):

@@ -1,6 +1,7 @@
 """The page, the picture, the CSV files, the texts, and the command."""
 
 import csv
+import functools
 import html.parser
 import io
 import math
@@ -8,9 +9,9 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import zlib
 
+import commands
 import example_rows
 from matplotlib import image
 import numpy as np
@@ -308,11 +309,8 @@ def test_folder_without_rows_is_refused(tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def _command(*flags):
-  return subprocess.run(
-      [sys.executable, '-m', 'experiments.build_leaderboard', *flags],
-      cwd=example_rows.ROOT, check=False,
-      capture_output=True, text=True)
+_command = functools.partial(commands.run_module,
+                             'experiments.build_leaderboard')
 
 
 def test_command_prints_the_table_and_the_files(tmp_path):

@@ -87,21 +87,16 @@ def forget_requests():
   preemption._requested.clear()
 
 
-# Seconds after which something hangs; no machine is so busy.
-HANG = 600.
-
-
-def start_sweep(folder, num_workers, num_free, grace_seconds=HANG):
+def start_sweep(folder, num_workers, num_free, grace_seconds=commands.HANG):
   """Starts one; after num_free computations each waits until `release`."""
   (folder / 'num_free').write_text(str(num_free))
-  command = [
-      sys.executable, '-m', 'experiments.run_sweep',
-      f'--config={folder / "config.py"}', f'--results_dir={folder / "results"}',
+  return commands.start_module(
+      'experiments.run_sweep', f'--config={folder / "config.py"}',
+      f'--results_dir={folder / "results"}',
       f'--agent_module={folder / "my_agent.py"}',
       f'--num_workers={num_workers}', '--num_enn_samples=2', '--cache_dir=',
-      '--compilation_cache_dir=', f'--grace_seconds={grace_seconds}']
-  return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, start_new_session=True)
+      '--compilation_cache_dir=', f'--grace_seconds={grace_seconds}',
+      new_session=True)
 
 
 def computed(folder):
@@ -113,7 +108,7 @@ def release(folder):
 
 
 def wait_for(condition):
-  deadline = time.monotonic() + HANG
+  deadline = time.monotonic() + commands.HANG
   while not condition():
     assert time.monotonic() < deadline, 'it never happened'
     time.sleep(0.02)
@@ -148,7 +143,7 @@ def test_stopped_and_started_again(folder, num_workers, name):
   for _ in range(2):  # Clusters say it twice.
     os.kill(sweep.pid, getattr(signal, name))
   release(folder)
-  out, err = sweep.communicate(timeout=HANG)
+  _, out, err = sweep.wait()
   assert sweep.returncode == preemption.EXIT_CODE == 75, (out, err)
   assert 'the same command goes on' in err and 'Traceback' not in err
   wait_for(lambda: not processes_of(sweep.pid))
@@ -159,7 +154,7 @@ def test_stopped_and_started_again(folder, num_workers, name):
   assert before < 16
 
   sweep = start_sweep(folder, num_workers, num_free=16)
-  out, err = sweep.communicate(timeout=HANG)
+  _, out, err = sweep.wait()
   assert sweep.returncode == 0, (out, err)
   assert f'{16 - before} rows in ' in out
   # What was in hand was kept: every problem was computed once.
@@ -179,7 +174,7 @@ def test_who_does_not_come_to_an_end_is_ended(folder, num_workers):
   wait_for(lambda: len(computed(folder)) >= num_workers)
   start = time.monotonic()
   os.kill(sweep.pid, signal.SIGTERM)
-  out, err = sweep.communicate(timeout=HANG)  # What it computes has no end.
+  _, out, err = sweep.wait()  # What it computes has no end.
   assert sweep.returncode == 75, (out, err)
   # A worker has half of the grace period: it was given that.
   assert time.monotonic() - start > 0.5
@@ -193,7 +188,7 @@ def test_a_killed_parent_leaves_no_children(folder):
   wait_for(lambda: len(computed(folder)) >= 2)
   assert len(processes_of(sweep.pid)) >= 3
   os.kill(sweep.pid, signal.SIGKILL)
-  sweep.communicate(timeout=HANG)
+  sweep.wait()
   wait_for(lambda: not processes_of(sweep.pid))
 
 
@@ -205,7 +200,7 @@ def test_identical_sweeps_share_the_work(folder, num_sweeps, num_workers):
   wait_for(lambda: len(computed(folder)) == num_sweeps * num_workers)
   release(folder)
   for sweep in sweeps_:
-    out, err = sweep.communicate(timeout=HANG)
+    _, out, err = sweep.wait()
     # Who waits long for another says so.
     said = [line for line in err.splitlines() if ' until process ' not in line]
     assert sweep.returncode == 0 and not said, (out, err)
@@ -273,7 +268,7 @@ def test_control_c_reaches_the_whole_group_and_is_one_line(folder, num_workers):
   wait_for(lambda: len(computed(folder)) >= num_workers)
   os.killpg(sweep.pid, signal.SIGINT)
   release(folder)
-  out, err = sweep.communicate(timeout=HANG)
+  _, out, err = sweep.wait()
   assert sweep.returncode == 75, (out, err)
   assert err.count('\n') == 1 and 'told to stop' in err
 
@@ -306,7 +301,7 @@ with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
     libc.poll(None, 0, 60_000)
 '''
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False,
-                        capture_output=True, text=True, timeout=HANG)
+                        capture_output=True, text=True, timeout=commands.HANG)
   assert done.returncode == 75 and done.stdout == 'ending\n', done.stderr
 
 
@@ -351,10 +346,8 @@ def test_the_kill_test(tmp_path):
     ([], 'is not empty and was not made by a kill test')])
 def test_bad_kill_tests(tmp_path, arguments, message):
   (tmp_path / 'thesis.txt').write_text('mine')
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.kill_test', *arguments,
-       f'--output_dir={tmp_path}'], cwd=ROOT, capture_output=True, text=True,
-      check=False)
+  done = commands.run_module('experiments.kill_test', *arguments,
+                             f'--output_dir={tmp_path}')
   assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
   assert done.stderr.count('\n') == 1
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']

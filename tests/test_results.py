@@ -1,5 +1,6 @@
 """The store gives back what was written, or says which file is not that."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import commands
 import example_rows
 import numpy as np
 import pytest
@@ -764,20 +766,19 @@ def test_writers_refuse_an_old_folder_and_name_the_command(old_folder):
     assert '\n' not in str(error.value)
 
 
+_convert = functools.partial(commands.run_module,
+                             'experiments.convert_results')
+
+
 def test_command_converts_a_folder(old_folder, tmp_path):
-  def run(*arguments):
-    return subprocess.run(
-        [sys.executable, '-m', 'experiments.convert_results', *arguments],
-        cwd=pathlib.Path(__file__).parents[1], check=False,
-        capture_output=True, text=True)
-  done = run(f'--results_dir={old_folder}', f'--output_dir={tmp_path}/now')
+  done = _convert(f'--results_dir={old_folder}', f'--output_dir={tmp_path}/now')
   assert (done.returncode, done.stderr) == (0, '')
   assert done.stdout.startswith('3 rows of 1 units')
   old, new = (results.open_store(f) for f in (old_folder, tmp_path / 'now'))
   assert new.schema_version == results.SCHEMA_VERSION
   assert repr(new.read_rows()) == repr(old.read_rows())
   assert new.read_manifests() == old.read_manifests()
-  done = run(f'--results_dir={tmp_path}/now', f'--output_dir={tmp_path}/x')
+  done = _convert(f'--results_dir={tmp_path}/now', f'--output_dir={tmp_path}/x')
   assert done.returncode == 2
   assert 'already has schema_version 4' in done.stderr
 
@@ -785,21 +786,17 @@ def test_command_converts_a_folder(old_folder, tmp_path):
 def test_command_makes_a_folder_of_a_published_csv(tmp_path):
   path = (pathlib.Path(__file__).parents[1] / 'leaderboards'
           / 'paper_D1000_l100' / 'scores.csv')
-  def run(*arguments):
-    return subprocess.run(
-        [sys.executable, '-m', 'experiments.convert_results', *arguments],
-        cwd=pathlib.Path(__file__).parents[1], check=False,
-        capture_output=True, text=True)
-  done = run(f'--scores_csv={path}', f'--output_dir={tmp_path}/now')
+  done = _convert(f'--scores_csv={path}', f'--output_dir={tmp_path}/now')
   assert (done.returncode, done.stderr) == (0, '')
   rows = results.open_store(tmp_path / 'now').read_rows()
   assert len(rows) == 30
   assert {row['agent_config'].get('num_ensemble') for row in rows} == {
       None, 1, 3, 10, 30}
-  done = run(f'--output_dir={tmp_path}/now')
+  done = _convert(f'--output_dir={tmp_path}/now')
   assert done.returncode == 2 and 'either --results_dir or' in done.stderr
   (tmp_path / 'bad.csv').write_text('a,b\n1,2\n')
-  done = run(f'--scores_csv={tmp_path}/bad.csv', f'--output_dir={tmp_path}/x')
+  done = _convert(f'--scores_csv={tmp_path}/bad.csv',
+                  f'--output_dir={tmp_path}/x')
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'is no scores.csv of an earlier report' in done.stderr
   assert not (tmp_path / 'x').exists()

@@ -5,9 +5,9 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
 
+import commands
 import example_rows
 import pytest
 
@@ -241,11 +241,8 @@ def test_a_folder_that_refuses_costs_the_heartbeat_only(tmp_path):
 
 
 def run_status(tmp_path, *arguments):
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.status',
-       f'--config={tmp_path / "config.py"}', *arguments],
-      cwd=ROOT, capture_output=True, text=True, check=False)
-  return done.returncode, done.stdout, done.stderr
+  return commands.run_module(
+      'experiments.status', f'--config={tmp_path / "config.py"}', *arguments)
 
 
 def test_the_command(tmp_path, units):
