@@ -10,6 +10,7 @@ import sys
 import time
 import types
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
