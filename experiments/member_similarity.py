@@ -3,12 +3,14 @@
 python -m experiments.member_similarity --output_dir=OUT \
     [--input_dim=10,100 --data_ratio=1,10 --noise_std=0.01,0.1,1 --seed=0,1,2]
 
-Trains BatchEnsembles, deep ensembles and layer ensembles on the testbed's
-problems and compares their members in pairs at x_test, by `similarity`:
-disagreement of signs, Jensen-Shannon divergence of N(f_k(x), noise_std^2),
-correlation of predictions, cosine of the members' effective weights (without
-biases and prior; W o (r s^T) for a BatchEnsemble); and their std over the exact
-posterior's, and their KL, beside that of one network.
+Trains BatchEnsembles of 4 with several fast weights, and a deep ensemble of 4,
+without prior and target noise on the testbed's problems and compares their
+members in pairs at x_test, by `diversity`: disagreement of signs,
+Jensen-Shannon divergence of N(f_k(x), noise_std^2), correlation of predictions,
+cosine of the members' effective weights (without biases and prior; W o (r s^T)
+for a BatchEnsemble); and their std over the exact posterior's, and their KL,
+beside that of one network. `one_network_share` is where the logarithm of the KL
+stands on the way from the deep ensemble (0) to the one network (1).
 
 Writes similarity.csv: a row per agent setting and cell, means over pairs and
 seeds with Student's t 95 % intervals over seeds, and per agent setting a row
@@ -60,11 +62,12 @@ _NUM_BATCHES = flags.DEFINE_integer(
     'num_batches', None, 'SGD steps, for a trial. Default: those of the '
     'agents.', lower_bound=1)
 
+_ALONE = {'num_ensemble': 4, 'prior_scale': 0., 'noise_scale': 0.}
 AGENTS = (
-    {'agent': 'batch_ensemble', 'num_ensemble': 10,
-     'fast_init': ['sign', 'normal'], 'prior_scale': [1., 0.]},
-    {'agent': 'ensemble', 'num_ensemble': 10, 'prior_scale': [1., 0.]},
-    {'agent': 'layer_ensemble', 'num_options': 3, 'prior_scale': [1., 0.]},
+    {'agent': 'batch_ensemble', 'fast_init': 'sign', **_ALONE},
+    {'agent': 'batch_ensemble', 'fast_init': 'normal',
+     'fast_std': [0.1, 0.25, 0.5], **_ALONE},
+    {'agent': 'ensemble', **_ALONE},
     {'agent': 'map'},
 )
 
@@ -187,7 +190,7 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     found: a dict per agent setting and problem; every setting on the same
       problems.
   """
-  table = pd.DataFrame(found)
+  table = _add_one_network_share(pd.DataFrame(found))
   measures = [name for name in table if name not in (*_KEYS, *CELL, 'seed')]
   lines = []
   groups: Any = table.groupby(_KEYS, sort=False)
@@ -209,6 +212,22 @@ def summarize(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
   for line in lines:
     line['map_kl_estimate'] = single.get(tuple(line[name] for name in CELL))
   return pd.DataFrame(lines, dtype=object)
+
+
+def _add_one_network_share(table: pd.DataFrame) -> pd.DataFrame:
+  """The table with the column one_network_share; nan where it has no sense."""
+  table = table.copy()
+  problem: Any = [table[name] for name in ('reference', *CELL, 'seed')]
+  with np.errstate(all='ignore'):
+    log_kl = np.log(table['kl_estimate'])
+
+  def on_problem(agent: str) -> pd.Series:
+    own = table['setting'].str.split(',').str[0] == agent
+    return log_kl.where(own).groupby(problem).transform('mean')
+
+  deep, single = on_problem('ensemble'), on_problem('map')
+  table['one_network_share'] = (log_kl - deep) / (single - deep)
+  return table
 
 
 def _make_units() -> list[sweeps.WorkUnit]:
@@ -246,7 +265,8 @@ def main(_) -> None:
   files.write_atomically(path, csv_files.table_text(table).encode())
   overall = table[table['input_dim'].isna()]
   names = [name for name in ('disagreement', 'jensen_shannon', 'correlation',
-                             'cosine', 'std_ratio', 'kl_estimate')
+                             'cosine', 'std_ratio', 'kl_estimate',
+                             'one_network_share')
            if name in overall]
   print(' '.join([f'{"setting":52s}', *(f'{name:>14s}' for name in names)]))
   for _, line in overall.iterrows():

@@ -1,7 +1,8 @@
 """Puts the Layer Ensembles paper's claims to the test, on rows.
 
 python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
-    [--figure3_csv=FILE] [--similarity_csv=FILE] --output_dir=OUT
+    [--figure3_csv=FILE] [--similarity_csv=FILE] \
+    [--against_ensemble_csv=FILE] --output_dir=OUT
 
 Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
 and claims_brief.md, the table of the README. The folder
@@ -24,13 +25,15 @@ from enn_ensembles.studies.layer_ensembles import verdicts
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
-    'results_dir', None, 'Folders that sweeps of testbed_configs/figure2.py, '
-    'figure4.py and figure5.py have written to; of both references if you '
-    'like.', required=True)
+    'results_dir', None, 'Folders that sweeps of testbed_configs/claims.py and '
+    'paper.py, or of figure2.py, figure4.py and figure5.py, have written to; '
+    'of both references if you like.', required=True)
 _FIGURE3_CSV = flags.DEFINE_string(
     'figure3_csv', None, 'figure3.csv, for claim 4.')
 _SIMILARITY_CSV = flags.DEFINE_string(
     'similarity_csv', None, 'similarity.csv, for claim 6.')
+_AGAINST_ENSEMBLE_CSV = flags.DEFINE_string(
+    'against_ensemble_csv', None, 'against_ensemble.csv, for claim 7.')
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the tables go; made if missing.', required=True)
 
@@ -58,9 +61,10 @@ def read_table(flag: flags.FlagHolder) -> pd.DataFrame | None:
 
 
 def main(_) -> None:
-  figure3, similarity = read_table(_FIGURE3_CSV), read_table(_SIMILARITY_CSV)
+  tables = [read_table(flag) for flag in (
+      _FIGURE3_CSV, _SIMILARITY_CSV, _AGAINST_ENSEMBLE_CSV)]
   rows, _ = columns.read_results(_RESULTS_DIR.value)
-  lines = claims.evaluate(rows, figure3, similarity)
+  lines = claims.evaluate(rows, *tables)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   text = claims_text.format_markdown(lines)
   files.write_atomically(

@@ -1,6 +1,7 @@
 """The benchmark of optimised layer ensembles: what it counts, a tiny run."""
 
 import csv
+import dataclasses
 import pathlib
 
 import commands
@@ -76,6 +77,9 @@ def test_a_row_has_what_it_says(row):
             <= row[f'speedup_{name}_low'] <= row[f'speedup_{name}']
             <= row[f'speedup_{name}_high'] <= share
             * row['seconds_one_by_one_high'] / row[f'seconds_{name}_low'])
+  low, middle, high = (row[f'speedup_ole_over_one_program{end}']
+                       for end in ('_low', '', '_high'))
+  assert 0 < low <= middle <= high
   outputs = {'one_by_one': 2 * 10, 'mapped': 16 * 20, 'ole': 16 * 20,
              'half': 8 * 20, 'one_program': 16 * 20}
   for name, size in outputs.items():
@@ -87,16 +91,18 @@ def test_a_row_has_what_it_says(row):
 
 def test_speedup_is_a_ratio_within_a_turn(monkeypatch):
   # Turns of different speed: each way's seconds are scripted.
+  tiny = dataclasses.replace(TINY, one_program_mib=1e-9)
   script = {'one_by_one': [8., 30., 50.], 'mapped': [8., 10., 50.],
             'ole': [2., 3., 10.], 'half': [4., 5., 5.], 'moments': [1., 1., 1.]}
   calls = iter([name for _ in range(3) for name in ole_benchmark.TIMED])
   monkeypatch.setattr(ole_benchmark, '_time', lambda run, turn, seconds: script[
       next(calls)][turn])
-  row = ole_benchmark.measure(1, TINY)
+  row = ole_benchmark.measure(1, tiny)
   assert row['seconds_ole'] == 3.
   assert [row[f'speedup_ole{end}'] for end in ('_low', '', '_high')] == [
       4., 5., 10.]  # 8/2, 30/3, 50/10.
   assert row['speedup_mapped_high'] == 3.
+  assert row['speedup_ole_over_one_program'] is None  # It would not fit.
   # With one option, half of the one sample is that sample.
   assert row['num_half'] == 1 and row['speedup_half_low'] == 2.
 

@@ -16,7 +16,7 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.scoring import gaussian
-from enn_ensembles.studies.layer_ensembles import table_claims
+from enn_ensembles.studies.layer_ensembles import similarity_claims
 
 member_similarity = commands.load_command('member_similarity')
 
@@ -140,6 +140,28 @@ def test_table_has_cells_and_their_mean():
   assert single['cosine'].isna().all()
 
 
+def test_share_of_the_way_to_one_network_is_of_each_problem():
+  rng = np.random.default_rng(0)
+  kls = {'ensemble,num_ensemble=4': rng.uniform(0.1, 0.2, (2, 3)),
+         'batch_ensemble,num_ensemble=4': rng.uniform(0.2, 0.4, (2, 3)),
+         'map': rng.uniform(1e3, 2e3, (2, 3))}
+  table = member_similarity.summarize([
+      {'setting': setting, 'num_members': 2, 'reference': 'bayes',
+       'input_dim': 10, 'data_ratio': 1., 'noise_std': noise, 'seed': seed,
+       'kl_estimate': kl[c, seed]} for setting, kl in kls.items()
+      for c, noise in enumerate((0.1, 1.)) for seed in range(3)])
+  overall = table[table['input_dim'].isna()].set_index('setting')
+  deep, own, single = (np.log(kl) for kl in kls.values())
+  per_seed = ((own - deep) / (single - deep)).mean(axis=0)
+  found = overall.loc['batch_ensemble,num_ensemble=4']
+  np.testing.assert_allclose(
+      [found[f'one_network_share{end}'] for end in ('', '_low', '_high')],
+      [per_seed.mean(), *stats.t.interval(0.95, 2, per_seed.mean(),
+                                          stats.sem(per_seed))])
+  assert overall.loc['ensemble,num_ensemble=4', 'one_network_share'] == 0.
+  assert overall.loc['map', 'one_network_share'] == 1.
+
+
 run = functools.partial(commands.run_module, 'experiments.member_similarity')
 
 
@@ -149,8 +171,8 @@ def test_command(tmp_path):
              '--noise_std=0.1', '--seed=0,1', '--num_batches=2')
   assert done.returncode == 0, done.stderr
   table = pd.read_csv(tmp_path / 'similarity.csv')
-  assert set(table_claims.SIMILARITY_COLUMNS) <= set(table)
-  assert len(table) == 4  # Two settings, a cell and the mean of each.
+  assert set(similarity_claims.COLUMNS[:4]) <= set(table)
+  assert len(table) == 2  # A cell and the mean of all.
   for arguments, text in (((out, '--agents=bbb'), "'bbb'"),
                           ((out, '--input_dim=ten'), "'ten'")):
     done = run(*arguments)

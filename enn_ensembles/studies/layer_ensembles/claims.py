@@ -21,8 +21,10 @@ import pandas as pd
 from enn_ensembles.report import comparison
 from enn_ensembles.report import statistics
 from enn_ensembles.report import text
+from enn_ensembles.studies.layer_ensembles import further_claims
 from enn_ensembles.studies.layer_ensembles import scopes
 from enn_ensembles.studies.layer_ensembles import settings
+from enn_ensembles.studies.layer_ensembles import similarity_claims
 from enn_ensembles.studies.layer_ensembles import table_claims
 from enn_ensembles.studies.layer_ensembles import verdicts
 
@@ -214,100 +216,24 @@ def claim_5(scope: scopes.Scope, selection: str, fixed: bool
             f'of {verdicts.interval_text(found)}', geometric, **fields)
 
 
-def claim_7a(scope: scopes.Scope, selection: str) -> Iterator[scopes.Found]:
-  """There is an interior optimum in P for every K > 2.
-
-  Measure: mean KL of all members over that of the first P in ranked order, P
-  chosen by validation. Verdict by `judge_better`, for K = 3, 5 and 6.
-  """
-  for k in (3, 5, 6):
-    ranked = settings.layer_ensemble(k, selection=selection)
-    fields = dict(claim=f'7a, {selection}, K = {k}', paper='better',
-                  statement='with ranking, fewer than all samples are best',
-                  measure='KL, all / first P by validation')
-    try:
-      compared = scope.compare([ranked], [ranked])
-      curve = compared.curve(ranked, scope.score)
-      best = scopes.chosen_num_samples(compared, ranked)
-    except comparison.SettingsError as error:
-      yield scope.not_measured(error, **fields)
-      continue
-    every, first = curve[..., -1], curve[..., best - 1]
-    found = statistics.ratio_interval(every, first)
-    yield scope.measured(
-        compared, found, verdicts.judge_better,
-        f'mean {scope.score} is {_text(np.mean(every))} for all '
-        f'{curve.shape[-1]} members and {_text(np.mean(first))} for the first '
-        f'{best}, a ratio of {verdicts.interval_text(found)}',
-        statistics.geometric_ratio(every, first).value, **fields)
-
-
-def claim_7b(scope: scopes.Scope) -> Iterator[scopes.Found]:
-  """Priors improve deep ensembles, at K = 3, 10 and 30.
-
-  Measure: mean KL with prior_scale 0 over mean KL with prior_scale 1. Verdict
-  by `judge_better`.
-  """
-  for k in (3, 10, 30):
-    yield scopes.ratio_line(
-        scope, settings.deep_ensemble(k, prior_scale=0.),
-        settings.deep_ensemble(k), verdicts.judge_better,
-        claim=f'7b, K = {k}', statement='priors improve deep ensembles',
-        paper='better', measure='KL, without prior / with prior')
-
-
-def claim_7c(scope: scopes.Scope) -> Iterator[scopes.Found]:
-  """Deep ensembles beat dropout, BBB, VNN and hypermodel.
-
-  Measure: mean KL of the other over that of the deep ensemble of 30. Verdict by
-  `judge_better`.
-  """
-  for other in settings.COMPETITORS[:4]:
-    yield scopes.ratio_line(
-        scope, other, settings.deep_ensemble(30), verdicts.judge_better,
-        claim=f'7c, {other}', statement='deep ensembles beat all earlier '
-        f'methods: {other}', paper='better',
-        measure=f'KL, {other} / ensemble of 30')
-
-
-def claim_7d(scope: scopes.Scope) -> Iterator[scopes.Found]:
-  """A few samples per training step suffice.
-
-  Measure: mean KL of the layer ensemble trained on a random subset of its
-  combinations per step over that of the one trained on all.
-  Slightly worse is at most 10 %: `judge_at_most` with 1.1.
-  """
-  for k, num in ((3, 5), (5, 11)):
-    yield scopes.ratio_line(
-        scope, settings.layer_ensemble(k, num_index_samples=num),
-        settings.layer_ensemble(k), verdicts.judge_at_most(1.1),
-        claim=f'7d, K = {k}, {num} per step', statement='training on a random '
-        'subset of the combinations per step is only slightly worse',
-        paper='slightly worse', measure='KL, subset / all')
-
-
 def evaluate(rows: Sequence[comparison.Row],
              figure3: pd.DataFrame | None = None,
-             similarity: pd.DataFrame | None = None) -> list[verdicts.Line]:
+             similarity: pd.DataFrame | None = None,
+             against: pd.DataFrame | None = None) -> list[verdicts.Line]:
   """All lines, in the order of the claims.
 
   Args:
     rows: as `columns.read_results` gives them; each reference in them has
       lines of its own.
-    figure3: figure3.csv, see FIGURE3_COLUMNS.
-    similarity: similarity.csv, see SIMILARITY_COLUMNS.
+    figure3: figure3.csv, for claim 4.
+    similarity: similarity.csv, for claim 6.
+    against: against_ensemble.csv, for claim 7.
 
   Raises:
     ValueError: a table lacks a column, or rows contradict each other.
   """
-  if figure3 is not None and 'num_options' not in figure3:
-    raise ValueError('figure3_csv must have the column num_options, got '
-                     f'{", ".join(figure3.columns)}.')
-  if similarity is not None:
-    lacking = [name for name in table_claims.SIMILARITY_COLUMNS
-               if name not in similarity]
-    if lacking:
-      raise ValueError(f'similarity_csv has no column {lacking[0]!r}.')
+  tables = [*table_claims.claim_4(figure3), *similarity_claims.claim_6(
+      similarity), *table_claims.claim_7_cost(against)]
   found: list[scopes.Found] = []
   about = [scopes.Scope(rows, reference, score)
             for reference in sorted({
@@ -315,17 +241,17 @@ def evaluate(rows: Sequence[comparison.Row],
             for score in settings.SCORES]
   for scope in about:
     found.append(claim_1a(scope))
-    for claim in (claim_1b, claim_2, claim_7b, claim_7c, claim_7d):
+    for claim in (claim_1b, claim_2, further_claims.claim_7b,
+                  further_claims.claim_7c, further_claims.claim_7d,
+                  further_claims.claim_7e):
       found += claim(scope)
     for selection in ('oracle', 'val_nll'):
       found += [claim(scope, selection)
                 for claim in (claim_3a, claim_3b, claim_3c)]
-      found += claim_7a(scope, selection)
+      found += further_claims.claim_7a(scope, selection)
       for fixed in (False, True):
         found += claim_5(scope, selection, fixed)
-  lines = _judge(found)
-  lines += table_claims.claim_4(figure3)
-  lines += table_claims.claim_6(similarity)
+  lines = _judge(found) + tables
   # Lines of one claim stand together; within it as they were made.
   order = {line.claim: i for i, line in enumerate(lines[::-1])}
   return sorted(lines, key=lambda line: (line.claim.split(',')[0],

@@ -19,7 +19,8 @@ and fewer calls.
   mapped       all combinations in one program, one after the other, nothing
                shared
   one_program  all combinations at once, nothing shared: the plain layer
-               ensemble. Only its memory is analysed
+               ensemble. It is timed where its temporaries fit into
+               `one_program_mib`, and its memory analysed
   ole          all combinations, every shared prefix computed once
   half         the same for a random half of the combinations, another in every
                turn: planned on the host, within the time, for one program
@@ -78,6 +79,7 @@ class OleBenchmarkOptions:
     hidden: units of the first dense layer.
     image_size: height and width of the images, at least 4.
     seconds: what each way is run for, at least, in a turn.
+    one_program_mib: temporaries, in MiB, up to which one_program is run.
   """
   batch_size: int = 32
   repeats: int = 5
@@ -86,6 +88,7 @@ class OleBenchmarkOptions:
   hidden: int = 128
   image_size: int = 28
   seconds: float = 0.2
+  one_program_mib: float = 1024.
 
   def __post_init__(self):
     checks.check_count('batch_size', self.batch_size)
@@ -98,6 +101,7 @@ class OleBenchmarkOptions:
     checks.check_count('hidden', self.hidden)
     checks.check_count('image_size', self.image_size, minimum=4)
     checks.check_positive('seconds', self.seconds)
+    checks.check_positive('one_program_mib', self.one_program_mib)
 
   @property
   def input_shape(self) -> layers.Shape:
@@ -140,11 +144,11 @@ class _Way(NamedTuple):
   """One way of computing, compiled.
 
   Attributes:
-    run: (turn) -> outputs; not blocked. None where only memory is analysed.
+    run: (turn) -> outputs; not blocked.
     compiled: for the analysis of its memory.
     compile_seconds: of tracing and compiling.
   """
-  run: Callable[[int], Any] | None
+  run: Callable[[int], Any]
   compiled: jax.stages.Compiled
   compile_seconds: float
 
@@ -161,8 +165,7 @@ def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
   """Compiles all ways for these weights and images.
 
   Returns:
-    The ways of `ANALYSED`. `one_program` is never run: its memory may be more
-    than there is.
+    The ways of `ANALYSED`. `one_program` may need more memory than there is.
   """
   paths = np.stack(np.unravel_index(
       np.arange(stack.num_samples), stack.num_options), 1).astype(np.int32)
@@ -214,12 +217,13 @@ def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
               choose_half(turn), stack.num_options)), half, half_seconds),
       'moments': _Way(
           lambda _: all_moments(weights, x), all_moments, moments_seconds),
-      'one_program': _Way(None, at_once, at_once_seconds)}
+      'one_program': _Way(lambda _: at_once(weights, x, paths), at_once,
+                          at_once_seconds)}
 
 
 def _difference(ways: dict[str, _Way], choose: np.ndarray) -> float:
   """The largest difference between outputs, relative to the largest output."""
-  outputs = {name: way.run(0) for name, way in ways.items() if way.run}
+  outputs = {name: ways[name].run(0) for name in TIMED}
   expected = np.asarray(outputs['one_by_one'])
   mean, std = outputs['moments']
   pairs = [(outputs['mapped'], expected), (outputs['ole'], expected),
@@ -247,7 +251,9 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
     A row of the CSV. Seconds are of one batch and all K^4 samples, of half of
     them for `half`: median, lowest and highest of the turns. A speed-up is
     one_by_one over the way, for `half` over half of one_by_one's samples: its
-    median, lowest and highest over the turns. memory_*_bytes are XLA's: the
+    median, lowest and highest over the turns;
+    speedup_ole_over_one_program is one_program over ole, None where
+    one_program was not run. memory_*_bytes are XLA's: the
     peak of temporaries and the output; for one_by_one of one call. flops_* are
     those of the products.
   """
@@ -269,9 +275,15 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
   if not difference < _LARGEST_DIFFERENCE:
     raise RuntimeError(
         f'the ways differ by {difference} of the largest output.')
-  seconds = {name: [] for name in TIMED}
+  timed = list(TIMED)
+  analysis = ways['one_program'].compiled.memory_analysis()
+  assert analysis is not None  # CPU, GPU and TPU have it.
+  if analysis.temp_size_in_bytes <= options.one_program_mib * 2**20:
+    timed.append('one_program')
+    jax.block_until_ready(ways['one_program'].run(0))
+  seconds = {name: [] for name in timed}
   for turn in range(options.repeats):
-    for name in TIMED:
+    for name in timed:
       seconds[name].append(_time(ways[name].run, turn, options.seconds))
 
   row = {
@@ -299,6 +311,10 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
     row[f'speedup_{name}'] = statistics.median(ratios)
     row[f'speedup_{name}_low'] = min(ratios)
     row[f'speedup_{name}_high'] = max(ratios)
+  over = [a / b for a, b in zip(seconds.get('one_program', ()),
+                                seconds['ole'])]
+  for end, pick in (('', statistics.median), ('_low', min), ('_high', max)):
+    row[f'speedup_ole_over_one_program{end}'] = pick(over) if over else None
   for name in ANALYSED:
     analysis = ways[name].compiled.memory_analysis()
     assert analysis is not None  # CPU, GPU and TPU have it.

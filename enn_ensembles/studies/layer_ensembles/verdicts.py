@@ -10,7 +10,7 @@ it.
     half of it.
   * not reproduced: the data decide that it is not there.
   * inconclusive: the data do not decide; one seed never does.
-  * not measured: rows, figure3.csv or similarity.csv do not tell.
+  * inconclusive: not measured: there are no such rows, or no such table.
 
 The rules, for a number with its 95 % interval [low, high]:
   * `judge_factor`: something is f times better, a ratio. Reproduced: low is at
@@ -25,8 +25,8 @@ The rules, for a number with its 95 % interval [low, high]:
     reproduced: the interval lies outside.
 Whatever else is inconclusive. The lines of one claim are a family: verdicts
 other than inconclusive hold together at a level of 5 %, by Holm's step-down
-procedure (`judge_family`). Timings and compiled sizes, which have no seeds, are
-judged by their value.
+procedure (`judge_family`). Timings have turns in place of seeds; the sizes of
+compiled programs and numbers of weights are exact, and judged by their value.
 
 No jax here.
 """
@@ -42,7 +42,7 @@ from enn_ensembles.report import statistics
 from enn_ensembles.report import text
 
 VERDICTS = ('reproduced', 'partly', 'not reproduced', 'inconclusive',
-            'not measured')
+            'inconclusive: not measured')
 REPRODUCED, PARTLY, NOT_REPRODUCED, INCONCLUSIVE, NOT_MEASURED = VERDICTS
 
 # A factor counts as reached from this share of it on.

@@ -1,0 +1,27 @@
+"""What the Layer Ensembles paper's claims are judged on, beside the board.
+
+The settings of figures 2 and 4 that a claim is about (`experiments.
+verify_claims`), on the cells and seeds of the published board, whose rows
+(testbed_configs/paper.py) hold the other agents.
+"""
+
+INPUT_DIM = [10, 100]
+DATA_RATIO = [1, 10]
+NOISE_STD = [0.01, 0.1, 1.0]
+SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+AGENTS = [
+    {'agent': 'layer_ensemble', 'num_options': 5,
+     'selection': ['oracle', 'val_nll']},
+    {'agent': 'ensemble', 'num_ensemble': [2, 5]},
+    {'agent': 'layer_ensemble', 'num_options': [2, 3, 5, 6],
+     'prior_scale': 0.},
+    {'agent': 'layer_ensemble', 'num_options': 3,
+     'selection': ['oracle', 'val_nll']},
+    {'agent': 'layer_ensemble', 'num_options': 6,
+     'selection': ['none', 'oracle', 'val_nll']},
+    # About sqrt(J) of the J = K^3 combinations per step.
+    {'agent': 'layer_ensemble', 'num_options': 3, 'num_index_samples': 5},
+    {'agent': 'layer_ensemble', 'num_options': 5, 'num_index_samples': 11},
+    {'agent': 'ensemble', 'num_ensemble': [3, 30], 'prior_scale': 0.},
+]
