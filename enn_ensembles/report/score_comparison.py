@@ -1,0 +1,147 @@
+"""Agents' ranks by each score side by side, and what scores tell beyond KL.
+
+A score that orders agents as the KL does tells nothing new; how far it does not
+is said in two ways, over agent settings that both scores rank:
+  * Pairs of agent settings that both scores tell apart (`ranks.told_apart`),
+    and how many of them the two scores put in opposite order.
+  * The share of the variance of the score, within cells and over agent
+    settings, that the KL does not explain: 1 - r^2 of the logarithms of means
+    over seeds (of scores that may be negative: of those means), each cell's
+    mean taken off. A score that is a power of the KL has 0.
+Exact draws and exact moments of the posterior, whose scores are what the
+pipeline audits, are ranked and left out of both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from enn_ensembles.report import cells as cells_lib
+from enn_ensembles.report import columns as columns_lib
+from enn_ensembles.report import ranks
+from enn_ensembles.report import statistics
+from enn_ensembles.report import tables
+from enn_ensembles.scoring import table
+
+_AUDIT = 'exact_posterior'
+
+
+class ScoreComparison(NamedTuple):
+  """Two tables, columns of dtype object.
+
+  Attributes:
+    ranks: a row per agent setting of the first ranking, with its rank and its
+      mean by each score; None where it has no rank.
+    relations: a row per score: its relation to the first of the scores.
+  """
+  ranks: pd.DataFrame
+  relations: pd.DataFrame
+
+
+def compare_scores(rows: columns_lib.Columns, expected: Sequence[Any],
+                   scores: Sequence[str]) -> ScoreComparison:
+  """Ranks by each score, and how each relates to the first.
+
+  Args:
+    rows: of the board.
+    expected: what its sweeps said they would compute.
+    scores: names in the table of scores; the first is what others are compared
+      with.
+
+  Raises:
+    ValueError: a score is unknown or has no direction, or no row has it.
+  """
+  boards = {}
+  for score in scores:
+    board = tables.make_tables(rows, expected, score).leaderboard
+    first = board[board['ranking'] == board['ranking'].iloc[0]]
+    boards[score] = first.set_index('agent_id')
+  main = boards[scores[0]]
+  lines = []
+  for agent_id, line in main.iterrows():
+    found = {'ranking': line['ranking'], 'label': line['label']}
+    for score, board in boards.items():
+      own = board.loc[agent_id] if agent_id in board.index else None
+      for name, column in (('rank', 'rank'), ('rank_low', 'rank_low'),
+                           ('rank_high', 'rank_high'),
+                           ('mean', f'{score}_mean'),
+                           ('relative', f'{score}_relative')):
+        found[f'{score}_{name}'] = None if own is None else own[column]
+    lines.append(found)
+  relations = []
+  for score in scores[1:]:
+    other = boards[score]
+    ids = [agent_id for agent_id, line in main.iterrows()
+           if line['agent'] != _AUDIT and agent_id in other.index
+           and None not in (line['rank'], other.loc[agent_id, 'rank'])]
+    base, values = (_values(rows, main, ids, name)
+                    for name in (scores[0], score))
+    relations.append({'score': score, 'beside': scores[0],
+                      **_relate(base, values, scores[0], score)})
+  return ScoreComparison(pd.DataFrame(lines, dtype=object),
+                         pd.DataFrame(relations, dtype=object))
+
+
+def _values(rows: columns_lib.Columns, board: pd.DataFrame,
+            ids: Sequence[str], score: str) -> np.ndarray:
+  """Scores of ranked agent settings, [A, C, S]."""
+  first = board.iloc[0]
+  kept = np.ones(len(rows), bool)
+  for name in ('kind', 'score_set', 'selection', 'enumerate_indices'):
+    kept &= _equals(rows, name, first[name])
+  reference = [dict(value).get('reference') == first['reference']
+               for value in rows.values('ranking')]
+  kept &= np.array(reference)[rows.codes('ranking')]
+  values, present = rows.score(score)
+  # 10 and 10.0 are one cell.
+  numbers = columns_lib.Repeated()
+  cell_codes = np.array([numbers.code(cells_lib.identity(cell)) for cell in
+                         rows.values('cell')])[rows.codes('cell')]
+  cells = np.unique(cell_codes[kept])
+  seeds = np.unique(rows.codes('seed')[kept])
+  found = np.full((len(ids), len(cells), len(seeds)), np.nan)
+  agents = np.array([{name: i for i, name in enumerate(ids)}.get(name, -1)
+                     for name in rows.values('agent_id')])
+  agents = agents[rows.codes('agent_id')]
+  kept &= present & (agents >= 0)
+  places = (agents[kept], np.searchsorted(cells, cell_codes[kept]),
+            np.searchsorted(seeds, rows.codes('seed')[kept]))
+  found[places] = values[kept]
+  return found
+
+
+def _equals(rows: columns_lib.Columns, name: str, value: Any) -> np.ndarray:
+  same = np.array([other == value for other in rows.values(name)])
+  return same[rows.codes(name)]
+
+
+def _relate(base: np.ndarray, values: np.ndarray, base_score: str,
+            score: str) -> dict[str, Any]:
+  """The columns of `ScoreComparison.relations` for two scores [A, C, S]."""
+  line: dict[str, Any] = {'num_agents': len(base)}
+  if len(base) < 3:
+    return line
+  summaries, apart, residuals = [], [], []
+  for array, name in ((base, base_score), (values, score)):
+    entry = table.check_score(name)
+    sign = -1. if entry.direction == 'higher' else 1.
+    summaries.append(sign * ranks.summaries(array, entry.positive))
+    apart.append(ranks.told_apart(array, entry.positive))
+    means = array.mean(axis=2)
+    means = statistics.log_of_means(means) if entry.positive else means
+    residuals.append(means - means.mean(axis=0))
+  if apart[0] is None:
+    return line
+  pairs = np.triu_indices(len(base), 1)
+  decided = (apart[0] & apart[1])[pairs]
+  signs = [np.sign(s[:, None] - s)[pairs] for s in summaries]
+  opposite = decided & (signs[0] != signs[1])
+  a, b = (residual.ravel() for residual in residuals)
+  r_squared = float((a @ b)**2 / ((a @ a) * (b @ b)))
+  return {**line, 'num_pairs': len(pairs[0]),
+          'num_pairs_told_apart_by_both': int(decided.sum()),
+          'num_pairs_in_opposite_order': int(opposite.sum()),
+          'share_of_variance_not_explained': 1. - r_squared}

@@ -1,0 +1,79 @@
+"""Agents' ranks by each score side by side, and what scores tell beyond KL.
+
+python -m experiments.compare_scores --results_dir=DIR[,DIR...] --output_dir=OUT
+
+Writes ranks_by_score.csv and score_relations.csv, and prints both as tables for
+a page. `enn_ensembles/report/score_comparison.py` says what the numbers are.
+"""
+
+from absl import flags
+import pandas as pd
+
+from enn_ensembles.machine import files
+from enn_ensembles.report import columns
+from enn_ensembles.report import csv_files
+from enn_ensembles.report import score_comparison
+from enn_ensembles.report import text
+from enn_ensembles.report import versions
+from enn_ensembles.scoring import table
+from experiments import cli
+
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders that sweeps have written to.', required=True)
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the tables go; made if missing.', required=True)
+_SCORES = flags.DEFINE_list(
+    'scores', ['kl_estimate', 'kl_reverse', 'joint_kl_dyadic_tau10',
+               'joint_kl_tau2', 'joint_kl_tau10', 'wasserstein',
+               'crps_excess_expected', 'log_score_excess_expected',
+               'crps_excess', 'log_score_excess'],
+    'Which scores; all others are compared with the first.')
+
+
+def _markdown(header: list[str], lines: list[list[str]]) -> str:
+  return ''.join('| ' + ' | '.join(cells) + ' |\n' for cells in [
+      header, [':--', *['--:'] * (len(header) - 1)], *lines])
+
+
+def format_ranks(found: pd.DataFrame, scores: list[str]) -> str:
+  """A row per agent setting, its rank by each score."""
+  header = ['agent', *(table.SCORES[score].label for score in scores)]
+  return _markdown(header, [
+      [line['label'], *('-' if line[f'{score}_rank'] is None else
+                        str(line[f'{score}_rank']) for score in scores)]
+      for line in found.to_dict('records')])
+
+
+def format_relations(found: pd.DataFrame) -> str:
+  """A row per score."""
+  names = {'num_agents': 'agents', 'num_pairs_told_apart_by_both':
+           'pairs told apart by both', 'num_pairs_in_opposite_order':
+           'of them in opposite order', 'share_of_variance_not_explained':
+           'variance not explained'}
+  return _markdown(['score', *names.values()], [
+      [table.SCORES[line['score']].label, *(
+          text.short_number(line.get(name)) if 'share' in name
+          else str(line.get(name, '-')) for name in names)]
+      for line in found.to_dict('records')])
+
+
+def main(_) -> None:
+  for score in _SCORES.value:
+    if table.check_score(score).direction == 'none':
+      raise ValueError(f'scores must be lower or higher the better they are; '
+                       f'{score!r} is neither.')
+  rows, expected, _ = versions.keep_newest(
+      *columns.read_columns(_RESULTS_DIR.value))
+  found = score_comparison.compare_scores(rows, expected, _SCORES.value)
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  for name, part in (('ranks_by_score', found.ranks),
+                     ('score_relations', found.relations)):
+    files.write_atomically(folder / f'{name}.csv',
+                           csv_files.table_text(part).encode())
+  print(format_ranks(found.ranks, _SCORES.value))
+  print(format_relations(found.relations))
+  print(folder / 'ranks_by_score.csv', folder / 'score_relations.csv')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
