@@ -219,7 +219,7 @@ def _add_one_network_share(table: pd.DataFrame) -> pd.DataFrame:
   table = table.copy()
   problem: Any = [table[name] for name in ('reference', *CELL, 'seed')]
   with np.errstate(all='ignore'):
-    log_kl = np.log(table['kl_estimate'])
+    log_kl = pd.Series(np.log(table['kl_estimate'].to_numpy()), table.index)
 
   def on_problem(agent: str) -> pd.Series:
     own = table['setting'].str.split(',').str[0] == agent

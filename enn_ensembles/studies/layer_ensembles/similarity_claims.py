@@ -56,6 +56,7 @@ def claim_6(table: pd.DataFrame | None) -> Iterator[verdicts.Line]:
   Raises:
     ValueError: the table lacks a column.
   """
+  overall = own = pd.DataFrame()
   if table is not None:
     table_claims.check_columns(table, 'similarity_csv', COLUMNS)
     overall = pd.DataFrame(table[table['input_dim'].isna()])

@@ -110,14 +110,13 @@ def _speed_line(table: pd.DataFrame | None, baseline: str,
     if not set(ONE_PROGRAM_COLUMNS) <= set(table):
       return _not_measured('figure3_csv has no speed of all combinations at '
                            'once.', **fields)
-    value, low, high = (full[name] for name in ONE_PROGRAM_COLUMNS)
-  else:
-    value, low, high = (full[name] for name in columns)
-  timed = full[value.notna()]
+    columns = ONE_PROGRAM_COLUMNS
+  value, low, high = (pd.Series(full[name]) for name in columns)
+  timed = pd.DataFrame(full[value.notna()])
   if timed.empty:
     return _not_measured('figure3_csv has no speed-up over '
                          f'{_BASELINES[baseline]}.', **fields)
-  best = value[timed.index].idxmax()
+  best = value.idxmax()
   found = statistics.Interval(*(float(of[best]) for of in (value, low, high)))
   options = timed['num_options']
   return verdicts.Line(
@@ -137,11 +136,11 @@ def _memory_line(table: pd.DataFrame | None, baseline: str,
     return _not_measured('no figure3_csv was given.', **fields)
   needed = ['memory_ole_bytes', f'memory_{baseline}_bytes']
   sized = _full_sets(table).dropna(subset=needed)
-  sized = sized[(sized[needed] > 0).all(axis=1)]
-  if sized['num_options'].nunique() < 2:
+  sized = pd.DataFrame(sized[(sized[needed] > 0).all(axis=1)])
+  if len(set(sized['num_options'])) < 2:
     return _not_measured('figure3_csv has no memory of two K or more.',
                          **fields)
-  ratio = sized[needed[1]] / sized[needed[0]]
+  ratio = np.asarray(sized[needed[1]]) / np.asarray(sized[needed[0]])
   options = np.asarray(sized['num_options'])
   power = float(np.polyfit(np.log(options), np.log(ratio), 1)[0])
   smallest, largest = options.argmin(), options.argmax()
@@ -150,8 +149,8 @@ def _memory_line(table: pd.DataFrame | None, baseline: str,
                verdicts.PARTLY if power > 0.5 else
                verdicts.NOT_REPRODUCED), ours=power,
       why=f'memory of {_BASELINES[baseline]} over that of OLE goes from '
-      f'{_text(ratio.iloc[smallest])} at K = {options[smallest]:.0f} to '
-      f'{_text(ratio.iloc[largest])} at K = {options[largest]:.0f}, about K to '
+      f'{_text(ratio[smallest])} at K = {options[smallest]:.0f} to '
+      f'{_text(ratio[largest])} at K = {options[largest]:.0f}, about K to '
       f'the power {_text(power)}.', **fields)
 
 

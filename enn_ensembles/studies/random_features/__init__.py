@@ -1,0 +1,1 @@
+"""Random features: how near a network that learns no feature comes."""
