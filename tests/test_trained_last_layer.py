@@ -18,9 +18,9 @@ def _data(num=6, input_dim=3):
                    rng.standard_normal((num, 1)))
 
 
-def _prior(data, kernel=kernels.KernelConfig(), noise_std=0.3):
+def _prior(data, noise_std=0.3):
   return base.PriorKnowledge(data.x.shape[1:], len(data.x),
-                             base.Gaussian(noise_std), kernel)
+                             base.Gaussian(noise_std))
 
 
 @pytest.mark.parametrize('kernel', [

@@ -35,6 +35,7 @@ from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
 
+_KERNEL = kernels.KernelConfig()
 _NAME = 'last_layer'
 # fold_in constants of the key of a network's start.
 _HIDDEN_KEY, _START_KEY = 0, 1
@@ -66,7 +67,7 @@ class TrainedLastLayerConfig(optimizers.TrainingConfig):
 
 
 def make_network(config: TrainedLastLayerConfig,
-                 kernel: kernels.KernelConfig = kernels.KernelConfig()
+                 kernel: kernels.KernelConfig = _KERNEL
                  ) -> base.EpistemicNetwork:
   """K networks of the kernel's shape; z is an int32 member.
 
