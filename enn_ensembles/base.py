@@ -55,7 +55,13 @@ class OutputWithPrior(NamedTuple):
 Output = Array | OutputWithPrior
 
 
-def make_output(train: Array, prior: Array) -> OutputWithPrior:
+# Where `OutputWithPrior.extra` has the log variances of label noise, which have
+# the shape of the predictions.
+LOG_VARIANCE = 'log_variance'
+
+
+def make_output(train: Array, prior: Array,
+                extra: Mapping[str, Array] | None = None) -> OutputWithPrior:
   """An `OutputWithPrior` that the library of the caller recognises.
 
   DeepMind's `enn` tells outputs with a prior from plain arrays by its own
@@ -65,12 +71,17 @@ def make_output(train: Array, prior: Array) -> OutputWithPrior:
   """
   theirs = sys.modules.get('enn.networks.base')
   output_class = getattr(theirs, 'OutputWithPrior', OutputWithPrior)
-  return output_class(train=train, prior=prior)
+  return output_class(train=train, prior=prior, extra=extra or {})
 
 
 def get_predictions(output: Output) -> Array:
   """The prediction in an output, with or without a prior part."""
   return getattr(output, 'preds', output)
+
+
+def get_log_variance(output: Output) -> Array | None:
+  """What an output says of the label noise; None where it says nothing."""
+  return getattr(output, 'extra', {}).get(LOG_VARIANCE)
 
 
 def split_output(output: Output) -> tuple[Array, Array]:
@@ -279,12 +290,17 @@ class Predictions(NamedTuple):
     covariances: exact joint covariances of one output beside its exact
       moments, in B blocks of n = N // B neighbouring points, [B, n, n]; [1, N,
       N] for all points. None where nobody knows them; samples have their own.
+    weights: how much each draw counts, [J], of sum 1; None for all alike.
+    aggregation: how draws are made one prediction, a key of
+      `scoring.aggregation.RULES`.
   """
   samples: Array | None
   observation_variances: Array | None = None
   mean: Array | None = None
   std: Array | None = None
   covariances: Array | None = None
+  weights: Array | None = None
+  aggregation: str = 'mean'
 
   @property
   def num_samples(self) -> int | None:
@@ -335,6 +351,8 @@ class EpistemicSampler(Protocol):
       covariance of f at the points.
     members(x) -> [K, num_x, out]: all its functions, where they are finitely
       many and equally likely. It is then scored on each of them once.
+    members_with_noise(x) -> (members [K, num_x, out], noise variances that they
+      say [K, num_x, out], or None): beside `members`.
     draws(x, keys [J]) -> [J, num_x, out]: a draw per key, where several are
       faster than one by one. One that sets `mappable = True` instead is drawn
       from by `jax.vmap` over keys.

@@ -30,7 +30,7 @@ def test_names_are_those_of_the_table():
   one = all_scores(LOGITS[:1], OUTSIDE[:1])
   # One member has no pairs.
   missing = {'disagreement', 'shift_disagreement', 'ood_disagreement',
-             'member_kl', 'logit_correlation'}
+             'member_kl', 'logit_correlation', 'variation_ratio'}
   assert set(known) - set(one) == missing
   assert not any(known[name].required for name in missing)
   few = classification_scores.score_test(LOGITS[:, :1], LABELS[:1])

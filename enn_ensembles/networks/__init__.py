@@ -42,6 +42,7 @@ from enn_ensembles.networks.parameters import LayerShape
 from enn_ensembles.networks.parameters import mlp_shapes
 from enn_ensembles.networks.priors import with_additive_prior
 from enn_ensembles.networks.products import affine
+from enn_ensembles.networks.variance_heads import with_variance_head
 
 __all__ = [
     'BODIES',
@@ -84,6 +85,7 @@ __all__ = [
     'stacked_forward',
     'start_statistics',
     'with_additive_prior',
+    'with_variance_head',
     'without_norms',
     'without_statistics',
 ]

@@ -26,6 +26,7 @@ from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import shifted_sets
+from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.training import augmentation
@@ -231,15 +232,16 @@ class ImageClassificationProblem:
     Raises:
       ValueError: predictions are not draws of logits.
     """
-    logits = self._logits(predict, self.x_test)
-    found = {'test': classification_scores.score_test(logits,
-                                                      self.test.labels)}
+    logits, how = self._logits(predict, self.x_test)
+    found = {'test': classification_scores.score_test(
+        logits, self.test.labels, how)}
     for shifted in self.make_shifts():
+      of_shifted, _ = self._logits(predict, self._inputs(shifted).x)
       found[shifted.name] = classification_scores.score_shifted(
-          self._logits(predict, self._inputs(shifted).x), shifted.labels)
+          of_shifted, shifted.labels, how)
     for name, other in self.ood.items():
-      found[name] = classification_scores.score_outside(
-          logits, self._logits(predict, self._inputs(other).x))
+      outside, _ = self._logits(predict, self._inputs(other).x)
+      found[name] = classification_scores.score_outside(logits, outside, how)
     return found
 
   def score_curve(self, predict: base.Predict,
@@ -252,7 +254,7 @@ class ImageClassificationProblem:
     Raises:
       array_checks.NotFiniteError: predictions are not finite.
     """
-    logits = self._logits(predict, self.x_test)
+    logits, _ = self._logits(predict, self.x_test)
     if not np.isfinite(logits).all():
       raise array_checks.NotFiniteError(
           f'predictions of problem {self.problem_id} must be finite.')
@@ -261,16 +263,18 @@ class ImageClassificationProblem:
   def _inputs(self, images: image_data.ImageData) -> base.Data:
     return base.Data(self.normalisation.apply(images.images), images.labels)
 
-  def _logits(self, predict: base.Predict, x: np.ndarray) -> np.ndarray:
-    """Draws of logits [J, N, C]."""
-    samples = predict(x).samples
+  def _logits(self, predict: base.Predict, x: np.ndarray
+              ) -> tuple[np.ndarray, aggregation.Aggregation]:
+    """Draws of logits [J, N, C], and how they are made one prediction."""
+    predictions = predict(x)
+    samples = predictions.samples
     expected = len(x), self.train.num_classes
     if samples is None or np.shape(samples)[1:] != expected:
       got = 'none' if samples is None else f'shape {list(np.shape(samples))}'
       raise ValueError(
           f'problem {self.problem_id} needs draws of logits of shape '
           f'[J, {expected[0]}, {expected[1]}], got {got}.')
-    return np.asarray(samples)
+    return np.asarray(samples), aggregation.Aggregation.of(predictions)
 
 
 def make_image_problem(config: ImageProblemConfig,

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from enn_ensembles.scoring import weighting
+
 NUM_BINS = 15  # Of calibration errors, as most papers have it.
 
 
@@ -42,15 +44,19 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
   return shifted - np.log1p(others.sum(axis=-1, keepdims=True))
 
 
-def mean_log_probs(log_probs: np.ndarray) -> np.ndarray:
+def mean_log_probs(log_probs: np.ndarray,
+                   weights: np.ndarray | None = None) -> np.ndarray:
   """Logarithm of the mean over members of their probabilities.
 
   Args:
     log_probs: [J, ...].
+    weights: how much each member counts, [J], of sum 1; None for all alike.
 
   Returns:
     [...]; of one member exactly what it was.
   """
+  if weights is not None:
+    return weighting.mixture_log_densities(log_probs, weights)
   if len(log_probs) == 1:
     return log_probs[0]
   highest = log_probs.max(axis=0)
@@ -136,19 +142,24 @@ def entropy(log_probs: np.ndarray) -> np.ndarray:
   return -(np.exp(log_probs) * log_probs).sum(axis=-1)
 
 
-def uncertainties(log_probs: np.ndarray) -> Uncertainties:
+def uncertainties(log_probs: np.ndarray,
+                  weights: np.ndarray | None = None) -> Uncertainties:
   """Total, aleatoric and epistemic uncertainty of members [J, N, C].
 
   The decomposition of Depeweg et al. 2018 (arXiv 1710.07283). The epistemic
   part is computed as the mean over members of KL(p_m || mean p), which keeps
   its digits where members are nearly equal, and is 0 for one member.
+
+  Args:
+    log_probs: of the members.
+    weights: as in `mean_log_probs`.
   """
-  mean = mean_log_probs(log_probs)
+  mean = mean_log_probs(log_probs, weights)
   divergences = (np.exp(log_probs) * (log_probs - mean)).sum(axis=-1)
   # Only rounding makes it negative.
-  epistemic = np.maximum(divergences.mean(axis=0), 0.)
-  return Uncertainties(entropy(mean), entropy(log_probs).mean(axis=0),
-                       epistemic)
+  epistemic = np.maximum(np.average(divergences, axis=0, weights=weights), 0.)
+  aleatoric = np.average(entropy(log_probs), axis=0, weights=weights)
+  return Uncertainties(entropy(mean), aleatoric, epistemic)
 
 
 def risk_coverage_area(log_probs: np.ndarray, labels: np.ndarray) -> float:
@@ -169,7 +180,8 @@ def risk_coverage_area(log_probs: np.ndarray, labels: np.ndarray) -> float:
   return float(np.mean(np.cumsum(errors) / np.arange(1, len(errors) + 1)))
 
 
-def joint_nll(log_likelihoods: np.ndarray, blocks: np.ndarray) -> float:
+def joint_nll(log_likelihoods: np.ndarray, blocks: np.ndarray,
+              weights: np.ndarray | None = None) -> float:
   """Mean over blocks of -log of the joint probability of tau labels, in nats.
 
   The joint probability of a block is the mean over members of the product of
@@ -180,13 +192,14 @@ def joint_nll(log_likelihoods: np.ndarray, blocks: np.ndarray) -> float:
   Args:
     log_likelihoods: log p_m(label), [J, N]; see `label_log_probs`.
     blocks: rows of points, integers [num_blocks, tau].
+    weights: as in `mean_log_probs`.
   """
   together = log_likelihoods[:, blocks].sum(axis=-1)
-  return float(-mean_log_probs(together).mean())
+  return float(-mean_log_probs(together, weights).mean())
 
 
 def dyadic_nll(log_likelihoods: np.ndarray, pairs: np.ndarray,
-               tau: int) -> float:
+               tau: int, weights: np.ndarray | None = None) -> float:
   """The joint NLL of tau inputs that are all at one of two points, in nats.
 
   Dyadic sampling (Osband et al. 2022, "Evaluating High-Order Predictive
@@ -199,12 +212,13 @@ def dyadic_nll(log_likelihoods: np.ndarray, pairs: np.ndarray,
     log_likelihoods: log p_m(label), [J, N].
     pairs: rows of two points, integers [num_pairs, 2].
     tau: inputs, >= 1.
+    weights: as in `mean_log_probs`.
   """
   first, second = (log_likelihoods[:, pairs[:, i]] for i in (0, 1))
   expected, ways = 0., 1.
   for count in range(tau + 1):
     together = count * first + (tau - count) * second
-    expected -= ways * 0.5 ** tau * mean_log_probs(together).mean()
+    expected -= ways * 0.5 ** tau * mean_log_probs(together, weights).mean()
     ways = ways * (tau - count) / (count + 1)
   return float(expected)
 

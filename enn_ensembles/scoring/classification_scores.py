@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from enn_ensembles.scoring import aggregation as aggregation_lib
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import out_of_distribution
@@ -32,12 +33,16 @@ _UNCERTAINTIES = tuple(f'{kind}_uncertainty'
 CURVE_SCORES = ('accuracy', 'nll', 'brier', 'ece')
 
 
-def score_test(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score_test(logits: np.ndarray, labels: np.ndarray,
+               aggregation: aggregation_lib.Aggregation = aggregation_lib.MEAN
+               ) -> dict[str, float]:
   """Scores on test points of the distribution that was trained on.
 
   Args:
     logits: [J, N, C].
     labels: integers [N].
+    aggregation: how members are made one prediction. Joint scores are of the
+      mixture of members, whatever the rule.
 
   Returns:
     Scores by name. Those of pairs of members are left out for J = 1, joint
@@ -46,15 +51,17 @@ def score_test(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   if not _is_finite(logits):
     return _nans(score_test(np.zeros_like(logits), labels))
   log_probs = categorical.log_softmax(logits)
-  scores = _score_points(log_probs, labels)
+  scores = _score_points(log_probs, labels, aggregation)
   members = [[score(member, labels) for score in _LABEL_SCORES.values()]
              for member in log_probs]
   for name, value in zip(_LABEL_SCORES, np.mean(members, axis=0)):
     scores[f'member_{name}'] = float(value)
-  mean = categorical.mean_log_probs(log_probs)
-  scores['aurc'] = categorical.risk_coverage_area(mean, labels)
-  scores.update(_score_jointly(log_probs, labels))
+  scores['aurc'] = categorical.risk_coverage_area(
+      aggregation.classes(log_probs), labels)
+  scores.update(_score_jointly(log_probs, labels, aggregation.weights))
   if len(log_probs) > 1:
+    scores['variation_ratio'] = float(
+        aggregation_lib.variation_ratio(log_probs).mean())
     pairs = diversity.member_pairs(len(log_probs), _MAX_PAIRS)
     scores['member_kl'] = float(diversity.mean_member_kl(log_probs).mean())
     scores['logit_correlation'] = float(
@@ -62,24 +69,28 @@ def score_test(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   return scores
 
 
-def score_shifted(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score_shifted(logits: np.ndarray, labels: np.ndarray,
+                  aggregation: aggregation_lib.Aggregation = (
+                      aggregation_lib.MEAN)) -> dict[str, float]:
   """Scores on test points of a shifted distribution with the same labels.
 
   Args:
     logits: [J, N, C].
     labels: integers [N].
+    aggregation: how members are made one prediction.
 
   Returns:
     Scores by name, all of which begin with 'shift_'.
   """
   if not _is_finite(logits):
     return _nans(score_shifted(np.zeros_like(logits), labels))
-  scores = _score_points(categorical.log_softmax(logits), labels)
+  scores = _score_points(categorical.log_softmax(logits), labels, aggregation)
   return {f'shift_{name}': value for name, value in scores.items()}
 
 
-def score_outside(logits_inside: np.ndarray,
-                  logits_outside: np.ndarray) -> dict[str, float]:
+def score_outside(logits_inside: np.ndarray, logits_outside: np.ndarray,
+                  aggregation: aggregation_lib.Aggregation = (
+                      aggregation_lib.MEAN)) -> dict[str, float]:
   """Scores of telling points out of distribution from test points.
 
   By 1 - the maximum softmax probability ('msp'; Hendrycks & Gimpel 2017, arXiv
@@ -89,6 +100,7 @@ def score_outside(logits_inside: np.ndarray,
   Args:
     logits_inside: at test points, [J, N, C].
     logits_outside: at points out of distribution, [J, M, C].
+    aggregation: how members are made one prediction.
 
   Returns:
     Scores by name, all of which begin with 'ood_'.
@@ -99,8 +111,10 @@ def score_outside(logits_inside: np.ndarray,
   inside = categorical.log_softmax(logits_inside)
   outside = categorical.log_softmax(logits_outside)
   scores = {f'ood_{name}': value
-            for name, value in _describe_points(outside).items()}
-  signals_inside, signals_outside = _signals(inside), _signals(outside)
+            for name, value in _describe_points(
+                outside, aggregation.weights).items()}
+  signals_inside, signals_outside = (
+      _signals(log_probs, aggregation) for log_probs in (inside, outside))
   for name, values in signals_inside.items():
     found = out_of_distribution.detection(values, signals_outside[name])
     for part in ('auroc', 'aupr', 'fpr95', 'fpr95_in'):
@@ -149,18 +163,20 @@ def _nans(scores: dict[str, float]) -> dict[str, float]:
   return dict.fromkeys(scores, float('nan'))
 
 
-def _score_points(log_probs: np.ndarray,
-                  labels: np.ndarray) -> dict[str, float]:
+def _score_points(log_probs: np.ndarray, labels: np.ndarray,
+                  aggregation: aggregation_lib.Aggregation
+                  ) -> dict[str, float]:
   """Scores that any labelled set has."""
-  mean = categorical.mean_log_probs(log_probs)
-  scores = {name: score(mean, labels)
+  together = aggregation.classes(log_probs)
+  scores = {name: score(together, labels)
             for name, score in _LABEL_SCORES.items()}
-  return {**scores, **_describe_points(log_probs)}
+  return {**scores, **_describe_points(log_probs, aggregation.weights)}
 
 
-def _describe_points(log_probs: np.ndarray) -> dict[str, float]:
+def _describe_points(log_probs: np.ndarray,
+                     weights: np.ndarray | None) -> dict[str, float]:
   """What needs no labels: mean uncertainties, and disagreement for J > 1."""
-  found = categorical.uncertainties(log_probs)
+  found = categorical.uncertainties(log_probs, weights)
   scores = {name: float(values.mean())
             for name, values in zip(_UNCERTAINTIES, found)}
   if len(log_probs) > 1:
@@ -169,8 +185,8 @@ def _describe_points(log_probs: np.ndarray) -> dict[str, float]:
   return scores
 
 
-def _score_jointly(log_probs: np.ndarray,
-                   labels: np.ndarray) -> dict[str, float]:
+def _score_jointly(log_probs: np.ndarray, labels: np.ndarray,
+                   weights: np.ndarray | None) -> dict[str, float]:
   """Joint scores over blocks and pairs of points in a fixed random order."""
   scores, num_points = {}, len(labels)
   likelihoods = categorical.label_log_probs(log_probs, labels)
@@ -180,22 +196,25 @@ def _score_jointly(log_probs: np.ndarray,
   if num_points >= JOINT_TAU:
     num_blocks = num_points // JOINT_TAU
     blocks = order[:num_blocks * JOINT_TAU].reshape(num_blocks, JOINT_TAU)
-    scores['joint_nll'] = categorical.joint_nll(likelihoods, blocks)
+    scores['joint_nll'] = categorical.joint_nll(likelihoods, blocks,
+                                                weights)
   if num_points >= 2:
     pairs = order[:num_points // 2 * 2].reshape(-1, 2)
     scores['dyadic_nll'] = categorical.dyadic_nll(likelihoods, pairs,
-                                                  JOINT_TAU)
+                                                  JOINT_TAU, weights)
   return scores
 
 
-def _signals(log_probs: np.ndarray) -> dict[str, np.ndarray]:
+def _signals(log_probs: np.ndarray,
+             aggregation: aggregation_lib.Aggregation
+             ) -> dict[str, np.ndarray]:
   """Numbers [N] that are high where a point seems out of distribution."""
-  found = categorical.uncertainties(log_probs)
-  mean = categorical.mean_log_probs(log_probs)
+  found = categorical.uncertainties(log_probs, aggregation.weights)
+  together = aggregation.classes(log_probs)
   return {
       # -log of the maximum orders points as 1 - the maximum does, and still
       # tells apart those where the latter rounds to 0.
-      'msp': -mean.max(axis=-1),
-      'entropy': found.total,
+      'msp': -together.max(axis=-1),
+      'entropy': categorical.entropy(together),
       'mi': out_of_distribution.without_rounding(found.epistemic),
   }

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from enn_ensembles.scoring import aggregation
+from enn_ensembles.scoring import weighting
+
 Array = Any
 
 STD_RIDGE = 1e-3  # Added to the stds of agent and posterior before scoring.
@@ -93,17 +96,28 @@ def sample_moments(samples: Array, axis: int
 def prediction_moments(predictions: Any) -> tuple[np.ndarray, np.ndarray]:
   """Mean and std [N] of `base.Predictions` of one output: exact, or of samples.
 
+  What stands for the mean is what the samples are aggregated to; the std is
+  always theirs, with their weights.
+
   Raises:
-    ValueError: there are several outputs.
+    ValueError: there are several outputs, or another aggregation than numbers
+      have.
   """
-  if predictions.samples is None:
+  samples = predictions.samples
+  if samples is None:
     mean, std = predictions.mean, predictions.std
+  elif predictions.weights is not None:
+    mean, std = weighting.weighted_moments(samples, predictions.weights)
   else:
-    mean, std = sample_moments(predictions.samples, axis=0)
+    mean, std = sample_moments(samples, axis=0)
   if mean.shape[1] != 1:
     raise ValueError('predictions must have one output per point, got '
                      f'{mean.shape[1]}.')
-  return np.asarray(mean[:, 0]), np.asarray(std[:, 0])
+  mean, std = np.asarray(mean[:, 0]), np.asarray(std[:, 0])
+  if samples is not None and predictions.aggregation != 'mean':
+    together = aggregation.Aggregation.of(predictions)
+    mean = together.values(np.asarray(samples)[..., 0])
+  return mean, std
 
 
 def posterior_scores(mean: np.ndarray, std: np.ndarray, true_mean: np.ndarray,

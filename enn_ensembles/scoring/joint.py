@@ -94,22 +94,27 @@ def add_std_ridge(covariances: np.ndarray, ridge: float) -> np.ndarray:
   return scaled
 
 
-def sample_blocks(samples: np.ndarray, tau: int
+def sample_blocks(samples: np.ndarray, tau: int,
+                  weights: np.ndarray | None = None
                   ) -> tuple[np.ndarray, np.ndarray]:
   """Means and covariances of samples, per block of tau neighbouring points.
 
   Args:
     samples: [J, N]; points beyond the last whole block are left out.
     tau: points of a block.
+    weights: how much each sample counts, [J], of sum 1; None for all alike.
 
   Returns:
     Means [N // tau, tau] and covariances (divided by J) [N // tau, tau, tau].
   """
   num_blocks = samples.shape[1] // tau
   samples = np.asarray(samples[:, :num_blocks * tau], np.float64)
-  mean = samples.mean(0)
+  mean = np.average(samples, axis=0, weights=weights)
   with np.errstate(invalid='ignore', over='ignore'):  # Diverged agents.
-    centred = (samples - mean).T.reshape(num_blocks, tau, -1)
+    centred = samples - mean
+    if weights is not None:
+      centred *= np.sqrt(len(samples) * np.asarray(weights))[:, None]
+    centred = centred.T.reshape(num_blocks, tau, -1)
     covariances = centred @ np.swapaxes(centred, 1, 2) / len(samples)
   return mean.reshape(num_blocks, tau), covariances
 

@@ -8,6 +8,7 @@ with its exact moments: its predictive distribution of a label is the Gaussian
 plug-in, not the mixture over samples.
 """
 
+from typing import Any
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from enn_ensembles import base
 from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import joint
+from enn_ensembles.scoring import noise_scores
 
 # Points of a block of neighbouring test points, per joint score.
 _TAUS = (2, 10)
@@ -29,7 +31,7 @@ class ScoredProblem(Protocol):
   test_mean: np.ndarray
   test_std: np.ndarray
   test_covariances: np.ndarray
-  noise_std: float
+  noise_std: Any  # A number, or [N] where it depends on the input.
   y_test: np.ndarray | None
   f_test: np.ndarray | None
   x_dyadic: np.ndarray | None
@@ -60,6 +62,10 @@ def score(problem: ScoredProblem, predict: base.Predict) -> dict[str, float]:
         num_samples=num_samples)
     scores |= _distribution_scores(problem, predictions, mean, std)
     scores |= _neighbour_scores(problem, predictions, mean)
+    if predictions.observation_variances is not None:
+      scores |= noise_scores.split_scores(
+          predictions, problem.noise_std, problem.test_std,
+          None if problem.y_test is None else problem.y_test[:, 0])
   if problem.x_dyadic is not None:
     predictions = predict(problem.x_dyadic)
     mean, _ = _moments(predictions, len(problem.x_dyadic))
@@ -86,8 +92,9 @@ def _distribution_scores(problem: ScoredProblem, predictions: base.Predictions,
   true_mean, true_std = problem.test_mean, problem.test_std
   noise_variance = problem.noise_std**2
   if predictions.observation_variances is not None:
-    noise_variance = np.mean(predictions.observation_variances, axis=0,
-                             dtype=np.float64)[:, 0]
+    noise_variance = np.average(
+        np.asarray(predictions.observation_variances, np.float64), axis=0,
+        weights=predictions.weights)[:, 0]
   label_std = np.sqrt(std**2 + noise_variance)
   true_label_std = np.sqrt(true_std**2 + problem.noise_std**2)
   scores = {
@@ -172,7 +179,8 @@ def _block_covariances(predictions: base.Predictions, tau: int
                        ) -> np.ndarray | None:
   """Covariances [N // tau, tau, tau]; None where nobody knows them."""
   if predictions.samples is not None:
-    return joint.sample_blocks(np.asarray(predictions.samples)[..., 0], tau)[1]
+    return joint.sample_blocks(np.asarray(predictions.samples)[..., 0], tau,
+                               predictions.weights)[1]
   if predictions.covariances is None:
     return None
   covariances = np.asarray(predictions.covariances, np.float64)

@@ -2,7 +2,9 @@
 
 A rule orders the members on validation points; those up to the prefix with the
 best validation score are kept, and the scores of every other prefix are a curve
-(`base.Problem.score_curve`). A new rule is one entry of `RULES`.
+(`base.Problem.score_curve`). Other rules keep all members and say how they are
+made one prediction: by their votes, or weighted by their likelihoods
+(`aggregation`, `weighting`). A new rule is one entry of `RULES`.
 """
 
 from collections.abc import Callable
@@ -16,10 +18,12 @@ import jax
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import budget
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import ranking
+from enn_ensembles.scoring import weighting
 
 # fold_in constant of the evaluation key. Where indices are drawn, which fold
 # the same key, there is no order.
@@ -38,6 +42,9 @@ class Order(NamedTuple):
   val_score: np.ndarray | None
 
 
+Aggregate = Callable[[Any, base.Predict], aggregation.Aggregation]
+
+
 class Rule(NamedTuple):
   """A selection rule.
 
@@ -47,11 +54,16 @@ class Rule(NamedTuple):
     label_share: share of the training set that the rule takes for its labels;
       0 where it reads `problem.validation`, which costs no training data.
     is_fair: whether the rule reads only what every agent is given.
+    aggregate: (problem, predict) -> how all members are made one prediction,
+      in place of a choice of members; None: those that are kept are averaged.
+    likelihood: of problems that the rule is for; None for all.
   """
   meaning: str
   order_members: Callable[[Any, base.Predict, int, chex.PRNGKey], Order]
   label_share: float = 0.
   is_fair: bool = True
+  aggregate: Aggregate | None = None
+  likelihood: type | None = None
 
 
 def _random_order(problem: Any, predict: base.Predict, num_members: int,
@@ -89,6 +101,31 @@ def _rank_by_labels(problem: Any, predict: base.Predict, num_members: int,
       noise_std=problem.prior.noise_std, std_ridge=gaussian.STD_RIDGE))
 
 
+def _aggregated(rule: str) -> Rule:
+  """All members, made one prediction by a rule of `aggregation.RULES`."""
+  found = aggregation.RULES[rule]
+  likelihood = (base.Categorical if found.of_values is None else
+                base.Gaussian if found.of_classes is None else None)
+  return Rule(f'{found.meaning}; all members are kept', _random_order,
+              aggregate=lambda problem, predict: aggregation.Aggregation(rule),
+              likelihood=likelihood)
+
+
+def _weighted(rule: str, label_share: float = 0.) -> Rule:
+  """All members, weighted by a rule of `weighting.RULES`."""
+  found = weighting.RULES[rule]
+
+  def aggregate(problem, predict):
+    return aggregation.Aggregation('mean', aggregation.posterior_weighting(
+        problem, predict, rule))
+
+  meaning = f'members are weighted: {found.meaning}'
+  if label_share:
+    meaning += f'; those are {label_share:.0%} of the training set'
+  return Rule(meaning, _random_order, label_share,
+              found.is_fair or label_share > 0, aggregate)
+
+
 RULES: Mapping[str, Rule] = {
     'none': Rule('all members are kept', _random_order),
     'oracle': Rule('members are ranked by KL to the exact posterior on '
@@ -101,11 +138,25 @@ RULES: Mapping[str, Rule] = {
         'members are trained on 80 % of the training set and ranked by the '
         'negative log-likelihood of the rest', _rank_by_labels,
         label_share=0.2),
+    **{name: _aggregated(name) for name in aggregation.RULES
+       if name != 'mean'},
+    **{f'weights_{name}': _weighted(name) for name in weighting.RULES
+       if name != 'uniform'},
+    'weights_stacking_budget': _weighted('stacking', 0.2),
 }
 
 
+def check_rule(rule: str, likelihood: base.Likelihood) -> None:
+  """ValueError where a rule is for problems of another likelihood."""
+  expected = RULES[rule].likelihood
+  if expected is not None and not isinstance(likelihood, expected):
+    raise ValueError(
+        f'selection {rule!r} needs a {expected.__name__} likelihood, got '
+        f'{type(likelihood).__name__}.')
+
+
 class Selected(NamedTuple):
-  """What is left of an ensemble's members after selection.
+  """What is left of an ensemble's members after selection, or aggregation.
 
   Attributes:
     predict: predictions of the members that are kept.
@@ -136,6 +187,8 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
       does not have.
   """
   start = time.perf_counter()
+  if RULES[rule].aggregate is not None:
+    return _aggregate(rule, problem, predict, num_members)
   try:
     found = RULES[rule].order_members(problem, predict, num_members, key)
   except array_checks.NotFiniteError:
@@ -160,6 +213,24 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
                               for part in predictions[:2]))
 
   return Selected(predict_kept, kept, curve, seconds)
+
+
+def _aggregate(rule: str, problem: Any, predict: base.Predict,
+               num_members: int) -> Selected:
+  """All members, made one prediction by a rule; there is no curve."""
+  check_rule(rule, problem.prior.likelihood)
+  aggregate = RULES[rule].aggregate
+  assert aggregate is not None  # It is one of those rules.
+  start = time.perf_counter()
+  how = aggregate(problem, predict)
+  seconds = time.perf_counter() - start
+  if how.weights is not None and not np.isfinite(how.weights).all():
+    return Selected(predict, num_members, None, None)  # Members diverged.
+
+  def predict_together(x: base.Array) -> base.Predictions:
+    return predict(x)._replace(weights=how.weights, aggregation=how.rule)
+
+  return Selected(predict_together, num_members, None, seconds)
 
 
 def _make_curve(problem: Any, predict: base.Predict,

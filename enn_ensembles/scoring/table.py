@@ -82,6 +82,34 @@ def _on_shifted_sets() -> dict[str, Score]:
       for name, (direction, unit, label) in names.items()}
 
 
+def _split_of_variance() -> dict[str, Score]:
+  """Scores of agents that say what the noise of a label is."""
+  truths = {'aleatoric': 'the noise', 'epistemic': 'the exact posterior of f'}
+  scores = {}
+  for part, truth in truths.items():
+    scores[f'{part}_error'] = Score(
+        _NNGP, 'lower', '1', f'{part} error', 'root mean square difference of '
+        f'the logarithms of the {part} std and that of {truth}')
+    scores[f'{part}_ratio'] = Score(
+        _NNGP, 'none', '1', f'{part} ratio', f'geometric mean of the {part} '
+        f'std over that of {truth}')
+    scores[f'{part}_correlation'] = Score(
+        _NNGP, 'higher', '1', f'{part} correlation', 'correlation over test '
+        f'points of the logarithms of the {part} std and that of {truth}',
+        positive=False)
+  scores['split_correlation'] = Score(
+      _NNGP, 'none', '1', 'correlation of the parts', 'correlation over test '
+      'points of the logarithms of aleatoric and epistemic std',
+      positive=False)
+  scores['split_correlation_exact'] = Score(
+      _NNGP, 'none', '1', 'true correlation of the parts', 'the same of the '
+      'noise and the exact posterior', positive=False)
+  scores['mixture_nll'] = Score(
+      _NNGP, 'lower', 'nats', 'NLL of the mixture', 'negative log density of '
+      "test labels under the mixture of members' Gaussians", positive=False)
+  return scores
+
+
 def _out_of_distribution() -> dict[str, Score]:
   """Scores of telling other data from test points, averaged over sets."""
   signals = {
@@ -206,6 +234,8 @@ SCORES: Mapping[str, Score] = {
         f"points where f lies inside the agent's central {level} % interval "
         f'(Gaussian plug-in); {level / 100} is right on average over problems')
        for level in (50, 90, 99)},
+    # Of agents that say what the noise is.
+    **_split_of_variance(),
 
     # Of the members themselves, wherever there are two or more.
     'weight_cosine': Score(
@@ -262,6 +292,9 @@ SCORES: Mapping[str, Score] = {
     'disagreement': Score(
         _CLASSES, 'none', 'share', 'disagreement', 'share of pairs of members '
         'that predict different classes'),
+    'variation_ratio': Score(
+        _CLASSES, 'none', 'share', 'variation ratio', 'share of members that '
+        'do not choose the class that most of them choose'),
     'member_kl': Score(
         _CLASSES, 'none', 'nats', 'KL of members', 'mean KL of the '
         'probabilities of two members'),

@@ -66,8 +66,9 @@ def posterior_weights(log_likelihoods: np.ndarray,
 
 def mixture_log_densities(log_densities: np.ndarray,
                           weights: np.ndarray) -> np.ndarray:
-  """log sum_m w_m p_m(y_n), [N], from log p_m(y_n) [K, N]."""
-  return special.logsumexp(log_densities + _log(weights)[:, None], axis=0)
+  """log sum_m w_m p_m(y_n), [...], from log p_m(y_n) [K, ...]."""
+  weights = np.reshape(weights, [-1, *(1,) * (np.ndim(log_densities) - 1)])
+  return special.logsumexp(log_densities + _log(weights), axis=0)
 
 
 def _log(weights: np.ndarray) -> np.ndarray:
@@ -133,13 +134,14 @@ def effective_sample_size(weights: np.ndarray) -> float:
 
 def weighted_moments(samples: np.ndarray,
                      weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and std [N] of members [K, N] under weights, float64.
+  """Mean and std [...] of members [K, ...] under weights, float64.
 
   Uniform weights give the mean and the std with ddof=0.
   """
   samples = np.asarray(samples, np.float64)
-  mean = weights @ samples
-  return mean, np.sqrt(weights @ np.square(samples - mean))
+  mean = np.tensordot(weights, samples, 1)
+  variance = np.tensordot(weights, np.square(samples - mean), 1)
+  return mean, np.sqrt(variance)
 
 
 class Rule(NamedTuple):

@@ -26,6 +26,7 @@ from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
 from enn_ensembles.problems import kinds
+from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import unit_results
@@ -53,7 +54,9 @@ def check_units(units: Sequence[work_units.WorkUnit],
 
 def _check_selectable(unit: work_units.WorkUnit,
                       options: unit_results.RunOptions) -> None:
-  """ValueError unless the agent has a finite index set."""
+  """ValueError unless the agent has a finite index set, and rules fit."""
+  for rule in unit.selections:
+    selection_lib.check_rule(rule, bare_prior(unit).likelihood)
   agent = _make_agent(unit, options)
   if not isinstance(agent, network_agent.NetworkAgent) or (
       network_units.num_index_draws(agent, unit, bare_prior(unit)) is not None):

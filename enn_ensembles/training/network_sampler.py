@@ -18,12 +18,21 @@ INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
 _BLOCK_NUMBERS = 20_000_000
 
 
+def read_noise(output: base.Output) -> tuple[base.Array, base.Array | None]:
+  """Predictions, and the noise variances that the network says, if it does."""
+  log_variance = base.get_log_variance(output)
+  return (base.get_predictions(output),
+          None if log_variance is None else jnp.exp(log_variance))
+
+
 def forward_draws(network: base.EpistemicNetwork, params: base.Params,
-                  state: base.State, x: base.Array,
-                  keys: chex.PRNGKey) -> base.Array:
+                  state: base.State, x: base.Array, keys: chex.PRNGKey,
+                  read: Callable[[base.Output], Any] = base.get_predictions
+                  ) -> Any:
   """Predictions at x [N, ...] of an index per key [J], as [J, N, out].
 
-  Indices are forwarded in blocks; the last key fills the last block.
+  Indices are forwarded in blocks; the last key fills the last block. `read`
+  says what is taken from an output: arrays of that shape.
   """
   num_draws = len(keys)
   num_blocks = -(-num_draws // INDEX_BLOCK)
@@ -34,17 +43,22 @@ def forward_draws(network: base.EpistemicNetwork, params: base.Params,
 
   def forward(block):
     out, _ = base.apply_indices(network, params, state, x, block)
-    return base.get_predictions(out)
+    return read(out)
 
-  out = jax.lax.map(forward, blocks)
-  return out.reshape(-1, *out.shape[2:])[:num_draws]
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_draws],
+                      jax.lax.map(forward, blocks))
 
 
 def forward_members(network: base.EpistemicNetwork, params: base.Params,
-                    state: base.State, x: base.Array) -> base.Array:
-  """Predictions at x [N, ...] of every member of a finite set, [K, N, out]."""
+                    state: base.State, x: base.Array,
+                    read: Callable[[base.Output], Any] = base.get_predictions
+                    ) -> Any:
+  """Predictions at x [N, ...] of every member of a finite set, [K, N, out].
+
+  `read` says what is taken from an output: arrays of that shape.
+  """
   out, _ = base.apply_indices(network, params, state, x, None)
-  return base.get_predictions(out)
+  return read(out)
 
 
 def points_per_block(shape: tuple[int, ...], num_draws: int | None) -> int:
@@ -66,7 +80,8 @@ class NetworkSampler:
   """Draws f(., z) of one trained network, one index z per key.
 
   `members(x) -> [K, N, out]` is there where the index set is finite: all its
-  members, in the order of the indexer's support.
+  members, in the order of the indexer's support. `members_with_noise(x)` is
+  beside it: the same, and the noise variances that they say, or None.
 
   Attributes:
     network: the network.
@@ -90,12 +105,16 @@ class NetworkSampler:
         np.asarray(x, self.dtype), len(keys))
 
   def __getattr__(self, name: str) -> Any:
-    if name == 'members' and base.get_support(self.network.indexer) is not None:
-      return self._all_members
+    if base.get_support(self.network.indexer) is not None:
+      if name == 'members':
+        return lambda x: self._all_members(x)[0]
+      if name == 'members_with_noise':
+        return self._all_members
     raise AttributeError(
         f'{type(self).__name__!r} has no attribute {name!r}.')
 
-  def _all_members(self, x: np.ndarray) -> np.ndarray:
+  def _all_members(self, x: np.ndarray
+                   ) -> tuple[np.ndarray, np.ndarray | None]:
     return _in_blocks(
         lambda block: self._members(self.params, self.state, block),
         np.asarray(x, self.dtype), None)
@@ -114,12 +133,13 @@ class NetworkSampler:
 
   @functools.cached_property
   def _members(self) -> Callable[..., base.Array]:
-    return jax.jit(functools.partial(forward_members, self.network))
+    return jax.jit(functools.partial(forward_members, self.network,
+                                     read=read_noise))
 
 
-def _in_blocks(forward: Callable[[np.ndarray], base.Array], x: np.ndarray,
-               num_draws: int | None) -> np.ndarray:
-  """forward(x) [J, N, out], computed for blocks of points of equal size."""
+def _in_blocks(forward: Callable[[np.ndarray], Any], x: np.ndarray,
+               num_draws: int | None) -> Any:
+  """forward(x), arrays [J, N, out], for blocks of points of equal size."""
   size = points_per_block(x.shape, num_draws)
   blocks = []
   for first in range(0, len(x), size):
@@ -127,5 +147,7 @@ def _in_blocks(forward: Callable[[np.ndarray], base.Array], x: np.ndarray,
     num = len(block)
     if num < size:  # One program for all blocks.
       block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
-    blocks.append(np.asarray(forward(block))[:, :num])
-  return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+    blocks.append(jax.tree.map(lambda a, num=num: np.asarray(a)[:, :num],
+                               forward(block)))
+  return jax.tree.map(lambda *parts: parts[0] if len(parts) == 1 else
+                      np.concatenate(parts, axis=1), *blocks)

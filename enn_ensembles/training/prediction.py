@@ -18,6 +18,10 @@ from enn_ensembles import base
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
 
+# Predictions and noise variances, [E, J, N, out] each; None where networks say
+# nothing of the noise.
+_Levels = tuple[np.ndarray, np.ndarray | None]
+
 # Sets of points whose predictions are kept: test, validation, dyadic points.
 _NUM_KEPT = 4
 
@@ -32,18 +36,19 @@ def num_index_draws(network: base.EpistemicNetwork, num_enn_samples: int,
 
 def _forward(network: base.EpistemicNetwork, params: base.Params,
              state: base.State, x: base.Array, key: chex.PRNGKey,
-             num_draws: int | None) -> base.Array:
-  """Predictions of one problem's network, [J, N, out]."""
+             num_draws: int | None) -> tuple[base.Array, base.Array | None]:
+  """Predictions of one network, and noise variances, [J, N, out] each."""
+  read = network_sampler.read_noise
   if num_draws is None:
-    return network_sampler.forward_members(network, params, state, x)
+    return network_sampler.forward_members(network, params, state, x, read)
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       key, jnp.arange(num_draws))
-  return network_sampler.forward_draws(network, params, state, x, keys)
+  return network_sampler.forward_draws(network, params, state, x, keys, read)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
 def _forward_levels(make_network, prior, params, state, x, key, num_draws):
-  """Predictions for the noise levels of one seed, [E, J, N, out].
+  """Predictions and noise variances of one seed's levels, [E, J, N, out].
 
   The indices come from the seed's key: the same for all its noise levels.
   """
@@ -83,15 +88,20 @@ class Predictor:
     self._sizes: set[int] = set()  # Points that programs take.
     # Per points asked for: them (so that their id stays theirs), and the
     # predictions there of the last seed that was asked.
-    self._known: dict[int, tuple[np.ndarray, int, np.ndarray]] = {}
+    self._known: dict[int, tuple[np.ndarray, int, _Levels]] = {}
 
   def for_problem(self, seed: int, level: int) -> Callable[
       [base.Array], base.Predictions]:
     """`predict(x)` of one problem's network, by the positions of both."""
-    return lambda x: base.Predictions(self._levels(seed, x)[level])
+    def predict(x):
+      samples, variances = self._levels(seed, x)
+      return base.Predictions(samples[level], None if variances is None
+                              else variances[level])
 
-  def _levels(self, seed: int, x: base.Array) -> np.ndarray:
-    """Predictions of all noise levels at x, [E, J, N, out]."""
+    return predict
+
+  def _levels(self, seed: int, x: base.Array) -> _Levels:
+    """Predictions of all noise levels at x, and noise variances."""
     known = self._known.get(id(x))
     if known is not None and known[0] is x and known[1] == seed:
       return known[2]
@@ -101,7 +111,7 @@ class Predictor:
       del self._known[next(iter(self._known))]  # The oldest.
     return found
 
-  def _run(self, seed: int, x: np.ndarray) -> np.ndarray:
+  def _run(self, seed: int, x: np.ndarray) -> _Levels:
     trained = self._trained
     params, state = jax.tree.map(lambda a: a[seed],
                                  (trained.params, trained.state))
@@ -120,11 +130,13 @@ class Predictor:
       start = time.perf_counter()
       compiled = self._compile(arguments)
       compiling = time.perf_counter()
-      found = np.asarray(compiled(*arguments))[:, :, :num]
+      found = jax.tree.map(lambda a, num=num: np.asarray(a)[:, :, :num],
+                           compiled(*arguments))
       self.compile_seconds += compiling - start
       self.evaluate_seconds += time.perf_counter() - compiling
       blocks.append(found)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=2)
+    return jax.tree.map(lambda *parts: parts[0] if len(parts) == 1 else
+                        np.concatenate(parts, axis=2), *blocks)
 
   def _compile(self, arguments: tuple) -> Any:
     shape = arguments[2].shape
@@ -181,12 +193,15 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
         covariances=None if joint is None else np.asarray(joint(x))[None])
   members = getattr(sampler, 'members', None)
   if members is not None and enumerate_indices:
-    samples = np.asarray(members(x))
+    with_noise = getattr(sampler, 'members_with_noise', None)
+    samples, variances = ((members(x), None) if with_noise is None
+                          else with_noise(x))
+    samples = np.asarray(samples)
     if samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs):
       raise ValueError(
           f'members must return shape [K, {len(x)}, {num_outputs}] at '
           f'{len(x)} points, got {samples.shape}.')
-    return base.Predictions(samples)
+    return base.Predictions(samples, variances)
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       key, jnp.arange(num_enn_samples))
   shape = (len(x), num_outputs)

@@ -1,0 +1,115 @@
+"""The NNGP testbed with noise that depends on the input.
+
+A family is one (D_x, lambda) with its noise levels, as of the kind 'nngp'; its
+score set is the same, and agents that say what the noise is have scores of
+their own. They are told nothing of the noise: target noise, for instance, needs
+to know it.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import itertools
+from typing import Any
+
+from enn_ensembles import checks
+from enn_ensembles.problems import heteroscedastic_regression
+from enn_ensembles.problems import kinds
+from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import solvers
+from enn_ensembles.problems.kinds import nngp
+
+CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
+    **{name: nngp.CONFIG_NAMES[name]
+       for name in ('INPUT_DIM', 'DATA_RATIO', 'NOISE_STD', 'KERNEL')},
+    'NOISE_CONTRAST': kinds.ConfigName(checks.check_scale, False, 1.),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HeteroscedasticFamily:
+  """One (input_dim, data_ratio) with its noise levels; see `kinds.Family`.
+
+  Attributes:
+    plain: the family with constant noise that x, f and normals are shared with.
+    noise_contrast: std of log epsilon(x).
+  """
+  plain: nngp.NngpFamily
+  noise_contrast: float
+
+  kind = 'heteroscedastic'
+  score_set = 'nngp'
+  num_outputs = 1
+
+  @property
+  def name(self) -> str:
+    """As 'D10_l1_c1_bayes'."""
+    contrast = nngp_regression.number(self.noise_contrast)
+    return f'{self.plain.name}_c{contrast}'
+
+  @property
+  def cells(self) -> tuple[dict[str, Any], ...]:
+    """A cell per noise level."""
+    return self.plain.cells
+
+  @property
+  def ranking(self) -> dict[str, Any]:
+    """The kernel and the contrast of the noise."""
+    return {'kernel': self.plain.kernel, 'noise_contrast': self.noise_contrast}
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """(D_x,)."""
+    return self.plain.input_shape
+
+  @property
+  def num_train(self) -> int:
+    """T."""
+    return self.plain.num_train
+
+  def facts(self) -> dict[str, Any]:
+    """T."""
+    return self.plain.facts()
+
+  def problem_id(self, cell: Mapping[str, Any], seed: int) -> str:
+    """As 'D10_l1_e0.1_c1_s0'."""
+    return heteroscedastic_regression.problem_id(
+        self.plain.config(cell['noise_std'], seed), self.noise_contrast)
+
+  def narrow(self, cells: Sequence[Mapping[str, Any]]
+             ) -> 'HeteroscedasticFamily':
+    """The family with some of its noise levels."""
+    return dataclasses.replace(self, plain=self.plain.narrow(cells))
+
+  def check(self, settings: kinds.ProblemSettings) -> None:
+    """ValueError where the dense solver has too little memory."""
+    solvers.choose_solver(self.plain.config(self.plain.noise_stds[0], 0),
+                          'dense', settings.solver_memory_mb
+                          or solvers.SOLVER_MEMORY_MB)
+
+  def make(self, seed: int, settings: kinds.ProblemSettings
+           ) -> Sequence[heteroscedastic_regression.HeteroscedasticProblem]:
+    """The problems of a seed, one per noise level; nothing is cached."""
+    del settings
+    return heteroscedastic_regression.make_problems(self.plain.configs(seed),
+                                                    self.noise_contrast)
+
+
+def make_families(values: Mapping[str, Any]) -> list[HeteroscedasticFamily]:
+  """A family per (input_dim, data_ratio), in the order of the grid."""
+  noise_stds = tuple(sorted(map(float, values['noise_std'])))
+  return [
+      HeteroscedasticFamily(
+          nngp.NngpFamily(input_dim, float(data_ratio), noise_stds,
+                          kernel=values['kernel']),
+          float(values['noise_contrast']))
+      for input_dim, data_ratio in itertools.product(
+          values['input_dim'], values['data_ratio'])]
+
+
+def family_of(cells: Sequence[Mapping[str, Any]],
+              ranking: Mapping[str, Any]) -> HeteroscedasticFamily:
+  """The family of rows that were computed together."""
+  plain = nngp.family_of(cells, {'reference': 'bayes',
+                                 'kernel': ranking['kernel']})
+  return HeteroscedasticFamily(plain, float(ranking['noise_contrast']))
