@@ -41,8 +41,9 @@ FEW = {
     'layer_ensemble': {'num_options': 2},
     'random_features': {'num_ensemble': 3, 'width': 8},
     'vnn': {'num_index_samples': 3},
-    **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
-                    {'num_ensemble': 3})}
+    'mixture_of_experts': {'num_experts': 3},
+    **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble',
+                     'mean_variance_ensemble'), {'num_ensemble': 3})}
 
 
 def make_config(name, **settings):
@@ -86,7 +87,8 @@ def make_sampler(name):
 def test_all_agents_are_found():
   assert NAMES == ['batch_ensemble', 'bbb', 'deep_sub_ensemble', 'ensemble',
                    'exact_posterior', 'hypermodel', 'layer_ensemble', 'map',
-                   'mc_dropout', 'prior_only', 'random_features', 'vnn']
+                   'mc_dropout', 'mean_variance_ensemble', 'mixture_of_experts',
+                   'prior_only', 'random_features', 'vnn']
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -99,7 +101,8 @@ def test_samples_are_functions_of_their_key(name):
   again = np.asarray(sampler(x, jax.random.split(KEY, 6)[3]))
   np.testing.assert_array_equal(again, draws[3])
   num_different = len({draw.tobytes() for draw in draws})
-  assert num_different == 1 if name == 'map' else num_different > 1
+  has_one = name in ('map', 'mixture_of_experts')
+  assert num_different == 1 if has_one else num_different > 1
   np.testing.assert_allclose(sampler(x[:3], KEY), sampler(x, KEY)[:3],
                              rtol=1e-5, atol=1e-5)
 
@@ -193,7 +196,9 @@ BAD_VALUES = {
     'prior_scale': [-1., float('nan'), float('inf'), None, '1'],
     'noise_scale': [-1., float('nan'), '1'],
     'init_scale': [-0.1], 'first_bias_std': [-1., None, 'nngp'],
-    'fast_std': [-0.5],
+    'fast_std': [-0.5], 'beta': [-0.1, 1.1, None],
+    'num_experts': [0, 1.5], 'num_active': [0, 11, 2.5, '1'],
+    'gate_sizes': [50, [50], (0,), (5.,)],
     'fast_init': ['uniform', None], 'index_scale': ['c', None],
     'body': ['lenet', None, ('mlp',)], 'norm': ['layer', None],
     'plain_member': [1, None], 'train_shared_by_plain': [1, None],

@@ -38,12 +38,14 @@ BODIES = {
 }
 # Norms by groups where the method cannot have batch norms: it is one or other.
 SKIPPED = [(name, 'resnet') for name in (
-    'batch_ensemble', 'deep_sub_ensemble', 'ensemble', 'map', 'mc_dropout')]
+    'batch_ensemble', 'deep_sub_ensemble', 'ensemble', 'map', 'mc_dropout',
+    'mixture_of_experts')]
 FEW = {
     'bbb': {'num_index_samples': 3},
     'hypermodel': {'index_dim': 4, 'samples_per_dim': 1},
     'vnn': {'num_index_samples': 3, 'activation_mode': 'end'},
     'layer_ensemble': {'num_options': 2, 'num_index_samples': 2},
+    'mixture_of_experts': {'num_experts': 2},
     **dict.fromkeys(('batch_ensemble', 'deep_sub_ensemble', 'ensemble'),
                     {'num_ensemble': 2})}
 # Those that train no network of layers have no body.
@@ -54,6 +56,8 @@ REFUSED = {
     **{(name, 'resnet_batch'): f"{name} cannot serve body 'resnet' with norm "
                                "'batch'"
        for name in ('bbb', 'hypermodel', 'layer_ensemble')},
+    **{('mean_variance_ensemble', body): 'needs a Gaussian likelihood'
+       for body in BODIES},
     ('vnn', 'resnet'): "vnn cannot serve body 'resnet'",
     ('vnn', 'resnet_batch'): "vnn cannot serve body 'resnet'",
 }
