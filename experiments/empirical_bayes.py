@@ -20,6 +20,7 @@ import pandas as pd
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
 from enn_ensembles.report import csv_files
+from enn_ensembles.studies.empirical_bayes import diversity
 from enn_ensembles.studies.empirical_bayes import drawing
 from enn_ensembles.studies.empirical_bayes import units
 from enn_ensembles.studies.empirical_bayes import verdicts
@@ -40,6 +41,9 @@ _NUM_MEMBERS = flags.DEFINE_list(
 _NUM_BATCHES = flags.DEFINE_integer(
     'num_batches', 4000, 'Steps of training.', lower_bound=1)
 
+_DIVERSITY = flags.DEFINE_bool(
+    'diversity', False, 'Only where the diversity of members comes from, on '
+    'digits: diversity.csv and diversity.png.')
 _ONLY_KEPT = flags.DEFINE_bool(
     'only_kept', False, 'Train nothing; report what OUT/units holds.')
 
@@ -66,7 +70,28 @@ def _make_units() -> list[units.Unit]:
   return made
 
 
+def _report_diversity() -> None:
+  """Trains what is missing, and writes its table and picture."""
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  kept = files.make_folder(folder / 'units', 'output_dir')
+  lines = []
+  for seed in range(_NUM_DIGITS_SEEDS.value):
+    settings = diversity.DiversitySettings(seed=seed)
+    code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
+    path = kept / f'diversity_s{seed}_{code}.json'
+    if not path.exists():
+      files.write_atomically(path, json.dumps(diversity.run(settings)).encode())
+    lines += json.loads(path.read_text())
+  table = pd.DataFrame(lines)
+  files.write_atomically(folder / 'diversity.csv',
+                         csv_files.short_text(table).encode())
+  files.write_atomically(folder / 'diversity.png', diversity.picture(table))
+
+
 def main(_) -> None:
+  if _DIVERSITY.value:
+    _report_diversity()
+    return
   made = _make_units()
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   kept = files.make_folder(folder / 'units', 'output_dir')
@@ -91,21 +116,14 @@ def main(_) -> None:
   ensembles, weights = map(pd.DataFrame, tables)
   lines = verdicts.judge(ensembles, weights)
   contents = {
-      'ensembles.csv': csv_files.table_text(_short(ensembles)).encode(),
-      'weights.csv': csv_files.table_text(_short(weights)).encode(),
+      'ensembles.csv': csv_files.short_text(ensembles).encode(),
+      'weights.csv': csv_files.short_text(weights).encode(),
       'verdicts.csv': csv_files.table_text(verdicts.table(lines)).encode(),
       'verdicts.md': verdicts.text(lines).encode(),
       **drawing.pictures(ensembles, weights)}
   for name, content in contents.items():
     files.write_atomically(folder / name, content)
   print(verdicts.text(lines))
-
-
-def _short(table: pd.DataFrame) -> pd.DataFrame:
-  """Floats with six digits; what a line has no number for is empty."""
-  table = table.astype(object).where(table.notna(), None)
-  return table.map(lambda value: float(f'{value:.6g}')
-                   if isinstance(value, float) else value)
 
 
 if __name__ == '__main__':

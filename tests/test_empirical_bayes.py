@@ -16,6 +16,7 @@ from enn_ensembles.nngp import marginal_likelihood
 from enn_ensembles.report import statistics
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import weighting
+from enn_ensembles.studies.empirical_bayes import diversity
 from enn_ensembles.studies.empirical_bayes import drawing
 from enn_ensembles.studies.empirical_bayes import measuring
 from enn_ensembles.studies.empirical_bayes import units
@@ -241,3 +242,18 @@ def test_published_verdicts_follow_from_the_published_tables():
   assert published['verdict'][0] == verdicts.HOLDS_AS_MATHEMATICS
   assert ([line.verdict for line in lines[1:]]
           == published['verdict'].tolist()[1:])
+
+
+def test_diversity_comes_from_what_differs():
+  settings = diversity.DiversitySettings(
+      num_members=2, snapshots=(0, 3), batch_size=32, hidden_sizes=(4,))
+  table = pd.DataFrame(diversity.run(settings))
+  found = table.set_index(['variant', 'steps'])['epistemic_uncertainty']
+  assert set(table['variant']) == set(diversity.VARIANTS)
+  # Members with the same initial weights are one, until their data differ.
+  assert found['order of data', 0] < 1e-12 < found['order of data', 3]
+  # The closer members start, the closer they are: by the square.
+  near = found['initial weights, a thousandth as different', 3]
+  assert near < 1e-4 * found['initial weights', 3]
+  assert found['both', 3] > found['order of data', 3]
+  assert diversity.picture(table).startswith(b'\x89PNG')

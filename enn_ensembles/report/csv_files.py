@@ -47,6 +47,13 @@ def table_text(table: pd.DataFrame) -> str:
                               for row in table.itertuples(index=False)))
 
 
+def short_text(table: pd.DataFrame) -> str:
+  """The same with six digits; what a line has no number for is empty."""
+  table = table.astype(object).where(table.notna(), None)
+  return table_text(table.map(lambda value: float(f'{value:.6g}')
+                              if isinstance(value, float) else value))
+
+
 def _csv(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
   stream = io.StringIO()
   writer = csv.writer(stream, lineterminator='\n')

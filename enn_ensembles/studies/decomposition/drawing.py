@@ -1,0 +1,186 @@
+"""Pictures of the study, a function per table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from enn_ensembles.report import plots
+from enn_ensembles.studies.decomposition import images
+from enn_ensembles.studies.decomposition import regression
+
+_PARTS = {'aleatoric': 'AU', 'epistemic': 'EU'}
+
+
+def pictures(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+  """File name -> PNG, of the tables that there are."""
+  makers = {'grid': grid, 'split': split, 'response': response,
+            'robustness': robustness}
+  found = {f'{name}.png': make(tables[name])
+           for name, make in makers.items() if name in tables}
+  if 'grid' in tables:
+    found['aggregation.png'] = aggregation(tables['grid'])
+  return found
+
+
+def _canvas(num_rows: int, num_columns: int, **shared: Any
+            ) -> tuple[Any, np.ndarray]:
+  figure = plots.make_canvas(3.4 * num_columns, 2.5 * num_rows + 0.5)
+  return figure, figure.subplots(num_rows, num_columns, squeeze=False, **shared)
+
+
+def _end(figure: Any, axes: Any, ncols: int = 4) -> bytes:
+  handles, labels = axes.get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside lower center', fontsize=8,
+                ncols=ncols, frameon=False)
+  return plots.to_png(figure)
+
+
+def _mean_and_range(axes: Any, x: Any, values: pd.DataFrame, colour: str,
+                    label: str, style: str = 'o-') -> None:
+  """A line of means over seeds [rows] with bars from least to largest."""
+  mean = values.mean(axis=0)
+  bars = [mean - values.min(axis=0), values.max(axis=0) - mean]
+  axes.errorbar(x, mean, yerr=np.abs(bars), fmt=style, color=colour,
+                markersize=4, linewidth=1.3, capsize=2, label=label)
+
+
+def grid(table: pd.DataFrame) -> bytes:
+  """AU and EU by share of flipped labels, a line per size."""
+  whole = table[table['aggregation'] == 'none']
+  datasets = list(whole['dataset'].unique())
+  agents = list(whole['agent'].unique())
+  figure, axes = _canvas(2 * len(datasets), len(agents))
+  for d, dataset in enumerate(datasets):
+    of_data = whole[whole['dataset'] == dataset]
+    sizes = sorted(of_data['size'].unique())
+    for a, agent in enumerate(agents):
+      group = of_data[of_data['agent'] == agent]
+      for p, (part, short) in enumerate(_PARTS.items()):
+        one = axes[2 * d + p, a]
+        if group.empty:
+          one.axis('off')
+          continue
+        for rank, size in enumerate(sizes):
+          values = group[group['size'] == size].pivot(
+              index='seed', columns='share', values=f'{part}_uncertainty')
+          _mean_and_range(one, values.columns, values, plots.WONG[rank],
+                          ('fewest', 'more', 'most')[
+                              rank if rank < len(sizes) - 1 else 2]
+                          + ' training images')
+        if part == 'aleatoric':
+          truth = group.groupby('share', as_index=False).first()
+          one.plot(truth['share'], truth['noise_entropy'], 'k--', linewidth=1,
+                   label='entropy of the flips')
+        one.set_ylim(bottom=0)
+        plots.style_axes(one, f'{dataset}: {agent}', 'share of flipped labels',
+                         f'{short}, nats')
+  return _end(figure, axes[0, 0])
+
+
+def split(table: pd.DataFrame) -> bytes:
+  """Geometric ratio to the truth, and error, of both parts."""
+  agents = [name for name in regression.SPLIT_AGENTS
+            if name in set(table['agent'])]
+  cells = sorted(set(zip(table['num_train'], table['noise_std'])))
+  figure, axes = _canvas(len(cells), 3, sharey=True)
+  places = np.arange(len(agents))
+  for row, (num_train, noise_std) in enumerate(cells):
+    group = table[(table['num_train'] == num_train)
+                  & (table['noise_std'] == noise_std)]
+    for part, colour, shift in (('aleatoric', plots.WONG[0], -0.12),
+                                ('epistemic', plots.WONG[1], 0.12)):
+      for column, measure in enumerate(('ratio', 'error', 'correlation')):
+        values = group.pivot(index='seed', columns='agent',
+                             values=f'{part}_{measure}')[agents]
+        mean = values.mean(axis=0)
+        bars = [mean - values.min(axis=0), values.max(axis=0) - mean]
+        one = axes[row, column]
+        one.errorbar(mean, places + shift, xerr=np.abs(bars), fmt='o',
+                     color=colour, markersize=4, capsize=2,
+                     label=f'{part} std')
+        one.set_yticks(places, agents, fontsize=8)
+        title = f'T = {num_train}, ε = {noise_std:g}'
+        plots.style_axes(one, title, {
+            'ratio': 'std / true std', 'error': 'RMSE of log std',
+            'correlation': 'correlation with the truth'}[measure])
+    axes[row, 0].set_xscale('log')
+    axes[row, 0].axvline(1., color='grey', linewidth=0.8)
+    axes[row, 2].set_xlim(-1.05, 1.05)
+    axes[row, 2].axvline(0., color='grey', linewidth=0.8)
+  axes[0, 0].invert_yaxis()
+  return _end(figure, axes[0, 0])
+
+
+def response(table: pd.DataFrame) -> bytes:
+  """Epistemic std by noise level, beside the exact posterior's."""
+  whole = table[table['aggregation'] == 'none']
+  sizes = sorted(whole['num_train'].unique())
+  figure, axes = _canvas(1, len(sizes))
+  for one, num_train in zip(axes[0], sizes):
+    of_size = whole[whole['num_train'] == num_train]
+    for agent, colour in zip(of_size['agent'].unique(), plots.WONG):
+      values = of_size[of_size['agent'] == agent].pivot(
+          index='seed', columns='noise_std', values='log_std').map(np.exp)
+      _mean_and_range(one, values.columns, values, colour, agent)
+    exact = of_size.groupby('noise_std')['log_std_exact'].mean()
+    one.plot(exact.index, np.exp(exact.to_numpy()), 'k--', linewidth=1,
+             label='exact posterior')
+    one.set_xscale('log')
+    one.set_yscale('log')
+    plots.style_axes(one, f'T = {num_train}', 'ε', 'epistemic std')
+  return _end(figure, axes[0, 0], 3)
+
+
+def aggregation(table: pd.DataFrame) -> bytes:
+  """NLL of each aggregation less that of the mean, by share of flips."""
+  kept = table[table['agent'].isin(('ensemble', 'bagging'))]
+  datasets = list(kept['dataset'].unique())
+  figure, axes = _canvas(len(datasets), 2, sharey='row')
+  for row, dataset in enumerate(datasets):
+    of_data = kept[kept['dataset'] == dataset]
+    largest = of_data[of_data['size'] == of_data['size'].max()]
+    for column, agent in enumerate(('ensemble', 'bagging')):
+      one = axes[row, column]
+      group = largest[largest['agent'] == agent]
+      if group.empty:
+        one.axis('off')
+        continue
+      nll = {rule: part.pivot(index='seed', columns='share', values='nll')
+             for rule, part in group.groupby('aggregation')}
+      shares = nll['none'].columns
+      for rule, colour in zip(images.AGGREGATIONS[1:], plots.WONG):
+        _mean_and_range(one, shares, nll[rule] - nll['none'], colour, rule)
+      single = group[group['aggregation'] == 'none'].pivot(
+          index='seed', columns='share', values='member_nll')
+      _mean_and_range(one, shares, single - nll['none'], 'black',
+                      'mean member', 'x:')
+      one.axhline(0., color='grey', linewidth=0.8)
+      one.set_yscale('symlog', linthresh=0.1)
+      plots.style_axes(one, f'{dataset}: {agent}', 'share of flipped labels',
+                       "NLL less the mean's, nats")
+  return _end(figure, axes[0, 0], 3)
+
+
+def robustness(table: pd.DataFrame) -> bytes:
+  """Accuracy by epsilon under each attack."""
+  datasets = list(table['dataset'].unique())
+  kinds = [kind for kind in table['attack'].unique() if kind != 'none']
+  figure, axes = _canvas(len(datasets), len(kinds), sharey='row')
+  agents = list(table['agent'].unique())
+  for row, dataset in enumerate(datasets):
+    of_data = table[table['dataset'] == dataset]
+    for column, kind in enumerate(kinds):
+      one = axes[row, column]
+      for agent, colour in zip(agents, plots.WONG):
+        group = of_data[(of_data['agent'] == agent)
+                        & of_data['attack'].isin(('none', kind))]
+        if set(group['attack']) == {'none'}:
+          continue
+        values = group.pivot(index='seed', columns='epsilon',
+                             values='accuracy')
+        _mean_and_range(one, values.columns, values, colour, agent)
+      plots.style_axes(one, f'{dataset}: {kind}', 'ε, of pixels from 0 to 1',
+                       'accuracy')
+  return _end(figure, axes[0, 0])

@@ -1,0 +1,122 @@
+"""Trains one agent on several problems at once, and asks what it says.
+
+Problems are laid out as in sweeps: seeds, and for each seed levels that share
+its inputs (noise levels of labels). What comes back is a `predict` of each.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import base
+from enn_ensembles.problems import draws
+from enn_ensembles.training import loop
+from enn_ensembles.training import prediction
+
+# Draws of an agent whose index has no finite set.
+NUM_DRAWS = 100
+
+
+class Fitted(NamedTuple):
+  """An agent on all problems.
+
+  Attributes:
+    agent: the agent.
+    trained: its networks, every leaf [S, E, ...].
+    prior: what it was told, of any of the problems.
+    predictor: what it says.
+    num_members: K; None for an index set that is not finite.
+  """
+  agent: Any
+  trained: loop.Trained
+  prior: base.PriorKnowledge
+  predictor: prediction.Predictor
+  num_members: int | None
+
+  def predict(self, seed: int, level: int) -> base.Predict:
+    """Predictions of one problem's network, by the positions of both."""
+    return self.predictor.for_problem(seed, level)
+
+  def weights(self, seed: int, level: int) -> tuple[base.Params, base.State]:
+    """Parameters and state of one problem's network."""
+    return jax.tree.map(lambda a: a[seed, level],
+                        (self.trained.params, self.trained.state))
+
+
+def fit(name: str, settings: dict[str, Any], seeds: Sequence[int],
+        problems: Sequence[Sequence[Any]]) -> Fitted:
+  """Trains an agent of the package.
+
+  Args:
+    name: of the agent.
+    settings: of its config; what is left out has its default.
+    seeds: S of them; each has keys of its own.
+    problems: [S][E]; those of a seed share their inputs.
+
+  Raises:
+    ValueError: training diverged.
+  """
+  module = agents_lib.load_agent(name)
+  agent = agents_lib.make_agent(module, agents_lib.make_config(module,
+                                                               settings))
+  prior = problems[0][0].prior
+  likelihoods = [problem.prior.likelihood for problem in problems[0]]
+  trained = loop.train(
+      agent, np.stack([np.asarray(group[0].data.x) for group in problems]),
+      np.stack([[problem.data.y for problem in group] for group in problems]),
+      jax.tree.map(lambda *leaves: np.stack(leaves), *likelihoods),
+      jnp.stack([draws.agent_key(seed) for seed in seeds]))
+  if not all(np.isfinite(np.asarray(leaf)).all()
+             for leaf in jax.tree.leaves(trained.params)):
+    raise ValueError(f'training of agent {name!r} with {settings} diverged.')
+  network = agent.make_network(prior)
+  num_draws = prediction.num_index_draws(network, NUM_DRAWS, True)
+  support = base.get_support(network.indexer)
+  predictor = prediction.Predictor(
+      agent, trained, prior,
+      jnp.stack([draws.evaluation_key(seed) for seed in seeds]), num_draws)
+  return Fitted(agent, trained, prior, predictor,
+                None if support is None else len(jax.tree.leaves(support)[0]))
+
+
+def flip_labels(labels: np.ndarray, share: float, num_classes: int,
+                seed: int) -> np.ndarray:
+  """Labels of which a share is another class, any of them alike.
+
+  What is flipped at one share is flipped at all larger ones, to the same class.
+
+  Args:
+    labels: int [N].
+    share: of labels, 0 to 1.
+    num_classes: C.
+    seed: of the draw.
+  """
+  rng = np.random.default_rng([seed, len(labels)])
+  flipped = rng.uniform(size=len(labels)) < share
+  others = (labels + rng.integers(1, num_classes, len(labels))) % num_classes
+  return np.where(flipped, others, labels).astype(labels.dtype)
+
+
+def noise_entropy(share: float, num_classes: int) -> float:
+  """Entropy in nats of a label that is flipped with this probability."""
+  if share == 0:
+    return 0.
+  return float(-(1. - share) * np.log1p(-share)
+               - share * np.log(share / (num_classes - 1)))
+
+
+def with_label_noise(problem: Any, share: float) -> Any:
+  """An image problem whose training and validation labels are flipped."""
+  def flip(images, seed):
+    return dataclasses.replace(images, labels=flip_labels(
+        images.labels, share, images.num_classes, seed))
+
+  seed = problem.config.seed
+  return dataclasses.replace(problem, train=flip(problem.train, 2 * seed),
+                             val=flip(problem.val, 2 * seed + 1))

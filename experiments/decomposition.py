@@ -1,0 +1,132 @@
+"""Which uncertainty is whose: aleatoric, epistemic, votes, bags, experts.
+
+python -m experiments.decomposition --output_dir=OUT
+
+Trains small agents on digits (scikit-learn's, no file is needed) and on cells
+of the testbed, and writes tables, pictures and verdicts.md. What is trained is
+kept in OUT/units: the same command goes on where it was stopped.
+--datasets=digits,mnist needs --data_dir. docs/study_decomposition.md explains
+the parts.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import json
+import time
+from typing import Any
+
+from absl import flags
+import jax
+import pandas as pd
+
+from enn_ensembles import checks
+from enn_ensembles.machine import canonical
+from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
+from enn_ensembles.studies.decomposition import drawing
+from enn_ensembles.studies.decomposition import images
+from enn_ensembles.studies.decomposition import regression
+from enn_ensembles.studies.decomposition import verdicts
+from experiments import cli
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the results go; made if missing.', required=True)
+_PARTS = flags.DEFINE_list(
+    'parts', ['split', 'response', 'grid', 'experts', 'robustness'],
+    'What is measured.')
+_DATASETS = flags.DEFINE_list('datasets', ['digits'], 'Which images.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'Folder with files of real data. Default: the '
+    'environment variable ENN_ENSEMBLES_DATA.')
+_NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1)
+_NUM_BATCHES = flags.DEFINE_integer('num_batches', 1000, 'Steps of training.',
+                                    lower_bound=1)
+_NUM_MEMBERS = flags.DEFINE_integer('num_members', 10, 'Members of ensembles.',
+                                    lower_bound=2)
+_DATA_RATIOS = flags.DEFINE_list(
+    'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10.')
+
+# What `OUT/units` holds changes with this.
+_FORMAT = 1
+
+_ON_IMAGES = {'grid': images.run_grid, 'experts': images.run_experts,
+              'robustness': images.run_robustness}
+_ON_TESTBED = {'split': regression.run_split,
+               'response': regression.run_response}
+# Sizes, shares and test images of data sets that are larger than digits.
+_LARGER = {'sizes': (500, 5000), 'shares': (0., 0.2, 0.4),
+           'agents': ('ensemble', 'bagging', 'dropout')}
+
+
+def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
+  """(part, name, settings, run) of everything that is asked for."""
+  shared = {'seeds': tuple(range(_NUM_SEEDS.value)),
+            'num_batches': _NUM_BATCHES.value,
+            'num_members': _NUM_MEMBERS.value}
+  made = []
+  for part in _PARTS.value:
+    checks.check_choice('every value of --parts', part,
+                        (*_ON_TESTBED, *_ON_IMAGES))
+    if part in _ON_TESTBED:
+      for ratio in cli.numbers(_DATA_RATIOS, float,
+                               checks.check_positive) or ():
+        levels = (0.01, 0.1, 1.) if part == 'response' else (0.1, 1.)
+        settings = regression.TestbedSettings(
+            data_ratio=ratio, noise_stds=levels, **shared)
+        made.append((part, f'T{settings.num_train}', settings,
+                     functools.partial(_ON_TESTBED[part], settings)))
+    else:
+      for dataset in _DATASETS.value:
+        larger = {} if dataset == 'digits' else _LARGER
+        settings = images.ImageSettings(dataset, **shared, **larger)
+        made.append((part, dataset.replace(':', '_'), settings,
+                     functools.partial(_ON_IMAGES[part], settings,
+                                       _DATA_DIR.value)))
+  return made
+
+
+def main(_) -> None:
+  made = _make_units()
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  kept = files.make_folder(folder / 'units', 'output_dir')
+  jax.config.update('jax_enable_x64', True)
+  found: dict[str, list[Any]] = {}
+  seconds = []
+  for part, name, settings, run in made:
+    code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
+    path = kept / f'{part}_{name}_{code}.json'
+    if not path.exists():
+      print(part, name, flush=True)
+      start = time.process_time()
+      lines = run()
+      files.write_atomically(path, json.dumps(
+          {'cpu_seconds': time.process_time() - start, 'lines': lines}
+          ).encode())
+    unit = json.loads(path.read_text())
+    found.setdefault(part, []).extend(unit['lines'])
+    seconds.append({'part': part, 'data': name,
+                    'cpu_seconds': round(unit['cpu_seconds'], 1)})
+  tables = {part: pd.DataFrame(lines) for part, lines in found.items()}
+  judges = {'grid': verdicts.judge_grid, 'response': verdicts.judge_response,
+            'split': verdicts.judge_split, 'experts': verdicts.judge_experts,
+            'robustness': verdicts.judge_robustness}
+  lines = verdicts.judge_definitions()
+  for part, table in tables.items():
+    lines += judges[part](table)
+  lines.sort(key=lambda line: line.claim)
+  if 'grid' in tables:
+    tables['disentanglement'] = verdicts.disentanglement_errors(tables['grid'])
+  tables = {**tables, 'seconds': pd.DataFrame(seconds)}
+  contents = {
+      **{f'{name}.csv': csv_files.short_text(table).encode()
+         for name, table in {**tables,
+                             'verdicts': verdicts.table(lines)}.items()},
+      'verdicts.md': verdicts.text(lines).encode(), **drawing.pictures(tables)}
+  for name, content in contents.items():
+    files.write_atomically(folder / name, content)
+  print(verdicts.text(lines))
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
