@@ -20,10 +20,10 @@ import references
 import scipy.linalg
 
 from enn_ensembles.nngp import kernels
-from enn_ensembles.nngp import krylov
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.nngp import tall
 from enn_ensembles.problems import solvers
 
 solver_errors = commands.load_command('solver_errors')
@@ -71,7 +71,7 @@ def _dense_errors(kernel, x_train, x_eval, solution):
 def test_split_is_the_kernel(kernel, input_dim, dtype, monkeypatch):
   """U U^T + R = K, R >= diag(mu) >= 0; with panels that do not fit evenly."""
   monkeypatch.setattr(remainder, '_CPU_TILE', 64)
-  monkeypatch.setattr(krylov, 'PANEL', 50)
+  monkeypatch.setattr(tall, 'PANEL', 50)
   x_train, x_eval, _ = _inputs(150, input_dim, 20)
   split = remainder.Split(kernel, x_train)
   assert split.dtype == dtype

@@ -24,8 +24,10 @@ positive semi-definite: mu_i = sigma_i^2 (1 - c_0 - .. - c_3)
 where one of these is negative.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -85,6 +87,17 @@ class Survey(NamedTuple):
   """
   largest: float
   power_sums: np.ndarray
+
+  def arrays(self) -> dict[str, Any]:
+    """What is kept of it on the disk."""
+    return {f'survey_{name}': value for name, value in self._asdict().items()}
+
+  @classmethod
+  def from_arrays(cls, arrays: Mapping[str, Any]) -> 'Survey | None':
+    """Inverse of `arrays`, others left out; None if it is not among them."""
+    if 'survey_largest' not in arrays:
+      return None
+    return cls(**{name: arrays[f'survey_{name}'] for name in cls._fields})
 
 
 class Split:

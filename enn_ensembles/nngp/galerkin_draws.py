@@ -1,0 +1,50 @@
+"""A drawn function at further points, from a block Krylov space."""
+
+import numpy as np
+import scipy.linalg
+
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import krylov as krylov_lib
+from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import solver_arguments
+
+
+def draw_elsewhere(krylov: krylov_lib.Krylov,
+                   arguments: solver_arguments.Arguments, mean: np.ndarray,
+                   solution: np.ndarray
+                   ) -> tuple[np.ndarray, np.ndarray | None]:
+  """f at the last points of x_eval, and at the rest, given f at x_train.
+
+  Args:
+    krylov: of these points, with all its products.
+    arguments: normals_eval must be given.
+    mean: of f at x_eval given f at x_train, [n].
+    solution: Galerkin's at the jitter of f, [basis, n].
+
+  Returns:
+    f at the last points, one per normal in normals_eval, and at the others;
+    None for these where there are no normals_rest.
+  """
+  kernel, x_eval = arguments.kernel, arguments.x_eval
+  normals = arguments.normals_eval
+  assert normals is not None
+  num = len(normals)
+  last = slice(len(x_eval) - num, None)
+  covariance = kernels.nngp(kernel, x_eval[-num:])
+  explained = krylov.explained(solution[:, last], last)
+  covariance -= 0.5 * (explained + explained.T)
+  factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+  function = mean[-num:] + factor @ normals
+  if arguments.normals_rest is None:
+    return function, None
+  rest = slice(0, len(x_eval) - num)
+  cross = kernels.nngp(kernel, x_eval[last], x_eval[rest])
+  cross -= 0.5 * (krylov.explained(solution[:, last], rest).T
+                  + krylov.explained(solution[:, rest], last))
+  whitened = scipy.linalg.solve_triangular(factor, cross, lower=True)
+  covariance = kernels.nngp(kernel, x_eval[rest])
+  explained = krylov.explained(solution[:, rest], rest)
+  covariance -= 0.5 * (explained + explained.T) + whitened.T @ whitened
+  factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+  return function, (mean[rest] + whitened.T @ normals
+                    + factor @ arguments.normals_rest)
