@@ -21,6 +21,7 @@ import scipy.linalg
 
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
+from enn_ensembles.nngp import matrix_free_solver
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import tall
@@ -309,7 +310,7 @@ def test_killed_computation_goes_on(tmp_path, monkeypatch):
 
   killed = []
   # Every look at the clock takes a second, and nothing else does.
-  monkeypatch.setattr(matrix_free, 'time', types.SimpleNamespace(
+  monkeypatch.setattr(matrix_free_solver, 'time', types.SimpleNamespace(
       monotonic=itertools.count().__next__))
   for _ in steps:
     with pytest.raises(_Killed):
