@@ -40,12 +40,15 @@ _DATA_DIR = flags.DEFINE_string(
     'data_dir', None, 'Folder with files of real data. Default: the '
     'environment variable ENN_ENSEMBLES_DATA.')
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1)
-_NUM_BATCHES = flags.DEFINE_integer('num_batches', 1000, 'Steps of training.',
-                                    lower_bound=1)
-_NUM_MEMBERS = flags.DEFINE_integer('num_members', 10, 'Members of ensembles.',
-                                    lower_bound=2)
+_NUM_BATCHES = flags.DEFINE_integer(
+    'num_batches', 1000, 'Steps of training; 500 of data sets other than '
+    'digits.', lower_bound=1)
+_NUM_MEMBERS = flags.DEFINE_integer(
+    'num_members', 10, 'Members of ensembles; 5 on data sets other than '
+    'digits.', lower_bound=2)
 _DATA_RATIOS = flags.DEFINE_list(
-    'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10.')
+    'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10; the '
+    'part response has the first.')
 
 # What `OUT/units` holds changes with this.
 _FORMAT = 1
@@ -54,8 +57,8 @@ _ON_IMAGES = {'grid': images.run_grid, 'experts': images.run_experts,
               'robustness': images.run_robustness}
 _ON_TESTBED = {'split': regression.run_split,
                'response': regression.run_response}
-# Sizes, shares and test images of data sets that are larger than digits.
-_LARGER = {'sizes': (500, 5000), 'shares': (0., 0.2, 0.4),
+# Settings of data sets that are larger than digits.
+_LARGER = {'sizes': (500, 5000), 'num_members': 5, 'num_batches': 500,
            'agents': ('ensemble', 'bagging', 'dropout')}
 
 
@@ -69,9 +72,11 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
     checks.check_choice('every value of --parts', part,
                         (*_ON_TESTBED, *_ON_IMAGES))
     if part in _ON_TESTBED:
-      for ratio in cli.numbers(_DATA_RATIOS, float,
-                               checks.check_positive) or ():
-        levels = (0.01, 0.1, 1.) if part == 'response' else (0.1, 1.)
+      ratios = cli.numbers(_DATA_RATIOS, float, checks.check_positive) or []
+      levels = (0.1, 1.)
+      if part == 'response':
+        ratios, levels = ratios[:1], (0.01, 0.1, 1.)
+      for ratio in ratios:
         settings = regression.TestbedSettings(
             data_ratio=ratio, noise_stds=levels, **shared)
         made.append((part, f'T{settings.num_train}', settings,
@@ -79,7 +84,7 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
     else:
       for dataset in _DATASETS.value:
         larger = {} if dataset == 'digits' else _LARGER
-        settings = images.ImageSettings(dataset, **shared, **larger)
+        settings = images.ImageSettings(dataset, **{**shared, **larger})
         made.append((part, dataset.replace(':', '_'), settings,
                      functools.partial(_ON_IMAGES[part], settings,
                                        _DATA_DIR.value)))

@@ -14,10 +14,15 @@ import os
 import pathlib
 
 from absl import flags
+import jax
+import pandas as pd
 
+from enn_ensembles.machine import files
 from enn_ensembles.problems import image_classification
+from enn_ensembles.report import csv_files
 from enn_ensembles.studies.loss_landscape import settings as settings_lib
 from enn_ensembles.studies.loss_landscape import study
+from enn_ensembles.studies.loss_landscape import testbed_curve
 from enn_ensembles.studies.loss_landscape import trajectories
 from experiments import cli
 
@@ -76,7 +81,27 @@ _PCA_SCALE = flags.DEFINE_string(
     'components: covariance, or published (std 1 each).')
 
 
+_TESTBED = flags.DEFINE_bool(
+    'testbed', False, 'Only KL by ensemble size on the testbed: '
+    'testbed_curve.csv and testbed_curve.png.')
+
+
+def _report_testbed() -> None:
+  """Trains on testbed cells; writes a table and a picture."""
+  jax.config.update('jax_enable_x64', True)
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  table = pd.DataFrame(testbed_curve.run(testbed_curve.CurveSettings()))
+  for name, content in (
+      ('testbed_curve.csv', csv_files.short_text(table).encode()),
+      ('testbed_curve.png', testbed_curve.picture(table))):
+    files.write_atomically(folder / name, content)
+    print(folder / name)
+
+
 def main(_) -> None:
+  if _TESTBED.value:
+    _report_testbed()
+    return
   settings = settings_lib.LandscapeSettings(
       trajectories.TrainingSettings(
           body=_BODY.value, hidden_sizes=tuple(cli.numbers(_HIDDEN_SIZES, int)),

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import types
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from enn_ensembles.problems import image_classification
 from enn_ensembles.report import statistics
 from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import gaussian
 from enn_ensembles.studies.loss_landscape import ensembles
 from enn_ensembles.studies.loss_landscape import formulas
 from enn_ensembles.studies.loss_landscape import hard_examples
@@ -19,6 +21,7 @@ from enn_ensembles.studies.loss_landscape import samplers
 from enn_ensembles.studies.loss_landscape import settings as settings_lib
 from enn_ensembles.studies.loss_landscape import study
 from enn_ensembles.studies.loss_landscape import subspaces
+from enn_ensembles.studies.loss_landscape import testbed_curve
 from enn_ensembles.studies.loss_landscape import trajectories
 from enn_ensembles.studies.loss_landscape import verdicts
 
@@ -494,3 +497,20 @@ def test_the_study_needs_validation_images(problem, tmp_path):
   without = dataclasses.replace(problem, val=None)
   with pytest.raises(ValueError, match='num_val must be at least 1'):
     study.run_study(TINY, without, tmp_path, tmp_path)
+
+
+def test_kl_by_size_is_the_mean_over_subsets():
+  rng = np.random.default_rng(0)
+  members = rng.standard_normal((3, 40))
+  problem = types.SimpleNamespace(test_mean=np.zeros(40), test_std=np.ones(40),
+                                  noise_std=0.5)
+  lines = testbed_curve.by_size(members, problem, (1, 2, 3))
+  assert [line['size'] for line in lines] == [1, 2, 3]
+  whole = gaussian.posterior_scores(members.mean(0), members.std(0),
+                                    np.zeros(40), np.ones(40), num_samples=3)
+  assert lines[2]['kl_estimate'] == pytest.approx(whole['kl_estimate'])
+  # Of one member: labels N(f, 0.25) for N(0, 1.25), the mean over members.
+  ratio = 1.25 / 0.25
+  expected = 0.5 * (np.mean(members**2) / 0.25 + ratio - 1. - np.log(ratio))
+  assert lines[0]['kl_labels'] == pytest.approx(expected, rel=0.1)
+  assert lines[0]['kl_estimate'] > 1e4 > lines[1]['kl_estimate']

@@ -124,9 +124,10 @@ def response(table: pd.DataFrame) -> bytes:
       values = of_size[of_size['agent'] == agent].pivot(
           index='seed', columns='noise_std', values='log_std').map(np.exp)
       _mean_and_range(one, values.columns, values, colour, agent)
-    exact = of_size.groupby('noise_std')['log_std_exact'].mean()
-    one.plot(exact.index, np.exp(exact.to_numpy()), 'k--', linewidth=1,
-             label='exact posterior')
+    levels = sorted(of_size['noise_std'].unique())
+    exact = [np.exp(of_size[of_size['noise_std'] == level]
+                    ['log_std_exact'].mean()) for level in levels]
+    one.plot(levels, exact, 'k--', linewidth=1, label='exact posterior')
     one.set_xscale('log')
     one.set_yscale('log')
     plots.style_axes(one, f'T = {num_train}', 'ε', 'epistemic std')

@@ -79,7 +79,7 @@ class ImageSettings:
   """
   dataset: str = 'digits'
   sizes: tuple[int, ...] = (100, 300, 1000)
-  shares: tuple[float, ...] = (0., 0.1, 0.2, 0.4)
+  shares: tuple[float, ...] = (0., 0.2, 0.4)
   seeds: tuple[int, ...] = (0, 1, 2)
   num_members: int = 10
   num_batches: int = 1000
