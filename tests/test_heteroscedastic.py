@@ -223,8 +223,20 @@ def test_parts_are_scored_against_their_truths():
   assert set(scores) <= set(table.scores_of('nngp'))
   # Constant noise has nothing to correlate with.
   constant = noise_scores.split_scores(predictions, 0.3, true_std, labels)
+  assert scores['epistemic_error_floor'] == noise_scores.epistemic_floor(2)
   assert set(scores) - set(constant) == {'aleatoric_correlation',
                                          'split_correlation_exact'}
+
+
+@pytest.mark.parametrize('num_samples', [2, 10])
+def test_floor_is_what_draws_of_the_posterior_have(num_samples):
+  samples = RNG.standard_normal((num_samples, 200_000, 1))
+  scores = noise_scores.split_scores(
+      base.Predictions(1e3 * samples, np.ones_like(samples)), 1.,
+      np.full(200_000, 1e3), None)
+  assert scores['epistemic_error'] == pytest.approx(
+      scores['epistemic_error_floor'], rel=0.01)
+  assert noise_scores.epistemic_floor(1) == np.inf
 
 
 def test_draw_keys_are_those_of_the_testbed():

@@ -19,9 +19,6 @@ from enn_ensembles.scoring import nngp_scores
 from enn_ensembles.scoring import table
 from enn_ensembles.training import prediction
 
-_FLOORS = {name: score.floor for name, score in table.scores_of('nngp').items()
-           if score.floor is not None}
-
 
 @functools.cache
 def _problem(seed=0, num_test=40):
@@ -46,6 +43,8 @@ def _exact(problem, analytic, num_samples=1000):
 # Of agents that say what the noise is.
 SPLIT = {name for name in table.scores_of('nngp')
          if name.startswith(('aleatoric', 'epistemic', 'split', 'mixture'))}
+_FLOORS = {name: score.floor for name, score in table.scores_of('nngp').items()
+           if score.floor is not None and name not in SPLIT}
 AGENT_SCORES = {'weight_cosine', 'weight_cosine_biases'}
 
 

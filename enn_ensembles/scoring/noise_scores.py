@@ -14,6 +14,7 @@ logarithms, after the ridge that all scores of stds have.
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from enn_ensembles import base
 from enn_ensembles.scoring import distribution_scores
@@ -53,6 +54,23 @@ def split_variance(samples: np.ndarray, observation_variances: np.ndarray,
   return VarianceSplit(aleatoric + std**2, aleatoric, std**2)
 
 
+def epistemic_floor(num_samples: int) -> float:
+  """The epistemic error of S draws of the exact posterior itself.
+
+  Their std (ddof=0) over the posterior's is chi / sqrt(S) with S - 1 degrees of
+  freedom. Its logarithm has the mean (digamma((S-1)/2) + log(2/S)) / 2 and the
+  variance trigamma((S-1)/2) / 4; the floor is the root of their mean square.
+
+  Args:
+    num_samples: S; infinite for one draw.
+  """
+  if num_samples < 2:
+    return float('inf')
+  half = (num_samples - 1) / 2.
+  mean = 0.5 * (special.digamma(half) + np.log(2. / num_samples))
+  return float(np.sqrt(mean**2 + 0.25 * special.polygamma(1, half)))
+
+
 def split_scores(predictions: base.Predictions, noise_std: np.ndarray,
                  true_std: np.ndarray,
                  labels: np.ndarray | None) -> dict[str, float]:
@@ -66,6 +84,7 @@ def split_scores(predictions: base.Predictions, noise_std: np.ndarray,
 
   Returns:
     aleatoric_error, epistemic_error: RMSE of the logarithm of the std.
+    epistemic_error_floor: what draws of the exact posterior would have.
     aleatoric_ratio, epistemic_ratio: geometric mean of std / true std.
     aleatoric_correlation, epistemic_correlation: of log stds with true ones,
       over points; left out where one of them does not vary.
@@ -89,6 +108,7 @@ def split_scores(predictions: base.Predictions, noise_std: np.ndarray,
     scores[f'{part}_error'] = np.sqrt(np.mean(difference**2))
     scores[f'{part}_ratio'] = np.exp(np.mean(difference))
     scores[f'{part}_correlation'] = _correlation(logs[part], logs[truth])
+  scores['epistemic_error_floor'] = epistemic_floor(len(predictions.samples))
   scores['split_correlation'] = _correlation(logs['aleatoric'],
                                              logs['epistemic'])
   scores['split_correlation_exact'] = _correlation(logs['noise'],

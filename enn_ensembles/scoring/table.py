@@ -89,7 +89,8 @@ def _split_of_variance() -> dict[str, Score]:
   for part, truth in truths.items():
     scores[f'{part}_error'] = Score(
         _NNGP, 'lower', '1', f'{part} error', 'root mean square difference of '
-        f'the logarithms of the {part} std and that of {truth}')
+        f'the logarithms of the {part} std and that of {truth}',
+        floor='epistemic_error_floor' if part == 'epistemic' else None)
     scores[f'{part}_ratio'] = Score(
         _NNGP, 'none', '1', f'{part} ratio', f'geometric mean of the {part} '
         f'std over that of {truth}')
@@ -97,6 +98,9 @@ def _split_of_variance() -> dict[str, Score]:
         _NNGP, 'higher', '1', f'{part} correlation', 'correlation over test '
         f'points of the logarithms of the {part} std and that of {truth}',
         positive=False)
+  scores['epistemic_error_floor'] = Score(
+      _NNGP, 'none', '1', 'floor of the epistemic error', 'what as many draws '
+      'of the exact posterior would have', may_be_infinite=True)
   scores['split_correlation'] = Score(
       _NNGP, 'none', '1', 'correlation of the parts', 'correlation over test '
       'points of the logarithms of aleatoric and epistemic std',

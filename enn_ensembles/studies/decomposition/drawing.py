@@ -10,6 +10,7 @@ from enn_ensembles.report import plots
 from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
 
+_RATIOS = (0.03, 0.1, 0.3, 1., 3.)  # Of stds; those measured lie between.
 _PARTS = {'aleatoric': 'AU', 'epistemic': 'EU'}
 
 
@@ -106,18 +107,25 @@ def split(table: pd.DataFrame) -> bytes:
             'ratio': 'std / true std', 'error': 'RMSE of log std',
             'correlation': 'correlation with the truth'}[measure])
     axes[row, 0].set_xscale('log')
+    axes[row, 0].set_xticks(_RATIOS, [f'{ratio:g}' for ratio in _RATIOS])
+    axes[row, 0].minorticks_off()
+    axes[row, 0].set_xlim(_RATIOS[0], _RATIOS[-1])
     axes[row, 0].axvline(1., color='grey', linewidth=0.8)
+    axes[row, 1].axvline(group['epistemic_error_floor'].max(), linestyle=':',
+                         color=plots.WONG[1], linewidth=1,
+                         label='floor of the epistemic std')
     axes[row, 2].set_xlim(-1.05, 1.05)
     axes[row, 2].axvline(0., color='grey', linewidth=0.8)
   axes[0, 0].invert_yaxis()
-  return _end(figure, axes[0, 0])
+  return _end(figure, axes[0, 1])
 
 
 def response(table: pd.DataFrame) -> bytes:
   """Epistemic std by noise level, beside the exact posterior's."""
   whole = table[table['aggregation'] == 'none']
   sizes = sorted(whole['num_train'].unique())
-  figure, axes = _canvas(1, len(sizes))
+  figure = plots.make_canvas(4. * len(sizes) + 2., 3.6)
+  axes = figure.subplots(1, len(sizes), squeeze=False)
   for one, num_train in zip(axes[0], sizes):
     of_size = whole[whole['num_train'] == num_train]
     for agent, colour in zip(of_size['agent'].unique(), plots.WONG):

@@ -168,11 +168,13 @@ def _aggregated(problem: Any, predict: base.Predict, num_members: int | None,
   return lines
 
 
-def _part_correlation(predictions: base.Predictions) -> float:
-  """Spearman's correlation of AU and EU over test images."""
+def _part_correlation(predictions: base.Predictions) -> float | None:
+  """Spearman's correlation of AU and EU over test images; None if constant."""
   assert predictions.samples is not None
   found = categorical.uncertainties(
       categorical.log_softmax(predictions.samples))
+  if 0. in (np.ptp(found.aleatoric), np.ptp(found.epistemic)):
+    return None
   return float(stats.spearmanr(found.aleatoric, found.epistemic)[0])
 
 
