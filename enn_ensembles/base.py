@@ -337,8 +337,10 @@ class Problem(Protocol):
   # A problem may also offer
   #   score_curve(predict, order [P]) -> {score: [P]}: some of its scores for
   #     the first 1, 2, ..., P members of an order.
-  #   score_by_set(predict) -> {set: {score: value}} and combine_sets(that) ->
-  #     what `score` gives: 'test' and other sets, which rows keep one by one.
+  #   score_by_set(predict, counts) -> {set: {score: value}} and
+  #     combine_sets(that) -> what `score` gives: 'test' and other sets, which
+  #     rows keep one by one. It puts into the dict `counts` what rows keep of
+  #     the predictions, see `scoring.prediction_counts`.
 
 
 class EpistemicSampler(Protocol):

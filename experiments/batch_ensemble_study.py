@@ -4,8 +4,10 @@ python -m experiments.run_sweep --config=batch_ensemble_digits --results_dir=DIR
 python -m experiments.batch_ensemble_study --results_dir=DIR --output_dir=OUTPUT
 
 Writes verdicts.csv and verdicts.md, scores.csv (also by shifted and other set),
-diversity.csv, curves.csv, cost.csv, best.csv and five pictures for each data
-set. `enn_ensembles/studies/batch_ensemble` says how verdicts are made.
+diversity.csv, curves.csv, cost.csv, best.csv, and of what rows keep of their
+predictions reliability.csv, information.csv and similarity.csv, with eight
+pictures for each data set. `enn_ensembles/studies/batch_ensemble` says how
+verdicts are made.
 """
 
 from absl import flags
@@ -14,6 +16,8 @@ import pandas as pd
 from enn_ensembles.machine import files
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
+from enn_ensembles.studies.batch_ensemble import counted
+from enn_ensembles.studies.batch_ensemble import counted_pictures
 from enn_ensembles.studies.batch_ensemble import drawing
 from enn_ensembles.studies.batch_ensemble import markdown
 from enn_ensembles.studies.batch_ensemble import measures
@@ -51,14 +55,17 @@ def main(_) -> int:
       'curves': measures.curve_table(data_sets),
       'cost': measures.cost_table(data_sets),
       'best': measures.best_table(data_sets)}
+  of_counts = counted.make_tables(data_sets)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  for name, table in tables.items():
+  for name, table in {**tables, **of_counts}.items():
     files.write_atomically(folder / f'{name}.csv',
                            csv_files.table_text(table).encode())
   files.write_atomically(folder / 'verdicts.md', markdown.format_page(
       tables['verdicts'], tables['diversity'], tables['best']).encode())
   for name, picture in drawing.draw_all(tables['scores'], tables['verdicts'],
                                         tables['curves'], tables['cost']):
+    files.write_atomically(folder / name, picture)
+  for name, picture in counted_pictures.draw_all(of_counts):
     files.write_atomically(folder / name, picture)
   for data_set, settings in data_sets.items():
     seeds = {len(setting.rows) for setting in settings}

@@ -289,7 +289,8 @@ def test_dropout_at_rate_zero_is_one_network(body, dropout_input):
   keys = jax.random.split(KEY, 2)
   out, _ = network.apply_indices(params, state, X, keys)
   check(out, np.stack([expected] * 2))
-  trained, _ = network.apply_train(params, state, X, keys[:1], KEY)
+  trained, _ = network.apply_train(params, state, X,
+                                   jax.random.split(KEY, len(X)), KEY)
   check(trained, expected[None])
 
 
@@ -301,5 +302,35 @@ def test_dropout_masks_belong_to_indices_and_in_training_to_examples():
   out, _ = network.apply_indices(params, state, x, jax.random.split(KEY, 3))
   np.testing.assert_allclose(out, np.repeat(out[:, :1], 4, 1), rtol=1e-5)
   assert len(np.unique(np.asarray(out[:, 0, 0]))) == 3
-  trained, _ = network.apply_train(params, state, x, None, KEY)
+  trained, _ = network.apply_train(params, state, x, jax.random.split(KEY, 4),
+                                   KEY)
   assert len(np.unique(np.asarray(trained[0, :, 0]))) == 4
+
+
+@pytest.mark.parametrize('make', [
+    lambda: ensemble.make_network(ensemble.EnsembleConfig(
+        num_ensemble=2, body='mlp_dropout', hidden_sizes=(400,),
+        prior_scale=0.), PRIOR),
+    lambda: layer_ensemble.make_network(layer_ensemble.LayerEnsembleConfig(
+        num_options=(2, 1), body='mlp_dropout', hidden_sizes=(400,),
+        prior_scale=0.), SHAPE, CLASSES)])
+def test_dropout_of_a_body_is_of_training_alone(make):
+  network = make()
+  x = np.repeat(X[:1], 100, axis=0)
+  params, state = network.init(KEY, x[:1], jax.tree.map(
+      lambda leaf: leaf[0], base.get_support(network.indexer)))
+  (named,) = params.values()
+  # Hidden units are 1, and outputs their sum: what training keeps, scaled.
+  named = {name: np.zeros_like(w) for name, w in named.items()}
+  named['w_0'][..., -1], named['w_1'][..., :-1] = 1., 1.
+  params = dict.fromkeys(params, named)
+  out, _ = network.apply_indices(params, state, x, None)
+  np.testing.assert_allclose(out, 400.)
+  trained, _ = network.apply_train(params, state, x, None, KEY)
+  kept = np.asarray(trained)[..., 0] * 0.95
+  np.testing.assert_allclose(kept, np.round(kept), atol=1e-3)
+  # 80,000 Bernoulli draws: a std of 0.0008 of the share.
+  np.testing.assert_allclose(kept.mean() / 400., 0.95, atol=0.004)
+  # Members and examples have draws of their own: a std of 4.4 units.
+  assert 3. < kept.std(axis=1).min() and kept.std(axis=1).max() < 6.
+  assert np.any(kept[0] != kept[1])

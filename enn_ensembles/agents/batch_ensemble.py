@@ -201,19 +201,19 @@ def make_network(config: BatchEnsembleConfig,
       return drawn.init(key, x), networks.start_statistics(
           body, x, config.num_ensemble)
 
-    def forward(params, state, x, indices, is_training):
+    def forward(params, state, x, indices, is_training, key=None):
       weights = member_layers(
           drawn.apply(params, None, x), indices, config.plain_member,
           config.train_shared_by_plain)
       return networks.forward_members(body, weights, state, x, indices,
-                                      is_training=is_training)
+                                      is_training=is_training,
+                                      dropout_key=key)
 
     def apply_indices(params, state, x, indices):
       return forward(params, state, x, indices, is_training=False)
 
     def apply_train(params, state, x, indices, key):
-      del key  # Nothing is drawn.
-      return forward(params, state, x, indices, is_training=True)
+      return forward(params, state, x, indices, is_training=True, key=key)
 
     def member_weights(params, input_shape):
       (named,) = params.values()
@@ -223,7 +223,7 @@ def make_network(config: BatchEnsembleConfig,
 
     return networks.network_from_indices(
         init=init, apply_indices=apply_indices,
-        apply_train=apply_train if body.has_batch_norm else None,
+        apply_train=apply_train if body.differs_in_training else None,
         indexer=networks.EnsembleIndexer(config.num_ensemble),
         member_weights=member_weights)
 

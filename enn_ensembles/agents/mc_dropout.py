@@ -140,15 +140,13 @@ def make_network(config: McDropoutConfig,
     return out.reshape(num, len(x), -1), state
 
   def apply_train(params, state, x, indices, key):
-    del indices  # Every example has masks of its own.
-    out, state = forward(params, state, x, jax.random.split(key, len(x)), 1,
-                         is_training=True)
+    del key  # Every example has masks of its own, from its own index.
+    out, state = forward(params, state, x, indices, 1, is_training=True)
     return out[None], state
 
-  # An MLP is trained index by index, on the draws of its published results.
   return networks.network_from_indices(
       init=init, apply_indices=apply_indices, indexer=networks.PrngIndexer(),
-      apply_train=None if body.name == 'mlp' else apply_train)
+      apply_train=apply_train)
 
 
 def make_agent(config: McDropoutConfig) -> base.Agent:

@@ -73,26 +73,28 @@ class Segment:
     picked = [jnp.moveaxis(jnp.asarray(w)[:, options], 1, 0) for w in weights]
     return layers_lib.apply_layers(self.layers, picked, h, self.input_shape)
 
-  def apply_all(self, weights: Weights, h: base.Array) -> base.Array:
+  def apply_all(self, weights: Weights, h: base.Array,
+                run: layers_lib.ForwardPass = layers_lib.INFERENCE
+                ) -> base.Array:
     """All options on all prefixes in h: [*features first, options * N]."""
     num_options = weights[0].shape[1]
     shapes = self.shapes
     if len(weights) > 1:  # Only one array's options can be rows of a product.
       members = [jnp.moveaxis(jnp.asarray(w), 1, 0) for w in weights]
-      h = layers_lib.apply_layers(self.layers, members, h, self.input_shape)
+      h = layers_lib.apply_layers(self.layers, members, h, self.input_shape,
+                                  run)
       return _join_first(h)
     (w,), layer = weights, self.layers[0]
-    h = layer.apply([w.reshape(-1, w.shape[-1])], h, shapes[0],
-                    layers_lib.INFERENCE)
+    h = layer.apply([w.reshape(-1, w.shape[-1])], h, shapes[0], run)
     h = h.reshape(w.shape[0], num_options, *h.shape[1:])
     # The options move beside the examples once pooling has made images small.
     num = 1
     while num < len(self.layers) and isinstance(
         self.layers[num], (images.MaxPool, images.AveragePool)):
-      h = self.layers[num].apply([], h, shapes[num], layers_lib.INFERENCE)
+      h = self.layers[num].apply([], h, shapes[num], run)
       num += 1
     h = _join_first(jnp.moveaxis(h, 1, 0))
-    return layers_lib.apply_layers(self.layers[num:], [], h, shapes[num])
+    return layers_lib.apply_layers(self.layers[num:], [], h, shapes[num], run)
 
 
 def _join_first(h: base.Array) -> base.Array:
@@ -201,13 +203,14 @@ def forward_one(stack: LayerStack, weights: Weights, x: base.Array,
   return h.T
 
 
-def forward_all(stack: LayerStack, weights: Weights,
-                x: base.Array) -> base.Array:
+def forward_all(stack: LayerStack, weights: Weights, x: base.Array,
+                run: layers_lib.ForwardPass = layers_lib.INFERENCE
+                ) -> base.Array:
   """All combinations, the last layer's option fastest:
   [K_1 ... K_N, B, out]."""
   h, segments = stack.start(x)
   for segment, w in zip(segments, group_weights(segments, weights)):
-    h = segment.apply_all(w, h)
+    h = segment.apply_all(w, h, run)
   h = h.reshape(-1, *reversed(stack.num_options), len(x))
   # [out, K_N, ..., K_1, B] -> [K_1, ..., K_N, B, out]
   num = len(stack.num_options)

@@ -17,8 +17,10 @@ import dataclasses
 from typing import ClassVar
 from typing import Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
@@ -42,7 +44,8 @@ class ForwardPass:
 
   def __init__(self, statistics: Sequence[base.Array] = (),
                is_training: bool = False,
-               drop: Callable[[base.Array, Shape], base.Array] | None = None):
+               drop: Callable[[base.Array, Shape], base.Array] | None = None,
+               dropout_key: chex.PRNGKey | None = None):
     """Args as follows.
 
     Args:
@@ -50,20 +53,32 @@ class ForwardPass:
         of the layers, [2, channels] each, or [J, 2, channels].
       is_training: see above.
       drop: (activations, shape of an example) -> activations, what dropout
-        places do; None: nothing.
+        places do; None: what their own rates say.
+      dropout_key: what the units that are switched off are drawn from; None
+        switches off none, as after training.
     """
     self.is_training = is_training
     self.updated: list[base.Array] = []
     self._statistics = list(statistics)
     self._drop = drop
+    self._dropout_key = dropout_key
+    self._num_drops = 0
 
   def next_statistics(self) -> base.Array:
     """Running mean and variance of the next batch norm."""
     return self._statistics.pop(0)
 
-  def drop(self, h: base.Array, shape: Shape) -> base.Array:
-    """What a dropout place does."""
-    return h if self._drop is None else self._drop(h, shape)
+  def drop(self, h: base.Array, shape: Shape, rate: float) -> base.Array:
+    """What a dropout place with this rate does."""
+    if self._drop is not None:
+      return self._drop(h, shape)
+    if self._dropout_key is None or not rate:
+      return h
+    self._num_drops += 1
+    bits = jax.random.bits(
+        jax.random.fold_in(self._dropout_key, self._num_drops), h.shape,
+        jnp.uint32)
+    return jnp.where(bits >= np.uint32(rate * 2.**32), h / (1. - rate), 0.)
 
 
 INFERENCE = ForwardPass()  # Of layers without statistics or dropout.
@@ -156,14 +171,21 @@ class Dropout(WithoutWeights):
 
   Attributes:
     of_input: whether the units are the network's inputs.
+    rate: share of units that training switches off, for each member and example
+      anew, where the index picks a member. Methods that draw weights or units
+      have no use for it; MC dropout has a rate of its own.
   """
   of_input: bool = False
+  rate: float = 0.
+
+  def __post_init__(self):
+    checks.check_rate('rate', self.rate)
 
   def output_shape(self, shape: Shape) -> Shape:
     return shape
 
   def apply(self, weights, h, shape, run):
-    return run.drop(h, shape)
+    return run.drop(h, shape, self.rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +254,14 @@ def statistics_shapes(layers: Sequence[Layer], shape: Shape) -> list[int]:
   """Channels of all batch norms of layers in order."""
   return [found for layer, here in zip(layers, shapes_along(layers, shape))
           for found in layer.statistics_shapes(here)]
+
+
+def has_dropout(layers: Sequence[Layer]) -> bool:
+  """Whether training switches units off, whatever the method."""
+  return any(
+      isinstance(layer, Dropout) and layer.rate > 0
+      or isinstance(layer, Residual) and has_dropout(
+          (*layer.layers, *layer.shortcut)) for layer in layers)
 
 
 def dropout_shapes(layers: Sequence[Layer], shape: Shape) -> list[Shape]:

@@ -95,6 +95,7 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
                     x: base.Array, indices: base.Array | None, *,
                     is_training: bool = False,
                     drop: Callable[..., base.Array] | None = None,
+                    dropout_key: chex.PRNGKey | None = None,
                     ) -> tuple[base.Array, base.State]:
   """Outputs of members with their own batch statistics, and the state.
 
@@ -106,6 +107,7 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
     indices: members [J]; None: all.
     is_training: whether batch norms use, and learn, the batch's statistics.
     drop: what dropout places do, see `layers.ForwardPass`.
+    dropout_key: likewise.
 
   Returns:
     [J, B, out] and the state after the pass.
@@ -113,7 +115,8 @@ def forward_members(body: bodies.Body, weights: Layers, state: base.State,
   statistics = state.get('statistics', ())
   run = layers.ForwardPass(
       [s[0] if len(s) == 1 else s
-       for s in pick_members(statistics, indices)], is_training, drop)
+       for s in pick_members(statistics, indices)], is_training, drop,
+      dropout_key)
   out = bodies.forward(body, weights, x, run)
   if is_training and statistics:
     state = {'statistics': tuple(
@@ -192,10 +195,10 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
     return drawn.init(key, x), start_statistics(
         body, x, num_members, num_shared_layers)
 
-  def forward(params, state, x, indices, is_training):
+  def forward(params, state, x, indices, is_training, key=None):
     weights = pick_members(drawn.apply(params, None, x), indices)
     out, state = forward_members(body, weights, state, x, indices,
-                                 is_training=is_training)
+                                 is_training=is_training, dropout_key=key)
     num = num_members if indices is None else len(indices)
     return jnp.broadcast_to(out, (num, *out.shape[1:])), state
 
@@ -203,8 +206,7 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
     return forward(params, state, x, indices, is_training=False)
 
   def apply_train(params, state, x, indices, key):
-    del key  # Nothing is drawn.
-    return forward(params, state, x, indices, is_training=True)
+    return forward(params, state, x, indices, is_training=True, key=key)
 
   def member_weights(params, input_shape):
     return flatten_members(get_weights(params), body.weight_shapes(input_shape),
@@ -212,7 +214,7 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
 
   return network_from_indices(
       init=init, apply_indices=apply_indices,
-      apply_train=apply_train if body.has_batch_norm else None,
+      apply_train=apply_train if body.differs_in_training else None,
       indexer=indexers.EnsembleIndexer(num_members),
       member_weights=member_weights)
 

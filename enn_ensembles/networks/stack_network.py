@@ -12,6 +12,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import layers
 from enn_ensembles.networks import members
 from enn_ensembles.networks import parameters
 from enn_ensembles.networks import prefix_plans
@@ -72,6 +73,13 @@ def make_network(stack: layer_stack.LayerStack,
                                                exact=True)
     return prefix_plans.forward_set(stack, weights, x, indices), state
 
+  def apply_train(params, state, x, indices, key):
+    if indices is not None:
+      raise ValueError('a layer ensemble with dropout is trained on all its '
+                       'combinations: num_index_samples must be None.')
+    run = layers.ForwardPass(dropout_key=key)
+    return layer_stack.forward_all(stack, get_weights(params), x, run), state
+
   def member_weights(params, input_shape):
     _, segments = stack.split(input_shape)
     combinations = np.asarray(base.get_support(indexer))
@@ -84,7 +92,8 @@ def make_network(stack: layer_stack.LayerStack,
 
   return base.EpistemicNetwork(
       apply=apply, init=lambda key, x, z: init(key, x), indexer=indexer,
-      apply_indices=apply_indices, member_weights=member_weights)
+      apply_indices=apply_indices, member_weights=member_weights,
+      apply_train=apply_train if layers.has_dropout(stack.layers) else None)
 
 
 def make_predict_set(

@@ -29,6 +29,7 @@ from enn_ensembles.problems import shifted_sets
 from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import array_checks
 from enn_ensembles.scoring import classification_scores
+from enn_ensembles.scoring import prediction_counts
 from enn_ensembles.training import augmentation
 
 # Sets of other images that are made from the test set.
@@ -226,22 +227,37 @@ class ImageClassificationProblem:
           [one for one in others if next(iter(one)).startswith(kind)]))
     return found
 
-  def score_by_set(self, predict: base.Predict) -> dict[str, dict[str, float]]:
+  def score_by_set(self, predict: base.Predict,
+                   counts: dict[str, prediction_counts.Counts] | None = None
+                   ) -> dict[str, dict[str, float]]:
     """Scores of each set: 'test', then shifted sets, then other images.
+
+    Args:
+      predict: what an agent predicts.
+      counts: takes what rows keep of the predictions, by set: 'test', 'shift'
+        for all shifted sets together, and those of other images.
 
     Raises:
       ValueError: predictions are not draws of logits.
     """
-    logits, how = self._logits(predict, self.x_test)
-    found = {'test': classification_scores.score_test(
-        logits, self.test.labels, how)}
+    def points(x: np.ndarray) -> classification_scores.Points:
+      return classification_scores.Points(*self._logits(predict, x))
+
+    counts = {} if counts is None else counts
+    test, labels = points(self.x_test), self.test.labels
+    found = {'test': classification_scores.score_test(test, labels)}
+    counts['test'] = {**test.count(labels), **test.compare()}
+    shifts = []
     for shifted in self.make_shifts():
-      of_shifted, _ = self._logits(predict, self._inputs(shifted).x)
-      found[shifted.name] = classification_scores.score_shifted(
-          of_shifted, shifted.labels, how)
+      here = points(self._inputs(shifted).x)
+      found[shifted.name] = classification_scores.score_shifted(here,
+                                                                shifted.labels)
+      shifts.append(here.count(shifted.labels))
+    counts['shift'] = prediction_counts.add(shifts)
     for name, other in self.ood.items():
-      outside, _ = self._logits(predict, self._inputs(other).x)
-      found[name] = classification_scores.score_outside(logits, outside, how)
+      here = points(self._inputs(other).x)
+      found[name] = classification_scores.score_outside(test, here)
+      counts[name] = here.count()
     return found
 
   def score_curve(self, predict: base.Predict,

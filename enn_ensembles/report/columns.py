@@ -27,7 +27,7 @@ SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
            'problem_seconds', 'compile_seconds')
 _PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 _LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
-             'by_set')
+             'by_set', 'counts')
 REPEATED = tuple(
     key for key in results.ROW_SCHEMA
     if key not in (*SECONDS, *_LEFT_OUT)) + _PROBLEM_PARTS

@@ -27,7 +27,7 @@ _LAST = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
 _FIRST = tuple(
     key for key in results.ROW_SCHEMA
     if key not in (*results.TIMING_FIELDS, 'agent_config', 'scores', 'curve',
-                   'by_set'))
+                   'by_set', 'counts'))
 
 
 def value_text(value: Any) -> str:

@@ -57,6 +57,11 @@ def wrap_label(label: str, width: int = 28, num_lines: int = 2) -> str:
   return '\n'.join(lines)
 
 
+def file_stem(name: str) -> str:
+  """A name as the first part of that of a file."""
+  return ''.join(c if c.isalnum() or c in '-_' else '_' for c in name)
+
+
 def style_axes(axes, title: str, xlabel: str = '', ylabel: str = '') -> None:
   """Title, names of axes, a light grid, no box."""
   axes.set_title(title, fontsize=10, loc='left')

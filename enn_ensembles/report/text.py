@@ -167,6 +167,11 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
               ('± s.e.', f'{score}_standard_error')]
   if floor:
     numbers.append(('floor', f'{floor}_mean'))
+  numbers += [
+      (table.SCORES[name].label, f'{name}_mean')
+      for name in table.SCORE_SETS[board.iloc[0]['score_set']].beside
+      if name != score
+      and any(value is not None for value in board[f'{name}_mean'])]
   header = ['rank', 'agent', *(title for title, _ in numbers), 'rows',
             'parameters', 'train s', 'remarks']
   right = [True, False, *[True] * (len(header) - 3), False]

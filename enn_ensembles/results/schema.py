@@ -91,6 +91,10 @@ ROW_SCHEMA: Mapping[str, Field] = {
                     'set by its name: those whose means are in `scores`. None '
                     'where a problem has no such sets or a score is not finite',
                     nullable=True, optional=True),
+    'counts': Field('dict', 'counts of predictions of each set by its name, '
+                    'see `scoring.prediction_counts`: what pictures are made '
+                    'of. None where a problem gives none or a score is not '
+                    'finite', nullable=True, optional=True),
     'num_params': Field('int', 'trained parameters', nullable=True),
     'train_seconds': Field('float', 'training, s per problem', nullable=True),
     'evaluate_seconds': Field('float', 'evaluation, s per problem',

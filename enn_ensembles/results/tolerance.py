@@ -43,7 +43,7 @@ _NUMERICS_FIELDS = ('numerics', 'versions', 'device')
 _SELECTED_FIELDS = ('num_samples_used', 'status')
 # Sweeps call one setting by what their configs wrote out of it.
 _NOT_COMPARED = {*schema.TIMING_FIELDS, 'run_id', 'message', 'agent_label',
-                 'scores', 'curve', 'by_set'}
+                 'scores', 'curve', 'by_set', 'counts'}
 
 
 class ContradictionError(Exception):

@@ -30,6 +30,19 @@ class Uncertainties(NamedTuple):
   epistemic: np.ndarray
 
 
+class ConfidenceBins(NamedTuple):
+  """Points by their confidence, the highest probability; [B] each.
+
+  Attributes:
+    count: points of each bin, integers.
+    confidence: sum of their confidences.
+    correct: how many have the label as their most probable class, integers.
+  """
+  count: np.ndarray
+  confidence: np.ndarray
+  correct: np.ndarray
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
   """Logarithms of the probabilities softmax(logits), float64, same shape.
 
@@ -107,11 +120,26 @@ def calibration_error(log_probs: np.ndarray, labels: np.ndarray,
     labels: integers [N].
     num_bins: B.
   """
+  bins = confidence_bins(log_probs, labels, num_bins)
+  return float(np.abs(bins.correct - bins.confidence).sum() / len(labels))
+
+
+def confidence_bins(log_probs: np.ndarray, labels: np.ndarray,
+                    num_bins: int) -> ConfidenceBins:
+  """Counts of the bins ((b - 1) / B, b / B] of the confidence.
+
+  Args:
+    log_probs: [N, C].
+    labels: integers [N].
+    num_bins: B.
+  """
   confidence, correct = _confidence(log_probs, labels)
   edges = np.linspace(0., 1., num_bins + 1)[1:-1]
   bins = np.searchsorted(edges, confidence, side='left')
-  gaps = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
-  return float(np.abs(gaps).sum() / len(labels))
+  count, hits = (np.bincount(some, minlength=num_bins)
+                 for some in (bins, bins[correct == 1.]))
+  return ConfidenceBins(count, np.bincount(bins, weights=confidence,
+                                           minlength=num_bins), hits)
 
 
 def adaptive_calibration_error(log_probs: np.ndarray, labels: np.ndarray,

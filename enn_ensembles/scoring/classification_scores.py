@@ -7,6 +7,7 @@ that are not finite give scores that are nan.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from enn_ensembles.scoring import aggregation as aggregation_lib
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import out_of_distribution
+from enn_ensembles.scoring import prediction_counts
 
 JOINT_TAU = 10  # Inputs whose labels are predicted together.
 
@@ -33,13 +35,81 @@ _UNCERTAINTIES = tuple(f'{kind}_uncertainty'
 CURVE_SCORES = ('accuracy', 'nll', 'brier', 'ece')
 
 
-def score_test(logits: np.ndarray, labels: np.ndarray,
+class Points:
+  """Members' predictions at some points, and what several scores need of them.
+
+  Attributes:
+    logits: [J, N, C].
+    aggregation: how members are made one prediction.
+  """
+
+  def __init__(self, logits: np.ndarray,
+               aggregation: aggregation_lib.Aggregation = aggregation_lib.MEAN):
+    self.logits = logits
+    self.aggregation = aggregation
+
+  @functools.cached_property
+  def is_finite(self) -> bool:
+    """Whether all logits are."""
+    return bool(np.isfinite(self.logits).all())
+
+  @functools.cached_property
+  def log_probs(self) -> np.ndarray:
+    """Of every member, [J, N, C]."""
+    return categorical.log_softmax(self.logits)
+
+  @functools.cached_property
+  def together(self) -> np.ndarray:
+    """Of what members predict together, [N, C]."""
+    return self.aggregation.classes(self.log_probs)
+
+  @functools.cached_property
+  def uncertainties(self) -> categorical.Uncertainties:
+    """In nats, [N] each."""
+    return categorical.uncertainties(self.log_probs, self.aggregation.weights)
+
+  @functools.cached_property
+  def signals(self) -> dict[str, np.ndarray]:
+    """Numbers [N] that are high where a point seems out of distribution."""
+    return {
+        # -log of the maximum orders points as 1 - the maximum does, and still
+        # tells apart those where the latter rounds to 0.
+        'msp': -self.together.max(axis=-1),
+        'entropy': categorical.entropy(self.together),
+        'mi': out_of_distribution.without_rounding(
+            self.uncertainties.epistemic),
+    }
+
+  def compare(self) -> prediction_counts.Counts:
+    """How different members are."""
+    if not self.is_finite:
+      return {}
+    return prediction_counts.compare_members(self.log_probs)
+
+  def count(self, labels: np.ndarray | None = None) -> prediction_counts.Counts:
+    """What a row keeps of the points; of labelled ones also bins."""
+    if not self.is_finite:
+      return {}
+    found = prediction_counts.count_information(self.uncertainties.epistemic)
+    if labels is not None:
+      found.update(prediction_counts.count_bins(self.together, labels))
+    return found
+
+
+def as_points(logits: np.ndarray | Points,
+              aggregation: aggregation_lib.Aggregation = aggregation_lib.MEAN
+              ) -> Points:
+  """Points as they are, or of logits."""
+  return logits if isinstance(logits, Points) else Points(logits, aggregation)
+
+
+def score_test(logits: np.ndarray | Points, labels: np.ndarray,
                aggregation: aggregation_lib.Aggregation = aggregation_lib.MEAN
                ) -> dict[str, float]:
   """Scores on test points of the distribution that was trained on.
 
   Args:
-    logits: [J, N, C].
+    logits: [J, N, C], or points of them with their own aggregation.
     labels: integers [N].
     aggregation: how members are made one prediction. Joint scores are of the
       mixture of members, whatever the rule.
@@ -48,47 +118,49 @@ def score_test(logits: np.ndarray, labels: np.ndarray,
     Scores by name. Those of pairs of members are left out for J = 1, joint
     ones where there are fewer points than they need.
   """
-  if not _is_finite(logits):
-    return _nans(score_test(np.zeros_like(logits), labels))
-  log_probs = categorical.log_softmax(logits)
-  scores = _score_points(log_probs, labels, aggregation)
+  points = as_points(logits, aggregation)
+  if not points.is_finite:
+    return _nans(score_test(np.zeros_like(points.logits), labels))
+  log_probs = points.log_probs
+  scores = _score_points(points, labels)
   members = [[score(member, labels) for score in _LABEL_SCORES.values()]
              for member in log_probs]
   for name, value in zip(_LABEL_SCORES, np.mean(members, axis=0)):
     scores[f'member_{name}'] = float(value)
-  scores['aurc'] = categorical.risk_coverage_area(
-      aggregation.classes(log_probs), labels)
-  scores.update(_score_jointly(log_probs, labels, aggregation.weights))
+  scores['aurc'] = categorical.risk_coverage_area(points.together, labels)
+  scores.update(_score_jointly(log_probs, labels, points.aggregation.weights))
   if len(log_probs) > 1:
     scores['variation_ratio'] = float(
         aggregation_lib.variation_ratio(log_probs).mean())
     pairs = diversity.member_pairs(len(log_probs), _MAX_PAIRS)
     scores['member_kl'] = float(diversity.mean_member_kl(log_probs).mean())
     scores['logit_correlation'] = float(
-        diversity.logit_correlation(logits, pairs).mean())
+        diversity.logit_correlation(points.logits, pairs).mean())
   return scores
 
 
-def score_shifted(logits: np.ndarray, labels: np.ndarray,
+def score_shifted(logits: np.ndarray | Points, labels: np.ndarray,
                   aggregation: aggregation_lib.Aggregation = (
                       aggregation_lib.MEAN)) -> dict[str, float]:
   """Scores on test points of a shifted distribution with the same labels.
 
   Args:
-    logits: [J, N, C].
+    logits: [J, N, C], or points of them with their own aggregation.
     labels: integers [N].
     aggregation: how members are made one prediction.
 
   Returns:
     Scores by name, all of which begin with 'shift_'.
   """
-  if not _is_finite(logits):
-    return _nans(score_shifted(np.zeros_like(logits), labels))
-  scores = _score_points(categorical.log_softmax(logits), labels, aggregation)
+  points = as_points(logits, aggregation)
+  if not points.is_finite:
+    return _nans(score_shifted(np.zeros_like(points.logits), labels))
+  scores = _score_points(points, labels)
   return {f'shift_{name}': value for name, value in scores.items()}
 
 
-def score_outside(logits_inside: np.ndarray, logits_outside: np.ndarray,
+def score_outside(logits_inside: np.ndarray | Points,
+                  logits_outside: np.ndarray | Points,
                   aggregation: aggregation_lib.Aggregation = (
                       aggregation_lib.MEAN)) -> dict[str, float]:
   """Scores of telling points out of distribution from test points.
@@ -98,25 +170,23 @@ def score_outside(logits_inside: np.ndarray, logits_outside: np.ndarray,
   epistemic uncertainty, the mutual information ('mi').
 
   Args:
-    logits_inside: at test points, [J, N, C].
-    logits_outside: at points out of distribution, [J, M, C].
+    logits_inside: at test points, [J, N, C], or points of them with their own
+      aggregation.
+    logits_outside: at points out of distribution, the same with [J, M, C].
     aggregation: how members are made one prediction.
 
   Returns:
     Scores by name, all of which begin with 'ood_'.
   """
-  if not (_is_finite(logits_inside) and _is_finite(logits_outside)):
-    return _nans(score_outside(np.zeros_like(logits_inside),
-                               np.zeros_like(logits_outside)))
-  inside = categorical.log_softmax(logits_inside)
-  outside = categorical.log_softmax(logits_outside)
+  inside, outside = (as_points(logits, aggregation)
+                     for logits in (logits_inside, logits_outside))
+  if not (inside.is_finite and outside.is_finite):
+    return _nans(score_outside(np.zeros_like(inside.logits),
+                               np.zeros_like(outside.logits)))
   scores = {f'ood_{name}': value
-            for name, value in _describe_points(
-                outside, aggregation.weights).items()}
-  signals_inside, signals_outside = (
-      _signals(log_probs, aggregation) for log_probs in (inside, outside))
-  for name, values in signals_inside.items():
-    found = out_of_distribution.detection(values, signals_outside[name])
+            for name, value in _describe_points(outside).items()}
+  for name, values in inside.signals.items():
+    found = out_of_distribution.detection(values, outside.signals[name])
     for part in ('auroc', 'aupr', 'fpr95', 'fpr95_in'):
       scores[f'ood_{part}_{name}'] = getattr(found, part)
     scores['ood_base_rate'] = found.base_rate
@@ -154,31 +224,23 @@ def score_curve(logits: np.ndarray, labels: np.ndarray,
   return {name: np.asarray(values) for name, values in found.items()}
 
 
-def _is_finite(logits: np.ndarray) -> bool:
-  return bool(np.isfinite(logits).all())
-
-
 def _nans(scores: dict[str, float]) -> dict[str, float]:
   """The same names, for predictions that are no numbers."""
   return dict.fromkeys(scores, float('nan'))
 
 
-def _score_points(log_probs: np.ndarray, labels: np.ndarray,
-                  aggregation: aggregation_lib.Aggregation
-                  ) -> dict[str, float]:
+def _score_points(points: Points, labels: np.ndarray) -> dict[str, float]:
   """Scores that any labelled set has."""
-  together = aggregation.classes(log_probs)
-  scores = {name: score(together, labels)
+  scores = {name: score(points.together, labels)
             for name, score in _LABEL_SCORES.items()}
-  return {**scores, **_describe_points(log_probs, aggregation.weights)}
+  return {**scores, **_describe_points(points)}
 
 
-def _describe_points(log_probs: np.ndarray,
-                     weights: np.ndarray | None) -> dict[str, float]:
+def _describe_points(points: Points) -> dict[str, float]:
   """What needs no labels: mean uncertainties, and disagreement for J > 1."""
-  found = categorical.uncertainties(log_probs, weights)
+  log_probs = points.log_probs
   scores = {name: float(values.mean())
-            for name, values in zip(_UNCERTAINTIES, found)}
+            for name, values in zip(_UNCERTAINTIES, points.uncertainties)}
   if len(log_probs) > 1:
     scores['disagreement'] = float(diversity.class_disagreement(
         log_probs.argmax(axis=-1), log_probs.shape[-1]).mean())
@@ -203,18 +265,3 @@ def _score_jointly(log_probs: np.ndarray, labels: np.ndarray,
     scores['dyadic_nll'] = categorical.dyadic_nll(likelihoods, pairs,
                                                   JOINT_TAU, weights)
   return scores
-
-
-def _signals(log_probs: np.ndarray,
-             aggregation: aggregation_lib.Aggregation
-             ) -> dict[str, np.ndarray]:
-  """Numbers [N] that are high where a point seems out of distribution."""
-  found = categorical.uncertainties(log_probs, aggregation.weights)
-  together = aggregation.classes(log_probs)
-  return {
-      # -log of the maximum orders points as 1 - the maximum does, and still
-      # tells apart those where the latter rounds to 0.
-      'msp': -together.max(axis=-1),
-      'entropy': categorical.entropy(together),
-      'mi': out_of_distribution.without_rounding(found.epistemic),
-  }

@@ -44,9 +44,11 @@ class ScoreSet(NamedTuple):
   Attributes:
     headline: the score that a board ranks by unless it is told otherwise.
     meaning: a sentence.
+    beside: other scores whose means a board in a terminal shows as well.
   """
   headline: str
   meaning: str
+  beside: tuple[str, ...] = ()
 
 
 SCORE_SETS: Mapping[str, ScoreSet] = {
@@ -54,7 +56,8 @@ SCORE_SETS: Mapping[str, ScoreSet] = {
         'kl_estimate', 'Regression on data of an infinitely wide network, '
         'against the exact posterior of its function.'),
     'classification': ScoreSet(
-        'nll', 'Classification of real data, against held-out labels.'),
+        'nll', 'Classification of real data, against held-out labels.',
+        ('accuracy', 'ece', 'shift_nll', 'ood_auroc_msp', 'ood_auroc_mi')),
 }
 
 _NNGP = ('nngp',)

@@ -5,6 +5,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.scoring import diversity
+from enn_ensembles.scoring import prediction_counts
 
 # More pairs of members say no more of a mean over pairs.
 _MAX_PAIRS = 500
@@ -38,3 +39,28 @@ def score_members(network: base.EpistemicNetwork, params: base.Params,
           ('weight_cosine_biases', jnp.concatenate([weights, biases],
                                                    axis=1)))}
   return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def compare_members(network: base.EpistemicNetwork, params: base.Params,
+                    input_shape: tuple[int, ...]) -> prediction_counts.Counts:
+  """'weight_cosine', the cosine of every two members' weights, [K, K].
+
+  Args:
+    network: ours or DeepMind's.
+    params: trained on one problem.
+    input_shape: of one example.
+
+  Returns:
+    Of the first `prediction_counts.MAX_MEMBERS` members, biases left out; empty
+    as in `score_members`.
+  """
+  member_weights = getattr(network, 'member_weights', None)
+  if member_weights is None:
+    return {}
+  weights = np.asarray(member_weights(params, input_shape)[0], np.float64)
+  weights = weights[:prediction_counts.MAX_MEMBERS]
+  norms = np.linalg.norm(weights, axis=1, keepdims=True)
+  if len(weights) < 2 or not np.isfinite(norms).all() or not norms.all():
+    return {}
+  unit = weights / norms
+  return {'weight_cosine': (unit @ unit.T).tolist()}

@@ -123,9 +123,13 @@ def _train_and_score(
 
   network = agent.make_network(prior)
 
-  def agent_scores(s: int, i: int) -> dict[str, float]:
+  def of_members(s: int, i: int) -> dict[str, Any]:
     params = jax.tree.map(lambda leaf: leaf[s, i], trained.params)
-    return agent_scores_lib.score_members(network, params, prior.input_shape)
+    return {
+        'agent_scores': agent_scores_lib.score_members(
+            network, params, prior.input_shape),
+        'member_matrices': agent_scores_lib.compare_members(
+            network, params, prior.input_shape)}
 
   found: unit_results.Results = {}
   for (s, seed), i in itertools.product(enumerate(seeds),
@@ -140,7 +144,7 @@ def _train_and_score(
       found[seed, i, selection] = unit_results.scored(
           problem, selected.predict, finite_params=bool(finite[s, i]),
           depends_on_draws=num_draws is not None, curve=selected.curve,
-          agent_scores=agent_scores(s, i) if selection == 'none' else {},
+          **(of_members(s, i) if selection == 'none' else {}),
           num_params=trained.num_params,
           train_seconds=trained.train_seconds / num_problems,
           rank_seconds=selected.rank_seconds)

@@ -54,6 +54,7 @@ class Result(NamedTuple):
   depends_on_draws: bool = True  # Whether num_enn_samples made a difference.
   curve: Mapping[str, Any] | None = None
   by_set: Mapping[str, Mapping[str, float]] | None = None
+  counts: Mapping[str, Mapping[str, Any]] | None = None
   rank_seconds: float | None = None
   num_params: int | None = None
   train_seconds: float | None = None
@@ -71,6 +72,7 @@ Groups = Mapping[int, Sequence[Any]]
 
 def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
             agent_scores: Mapping[str, float] | None = None,
+            member_matrices: Mapping[str, Any] | None = None,
             **fields: Any) -> Result:
   """Scores of one problem, raw; diverged if anything is not finite.
 
@@ -79,6 +81,7 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
     predict: what the agent predicts.
     finite_params: whether its parameters are.
     agent_scores: scores of the agent itself.
+    member_matrices: of its members, beside those of their predictions.
     **fields: other fields of the result.
   """
   num_samples = []
@@ -88,14 +91,16 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
     num_samples.append(found.num_samples)
     return found
 
-  by_set = None
+  by_set = counts = None
   if hasattr(problem, 'score_by_set'):
-    by_set = problem.score_by_set(counted)
+    by_set = problem.score_by_set(counted, counts := {})
     scores = dict(problem.combine_sets(by_set))
     by_set = {name: found for name, found in by_set.items() if name != 'test'}
-    if not by_set or not all(np.isfinite(list(found.values())).all()
-                             for found in by_set.values()):
-      by_set = None
+    if not all(np.isfinite(list(found.values())).all()
+               for found in by_set.values()):
+      by_set = counts = None
+    elif counts.get('test'):
+      counts['test'].update(member_matrices or {})
   else:
     scores = dict(problem.score(counted))
   bad = [] if finite_params else ['parameters']
@@ -103,7 +108,9 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
   bad += [name for name, value in scores.items() if not np.isfinite(value)
           and not (known[name].may_be_infinite and value == math.inf)]
   return Result(
-      status='diverged' if bad else 'ok', by_set=by_set,
+      status='diverged' if bad else 'ok', by_set=by_set or None,
+      counts={name: found for name, found in (counts or {}).items() if found}
+      or None,
       scores={**scores, **(agent_scores or {})},
       message=f'not finite: {", ".join(bad)}' if bad else '',
       num_samples=num_samples[0], **fields)

@@ -357,13 +357,11 @@ def make_per_example_loss(error: PointError) -> Loss:
 
   def evaluate(network, params, state, context, batch, key):
     del context
+    indices = sample_indices(network, key, len(batch.data_index))
     if getattr(network, 'apply_train', None) is not None:
-      out, state = forward_train(network, params, state, batch.x,
-                                 sample_indices(network, key, 1), key)
+      out, state = forward_train(network, params, state, batch.x, indices, key)
       predictions = base.get_predictions(out)
     else:
-      indices = sample_indices(network, key, len(batch.data_index))
-
       def forward(x, z):
         out, _ = network.apply(params, state, x[None], z)
         return base.get_predictions(out)[0]

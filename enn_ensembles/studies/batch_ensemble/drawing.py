@@ -219,7 +219,7 @@ def draw_all(scores: pd.DataFrame, verdicts: pd.DataFrame, curves: pd.DataFrame,
     def of(frame: pd.DataFrame, data_set: str = data_set) -> pd.DataFrame:
       return frame[frame['data_set'] == data_set] if len(frame) else frame
 
-    stem = ''.join(c if c.isalnum() or c in '-_' else '_' for c in data_set)
+    stem = plots.file_stem(data_set)
     yield f'{stem}_scores.png', draw_scores(of(scores))
     yield f'{stem}_diversity.png', draw_diversity(of(scores))
     if len(of(verdicts)):

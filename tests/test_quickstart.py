@@ -1,0 +1,72 @@
+"""The quickstart on digits: a board of small images, all in this process."""
+
+import commands
+import pytest
+import tiny_sweeps
+
+from enn_ensembles import agents as agents_lib
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.machine import plain_text
+from enn_ensembles.report import html_page
+from enn_ensembles.report import text
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
+
+quickstart = commands.load_command('quickstart')
+
+TINY = {
+    'PROBLEMS': 'images', 'DATASET': ['digits'], 'NUM_TRAIN': [40],
+    'NUM_TEST': 30, 'SHIFTS': ['rotation:1'], 'HELD_OUT': [8, 9],
+    'OOD': ['held_out'], 'SEED': [0],
+    # No field of the other kind of problems.
+    'INPUT_DIM': None, 'DATA_RATIO': None, 'NOISE_STD': None,
+    'AGENTS': [
+        {'agent': name, 'hidden_sizes': (4,), 'num_batches': 2, **settings}
+        for name, settings in (('map', {}), ('ensemble', {'num_ensemble': 2}))]}
+
+
+def test_board_of_digits(tmp_path):
+  config = tiny_sweeps.make_config(tmp_path, **TINY)
+  store = results.open_store(tmp_path / 'results', create=True)
+  options = unit_results.RunOptions(str(tmp_path / 'results'))
+  rows = []
+  for unit in sweeps.expand(config):
+    found, details = one_unit.run_unit(unit, options)
+    assert not details
+    store.write_unit(unit.run_id, found)
+    rows += found
+  kept = [row['counts'] for row in rows if row['agent'] == 'ensemble'][0]
+  assert set(kept) == {'test', 'shift', 'held_out'}
+  assert sum(kept['test']['bin_count']) == 30 == sum(kept['shift']['mi_count'])
+  cosine = kept['test']['weight_cosine']
+  scores = [row['scores'] for row in rows if row['agent'] == 'ensemble'][0]
+  assert cosine[0][1] == pytest.approx(scores['weight_cosine'], abs=1e-6)
+  assert cosine[0][0] == pytest.approx(1.)
+
+  tables, paths = html_page.build(tmp_path / 'results', tmp_path / 'output')
+  assert paths['leaderboard.html'].is_file()
+  board = text.format_table(tables).splitlines()
+  assert 'mean NLL' in board[1]
+  for label in ('accuracy', 'ECE', 'NLL under shift', 'OOD AUROC by MSP'):
+    assert label in board[1]
+  # One network has no diversity to tell other images by.
+  line, = [line for line in board if ' map,' in line]
+  assert text.short_number(rows[0]['scores']['accuracy']) in line
+
+
+def test_its_config_has_every_method_that_classifies():
+  config = sweeps.load_config('quickstart_digits')
+  assert config.problem['dataset'] == ('digits',)
+  # These are of the exact posterior, of Gaussian processes.
+  assert {unit.agent for unit in sweeps.expand(config)} == set(
+      agents_lib.agent_names()) - {'exact_posterior', 'prior_only',
+                                   'random_features'}
+
+
+@pytest.mark.parametrize('kind', ['nngp', 'digits'])
+def test_what_it_says_at_its_end(kind):
+  ending = quickstart.make_ending(kind, 'file:///page', 'CONFIG', 'R', 'O')
+  assert 'file:///page' in ending and '--results_dir=R' in ending
+  assert ('AUROC' in ending) == (kind == 'digits')
+  assert ending.isascii()  # Terminals of clusters know no more.
