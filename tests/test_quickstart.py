@@ -7,7 +7,6 @@ import tiny_sweeps
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
-from enn_ensembles.machine import plain_text
 from enn_ensembles.report import html_page
 from enn_ensembles.report import text
 from enn_ensembles.sweeps import one_unit

@@ -1,0 +1,57 @@
+"""Training of image classifiers here and in PyTorch, side by side.
+
+scripts/pytorch_speed.sh [--repeats=5] [--output_dir=DIR]
+
+Nothing else may run meanwhile. Prints a table and writes pytorch_speed.csv; the
+package's `studies/speed/rivals.py` says what is measured.
+"""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from absl import flags
+import pandas as pd
+
+from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
+from enn_ensembles.report import text
+from enn_ensembles.studies.speed import rivals
+from experiments import cli
+
+_TORCH_PYTHON = flags.DEFINE_string(
+    'torch_python', None, 'An interpreter that has torch, and '
+    'torch-uncertainty where that is to be measured.', required=True)
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Measurements of each.')
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', '.', 'Where pytorch_speed.csv goes; made if missing.')
+
+
+def main(_) -> None:
+  if _REPEATS.value < 1:
+    raise ValueError(f'--repeats must be >= 1, got {_REPEATS.value}.')
+  if shutil.which(_TORCH_PYTHON.value) is None:
+    raise ValueError('--torch_python must be a Python interpreter, got '
+                     f'{_TORCH_PYTHON.value!r}.')
+  if shutil.which('taskset') is None:
+    raise ValueError('the comparison needs the command taskset (util-linux).')
+  folder = files.make_folder(_OUTPUT_DIR.value, '--output_dir')
+  program = pathlib.Path(__file__).parents[1] / 'scripts' / 'pytorch_cases.py'
+  with tempfile.TemporaryDirectory() as cache:
+    lines = rivals.compare(sys.executable, _TORCH_PYTHON.value, str(program),
+                           _REPEATS.value, cache)
+  table = pd.DataFrame(lines, dtype=object)
+  files.write_atomically(folder / 'pytorch_speed.csv',
+                         csv_files.table_text(table).encode())
+  for line in lines:
+    goal = '' if line['goal'] is None else f'  (goal {line["goal"]:g})'
+    print(f'{line["case"]:26s} {line["runner"]:17s} '
+          f'{text.short_number(line["seconds"]):>7s} s  '
+          f'{line["member_images_per_second"]:10,.0f} member-images/s  '
+          f'{line["ratio_to_ours"]:6.2f} x ours  '
+          f'{line["ratio_to_our_sweep"]:6.2f} x our sweep{goal}')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
