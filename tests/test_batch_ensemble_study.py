@@ -14,7 +14,9 @@ from enn_ensembles.agents import batch_ensemble
 from enn_ensembles.agents import deep_sub_ensemble
 from enn_ensembles.agents import layer_ensemble
 from enn_ensembles.agents import map as map_agent
+from enn_ensembles.scoring import prediction_counts
 from enn_ensembles.scoring import table
+from enn_ensembles.studies.batch_ensemble import counted
 from enn_ensembles.studies.batch_ensemble import equivalence
 from enn_ensembles.studies.batch_ensemble import measures
 from enn_ensembles.sweeps import agent_scores
@@ -108,8 +110,15 @@ def make_row(agent, seed, nll, num_ensemble=None, **config):
     del scores['disagreement']
   curve = {'order': [0, 1], 'nll': [2. * nll, nll],
            'accuracy': [0.5, 1. - nll]} if num_ensemble else None
+  bins = {'bin_count': [0] * 14 + [2 + seed], 'bin_confidence': [0.] * 14 + [
+      1.9 + seed], 'bin_correct': [0] * 14 + [1 + seed]}
+  information = [seed + 1] + [0] * (len(prediction_counts.MI_EDGES) - 1) + [1]
+  counts = {'test': {**bins, 'mi_count': information},
+            'permuted': {'mi_count': information}}
+  if num_ensemble:
+    counts['test']['weight_cosine'] = [[1., 0.1 * seed], [0.1 * seed, 1.]]
   return {**row, 'agent': agent, 'agent_config': config, 'scores': scores,
-          'agent_id': name, 'curve': curve,
+          'agent_id': name, 'curve': curve, 'counts': counts,
           'by_set': {'permuted': {'ood_auroc_msp': 1. - 2. * nll},
                      'held_out': {'ood_auroc_msp': 1.}},
           'problem': {**row['problem'], 'cell': {'dataset': 'digits',
@@ -166,6 +175,30 @@ def test_tables_of_the_study():
   assert 'map' not in set(diversity['setting'])
 
 
+def test_counts_of_seeds_add_up_and_matrices_are_averaged():
+  data_sets = measures.read_data_sets(make_rows())
+  tables = counted.make_tables(data_sets)
+  line, = (line for _, line in tables['reliability'].iterrows()
+           if line['setting'] == 'map')  # One bin has points.
+  # Seeds 0 to 4: 2 + 3 + 4 + 5 + 6 points, 1 + 2 + 3 + 4 + 5 of them right.
+  assert (line['bin'], line['num_points'], line['set']) == (14, 20, 'test')
+  np.testing.assert_allclose([line['accuracy'], line['confidence']],
+                             [15 / 20, (5 * 1.9 + 10.) / 20])
+  information = tables['information']
+  assert 'map' not in set(information['setting'])
+  own = information[(information['setting'] == 'ensemble')
+                    & (information['set'] == 'permuted')]
+  np.testing.assert_allclose(list(own['share'])[::len(own) - 1],
+                             [15 / 20, 5 / 20])
+  assert list(own['from'])[0] == 0. and list(own['to'])[-1] == np.inf
+  matrix = tables['similarity']
+  own = matrix[matrix['setting'] == 'batch_ensemble sign']
+  np.testing.assert_allclose(list(own['mean']), [1., 0.2, 0.2, 1.])
+  # Rows of older programs have none.
+  old = [{**row, 'counts': None} for row in make_rows()]
+  assert not counted.make_tables(measures.read_data_sets(old))
+
+
 def test_two_single_networks_are_refused():
   rows = make_rows() + [make_row('map', 0, 0.3, learning_rate=1.)]
   with pytest.raises(ValueError, match='must have one setting of map, got'):
@@ -209,8 +242,10 @@ def test_command_writes_tables_and_pictures(tmp_path):
                          'reproduced: accuracy, nll')
   names = {path.name for path in folder.iterdir()}
   assert names == {f'{name}.csv' for name in (
-      'verdicts', 'scores', 'diversity', 'curves', 'cost', 'best')} | {
-          'verdicts.md'} | {f'digits_n9_{name}.png' for name in (
-              'scores', 'diversity', 'verdicts', 'curves', 'cost')}
+      'verdicts', 'scores', 'diversity', 'curves', 'cost', 'best',
+      'reliability', 'information', 'similarity')} | {'verdicts.md'} | {
+          f'digits_n9_{name}.png' for name in (
+              'scores', 'diversity', 'verdicts', 'curves', 'cost',
+              'reliability', 'information', 'similarity')}
   page = (folder / 'verdicts.md').read_text()
   assert '| digits_n9 | batch_ensemble sign | NLL | ' in page
