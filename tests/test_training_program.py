@@ -129,6 +129,16 @@ def test_epochs_go_through_all_points_in_new_orders():
   np.testing.assert_array_equal(np.sort(few, axis=1), [[0, 1]] * 10)
 
 
+def test_orders_are_drawn_of_the_epochs_that_are_asked_for():
+  agent = network_agent.NetworkAgent(None, None, num_batches=10, batch_size=3,
+                                     sampling='epochs')
+  whole = np.asarray(program.minibatch_rows(agent, 11, KEYS[0]))
+  some = np.asarray(program.minibatch_rows(agent, 11, KEYS[0], 4, 7))
+  np.testing.assert_array_equal(some[4:7], whole[4:7])
+  # Three steps make an epoch: those of the first and the last are not drawn.
+  assert not some[:3].any() and not some[9:].any()
+
+
 def test_every_point_is_left_out_as_often_as_any():
   agent = network_agent.NetworkAgent(None, None, num_batches=3000, batch_size=2,
                                      sampling='epochs')

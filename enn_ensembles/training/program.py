@@ -108,7 +108,7 @@ class TracedProblem(NamedTuple):
   """The parts of the training of one problem.
 
   Attributes:
-    start: leaves of `Inputs` -> leaves of `_Start`.
+    start: leaves of `Inputs`, first and last step -> leaves of `_Start`.
     start_tree: their structure.
     step: operands; leaves of (params, state, opt_state), step -> the same
       leaves and the loss.
@@ -148,8 +148,18 @@ def _split(leaves: Sequence[Any], changes: Sequence[bool]
 
 
 def minibatch_rows(agent: network_training.NetworkTraining, num_train: int,
-                   key: chex.PRNGKey) -> base.Array:
-  """The rows of the data in every step, [num_batches, batch size]."""
+                   key: chex.PRNGKey, first: base.Array | int = 0,
+                   last: base.Array | int | None = None) -> base.Array:
+  """The rows of the data in every step, [num_batches, batch size].
+
+  Args:
+    agent: says how many, and how they are drawn.
+    num_train: T.
+    key: of all steps.
+    first: the first step that is asked for.
+    last: the end of those; None for all. Rows of other epochs may be 0: to
+      order 60,000 points takes as long as dozens of steps.
+  """
   if agent.sampling == 'replacement':
     # Rows by remainder: the bias, T / 2^32, is far below any effect.
     return jax.random.bits(key, [agent.num_batches, agent.batch_size],
@@ -157,10 +167,20 @@ def minibatch_rows(agent: network_training.NetworkTraining, num_train: int,
   batch_size = min(agent.batch_size, num_train)
   per_epoch = num_train // batch_size
   num_epochs = -(-agent.num_batches // per_epoch)
+
+  def order(epoch):
+    return jax.random.permutation(
+        jax.random.fold_in(key, epoch), num_train).astype(jnp.uint32)
+
+  def needed(epoch):
+    begin = epoch * per_epoch
+    end = agent.num_batches if last is None else last
+    return (begin < end) & (begin + per_epoch > first)
+
   orders = jax.lax.map(
-      lambda epoch: jax.random.permutation(
-          jax.random.fold_in(key, epoch), num_train).astype(jnp.uint32),
-      jnp.arange(num_epochs))
+      lambda epoch: jax.lax.cond(
+          needed(epoch), order, lambda _: jnp.zeros(num_train, jnp.uint32),
+          epoch), jnp.arange(num_epochs))
   rows = orders[:, :per_epoch * batch_size].reshape(-1, batch_size)
   return rows[:agent.num_batches]
 
@@ -185,7 +205,7 @@ def trace_problem(agent: network_training.NetworkTraining,
                      'early_stopping.')
   parts = {}  # What is found while `start` is traced.
 
-  def start(inputs: Inputs) -> _Start:
+  def start(inputs: Inputs, first: base.Array, last: base.Array) -> _Start:
     x, y, likelihood, key, validation = inputs
     fold_in = functools.partial(jax.random.fold_in, key)
     prior = base.PriorKnowledge(x.shape[1:], len(x), likelihood)
@@ -199,7 +219,8 @@ def trace_problem(agent: network_training.NetworkTraining,
       prepare = loss.prepare_augmented
     context = prepare(network, params, state, base.Data(x, y),
                       fold_in(PREPARE_KEY))
-    all_rows = minibatch_rows(agent, len(x), fold_in(MINIBATCH_KEY))
+    all_rows = minibatch_rows(agent, len(x), fold_in(MINIBATCH_KEY), first,
+                              last)
     fold_in_steps = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     steps = jnp.arange(agent.num_batches)
     step_keys = fold_in_steps(fold_in(STEP_KEY), steps)
@@ -251,7 +272,8 @@ def trace_problem(agent: network_training.NetworkTraining,
     return _Start(Progress(params, changing, opt_state, losses, best),
                   constants, traced.consts, validation_operands)
 
-  traced, out_shapes = jax.make_jaxpr(start, return_shape=True)(shapes)
+  traced, out_shapes = jax.make_jaxpr(start, return_shape=True)(
+      shapes, np.int32(0), np.int32(0))
   return TracedProblem(
       traced, jax.tree.structure(out_shapes), settings=settings,
       progress=out_shapes.progress, constants=out_shapes.constants, **parts)
@@ -291,7 +313,8 @@ def run_steps(traced: TracedProblem, inputs: Inputs, progress: Progress,
   """
   start = jax.tree.unflatten(
       traced.start_tree,
-      core.jaxpr_as_fun(traced.start)(*jax.tree.leaves(inputs)))
+      core.jaxpr_as_fun(traced.start)(
+          *jax.tree.leaves((inputs, first, last))))
   progress = jax.tree.map(lambda new, old: jnp.where(first == 0, new, old),
                           start.progress, progress)
   carry_tree = jax.tree.structure(
