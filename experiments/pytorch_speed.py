@@ -39,8 +39,9 @@ def main(_) -> None:
   folder = files.make_folder(_OUTPUT_DIR.value, '--output_dir')
   program = pathlib.Path(__file__).parents[1] / 'scripts' / 'pytorch_cases.py'
   with tempfile.TemporaryDirectory() as cache:
-    lines = rivals.compare(sys.executable, _TORCH_PYTHON.value, str(program),
-                           _REPEATS.value, cache)
+    lines = rivals.compare(
+        [sys.executable, '-m', 'enn_ensembles.studies.speed.own_cases'],
+        [_TORCH_PYTHON.value, str(program)], _REPEATS.value, cache)
   table = pd.DataFrame(lines, dtype=object)
   files.write_atomically(folder / 'pytorch_speed.csv',
                          csv_files.table_text(table).encode())

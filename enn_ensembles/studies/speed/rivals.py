@@ -114,24 +114,22 @@ def _measure(runners: Sequence[Runner], case: str, num_steps: int
       answer['seconds'] for answer in answers) / len(answers)}
 
 
-def compare(python: str, torch_python: str, torch_program: str,
-            repeats: int, cache_dir: str) -> list[dict[str, Any]]:
+def compare(ours: Sequence[str], theirs: Sequence[str], repeats: int,
+            cache_dir: str) -> list[dict[str, Any]]:
   """Measures all cases.
 
   Args:
-    python: an interpreter that has this package.
-    torch_python: one that has torch.
-    torch_program: path of scripts/pytorch_cases.py.
+    ours: the command that runs `own_cases`.
+    theirs: the command that runs scripts/pytorch_cases.py.
     repeats: of every case, >= 1; each runner has one more to warm up.
     cache_dir: a folder for compiled programs: each is compiled once.
 
   Returns:
-    Lines with case, runner, seconds, images per second and member, ratio (to
-    our process alone), goal and version.
+    A line per case and runner: seconds of the fastest and of the slowest
+    repeat, images per second and member, ratios of the fastest to ours, the
+    goal of the ratio, and the version. What cannot be run has no line.
   """
   cores = devices.available_cores()
-  ours = [python, '-m', 'enn_ensembles.studies.speed.own_cases']
-  theirs = [torch_python, torch_program]
   cached = {'JAX_COMPILATION_CACHE_DIR': cache_dir,
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
             'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1'}
