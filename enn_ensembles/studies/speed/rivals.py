@@ -15,6 +15,7 @@ The same case is asked of several runners:
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 import subprocess
@@ -78,10 +79,11 @@ class Runner:
   def ask(self, case: str, num_steps: int) -> None:
     """Asks for a training; `answer` waits for it."""
     assert self._process.stdin is not None  # It is a pipe.
-    self._process.stdin.write(json.dumps({
-        'case': case, 'num_steps': num_steps,
-        'num_threads': self._num_threads}) + '\n')
-    self._process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # `answer` tells it.
+      self._process.stdin.write(json.dumps({
+          'case': case, 'num_steps': num_steps,
+          'num_threads': self._num_threads}) + '\n')
+      self._process.stdin.flush()
 
   def answer(self) -> dict[str, Any]:
     """{'seconds', 'version'}, or {'error'}.
