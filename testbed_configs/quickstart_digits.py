@@ -33,5 +33,6 @@ AGENTS = [
     {'agent': 'bbb', 'num_index_samples': 2, **_TRAINING},
     {'agent': 'vnn', 'num_index_samples': 2, **_TRAINING},
     {'agent': 'hypermodel', 'index_dim': 4, 'samples_per_dim': 1,
-     'prior_scale': 0., **_NETWORK},
+     'prior_scale': 0., **_TRAINING},
+    {'agent': 'mixture_of_experts', 'num_experts': 4, 'l2': 1e-4, **_NETWORK},
 ]

@@ -57,10 +57,10 @@ def test_board_of_digits(tmp_path):
 def test_its_config_has_every_method_that_classifies():
   config = sweeps.load_config('quickstart_digits')
   assert config.problem['dataset'] == ('digits',)
-  # These are of the exact posterior, of Gaussian processes.
+  # These know a kernel, or say what the noise of numbers is.
   assert {unit.agent for unit in sweeps.expand(config)} == set(
       agents_lib.agent_names()) - {'exact_posterior', 'prior_only',
-                                   'random_features'}
+                                   'random_features', 'mean_variance_ensemble'}
 
 
 @pytest.mark.parametrize('kind', ['nngp', 'digits'])
