@@ -15,6 +15,7 @@ from enn_ensembles.agents import hypermodel
 from enn_ensembles.training import early_stopping
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
+from enn_ensembles.training import minibatches
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import program
@@ -118,22 +119,22 @@ def test_the_prior_is_no_part_of_the_progress():
 def test_epochs_go_through_all_points_in_new_orders():
   agent = network_agent.NetworkAgent(None, None, num_batches=10, batch_size=3,
                                      sampling='epochs')
-  rows = np.asarray(program.minibatch_rows(agent, 11, KEYS[0]))
+  rows = np.asarray(minibatches.draw_rows(agent, 11, KEYS[0]))
   assert rows.shape == (10, 3) and rows.max() < 11
   epochs = [rows[first:first + 3].ravel() for first in (0, 3, 6)]
   for epoch in epochs:
     assert len(set(epoch)) == 9  # Each point at most once; two are left out.
   assert len({tuple(epoch) for epoch in epochs}) == 3
   # A batch is no larger than the data: then each is all of them.
-  few = np.asarray(program.minibatch_rows(agent, 2, KEYS[0]))
+  few = np.asarray(minibatches.draw_rows(agent, 2, KEYS[0]))
   np.testing.assert_array_equal(np.sort(few, axis=1), [[0, 1]] * 10)
 
 
 def test_orders_are_drawn_of_the_epochs_that_are_asked_for():
   agent = network_agent.NetworkAgent(None, None, num_batches=10, batch_size=3,
                                      sampling='epochs')
-  whole = np.asarray(program.minibatch_rows(agent, 11, KEYS[0]))
-  some = np.asarray(program.minibatch_rows(agent, 11, KEYS[0], 4, 7))
+  whole = np.asarray(minibatches.draw_rows(agent, 11, KEYS[0]))
+  some = np.asarray(minibatches.draw_rows(agent, 11, KEYS[0], 4, 7))
   np.testing.assert_array_equal(some[4:7], whole[4:7])
   # Three steps make an epoch: those of the first and the last are not drawn.
   assert not some[:3].any() and not some[9:].any()
@@ -142,7 +143,7 @@ def test_orders_are_drawn_of_the_epochs_that_are_asked_for():
 def test_every_point_is_left_out_as_often_as_any():
   agent = network_agent.NetworkAgent(None, None, num_batches=3000, batch_size=2,
                                      sampling='epochs')
-  rows = np.asarray(program.minibatch_rows(agent, 5, KEYS[0]))
+  rows = np.asarray(minibatches.draw_rows(agent, 5, KEYS[0]))
   counts = np.bincount(rows.ravel(), minlength=5)
   # 1500 epochs, each with one of five points left out.
   assert np.max(np.abs(counts - 1200)) < 5 * np.sqrt(1500 * 0.2 * 0.8)

@@ -234,8 +234,7 @@ class ImageClassificationProblem:
 
     Args:
       predict: what an agent predicts.
-      counts: takes what rows keep of the predictions, by set: 'test', 'shift'
-        for all shifted sets together, and those of other images.
+      counts: as in `classification_scores.score_sets`.
 
     Raises:
       ValueError: predictions are not draws of logits.
@@ -243,22 +242,12 @@ class ImageClassificationProblem:
     def points(x: np.ndarray) -> classification_scores.Points:
       return classification_scores.Points(*self._logits(predict, x))
 
-    counts = {} if counts is None else counts
-    test, labels = points(self.x_test), self.test.labels
-    found = {'test': classification_scores.score_test(test, labels)}
-    counts['test'] = {**test.count(labels), **test.compare()}
-    shifts = []
-    for shifted in self.make_shifts():
-      here = points(self._inputs(shifted).x)
-      found[shifted.name] = classification_scores.score_shifted(here,
-                                                                shifted.labels)
-      shifts.append(here.count(shifted.labels))
-    counts['shift'] = prediction_counts.add(shifts)
-    for name, other in self.ood.items():
-      here = points(self._inputs(other).x)
-      found[name] = classification_scores.score_outside(test, here)
-      counts[name] = here.count()
-    return found
+    return classification_scores.score_sets(
+        points(self.x_test), self.test.labels,
+        ((one.name, points(self._inputs(one).x), one.labels)
+         for one in self.make_shifts()),
+        ((name, points(self._inputs(one).x)) for name, one in self.ood.items()),
+        {} if counts is None else counts)
 
   def score_curve(self, predict: base.Predict,
                   order: np.ndarray) -> dict[str, np.ndarray]:

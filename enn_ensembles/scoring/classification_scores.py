@@ -5,6 +5,7 @@ Logits [J, N, C] are of J members, or draws of the index, at N points. Logits
 that are not finite give scores that are nan.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
@@ -191,6 +192,35 @@ def score_outside(logits_inside: np.ndarray | Points,
       scores[f'ood_{part}_{name}'] = getattr(found, part)
     scores['ood_base_rate'] = found.base_rate
   return scores
+
+
+def score_sets(test: Points, labels: np.ndarray,
+               shifted: Iterable[tuple[str, Points, np.ndarray]],
+               outside: Iterable[tuple[str, Points]],
+               counts: dict[str, prediction_counts.Counts]
+               ) -> dict[str, dict[str, float]]:
+  """Scores of each set: 'test', then shifted sets, then other points.
+
+  Args:
+    test: the test points.
+    labels: of the test points, integers [N].
+    shifted: names, points and labels, one set after the other: together they
+      may be larger than the memory.
+    outside: names and points of sets out of distribution, likewise.
+    counts: takes what rows keep of the predictions, by set: 'test', 'shift' for
+      all shifted sets together, and those out of distribution.
+  """
+  found = {'test': score_test(test, labels)}
+  counts['test'] = {**test.count(labels), **test.compare()}
+  of_shifts = []
+  for name, points, own_labels in shifted:
+    found[name] = score_shifted(points, own_labels)
+    of_shifts.append(points.count(own_labels))
+  counts['shift'] = prediction_counts.add(of_shifts)
+  for name, points in outside:
+    found[name] = score_outside(test, points)
+    counts[name] = points.count()
+  return found
 
 
 def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

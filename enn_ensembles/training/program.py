@@ -29,6 +29,7 @@ import optax
 
 from enn_ensembles import base
 from enn_ensembles.training import early_stopping
+from enn_ensembles.training import minibatches
 from enn_ensembles.training import network_training
 
 # fold_in constants: each names the one use of a key derived from the agent's.
@@ -147,44 +148,6 @@ def _split(leaves: Sequence[Any], changes: Sequence[bool]
           [leaf for leaf, c in zip(leaves, changes, strict=True) if not c])
 
 
-def minibatch_rows(agent: network_training.NetworkTraining, num_train: int,
-                   key: chex.PRNGKey, first: base.Array | int = 0,
-                   last: base.Array | int | None = None) -> base.Array:
-  """The rows of the data in every step, [num_batches, batch size].
-
-  Args:
-    agent: says how many, and how they are drawn.
-    num_train: T.
-    key: of all steps.
-    first: the first step that is asked for.
-    last: the end of those; None for all. Rows of other epochs may be 0: to
-      order 60,000 points takes as long as dozens of steps.
-  """
-  if agent.sampling == 'replacement':
-    # Rows by remainder: the bias, T / 2^32, is far below any effect.
-    return jax.random.bits(key, [agent.num_batches, agent.batch_size],
-                           jnp.uint32) % jnp.uint32(num_train)
-  batch_size = min(agent.batch_size, num_train)
-  per_epoch = num_train // batch_size
-  num_epochs = -(-agent.num_batches // per_epoch)
-
-  def order(epoch):
-    return jax.random.permutation(
-        jax.random.fold_in(key, epoch), num_train).astype(jnp.uint32)
-
-  def needed(epoch):
-    begin = epoch * per_epoch
-    end = agent.num_batches if last is None else last
-    return (begin < end) & (begin + per_epoch > first)
-
-  orders = jax.lax.map(
-      lambda epoch: jax.lax.cond(
-          needed(epoch), order, lambda _: jnp.zeros(num_train, jnp.uint32),
-          epoch), jnp.arange(num_epochs))
-  rows = orders[:, :per_epoch * batch_size].reshape(-1, batch_size)
-  return rows[:agent.num_batches]
-
-
 def trace_problem(agent: network_training.NetworkTraining,
                   shapes: Inputs) -> TracedProblem:
   """Traces the training of one problem; nothing is computed.
@@ -219,8 +182,8 @@ def trace_problem(agent: network_training.NetworkTraining,
       prepare = loss.prepare_augmented
     context = prepare(network, params, state, base.Data(x, y),
                       fold_in(PREPARE_KEY))
-    all_rows = minibatch_rows(agent, len(x), fold_in(MINIBATCH_KEY), first,
-                              last)
+    all_rows = minibatches.draw_rows(
+        agent, len(x), fold_in(MINIBATCH_KEY), first, last)
     fold_in_steps = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     steps = jnp.arange(agent.num_batches)
     step_keys = fold_in_steps(fold_in(STEP_KEY), steps)
