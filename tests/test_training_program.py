@@ -15,8 +15,8 @@ from enn_ensembles.agents import hypermodel
 from enn_ensembles.training import early_stopping
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
-from enn_ensembles.training import minibatches
 from enn_ensembles.training import losses
+from enn_ensembles.training import minibatches
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import program
 

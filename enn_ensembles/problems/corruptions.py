@@ -47,6 +47,15 @@ _BLOCK = 1000  # Images corrupted at once: bounds the memory.
 _Draw = Callable[[tuple[int, ...]], np.ndarray]
 
 
+def recompress(data: image_data.ImageData,
+               quality: int | None) -> image_data.ImageData:
+  """The images after JPEG of a quality from 1 to 100; None: as they are."""
+  if quality is None:
+    return data
+  return dataclasses.replace(
+      data, images=compress(to_bytes(data.images), quality))
+
+
 def corrupt(data: image_data.ImageData, corruption: str, severity: int,
             seed: int) -> image_data.ImageData:
   """A corrupted image set, named 'NAME/our CORRUPTION/SEVERITY'.

@@ -325,8 +325,8 @@ def make_image_problem(config: ImageProblemConfig,
       ood[name] = image_data.quarter_turn(test)
     elif name != HELD_OUT:
       ood[name] = others[name]
-  ood = {name: _some(_compressed(ood[name], config.ood_jpeg), config.num_test)
-         for name in config.ood}
+  ood = {name: _some(corruptions.recompress(ood[name], config.ood_jpeg),
+                     config.num_test) for name in config.ood}
   # What is made may depend on versions of Pillow and scipy: its bytes count
   # too, those of our shifts by their first images.
   few = test.take(slice(_NUM_PROBES))
@@ -376,14 +376,6 @@ def _some(images: image_data.ImageData,
     return images
   order = draws.draw_permutation(_TEST_SEED, draws.TEST_SET_KEY, len(images))
   return images.take(np.sort(order[:most]))
-
-
-def _compressed(images: image_data.ImageData,
-                quality: int | None) -> image_data.ImageData:
-  if quality is None:
-    return images
-  return dataclasses.replace(images, images=corruptions.compress(
-      corruptions.to_bytes(images.images), quality))
 
 
 def _checksum(test: image_data.ImageData,
