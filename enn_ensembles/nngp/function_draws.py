@@ -132,4 +132,4 @@ class FunctionDraws:
     own = covariance[-num:, -num:].copy()
     for block in row:
       own -= block.T @ block
-    return _PointSet(x, mean[-num:], row, np.tril(posterior.cholesky(own)))
+    return _PointSet(x, mean[-num:], row, posterior.cholesky(own))

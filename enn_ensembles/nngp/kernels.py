@@ -19,6 +19,8 @@ subtraction from a constant, and diagonals come from their own formula.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
+import concurrent.futures
 import dataclasses
 import re
 
@@ -26,11 +28,17 @@ import jax
 import numpy as np
 
 from enn_ensembles import checks
+from enn_ensembles.machine import devices
+
+# A change of a formula or of its constants raises it.
+VERSION = 1
 
 # Side of the square tiles in which the kernel is computed: their temporaries
 # (128 KB) stay in a core's second-level cache, and are small enough for the
 # allocator to reuse instead of asking the system for fresh pages.
 _TILE = 128
+# From so many entries on, threads share the tiles.
+_MIN_THREADED = 2**22
 
 _NAME = re.compile('([a-z]+)([1-9][0-9]?)')  # 'relu2'.
 
@@ -95,15 +103,15 @@ def nngp(config: KernelConfig, x1: np.ndarray,
   x1 = _points('x1', x1)
   diag1 = _input_diag(config, x1)
   if x2 is None:
-    kernel = _gram(config, x1, x1)
-    _map_tiles_symmetric(config, kernel, diag1)
+    kernel = x1 @ x1.T
+    _map_tiles_symmetric(config, kernel, x1.shape[1], diag1)
     return kernel
   x2 = _points('x2', x2)
   if x1.shape[1] != x2.shape[1]:
     raise ValueError('x1 and x2 must have the same number of columns, got '
                      f'{x1.shape[1]} and {x2.shape[1]}.')
-  kernel = _gram(config, x1, x2)
-  _map_tiles(config, kernel, diag1, _input_diag(config, x2))
+  kernel = x1 @ x2.T
+  _map_tiles(config, kernel, x1.shape[1], diag1, _input_diag(config, x2))
   return kernel
 
 
@@ -140,15 +148,6 @@ def _points(name: str, x: np.ndarray) -> np.ndarray:
   return x
 
 
-def _gram(config: KernelConfig, x1: np.ndarray, x2: np.ndarray) -> np.ndarray:
-  """k0(x1, x2), [n1, n2]."""
-  input_dim = x1.shape[1]
-  kernel = x1 @ x2.T
-  kernel *= config.weight_std ** 2 / input_dim
-  kernel += config.first_bias ** 2 / input_dim
-  return kernel
-
-
 def _input_diag(config: KernelConfig, x: np.ndarray) -> np.ndarray:
   """k0(x, x), [n]."""
   input_dim = x.shape[1]
@@ -161,10 +160,12 @@ def _hidden_diag(config: KernelConfig, diag: np.ndarray) -> np.ndarray:
   return config.weight_std ** 2 * _ACTIVATIONS[config.activation].diag(diag)
 
 
-def _map_tile(config: KernelConfig, k12: np.ndarray, diag1: np.ndarray,
-              diag2: np.ndarray) -> np.ndarray:
-  """All hidden layers on one tile of k0: [a, b], with variances [a], [b]."""
+def _map_tile(config: KernelConfig, products: np.ndarray, input_dim: int,
+              diag1: np.ndarray, diag2: np.ndarray) -> np.ndarray:
+  """All layers on one tile of x x'^T: [a, b], k0 on diagonals [a], [b]."""
   cross = _ACTIVATIONS[config.activation].cross
+  k12 = products * (config.weight_std ** 2 / input_dim)
+  k12 += config.first_bias ** 2 / input_dim
   for _ in range(config.num_hidden_layers):
     k12 = cross(k12, diag1[:, None], diag2[None, :])
     if config.weight_std != 1:
@@ -174,34 +175,58 @@ def _map_tile(config: KernelConfig, k12: np.ndarray, diag1: np.ndarray,
   return k12
 
 
-def _map_tiles(config: KernelConfig, kernel: np.ndarray, diag1: np.ndarray,
-               diag2: np.ndarray) -> None:
-  """All hidden layers on k0 [n1, n2], in place."""
-  for i in range(0, kernel.shape[0], _TILE):
-    rows = slice(i, i + _TILE)
+def _map_tiles(config: KernelConfig, kernel: np.ndarray, input_dim: int,
+               diag1: np.ndarray, diag2: np.ndarray) -> None:
+  """All layers on x x'^T [n1, n2], in place."""
+
+  def map_rows(start: int) -> None:
+    rows = slice(start, start + _TILE)
     for j in range(0, kernel.shape[1], _TILE):
       columns = slice(j, j + _TILE)
       kernel[rows, columns] = _map_tile(config, kernel[rows, columns],
-                                        diag1[rows], diag2[columns])
+                                        input_dim, diag1[rows], diag2[columns])
+
+  _for_each(map_rows, range(0, kernel.shape[0], _TILE), kernel.size)
 
 
 def _map_tiles_symmetric(config: KernelConfig, kernel: np.ndarray,
-                         diag: np.ndarray) -> None:
-  """The same for k0 of points against themselves: half the work, mirrored."""
-  for i in range(0, kernel.shape[0], _TILE):
-    rows = slice(i, i + _TILE)
-    for j in range(0, i, _TILE):
+                         input_dim: int, diag: np.ndarray) -> None:
+  """The same for points against themselves: half the work, mirrored."""
+
+  def map_rows(start: int) -> None:
+    rows = slice(start, start + _TILE)
+    for j in range(0, start, _TILE):
       columns = slice(j, j + _TILE)
-      tile = _map_tile(config, kernel[rows, columns], diag[rows],
+      tile = _map_tile(config, kernel[rows, columns], input_dim, diag[rows],
                        diag[columns])
       kernel[rows, columns] = tile
       kernel[columns, rows] = tile.T
-    tile = _map_tile(config, kernel[rows, rows], diag[rows], diag[rows])
+    tile = _map_tile(config, kernel[rows, rows], input_dim, diag[rows],
+                     diag[rows])
     lower = np.tril(tile, -1)
     kernel[rows, rows] = lower + lower.T
+
+  # The longest rows come first, so that threads end together.
+  _for_each(map_rows, range(0, len(kernel), _TILE)[::-1], kernel.size)
   for _ in range(config.num_hidden_layers):
     diag = _hidden_diag(config, diag)
   np.fill_diagonal(kernel, diag)
+
+
+def _for_each(work: Callable[[int], None], starts: Sequence[int],
+              size: int) -> None:
+  """Calls `work` on each start, in threads where there is much to do.
+
+  numpy lets other threads run while it computes. What they write is apart.
+  """
+  num_threads = len(devices.available_cores()) if size >= _MIN_THREADED else 1
+  if num_threads == 1:
+    for start in starts:
+      work(start)
+    return
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    for _ in pool.map(work, starts):
+      pass
 
 
 def _relu_cross(k12: np.ndarray, k11: np.ndarray,

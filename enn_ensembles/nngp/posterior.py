@@ -8,10 +8,8 @@ variance s^2 and A = K + s^2 I = L L^T (Rasmussen & Williams 2006, algorithm
   cov  = k(x, x) - k*^T A^-1 k* = k(x, x) - V^T V,  + kernel_ridge on variances.
 
 One Cholesky factorisation per noise level, T^3 / 3 multiply-adds, is nearly all
-of the cost. It is LAPACK's through scipy, in place: `jnp.linalg.cholesky` calls
-the very same routine on a CPU, but copies around it and returns NaN where the
-matrix is not positive definite. At T = 10,000 a posterior holds K and one
-working copy, 0.8 GB each.
+of the cost (`factorisation`). At T = 10,000 a posterior holds K and one working
+copy, 0.8 GB each.
 """
 
 from collections.abc import Sequence
@@ -21,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg.blas
-import scipy.linalg.lapack
 
 from enn_ensembles import checks
+from enn_ensembles.nngp import factorisation
 from enn_ensembles.nngp import kernels
 
 # Added to every posterior variance, as in the testbed of Osband et al. (2021).
@@ -33,11 +31,12 @@ SAMPLE_JITTER = 1e-6
 
 REFERENCES = ('bayes', 'enn2021')
 
-# scipy makes these functions when it is imported; type checkers see none.
+# scipy makes its functions when it is imported; type checkers see none.
 _BLAS: Any = scipy.linalg.blas
-_LAPACK: Any = scipy.linalg.lapack
 
 _NUM_CHECKED = 8  # Points at which the rounding error of a variance is taken.
+
+cholesky = factorisation.cholesky
 
 
 def noise_variance(noise_std: float, prior_variances: np.ndarray,
@@ -59,39 +58,6 @@ def noise_variance(noise_std: float, prior_variances: np.ndarray,
   if reference == 'bayes':
     return float(noise_std) ** 2
   return float(noise_std) ** 2 * float(np.mean(prior_variances))
-
-
-def cholesky(matrix: np.ndarray, shift: float = 0.,
-             work: np.ndarray | None = None) -> np.ndarray:
-  """The lower Cholesky factor L of matrix + shift I.
-
-  Args:
-    matrix: symmetric [n, n] float64; not changed.
-    shift: added to the diagonal.
-    work: a column-major [n, n] float64 array that the factor may overwrite, to
-      save its allocation; None makes one.
-
-  Returns:
-    [n, n] column-major float64: L in the lower triangle. What stands above the
-    diagonal is not zeroed.
-
-  Raises:
-    ValueError: the shifted matrix is not positive definite, or not finite.
-  """
-  if work is None:
-    work = np.empty_like(matrix, order='F')
-  # The transpose of a symmetric row-major matrix is itself, column-major.
-  np.copyto(work, matrix.T if matrix.flags.c_contiguous else matrix)
-  diagonal = np.einsum('ii->i', work)
-  diagonal += shift
-  # On a NaN LAPACK stops in some versions and goes on in others.
-  factor, info = _LAPACK.dpotrf(work, lower=1, clean=0,
-                                            overwrite_a=1)
-  if info != 0 or not np.all(np.isfinite(np.einsum('ii->i', factor))):
-    raise ValueError(
-        f'the covariance [{len(matrix)}, {len(matrix)}] + {shift:g} I must be '
-        'finite and positive definite: its Cholesky factorisation failed.')
-  return factor
 
 
 class PriorPoints(NamedTuple):
@@ -254,12 +220,15 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
     explained = np.einsum('tn,tn->n', whitened, whitened)
     std = _std(variances - explained + kernel_ridge)
 
-    residual = np.linalg.norm(y - kernel @ weights - variance * weights)
     some = np.arange(0, len(cross), -(-len(cross) // _NUM_CHECKED))
     columns = _BLAS.dtrsm(
         1., factor, whitened[:, some].copy(order='F'), lower=1, trans_a=1)
-    misfit = cross[some].T - kernel @ columns - variance * columns
-    variance_errors = np.abs(np.einsum('tn,tn->n', columns, misfit))
+    # One pass over the kernel for both checks.
+    columns = np.concatenate([weights[:, None], columns], 1)
+    misfit = np.concatenate([y[:, None], cross[some].T], 1) - variance * columns
+    misfit -= kernel @ columns
+    residual = np.linalg.norm(misfit[:, 0])
+    variance_errors = np.abs(np.einsum('tn,tn->n', columns, misfit))[1:]
     results.append(Moments(
         mean=whitened.T @ solved, std=std,
         covariances=(None if block_priors is None else _block_covariances(
