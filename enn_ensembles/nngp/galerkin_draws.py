@@ -11,7 +11,7 @@ from enn_ensembles.nngp import solver_arguments
 
 def draw_elsewhere(krylov: krylov_lib.Krylov,
                    arguments: solver_arguments.Arguments, mean: np.ndarray,
-                   solution: np.ndarray
+                   solved: krylov_lib.Galerkin, center: float
                    ) -> tuple[np.ndarray, np.ndarray | None]:
   """f at the last points of x_eval, and at the rest, given f at x_train.
 
@@ -19,7 +19,8 @@ def draw_elsewhere(krylov: krylov_lib.Krylov,
     krylov: of these points, with all its products.
     arguments: normals_eval must be given.
     mean: of f at x_eval given f at x_train, [n].
-    solution: Galerkin's at the jitter of f, [basis, n].
+    solved: Galerkin's solution at the jitter of f.
+    center: see `Krylov.explained`.
 
   Returns:
     f at the last points, one per normal in normals_eval, and at the others;
@@ -31,20 +32,18 @@ def draw_elsewhere(krylov: krylov_lib.Krylov,
   num = len(normals)
   last = slice(len(x_eval) - num, None)
   covariance = kernels.nngp(kernel, x_eval[-num:])
-  explained = krylov.explained(solution[:, last], last)
-  covariance -= 0.5 * (explained + explained.T)
-  factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+  covariance -= krylov.explained(solved, last, last, center)
+  factor = posterior.cholesky(covariance, posterior.SAMPLE_JITTER)
   function = mean[-num:] + factor @ normals
   if arguments.normals_rest is None:
     return function, None
   rest = slice(0, len(x_eval) - num)
   cross = kernels.nngp(kernel, x_eval[last], x_eval[rest])
-  cross -= 0.5 * (krylov.explained(solution[:, last], rest).T
-                  + krylov.explained(solution[:, rest], last))
+  cross -= krylov.explained(solved, last, rest, center)
   whitened = scipy.linalg.solve_triangular(factor, cross, lower=True)
   covariance = kernels.nngp(kernel, x_eval[rest])
-  explained = krylov.explained(solution[:, rest], rest)
-  covariance -= 0.5 * (explained + explained.T) + whitened.T @ whitened
-  factor = np.tril(posterior.cholesky(covariance, posterior.SAMPLE_JITTER))
+  covariance -= krylov.explained(solved, rest, rest, center)
+  covariance -= whitened.T @ whitened
+  factor = posterior.cholesky(covariance, posterior.SAMPLE_JITTER)
   return function, (mean[rest] + whitened.T @ normals
                     + factor @ arguments.normals_rest)

@@ -5,6 +5,7 @@ to, and takes the product: so several share a pass over the kernel.
 `matrix_free_solver` drives them.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
@@ -12,13 +13,19 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
+from enn_ensembles.nngp import features as features_lib
 from enn_ensembles.nngp import posterior
-from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import tall
 
 # What stands before eps in estimates of float64's rounding errors; that of the
 # dense solution, which is compared with, included.
 _ROUNDING = 4.
+# Up to so many points Q_1 is made in float64: U may be singular. Where they are
+# many more than its columns it is not, and float32 does.
+_MAX_FLOAT64_START = 30_000
+# What stands before norms that are estimated from 64 rows: their own standard
+# error is 9 %, and the largest of thousands of points is wanted.
+_SAMPLED = 1.5
 
 
 class Galerkin(NamedTuple):
@@ -26,11 +33,16 @@ class Galerkin(NamedTuple):
 
   Attributes:
     variances: k(x, x) - b^T a, [n].
-    residual_norms: |b - A a| in the metric diag(scales^2), [n].
+    residual_weights: b - A a in terms of [rest, what is outside of R Q_last],
+      [p, n].
+    residual_squares: |b - A a|^2 in the metric diag(scales^2), as computed [n].
+    residual_norms: |b - A a| in that metric, at most, [n].
     solutions: a in terms of Q, [basis, n].
-    rounding: of the variances, besides that of R Q, [n].
+    rounding: of the variances, that of R Q included, [n].
   """
   variances: np.ndarray
+  residual_weights: np.ndarray
+  residual_squares: np.ndarray
   residual_norms: np.ndarray
   solutions: np.ndarray
   rounding: np.ndarray
@@ -56,37 +68,63 @@ class Krylov:
     rest_weights: [p, columns of all blocks but the last].
     rest_gram: inner products of [rest, what is outside of R Q_last] in the
       metric diag(scales^2).
-    error: estimated |computed R Q - R Q|.
+    row_errors: R Q as computed less R Q, at some rows times sqrt(T / r): norms
+      of its columns, and of what follows from them, estimate those of all rows.
     scales: [T], of the metric in which residuals are measured; to be set before
       the first product is taken.
 
   Args:
     prior_variances: k(x, x), [n].
+    num_checked: rows at which errors of R Q are known, r.
   """
 
-  def __init__(self, prior_variances: np.ndarray):
+  def __init__(self, prior_variances: np.ndarray, num_checked: int):
     self._num = len(prior_variances)
+    self._num_checked = num_checked
     self.prior = prior_variances
     self.scales = np.zeros(0)
     self.blocks: list[np.ndarray] = []
     self.columns: list[np.ndarray] = []
-    self.error = 0.
+    self.row_errors = np.zeros((0, 0))
 
-  def start(self, features: np.ndarray, features_eval: np.ndarray,
-            cross: np.ndarray, extra: np.ndarray, dtype: np.dtype) -> None:
-    """From U, and the sides k(x_train, x) [T, n] and extra [T, m]."""
-    block = tall.orthonormalise(features.copy(), []).astype(dtype)
-    inside = tall.inner(block, features)
-    sides = np.concatenate([cross, extra], 1)
-    remainders = sides[:, :self._num]
-    # U is taken out with its own coordinates: it is far larger than the rest.
-    for panel in remainder.panels(len(sides), tall.PANEL):
-      remainders[panel] -= features[panel] @ features_eval.T
-    sides_inside = tall.inner(block, sides)
-    for panel in remainder.panels(len(sides), tall.PANEL):
-      sides[panel] -= block[panel].astype(np.float64) @ sides_inside
-    sides_inside[:, :self._num] += inside @ features_eval.T
-    self.set_start(block, inside, sides_inside, sides.astype(dtype))
+  def start(self, features: features_lib.TrainFeatures,
+            features_eval: np.ndarray,
+            cross: Callable[[slice], np.ndarray], extra: np.ndarray,
+            dtype: np.dtype) -> None:
+    """From U, and the sides k(x_train, x) and extra.
+
+    Args:
+      features: U.
+      features_eval: those of the points, [n, F].
+      cross: k(x_train, x) of a panel of training points, [panel, n].
+      extra: [T, m].
+      dtype: of the tiles.
+    """
+    num_train = len(extra)
+    block = np.empty((num_train, features.num_features),
+                     np.float64 if num_train <= _MAX_FLOAT64_START else dtype)
+    for panel, rows in features.panels():
+      block[panel] = rows
+    block = tall.orthonormalise(block, []).astype(dtype, copy=False)
+    rest = np.empty((num_train, self._num + extra.shape[1]), dtype)
+    inside = np.zeros((block.shape[1], features.num_features))
+    sides = np.zeros((block.shape[1], rest.shape[1]))
+    for panel, rows in features.panels():
+      # U is taken out with its own coordinates: it is far larger than the rest.
+      outside = np.concatenate(
+          [cross(panel) - rows @ features_eval.T, extra[panel]], 1)
+      own = block[panel].astype(np.float64)
+      inside += own.T @ rows
+      sides += own.T @ outside
+      rest[panel] = outside
+    tall.subtract(rest, [block], [sides])
+    sides[:, :self._num] += inside @ features_eval.T
+    self.set_start(block, inside, sides, rest)
+
+  @property
+  def error(self) -> float:
+    """|R Q as computed - R Q|, Frobenius norm, estimated."""
+    return float(np.linalg.norm(self.row_errors))
 
   def set_start(self, block: np.ndarray, features: np.ndarray,
                 sides: np.ndarray, rest: np.ndarray) -> None:
@@ -95,13 +133,18 @@ class Krylov:
     self.features, self.sides, self.rest = features, sides, rest
     self.sides_rest = np.eye(sides.shape[1])
     self.rest_weights = np.zeros((sides.shape[1], 0))
+    self.row_errors = np.zeros((self._num_checked, 0))
 
-  def take(self, product: np.ndarray, tile_error: float) -> np.ndarray:
-    """Takes R Q_j [T, b_j] float64 of the last block.
+  def take(self, product: np.ndarray, row_errors: np.ndarray) -> np.ndarray:
+    """Takes R Q_j [T, b_j] of the last block.
+
+    Args:
+      product: is overwritten.
+      row_errors: by what it is wrong at some rows, times sqrt(T / r), [r, b_j];
+        the same rows for every block.
 
     Returns:
-      What of it is outside Q, in the type of the tiles. The product is
-      overwritten.
+      What of it is outside Q, in the type of the tiles.
     """
     self.columns.append(np.concatenate(
         [tall.inner(block, product) for block in self.blocks]))
@@ -110,14 +153,14 @@ class Krylov:
     # Lengths of residuals: the precision of the parts is enough.
     self.rest_gram = tall.gram([self.rest, product],
                            self.scales.astype(product.dtype))
-    self.error = max(self.error, tile_error)
+    self.row_errors = np.concatenate([self.row_errors, row_errors], 1)
     return product
 
   def expand(self, outside: np.ndarray, noise_variance: float) -> None:
     """Adds a block: what the residuals of all sides at a noise level span.
 
     Args:
-      outside: what `take` returned.
+      outside: what `take` returned; overwritten.
       noise_variance: s^2.
     """
     weights = self._residual_weights(
@@ -135,9 +178,10 @@ class Krylov:
     directions, triangle, _ = found
     pivots = np.abs(np.diagonal(triangle))
     directions = directions[:, np.count_nonzero(pivots > 1e-10 * pivots[0]):]
-    rest = tall.times([self.rest, outside], directions)
-    tall.subtract(rest, [new], [tall.inner(new, rest)])
     num_rest = len(self.sides_rest)
+    rest = tall.times([outside, self.rest], np.concatenate(
+        [directions[num_rest:], directions[:num_rest]]), in_place=True)
+    tall.subtract(rest, [new], [tall.inner(new, rest)])
     self.rest = rest
     self.sides_rest = directions[:num_rest].T @ self.sides_rest
     self.rest_weights = np.concatenate(
@@ -150,7 +194,8 @@ class Krylov:
     return {'column': self.columns[-1], 'block': self.blocks[-1],
             **{name: getattr(self, name) for name in self._STATE}}
 
-  _STATE = ('sides', 'rest', 'sides_rest', 'rest_weights', 'rest_gram', 'error')
+  _STATE = ('sides', 'rest', 'sides_rest', 'rest_weights', 'rest_gram',
+            'row_errors')
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
     self.columns.append(state['column'])
@@ -184,39 +229,58 @@ class Krylov:
     variances = self.prior - np.einsum('mn,mn->n', sides, solutions)
     weights = self._residual_weights(solutions, self.sides_rest[:, :self._num])
     squares = np.einsum('pn,pn->n', weights, self.rest_gram @ weights)
-    norms = (np.sqrt(np.maximum(squares, 0.))
-             + self.error * np.max(self.scales)
-             * np.linalg.norm(solutions, axis=0))
-    rounding = np.finfo(self.blocks[0].dtype).eps * self.prior
+    # By what (K + s^2 I) a is wrong.
+    errors = _SAMPLED * np.linalg.norm(self.row_errors @ solutions, axis=0)
+    squares = np.maximum(squares, 0.)
+    norms = np.sqrt(squares) + errors * np.max(self.scales)
+    rounding = (np.finfo(self.blocks[0].dtype).eps * self.prior
+                + errors * np.linalg.norm(solutions, axis=0))
     if self.blocks[0].dtype == np.float64:
       # Of float32, `error` is far larger than this: the backward error of
       # solving by Cholesky's method (Higham 2002, theorem 10.3).
-      amplified = np.abs(np.tril(factor)).T @ np.abs(solutions)
+      amplified = np.abs(factor).T @ np.abs(solutions)
       rounding = _ROUNDING * (rounding + np.finfo(np.float64).eps * np.einsum(
           'mn,mn->n', amplified, amplified))
-    return Galerkin(variances, norms, solutions, rounding)
+    return Galerkin(variances, weights, squares, norms, solutions, rounding)
 
-  def explained(self, solutions: np.ndarray, points: slice) -> np.ndarray:
-    """k^T A^-1 k between some points and those of solutions."""
-    return self.sides[:, :self._num][:, points].T @ solutions
+  def explained(self, solved: Galerkin, points: slice, others: slice,
+                center: float = 0.) -> np.ndarray:
+    """k^T A^-1 k between points and others.
 
-  def block_covariances(self, priors: np.ndarray, solution: np.ndarray,
-                        std: np.ndarray) -> np.ndarray:
+    Args:
+      solved: what `variances` returned.
+      points: some points.
+      others: some points.
+      center: r^T A^-1 r over the square of r's norm in our metric, which is
+        added; see `calibration`.
+    """
+    sides = self.sides[:, :self._num]
+    explained = sides[:, points].T @ solved.solutions[:, others]
+    if points != others:
+      other_way = solved.solutions[:, points].T @ sides[:, others]
+    else:
+      other_way = explained.T
+    weights = solved.residual_weights
+    return 0.5 * (explained + other_way) + center * (
+        weights[:, points].T @ (self.rest_gram @ weights[:, others]))
+
+  def block_covariances(self, priors: np.ndarray, solved: Galerkin,
+                        std: np.ndarray, center: float) -> np.ndarray:
     """Joint covariances of blocks of the first points, ridge included.
 
-    Galerkin's; their diagonals are the variances of `std`, to the same error.
+    Their diagonals are the variances of `std`, to the same error.
 
     Args:
       priors: k(x, x) of the blocks, [num_blocks, tau, tau].
-      solution: [basis, n].
+      solved: what `variances` returned.
       std: [n].
+      center: see `explained`.
     """
     tau = priors.shape[1]
     covariances = priors.copy()
     for i, covariance in enumerate(covariances):
       own = slice(i * tau, (i + 1) * tau)
-      explained = self.explained(solution[:, own], own)
-      covariance -= 0.5 * (explained + explained.T)
+      covariance -= self.explained(solved, own, own, center)
       covariance[np.diag_indices(tau)] = std[own]**2
     return covariances
 

@@ -15,10 +15,12 @@ class Lanczos:
 
   Attributes:
     eigenvalue_bound: lambda_min(R) is at least this; the bound depends on it.
+    product_error: by what products with unit vectors are wrong, a norm.
   """
 
   def __init__(self, normals: np.ndarray):
     self.eigenvalue_bound = 0.
+    self.product_error = np.zeros(())
     self._norm = float(np.linalg.norm(normals))
     self.vectors = (normals / self._norm)[:, None]
     self.diagonal = np.zeros(0)
@@ -55,10 +57,15 @@ class Lanczos:
     """A bound of the root mean square error of `value`.
 
     B^1/2 z = 2 / pi int_0^inf [z - t^2 (B + t^2)^-1 z] dt, and the method
-    solves with B + t^2 up to a residual of known length; B >= eigenvalue.
+    solves with B + t^2 up to a residual of known length; B >= eigenvalue. Where
+    products are those of B + E, the root is off by an X of B^1/2 X + X (B +
+    E)^1/2 = E, so that |X z| <= |E z| / (2 eigenvalue^1/2), |E v| / |v| being
+    the same for all v that E knows nothing of. |E| is twice that, if its
+    entries are independent (Wigner).
     """
     values, directions = self._eigen()
-    eigenvalue = self.eigenvalue_bound + posterior.SAMPLE_JITTER
+    eigenvalue = (posterior.SAMPLE_JITTER + max(
+        self.eigenvalue_bound - 2. * float(self.product_error), 0.))
     # t = scale tan(angle): the midpoint rule on (0, pi / 2).
     angles = (np.arange(2000) + 0.5) * np.pi / 4000
     scale = np.sqrt(max(values[-1], eigenvalue))
@@ -68,11 +75,13 @@ class Lanczos:
     integrand = (self.off_diagonal[-1] * last * squares
                  / (eigenvalue + squares) * scale / np.cos(angles)**2)
     integral = 2 / np.pi * np.sum(integrand) * np.pi / 4000
+    integral += float(self.product_error) / (2. * np.sqrt(eigenvalue))
     return float(self._norm * integral / np.sqrt(len(self.vectors)))
 
   def state(self) -> dict[str, np.ndarray]:
     return {'vectors': self.vectors, 'diagonal': self.diagonal,
-            'off_diagonal': self.off_diagonal}
+            'off_diagonal': self.off_diagonal,
+            'product_error': self.product_error}
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
     for name in self.state():

@@ -1,15 +1,15 @@
 """The exact posterior without the kernel matrix, for T up to 100,000.
 
 Dense ground truth needs the kernel of all T training points: 80 GB at 100,000.
-This solver never stores it. It splits the kernel exactly,
+This solver never factorises it. It splits the kernel exactly,
 
   K = U U^T + R,
 
 where U [T, D + 2] holds the kernel's constant and linear parts and R, the
 remainder, is positive semi-definite and well conditioned where T is not much
 larger than D^2: its diagonal is large, all else is small. `remainder` has the
-split, and multiplies R with blocks of vectors, in tiles that are made, used and
-forgotten; `krylov` has the spaces that come of it.
+split; `tiles` multiplies R with blocks of vectors, in tiles of which as many
+are kept as there is memory for; `krylov` has the spaces that come of it.
 
 *Variances.* Let A = K + s^2 I, and b = k(x_train, x) of a point x. For Q with
 orthonormal columns, the Galerkin solution a = Q (Q^T A Q)^-1 Q^T b, of residual
@@ -18,11 +18,13 @@ r = b - A a, has
   b^T A^-1 b - b^T a = r^T A^-1 r,
 
 which is at least 0, and at most what a lower bound of A says. The variance is
-taken from the middle of that interval, half of which bounds its error. Q is a
-block Krylov space. It starts with U; each block step adds what the residuals of
-all points span, at that noise level whose bound is worst. One space serves all
-levels, which only shift A: a level takes a Cholesky factorisation of
-Q^T K Q + s^2 I, in float64.
+taken from the middle of that interval, half of which bounds its error. Beyond
+30,000 points `calibration` narrows the interval: it solves for a random sample
+of the points to find which share of the upper end is true, and by how much that
+differs from point to point. Q is a block Krylov space. It starts with U; each
+block step adds what the residuals of all points span, at that noise level whose
+bound is worst. One space serves all levels, which only shift A: a level takes a
+Cholesky factorisation of Q^T K Q + s^2 I, in float64.
 
 *Means.* A^-1 y is found by conjugate gradients (Hestenes & Stiefel 1952) with
 U U^T + const I as the preconditioner, from its Galerkin approximation. With c
@@ -33,9 +35,11 @@ b^T w with the weights w = c + Q (Q^T A Q)^-1 Q^T q.
 *The lower bound of A.* `remainder` bounds R from below by a diagonal mu >= 0:
 so r^T A^-1 r <= sum_i r_i^2 / (mu_i + s^2).
 
-*Rounding.* Tiles may be float32; the diagonal and sums of tiles are float64.
-What tiles round is estimated at some rows from float64 kernels, and is part of
-the bounds.
+*Rounding.* Tiles may be float32, and rounded to float16 beyond 30,000 points;
+the diagonal is float64. What tiles round, |R a as computed - R a| for each
+point's a, is estimated at 64 rows from float64 kernels, and is part of the
+bounds. The residuals of the means are made again from tiles that are not
+rounded.
 
 *The draw.* f = U a + (R + jitter I)^1/2 z with standard normals a and z has
 covariance K + jitter I exactly; the square root is applied by Lanczos' method,

@@ -3,13 +3,11 @@
 `matrix_free` says what is computed, and why its bounds hold.
 """
 
-from collections.abc import Callable
-import time
-from typing import Any
-
 import numpy as np
 
+from enn_ensembles.nngp import calibration
 from enn_ensembles.nngp import conjugate_gradients
+from enn_ensembles.nngp import features as features_lib
 from enn_ensembles.nngp import galerkin_draws
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import krylov as krylov_lib
@@ -17,17 +15,17 @@ from enn_ensembles.nngp import lanczos as lanczos_lib
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import solution as solution_lib
-from enn_ensembles.nngp import solver_arguments
-from enn_ensembles.nngp import solver_memory
-from enn_ensembles.nngp import step_files
+from enn_ensembles.nngp import solver_passes
 from enn_ensembles.nngp import tall
 
 # Rows of R that are recomputed in float64 to measure the error of the tiles.
-_NUM_CHECKED_ROWS = 32
+_NUM_CHECKED_ROWS = 64
 # Rows of the equations that tell how well the weights solve them.
 _NUM_RESIDUAL_ROWS = 256
 _MAX_CG_STEPS = 200
 _MAX_LANCZOS_STEPS = 300
+# Bounds, as multiples of what is allowed, that calibration may bring down.
+_MAX_CALIBRATED = 1000.
 
 
 class _LargerCosineError(Exception):
@@ -38,25 +36,8 @@ class _LargerCosineError(Exception):
     self.largest = largest
 
 
-class Solver:
-  """One call of `solve`: its arguments, checked, and its phases in order."""
-
-  def __init__(self, arguments: solver_arguments.Arguments,
-               block_priors: np.ndarray | None,
-               steps_path: step_files.PathLike | None,
-               progress: Callable[[solution_lib.Progress], None] | None):
-    self._arguments = arguments
-    self._kernel, self._config = arguments.kernel, arguments.config
-    self._x_train, self._x_eval = arguments.x_train, arguments.x_eval
-    self._noise_stds = arguments.noise_stds
-    self._noise_variances = arguments.noise_variances
-    self._drawn, self._targets = arguments.drawn, arguments.targets
-    self._noise, self._normals = arguments.noise, arguments.normals
-    self._progress = progress
-    self._block_priors = block_priors
-    self._steps = step_files.StepFiles(steps_path, arguments.identity())
-    self._num_passes = 0
-    self._started = time.monotonic()
+class Solver(solver_passes.Passes):
+  """One call of `solve`: its phases in order."""
 
   def run(self) -> solution_lib.Solution:
     """All phases, each from its checkpoint where there is one."""
@@ -72,12 +53,16 @@ class Solver:
 
   def _run(self, largest_cosine: float | None) -> solution_lib.Solution:
     """The same, with tiles for a largest cosine; None guesses it."""
-    self._split = remainder.Split(self._kernel, self._x_train, largest_cosine)
-    self._check_memory(self._split.dtype.itemsize)
-    self._remainder = remainder.Remainder(self._split, self._x_train)
-    self._features = self._split.features(self._x_train)
+    self._set_remainder(largest_cosine)
+    self._features = features_lib.TrainFeatures(self._split, self._x_train)
     self._krylov = krylov_lib.Krylov(
-        kernels.nngp_diag(self._kernel, self._x_eval))
+        kernels.nngp_diag(self._kernel, self._x_eval),
+        min(_NUM_CHECKED_ROWS, len(self._x_train)))
+    # Per noise level, and where f is drawn elsewhere for its jitter.
+    self._levels = np.append(
+        self._noise_variances,
+        [] if self._arguments.normals_eval is None else posterior.SAMPLE_JITTER)
+    self._calibration: calibration.Calibration | None = None
     self._lanczos = None
     if self._drawn:
       self._lanczos = lanczos_lib.Lanczos(self._normals[:len(self._x_train)])
@@ -98,22 +83,6 @@ class Solver:
     if self._lanczos is not None:
       self._lanczos.eigenvalue_bound = self._eigenvalue_bound
 
-  def _check_memory(self, itemsize: int) -> None:
-    need = self._memory_mb(1, itemsize)
-    if need > self._config.memory_budget_mb:
-      raise ValueError(
-          f'memory_budget_mb must be at least {need:.0f} at T = '
-          f'{len(self._x_train)}, D = {self._x_train.shape[1]} and '
-          f'{len(self._x_eval)} evaluation points, got '
-          f'{self._config.memory_budget_mb:g}.')
-
-  def _memory_mb(self, num_block_steps: int,
-                 itemsize: int | None = None) -> float:
-    num_train, input_dim = self._x_train.shape
-    return solver_memory.estimate_memory_mb(
-        num_train, input_dim, len(self._x_eval), num_block_steps,
-        itemsize or self._split.dtype.itemsize)
-
   def _run_variances(self) -> tuple[np.ndarray, np.ndarray]:
     """Block steps until the stds are exact enough.
 
@@ -128,7 +97,7 @@ class Solver:
       extra = (self._targets if self._targets is not None else
                np.stack([self._normals[:len(self._x_train)], self._noise]))
       krylov.start(self._features, self._split.features(self._x_eval),
-                   self._cross(slice(None)), extra.T, self._split.dtype)
+                   self._cross, extra.T, self._split.dtype)
       self._save('step_0', block=krylov.blocks[0], features=krylov.features,
                  sides=krylov.sides, rest=krylov.rest)
     else:
@@ -140,79 +109,123 @@ class Solver:
       if saved is not None:
         if step == 1:
           self._take_survey(remainder.Survey.from_arrays(saved))
+        self._calibration = calibration.from_arrays(saved)
         history.append(saved['bounds'])
         stds.append(saved['stds'])
         krylov.restore(saved)
         if self._lanczos is not None:
           self._lanczos.restore(saved)
       else:
-        product, tile_error, survey = self._block_product(survey=step == 1)
-        outside = krylov.take(product, tile_error)
+        product, row_errors, survey = self._block_product(survey=step == 1)
+        outside = krylov.take(product, row_errors)
         del product
-        found = [
-            self._stds(krylov.variances(krylov.factor(variance)), variance)
-            for variance in self._noise_variances]
-        stds.append(np.stack([std for std, _ in found]))
-        history.append(np.array([bound for _, bound in found]))
+        self._calibration = None
+        found = self._all_stds()
+        if (self._remainder.rounds and 1 < np.max(found[0])
+            / self._config.std_tolerance < _MAX_CALIBRATED):
+          self._calibrate(outside)
+          found = self._all_stds()
+        history.append(found[0])
+        stds.append(found[1])
       error = float(np.max(history[-1])) / self._config.std_tolerance
       full = (step == self._config.max_block_steps
               or self._memory_mb(step + 1) > self._config.memory_budget_mb)
       if saved is None:
         if error > 1 and not full:
+          self._keep_tiles(step + 1)
           krylov.expand(outside,
                         self._noise_variances[np.argmax(history[-1])])
         del outside
         lanczos = {} if self._lanczos is None else self._lanczos.state()
         surveyed = {} if survey is None else survey.arrays()
         self._save(f'step_{step}', bounds=history[-1], stds=stds[-1],
-                   **krylov.state(), **lanczos, **surveyed)
+                   **calibration.arrays(self._calibration), **krylov.state(),
+                   **lanczos, **surveyed)
         self._tell('variances', step, error)
       if len(krylov.blocks) == step:
         return np.array(history), np.array(stds)
 
   def _block_product(self, survey: bool) -> tuple[
-      np.ndarray, float, remainder.Survey | None]:
-    """R Q_j [T, b_j] of the last block, an estimate of its error, a survey.
+      np.ndarray, np.ndarray, remainder.Survey | None]:
+    """R Q_j [T, b_j] of the last block, its errors at some rows, a survey.
 
-    The error is that of some rows, against rows of R made in float64. The
-    survey is None unless it is asked for and needed.
+    The errors are those of `krylov.row_errors`, against rows of R made in
+    float64. The survey is None unless it is asked for and needed.
     """
-    block = self._krylov.blocks[-1]
-    wanted = [block]
+    wanted = [self._krylov.blocks[-1]]
     if self._lanczos is not None:
       wanted.append(self._lanczos.wanted())
     found = None
     if survey:
       self._num_passes += 1
-      product, found = self._remainder.apply_and_survey(*wanted)
+      products, found = self._remainder.apply_and_survey(*wanted)
       self._take_survey(found)
     else:
-      product = self._apply(*wanted)
+      products = self._apply(*wanted)
+    rows = self._some_rows(_NUM_CHECKED_ROWS)
+    exact = kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
+    exact -= self._features.times(self._features.rows(rows).T).T
+    scale = np.sqrt(len(self._x_train) / len(rows))
+    errors = [scale * (product[rows] - tall.inner(exact.T, vectors))
+              for product, vectors in zip(products, wanted, strict=True)]
     if self._lanczos is not None:
-      self._lanczos.take(product[:, block.shape[1]:])
-      product = product[:, :block.shape[1]]
-    def difference(rows: np.ndarray) -> np.ndarray:
-      exact = kernels.nngp(self._kernel, self._x_train[rows], self._x_train)
-      exact -= self._features[rows] @ self._features.T
-      return tall.inner(exact.T, block) - product[rows]
+      self._lanczos.product_error = np.maximum(
+          self._lanczos.product_error, np.linalg.norm(errors[1]))
+      self._lanczos.take(products[1])
+    return products[0], errors[0], found
 
-    error = np.linalg.norm(self._norm_from_rows(_NUM_CHECKED_ROWS, difference))
-    return product, float(error), found
+  def _calibrate(self, outside: np.ndarray) -> None:
+    """Narrows the intervals of variances down; see `calibration`."""
+    self._calibration = calibration.calibrate(
+        self._krylov, outside, self._levels, self._make_gradients,
+        self._apply_beside_lanczos)
 
-  def _stds(self, solved: krylov_lib.Galerkin, noise_variance: float
+  def _apply_beside_lanczos(self, vectors: np.ndarray) -> np.ndarray:
+    """R vectors; where f is still to be drawn, its method takes a step too."""
+    lanczos = self._lanczos
+    if lanczos is None or lanczos.error() <= self._config.function_tolerance:
+      return self._apply(vectors)[0]
+    product, own = self._apply(vectors, lanczos.wanted())
+    lanczos.take(own)
+    return product
+
+  def _make_gradients(self, variances: np.ndarray
+                      ) -> conjugate_gradients.ConjugateGradients:
+    return conjugate_gradients.ConjugateGradients(
+        self._features, variances, float(np.mean(self._remainder.diagonal)),
+        self._krylov.scales)
+
+  def _all_stds(self) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds [E] and stds [E, n] of all noise levels."""
+    found = [self._stds(self._krylov.variances(self._krylov.factor(variance)),
+                        level)
+             for level, variance in enumerate(self._noise_variances)]
+    return (np.array([bound for _, bound in found]),
+            np.stack([std for std, _ in found]))
+
+  def _stds(self, solved: krylov_lib.Galerkin, level: int
             ) -> tuple[np.ndarray, float]:
     """Stds [n], ridge included, and a bound of their largest relative error."""
-    excess = solved.residual_norms**2 * self._metric_factor(noise_variance)
-    # What tiles round, and by what Q is not orthonormal.
-    rounding = solved.rounding + self._krylov.error * np.einsum(
-        'mn,mn->n', solved.solutions, solved.solutions)
-    lowest = np.maximum(solved.variances - excess - rounding, 0.)
-    highest = np.maximum(solved.variances + rounding, 0.)
+    factor = self._metric_factor(self._levels[level])
+    low, high = 0., factor
+    if self._calibration is not None:
+      center, radius = (values[level] for values in self._calibration)
+      low, high = max(center - radius, 0.), min(center + radius, factor)
+    squares = solved.residual_squares
+    # Residuals may be longer than they are computed to be.
+    rounding = solved.rounding + factor * (solved.residual_norms**2 - squares)
+    lowest = np.maximum(solved.variances - high * squares - rounding, 0.)
+    highest = np.maximum(solved.variances - low * squares + rounding, 0.)
     lowest, middle, highest = (
         np.sqrt(values + posterior.KERNEL_RIDGE)
         for values in (lowest, 0.5 * (lowest + highest), highest))
     return middle, float(np.max(
         np.maximum(middle / lowest - 1, 1 - middle / highest)))
+
+  def _center(self, level: int) -> float:
+    """What `Krylov.explained` adds: nothing where nothing is known of it."""
+    return (0. if self._calibration is None
+            else float(self._calibration.centers[level]))
 
   def _metric_factor(self, noise_variance: float) -> float:
     """At most this times a squared norm in our metric bounds r^T A^-1 r."""
@@ -232,12 +245,12 @@ class Solver:
       lanczos.restore(saved)
     while lanczos.error() > self._config.function_tolerance and (
         lanczos.num_steps < min(_MAX_LANCZOS_STEPS, len(self._x_train))):
-      lanczos.take(self._apply(lanczos.wanted()))
+      lanczos.take(*self._apply(lanczos.wanted()))
       self._save('function', **lanczos.state())
       self._tell('function', lanczos.num_steps,
                  lanczos.error() / self._config.function_tolerance)
-    self._function = lanczos.value() + (
-        self._features @ self._normals[len(self._x_train):])
+    self._function = lanczos.value() + self._features.times(
+        self._normals[len(self._x_train):, None])[:, 0]
     self._targets = (self._function
                      + self._noise_stds[:, None] * self._noise[None, :])
     return lanczos.error()
@@ -247,45 +260,31 @@ class Solver:
     """Conjugate gradients until the means are exact enough."""
     krylov = self._krylov
     assert self._targets is not None  # Given, or made by `_run_function`.
-    targets, variances = self._targets.T, self._noise_variances
+    targets, variances = self._targets.T, self._levels
     if self._arguments.normals_eval is not None:
       # f at x_eval is drawn given f at x_train: one more posterior.
       targets = np.concatenate([targets, self._function[:, None]], 1)
-      variances = np.append(variances, posterior.SAMPLE_JITTER)
     sides = krylov.project(targets)
-    guess, stds, allowed, solutions, lengths = [], [], [], [], []
-    covariances, factor = [], None
+    guess, stds, allowed, lengths, covariances = [], [], [], [], []
+    solved = None
     for e, variance in enumerate(variances):
       factor = krylov.factor(variance)
       guess.append(krylov.solve(factor, sides[:, e:e + 1]))
       solved = krylov.variances(factor)
-      solution, norms = solved.solutions, solved.residual_norms
-      stds.append(self._stds(solved, variance)[0])
+      del factor
+      stds.append(self._stds(solved, e)[0])
       # Of the residual's norm, such that its product with that of k is small.
       allowed.append(self._config.mean_tolerance / self._metric_factor(variance)
-                     / np.max(norms / stds[-1]))
-      lengths.append(np.max(np.linalg.norm(solution, axis=0) / stds[-1]))
-      solutions.append(solution)
+                     / np.max(solved.residual_norms / stds[-1]))
+      lengths.append(np.max(np.linalg.norm(solved.solutions, axis=0)
+                            / stds[-1]))
       covariances.append(
           None if self._block_priors is None else krylov.block_covariances(
-              self._block_priors, solution, stds[-1]))
-    del factor
-    gradients = conjugate_gradients.ConjugateGradients(
-        self._features, variances, float(np.mean(self._remainder.diagonal)),
-        krylov.scales)
+              self._block_priors, solved, stds[-1], self._center(e)))
+    assert solved is not None  # There is a noise level.
+    gradients = self._make_gradients(variances)
     gradients.start(targets, krylov.lift(np.concatenate(guess, 1)))
-    saved = self._load('means')
-    step = 0
-    if saved is not None:
-      step = int(saved.pop('step'))
-      gradients.restore(saved)
-    while not step or (np.any(gradients.norms() > allowed)
-                       and step < _MAX_CG_STEPS):
-      gradients.take(self._apply(gradients.wanted()))
-      step += 1
-      self._save('means', step=step, **gradients.state())
-      self._tell('means', step,
-                 float(np.max(gradients.norms() / allowed)))
+    self._run_gradients(gradients, np.array(allowed))
     # Galerkin's correction: means of these weights are b^T c + a^T q.
     residuals = gradients.residuals
     assert residuals is not None  # There was a step.
@@ -310,7 +309,7 @@ class Solver:
     eval_function = rest_function = None
     if self._arguments.normals_eval is not None:
       eval_function, rest_function = galerkin_draws.draw_elsewhere(
-          krylov, self._arguments, means[:, -1], solutions[-1])
+          krylov, self._arguments, means[:, -1], solved, self._center(-1))
     return solution_lib.Solution(
         noise_stds=self._noise_stds, noise_variances=self._noise_variances,
         targets=self._targets,
@@ -332,57 +331,31 @@ class Solver:
         std_error_history=history, std_history=std_history,
         tile_error=krylov.error,
         tile_dtype=self._split.dtype.name, num_passes=self._num_passes,
-        memory_mb=self._memory_mb(len(history)), seconds=self._seconds())
+        memory_mb=self._memory_mb(len(history)) + self._remainder.kept_mb,
+        seconds=self._seconds())
 
-  def _residuals(self, rows: np.ndarray, targets: np.ndarray,
-                 variances: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """targets - (K + s_e^2 I) weights at some rows, [rows, E], in float64."""
-    return targets[rows] - variances * weights[rows] - kernels.nngp(
-        self._kernel, self._x_train[rows], self._x_train) @ weights
+  def _run_gradients(self, gradients: conjugate_gradients.ConjugateGradients,
+                     allowed: np.ndarray) -> None:
+    """Steps until residuals are as short as is allowed, [E].
 
-  def _norm_from_rows(self, num_rows: int,
-                      of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Estimated norms of the columns of a [T, m] of which rows are known."""
-    rows = self._some_rows(num_rows)
-    return np.linalg.norm(of(rows), axis=0) * np.sqrt(
-        len(self._x_train) / len(rows))
-
-  def _some_rows(self, num_rows: int) -> np.ndarray:
-    num_train = len(self._x_train)
-    return np.random.default_rng(0).choice(
-        num_train, min(num_rows, num_train), replace=False)
-
-  def _cross(self, rows: slice) -> np.ndarray:
-    """k(x_train[rows], x_eval)."""
-    return kernels.nngp(self._kernel, self._x_train[rows], self._x_eval)
-
-  def _cross_times(self, weights: np.ndarray,
-                   of: Callable[[np.ndarray], np.ndarray] = np.asarray
-                   ) -> np.ndarray:
-    """k(x_eval, x_train) weights, [n, m]; `of` is applied to both first."""
-    return sum(of(self._cross(panel)).T @ of(weights[panel])
-               for panel in remainder.panels(len(weights), tall.PANEL))
-
-  def _apply(self, *blocks: np.ndarray) -> np.ndarray:
-    self._num_passes += 1
-    return self._remainder.apply(*blocks)
-
-  def _save(self, name: str, **arrays: Any) -> None:
-    self._steps.save(name, dict(arrays, seconds=self._seconds(),
-                                     num_passes=self._num_passes))
-
-  def _load(self, name: str) -> dict[str, np.ndarray] | None:
-    saved = self._steps.load(name)
+    Where tiles are rounded, residuals are made once from tiles that are not;
+    what follows is small, and so is what rounding does to it.
+    """
+    step, exact = 0, not self._remainder.rounds
+    saved = self._load('means')
     if saved is not None:
-      # The clock goes on from where the last saved step left it.
-      self._started = min(self._started,
-                          time.monotonic() - float(saved.pop('seconds')))
-      self._num_passes = int(saved.pop('num_passes'))
-    return saved
-
-  def _tell(self, phase: str, step: int, error: float) -> None:
-    if self._progress is not None:
-      self._progress(solution_lib.Progress(phase, step, self._seconds(), error))
-
-  def _seconds(self) -> float:
-    return time.monotonic() - self._started
+      step, exact = int(saved.pop('step')), bool(saved.pop('exact'))
+      gradients.restore(saved)
+    while True:
+      far = not step or np.any(gradients.norms() > allowed)
+      if far and step < _MAX_CG_STEPS:
+        gradients.take(*self._apply(gradients.wanted()))
+      elif not exact:
+        self._num_passes += 1
+        gradients.restart(*self._remainder.apply_exactly(gradients.weights))
+        exact = True
+      else:
+        return
+      step += 1
+      self._save('means', step=step, exact=exact, **gradients.state())
+      self._tell('means', step, float(np.max(gradients.norms() / allowed)))

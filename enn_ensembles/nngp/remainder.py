@@ -14,8 +14,7 @@ harmonics, so
 and every term of R is positive semi-definite still (Gegenbauer polynomials). An
 erf network's kernel has odd degrees only: U is its exact linear part.
 
-R is multiplied with blocks of vectors in tiles that are made, used and
-forgotten. Tiles may be float32; the diagonal and sums of tiles are float64.
+`tiles` multiplies R with blocks of vectors, tile by tile. Tiles may be float32.
 
 *A lower bound of R.* R - diag(mu) is positive semi-definite for mu from
 Gershgorin's circles around the degrees from 4 (or 6) on, all others being
@@ -25,7 +24,6 @@ where one of these is negative.
 """
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -46,13 +44,12 @@ _SERIES_ERROR = 1e-12
 _NUM_SAMPLED_POINTS = 1000
 _GUESS_MARGIN = 1.3
 _LEAST_MARGIN = 1.05
-_COSINE_ERROR = 1e-5  # What float32 rounds is less.
+COSINE_ERROR = 1e-5  # What float32 rounds is less.
 # Gershgorin's circles are drawn around degrees >= one of these: even, since
 # then no absolute value is needed, and >= 4, since U has parts of 2 and 3.
-_SURVEY_POWERS = (4, 6)
-# Side of R's tiles. On a CPU a tile stays in the cache while it is used.
-_CPU_TILE = 1024
-ACCELERATOR_TILE = 4096
+SURVEY_POWERS = (4, 6)
+# More points than this have tiles in float16, where `Split.kept_dtype` says so.
+_MAX_FULL_PRECISION = 30_000
 
 
 def num_features(kernel: kernels.KernelConfig, input_dim: int) -> int:
@@ -83,7 +80,7 @@ class Survey(NamedTuple):
   Attributes:
     largest: max |rho_ij| over i != j, at most.
     power_sums: sum_{j != i} rho_ij^power sigma_j, at most, per power of
-      _SURVEY_POWERS, [P, T].
+      SURVEY_POWERS, [P, T].
   """
   largest: float
   power_sums: np.ndarray
@@ -108,7 +105,8 @@ class Split:
 
   Attributes:
     config: the kernel.
-    dtype: of R's tiles.
+    dtype: in which R's tiles are made.
+    kept_dtype: to which they are rounded, and in which they are kept.
     largest_cosine: tiles are right up to this one.
     needs_survey: whether tiles depend on the guess; if not, nothing more can be
       learnt from one.
@@ -139,6 +137,12 @@ class Split:
         largest_cosine = _guess_largest_cosine(z)
       self._choose_series(largest_cosine)
     self.needs_survey = self._series is not None
+    self.kept_dtype = self.dtype
+    # By T and D alone: whatever the memory, R is the same. With so many points
+    # for D, the bounds of R's eigenvalues are 0, and must not be rounded.
+    if (self.dtype == np.float32 and len(x_train) > _MAX_FULL_PRECISION
+        and len(x_train) <= x_train.shape[1]**2):
+      self.kept_dtype = np.dtype(np.float16)
 
   def _choose_series(self, largest: float) -> None:
     if not largest < _MAX_SERIES_COSINE:
@@ -157,7 +161,7 @@ class Split:
     if survey.largest > self.largest_cosine:
       return False
     c, sigma = self._coefficients, self._sigma
-    for power, others in zip(_SURVEY_POWERS, survey.power_sums, strict=True):
+    for power, others in zip(SURVEY_POWERS, survey.power_sums, strict=True):
       # |rho|^j <= rho^power largest^(j - power): circles of degrees >= power.
       factor = np.sum(c[power:] * survey.largest**np.arange(len(c) - power))
       circles = sigma * (sigma * (1 - np.sum(c[:power])) - factor * others)
@@ -236,18 +240,6 @@ def panels(num: int, size: int) -> list[slice]:
   return [slice(i, min(i + size, num)) for i in range(0, num, size)]
 
 
-def _tile_panels(num: int) -> list[slice]:
-  """Panels of nearly equal length; one compiled tile serves all."""
-  size = _CPU_TILE if jax.default_backend() == 'cpu' else ACCELERATOR_TILE
-  count = -(-num // size)
-  return panels(num, -(-num // count))
-
-
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-  missing = length - len(rows)
-  return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
-
-
 def _guess_largest_cosine(z: np.ndarray) -> float:
   """max |rho_ij| over i != j, probably at most."""
   rows = np.unique(np.linspace(0, len(z) - 1, _NUM_SAMPLED_POINTS).astype(int))
@@ -257,126 +249,8 @@ def _guess_largest_cosine(z: np.ndarray) -> float:
     rho[rows[:, None] == np.arange(panel.start, panel.stop)[None]] = 0.
     largest = max(largest, float(np.max(rho)))
   if len(rows) == len(z):
-    return largest + 2 * _COSINE_ERROR
+    return largest + 2 * COSINE_ERROR
   guess = _GUESS_MARGIN * largest
   if guess >= _MAX_SERIES_COSINE > _LEAST_MARGIN * largest:
     guess = np.nextafter(_MAX_SERIES_COSINE, 0.)
   return guess
-
-
-class Remainder:
-  """R of the training points, as an operator on blocks of vectors.
-
-  Only tiles on and below the diagonal are made; each serves twice. Tiles are
-  spread over all devices, and their products summed in float64.
-  """
-
-  def __init__(self, split: Split, x_train: np.ndarray):
-    self._split = split
-    z, self._scale = split.points(x_train)
-    features = split.features(x_train)
-    # The diagonal is R's largest part: kept apart, and exact.
-    self.diagonal = (kernels.nngp_diag(split.config, x_train)
-                     - np.einsum('tf,tf->t', features, features))
-    self._panels = _tile_panels(len(x_train))
-    self._length = self._panels[0].stop
-    # Devices that are not the default are only used if there are several.
-    self._devices = jax.local_devices()
-    z = z.astype(split.dtype)
-    self._points = [[jax.device_put(_padded(z[panel], self._length), device)
-                     for panel in self._panels] for device in self._devices]
-
-    self._scales = [jax.device_put(_padded(self._scale[panel, None],
-                                           self._length)[:, 0].astype(z.dtype),
-                                   self._devices[0]) for panel in self._panels]
-    dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-
-    def off_diagonal(row, sum2, found1, found2, z1, z2, q1, q2, scale1, scale2):
-      k12 = dot(z1, z2.T)
-      tile = split.tile(k12, z1, z2)
-      return (row + dot(tile, q2), sum2 + dot(tile.T, q1),
-              _look(found1, k12, scale2), _look(found2, k12.T, scale1))
-
-    def on_diagonal(row, sum1, found1, z1, q1, scale1):
-      k12 = dot(z1, z1.T)
-      same = jnp.eye(len(k12), dtype=bool)
-      tile = jnp.where(same, 0., split.tile(k12, z1, z1))
-      return (sum1 + row + dot(tile, q1),
-              _look(found1, jnp.where(same, 0., k12), scale1))
-
-    self._off_diagonal = jax.jit(off_diagonal, donate_argnums=(0, 1))
-    self._on_diagonal = jax.jit(on_diagonal, donate_argnums=1)
-
-  def apply(self, *blocks: np.ndarray) -> np.ndarray:
-    """R [blocks], [T, m] float64, for blocks of together m columns."""
-    return self._apply(blocks, survey=False)[0]
-
-  def apply_and_survey(self, *blocks: np.ndarray
-                       ) -> tuple[np.ndarray, Survey | None]:
-    """The same, and what the pass has seen; None if it needs no survey."""
-    return self._apply(blocks, survey=self._split.needs_survey)
-
-  def _apply(self, blocks: Sequence[np.ndarray], survey: bool
-             ) -> tuple[np.ndarray, Survey | None]:
-    num_columns = sum(block.shape[1] for block in blocks)
-    num_devices = len(self._devices)
-    sums, vectors, founds, scales = [], [], [], []
-    for device in self._devices:
-      vectors.append([])
-      for panel in self._panels:
-        rows = np.concatenate(
-            [self._scale[panel, None] * block[panel] for block in blocks], 1)
-        vectors[-1].append(jax.device_put(
-            _padded(rows.astype(self._split.dtype), self._length), device))
-      with jax.default_device(device):
-        sums.append([jnp.zeros((self._length, num_columns), jnp.float64)
-                     for _ in self._panels])
-        founds.append([
-            (jnp.zeros(()), jnp.zeros((len(_SURVEY_POWERS), self._length)))
-            if survey else None for _ in self._panels])
-        scales.append([jax.device_put(scale, device) if survey else None
-                       for scale in self._scales])
-    for i, _ in enumerate(self._panels):
-      device = i % num_devices
-      z, q, s = self._points[device], vectors[device], sums[device]
-      found, scale = founds[device], scales[device]
-      with jax.default_device(self._devices[device]):
-        # The sum of a row of tiles is in their own precision until the row is
-        # done: half of the memory traffic.
-        row = jnp.zeros((self._length, num_columns), self._split.dtype)
-      for j in range(i):
-        row, s[j], found[i], found[j] = self._off_diagonal(
-            row, s[j], found[i], found[j], z[i], z[j], q[i], q[j], scale[i],
-            scale[j])
-      s[i], found[i] = self._on_diagonal(row, s[i], found[i], z[i], q[i],
-                                         scale[i])
-      if device == num_devices - 1:
-        jax.block_until_ready(sums)  # Keeps the queue short.
-    result = np.empty((len(self._scale), num_columns))
-    for i, panel in enumerate(self._panels):
-      rows = panel.stop - panel.start
-      result[panel] = sum(np.asarray(part[i])[:rows] for part in sums)
-      for part in sums:
-        part[i] = None
-      result[panel] *= self._scale[panel, None]
-      result[panel] += self.diagonal[panel, None] * np.concatenate(
-          [block[panel] for block in blocks], 1)
-    return result, self._merge(founds) if survey else None
-
-  def _merge(self, founds) -> Survey:
-    """What all devices have seen of all panels."""
-    largest = max(float(found[0]) for part in founds for found in part)
-    sums = np.concatenate([
-        sum(np.asarray(part[i][1]) for part in founds)
-        for i, _ in enumerate(self._panels)], axis=1)
-    # Sums are of positive terms: what float32 rounds is less.
-    return Survey(largest + _COSINE_ERROR, 1.001 * sums[:, :len(self._scale)])
-
-
-def _look(found, rho: jax.Array, scale: jax.Array | None):
-  """Adds a tile of cosines to what a survey has found; None stays None."""
-  if found is None:
-    return None
-  largest, sums = found
-  return (jnp.maximum(largest, jnp.max(jnp.abs(rho))),
-          sums + jnp.stack([rho**power @ scale for power in _SURVEY_POWERS]))

@@ -33,7 +33,8 @@ class Solution:
     targets: y, [E, T].
     weights: (K + s^2 I)^-1 y, [E, T].
     moments: at x_eval, per noise level.
-    std_error_bounds: relative errors of the stds are at most this, [E].
+    std_error_bounds: relative errors of the stds are at most this, [E]; beyond
+      30,000 points as a random sample of the points says (`calibration`).
     mean_error_bounds: errors of the means, in posterior stds, [E].
     residual_norms: |y - (K + s^2 I) weights|, estimated from rows, [E].
     converged: whether all bounds, the function's too, meet their tolerances.

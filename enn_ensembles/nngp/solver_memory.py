@@ -1,11 +1,13 @@
 """What the matrix-free solver holds at most."""
 
-from enn_ensembles.nngp import remainder
+from enn_ensembles.nngp import tiles
 
 
 def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
                        num_block_steps: int = 4, itemsize: int = 4) -> float:
   """Peak memory of `solve` in MB of 10^6 bytes, x_train included.
+
+  Kept tiles are not: they take what is left of the budget, and none is needed.
 
   Args:
     num_train: T.
@@ -17,12 +19,14 @@ def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
   first = min(num_train, input_dim + 2)
   width = min(num_train, num_eval + 8)
   basis = min(num_train, first + (num_block_steps - 1) * width)
-  # x_train, U and the points of the tiles; the basis and what is outside.
-  columns = (8 * input_dim + 8 * first + itemsize * first
-             + itemsize * (basis + max(first, width)))
-  # The vectors of a pass, their product, and its sum on the device.
-  columns += (16 + itemsize) * width
+  # The basis, its last block included; what is outside of it; a product. As
+  # much as when a block is made: the block, what it is made from, the others.
+  numbers = basis + first + (width if num_block_steps > 1 else first)
+  # x_train, the points of the tiles, some vectors in float64.
+  columns = 8 * input_dim + itemsize * (input_dim + 1 + numbers) + 8 * 24
   # Columns of H, H and its factor; sides and solutions; what combines the rest.
   small = 8 * (2.5 * basis**2 + 4 * basis * width + 4 * (first + width)**2)
-  tiles = 3 * itemsize * min(remainder.ACCELERATOR_TILE, num_train)**2
-  return (num_train * columns + small + tiles) / 1e6
+  tile = tiles.tile_size(num_train)
+  # Tiles at work, and a panel of vectors and products with each.
+  work = itemsize * (4 * tile**2 + 4 * tile * max(first, width))
+  return (num_train * columns + small + work) / 1e6

@@ -35,10 +35,19 @@ def gram(parts: Sequence[np.ndarray], scales: np.ndarray) -> np.ndarray:
   return total
 
 
-def times(parts: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-  """[parts] @ weights of columns side by side, in the type of the parts."""
+def times(parts: Sequence[np.ndarray], weights: np.ndarray,
+          in_place: bool = False) -> np.ndarray:
+  """[parts] @ weights of columns side by side, in the type of the parts.
+
+  Args:
+    parts: [T, m_i] each.
+    weights: [sum of m_i, m].
+    in_place: whether the result may take the place of a part that is as wide.
+  """
   weights = weights.astype(parts[0].dtype)
-  result = np.empty((len(parts[0]), weights.shape[1]), weights.dtype)
+  shape = (len(parts[0]), weights.shape[1])
+  places = [part for part in parts if in_place and part.shape == shape]
+  result = places[0] if places else np.empty(shape, weights.dtype)
   for panel in remainder.panels(len(result), PANEL):
     rows = np.concatenate([part[panel] for part in parts], 1)
     np.matmul(rows, weights, out=result[panel])

@@ -23,6 +23,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.nngp import tiles
 from enn_ensembles.problems import nngp_regression
 
 # How posteriors are computed: 'dense' factorises the kernel matrix of T^2
@@ -78,10 +79,20 @@ def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
 
 def memory_mb(solver: str, num_train: int, input_dim: int,
                num_points: int) -> float:
-  """What 'dense' or 'matrix_free' holds, MB."""
+  """What 'dense' or 'matrix_free' needs, MB; the latter for two block steps."""
   if solver == 'dense':
     return dense_memory_mb(num_train, num_points)
-  return matrix_free.estimate_memory_mb(num_train, input_dim, num_points)
+  return matrix_free.estimate_memory_mb(num_train, input_dim, num_points, 2)
+
+
+def held_mb(solver: str, num_train: int, input_dim: int, num_points: int,
+            memory_budget_mb: float) -> float:
+  """What it holds under a budget, MB: 'matrix_free' keeps what fits."""
+  needed = memory_mb(solver, num_train, input_dim, num_points)
+  if solver == 'dense':
+    return needed
+  return max(needed, min(memory_budget_mb, needed + tiles.all_tiles_mb(
+      num_train, itemsize=4)))
 
 
 class Points(NamedTuple):
