@@ -2,7 +2,11 @@
 
 python -m experiments.make_problems --config=testbed_configs/paper.py \
     [--cache_dir=DIR] [--task_index=0 --num_tasks=1] [--verify] \
-    [--export_dir=DIR]
+    [--export_dir=DIR] [--publish_dir=DIR]
+
+--publish_dir writes what is expensive of problems with 10,000 training points
+or more, as the folder ground_truth of the repository holds it: whoever has it
+computes none of that again (`enn_ensembles/problems/published.py`).
 
 --verify computes nothing new: it checks what is in the cache by arithmetic of
 its own (`enn_ensembles/problems/audit.py`) and says what fails or is missing.
@@ -24,6 +28,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.problems import audit
 from enn_ensembles.problems import problem_export
+from enn_ensembles.problems import published
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
@@ -39,6 +44,10 @@ _NUM_ROWS = flags.DEFINE_integer(
 _EXPORT_DIR = flags.DEFINE_string(
     'export_dir', None, 'Also write each problem as .npz and .json there; made '
     'if missing.')
+_PUBLISH_DIR = flags.DEFINE_string(
+    'publish_dir', None, 'Also write the ground truth of problems with at '
+    f'least {published.MIN_NUM_TRAIN} training points there, to be published; '
+    'made if missing.')
 
 
 # What takes longer is announced.
@@ -67,7 +76,7 @@ def _make(unit: sweeps.WorkUnit, cache_dir: str) -> list[problems.Problem]:
   assert isinstance(unit.family, nngp.NngpFamily)
   return problems.make_problems(
       unit.family.configs(unit.seeds[0]), cache_dir, unit.family.solver,
-      problem_flags.solver_memory_mb(),
+      problem_flags.solver_memory_mb(), publish_dir=_PUBLISH_DIR.value,
       progress=lambda line: print(f'  {_name(unit)}: {line}', flush=True))
 
 
@@ -152,6 +161,8 @@ def main(_) -> int:
     raise ValueError('cache_dir must not be empty: it is what is filled.')
   if _EXPORT_DIR.value is not None:
     files.make_folder(_EXPORT_DIR.value, 'export_dir')
+  if _PUBLISH_DIR.value is not None:
+    files.make_folder(_PUBLISH_DIR.value, 'publish_dir')
   jax.config.update('jax_enable_x64', True)
   print(f'{sum(unit.num_problems for unit in units)} problems of {len(units)} '
         f'kernels; cache in {cache_dir}', flush=True)

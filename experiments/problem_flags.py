@@ -9,6 +9,7 @@ from enn_ensembles import problems
 from enn_ensembles.machine import files
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import kinds
+from enn_ensembles.problems import published
 from experiments import cli
 
 _AGENT_MODULE = flags.DEFINE_list(
@@ -23,15 +24,24 @@ _DATA_DIR = flags.DEFINE_string(
 _CACHE_DIR = flags.DEFINE_string(
     'cache_dir', None, 'Folder of the ground-truth cache; empty for none. '
     'Default: in the cache folder of the user.')
+_GROUND_TRUTH_DIR = flags.DEFINE_string(
+    'ground_truth_dir', None, 'Folder of published ground truth, used where it '
+    'fits the problem; empty for none. Default: the environment variable '
+    f'{published.ENVIRONMENT_VARIABLE}, else ground_truth in the repository.')
 _SOLVER_MEMORY_MB = flags.DEFINE_float('solver_memory_mb',
                                        problems.SOLVER_MEMORY_MB,
                                        'Memory that a solver may take.')
 
 
 def use_data_dir() -> None:
-  """Tells this process and its workers where files of real data are."""
+  """Tells this process and its workers where files of real data are.
+
+  And where published ground truth is.
+  """
   if _DATA_DIR.value is not None:
     os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
+  if _GROUND_TRUTH_DIR.value is not None:
+    os.environ[published.ENVIRONMENT_VARIABLE] = _GROUND_TRUTH_DIR.value
 
 
 def agent_modules() -> tuple[str, ...]:

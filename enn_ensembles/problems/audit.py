@@ -70,24 +70,12 @@ def check_problem(problem: nngp_regression.Problem, num_rows: int = 200,
   Returns:
     The checks, passed or not.
   """
-  rng = np.random.default_rng(seed)
   num_train, num_test = len(problem.x_train), len(problem.x_test)
-  rows = rng.choice(num_train, min(num_rows, num_train), replace=False)
-  points = rng.choice(num_test, min(num_rows, num_test), replace=False)
-  prior = kernels.nngp_diag(problem.kernel, problem.x_train)
-  variance = posterior.noise_variance(problem.noise_std, prior,
-                                      problem.reference)
-
-  weights = problem.weights
-  misfit = (problem.y_train[rows, 0] - variance * weights[rows]
-            - kernels.nngp(problem.kernel, problem.x_train[rows],
-                           problem.x_train) @ weights)
-  residual = (np.sqrt(np.mean(misfit**2))
-              / np.sqrt(np.mean(problem.y_train**2)))
-  allowed = min(_RESIDUAL_TOLERANCE, _RESIDUAL_ROUNDING
-                + _RESIDUAL_FACTOR * problem.ground_truth.residual)
-  checks = [Check('equations', float(residual), allowed)]
-
+  checks = [check_equations(problem, num_rows, seed)]
+  weights, variance = problem.weights, _noise_variance(problem)
+  # Points are drawn apart from the rows.
+  points = np.random.default_rng([seed, 1]).choice(
+      num_test, min(num_rows, num_test), replace=False)
   mean = kernels.nngp(problem.kernel, problem.x_test[points],
                       problem.x_train) @ weights
   off = np.abs(mean - problem.test_mean[points]) / problem.test_std[points]
@@ -108,6 +96,28 @@ def check_problem(problem: nngp_regression.Problem, num_rows: int = 200,
   if num_train <= MAX_DENSE_CHECK:
     checks += _check_dense(problem, variance)
   return checks
+
+
+def check_equations(problem: nngp_regression.Problem, num_rows: int,
+                    seed: int = 0) -> Check:
+  """The equations of the weights, at random rows; see `check_problem`."""
+  num_train, weights = len(problem.x_train), problem.weights
+  rows = np.random.default_rng(seed).choice(
+      num_train, min(num_rows, num_train), replace=False)
+  misfit = (problem.y_train[rows, 0] - _noise_variance(problem) * weights[rows]
+            - kernels.nngp(problem.kernel, problem.x_train[rows],
+                           problem.x_train) @ weights)
+  residual = (np.sqrt(np.mean(misfit**2))
+              / np.sqrt(np.mean(problem.y_train**2)))
+  allowed = min(_RESIDUAL_TOLERANCE, _RESIDUAL_ROUNDING
+                + _RESIDUAL_FACTOR * problem.ground_truth.residual)
+  return Check('equations', float(residual), allowed)
+
+
+def _noise_variance(problem: nngp_regression.Problem) -> float:
+  return posterior.noise_variance(
+      problem.noise_std, kernels.nngp_diag(problem.kernel, problem.x_train),
+      problem.reference)
 
 
 def _check_labels(problem: nngp_regression.Problem, name: str,

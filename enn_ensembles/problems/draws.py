@@ -16,6 +16,9 @@ import jax
 import numpy as np
 import scipy.special
 
+# A change of any draw raises it.
+VERSION = 1
+
 # What a seed's keys are folded with: one constant per use, never reused.
 X_TRAIN_KEY = 1
 X_TEST_KEY = 2

@@ -2,9 +2,9 @@
 
 x, f and the noise draw are shared by all noise levels of one (input_dim,
 data_ratio, seed): comparisons across noise levels are paired, and one kernel
-serves them all. Everything else is drawn independently. f and the posteriors
-can be kept in a cache folder (`cache_entries`); what does not fit the
-problem is made again.
+serves them all. Everything else is drawn independently. f and the posteriors of
+large problems may be published (`published`), and all can be kept in a cache
+folder (`cache_entries`); what does not fit the problem is made again.
 """
 
 from collections.abc import Callable
@@ -21,17 +21,23 @@ from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
+from enn_ensembles.problems import audit
 from enn_ensembles.problems import cache_entries
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import published
 from enn_ensembles.problems import solvers
+
+# Rows of the kernel by which published posteriors are checked before use.
+_NUM_PUBLISHED_ROWS = 16
 
 
 def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
                   cache_dir: files.PathLike | None = None, solver: str = 'auto',
                   memory_budget_mb: float = solvers.SOLVER_MEMORY_MB,
                   progress: Callable[[str], None] | None = None,
-                  only_cached: bool = False
+                  only_cached: bool = False,
+                  publish_dir: files.PathLike | None = None,
                   ) -> list[nngp_regression.Problem | None]:
   """Problems in the order of their configs, each exactly as if made alone.
 
@@ -45,24 +51,34 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
     solver: one of SOLVERS. They agree on posteriors to their tolerances, but
       draw another f from the same seed.
     memory_budget_mb: what the solver may hold.
-    progress: told by the matrix-free solver how far it is, a line at a time.
-    only_cached: compute no posterior: what the cache does not hold is None.
+    progress: told by the matrix-free solver how far it is, and what was written
+      to be published, a line at a time.
+    only_cached: compute no posterior: what the cache does not hold, and nobody
+      has published, is None.
+    publish_dir: a folder, made if missing, where the ground truth of large
+      problems is written to be published; needs a cache_dir.
 
   Raises:
     ValueError: a problem does not fit into the budget (before any work starts),
       cache_dir cannot be written to, a tolerance is not met, jax runs without
-      x64, or there is no cache_dir for only_cached.
+      x64, or there is no cache_dir for only_cached or publish_dir.
   """
   kernels.require_x64()
-  if only_cached and cache_dir is None:
-    raise ValueError('cache_dir must be given where only_cached is True, got '
-                     'None.')
+  for name, value in (('only_cached', only_cached),
+                      ('publish_dir', publish_dir)):
+    if value and cache_dir is None:
+      raise ValueError(f'cache_dir must be given where {name} is {value}, got '
+                       'None.')
+  if publish_dir is not None:
+    publish_dir = files.make_folder(publish_dir, 'publish_dir')
   made: dict[nngp_regression.ProblemConfig,
              nngp_regression.Problem | None] = {}
   groups = _group(configs, cache_dir, solver, memory_budget_mb, progress)
   for group, members in groups:
     made.update(group.read(members) if only_cached
                 else zip(members, group.make(members), strict=True))
+    if publish_dir is not None:
+      group.publish(members, publish_dir)
   return [made[config] for config in configs]
 
 
@@ -94,9 +110,10 @@ class _Group:
     self._config = config
     self._cache_dir = cache_dir
     self._solver_name = solver
-    self._memory_mb = solvers.memory_mb(solver, config.num_train,
-                                        config.input_dim,
-                                        config.num_test + config.num_val)
+    self._memory_mb = solvers.held_mb(
+        solver, config.num_train, config.input_dim,
+        config.num_test + config.num_val, memory_budget_mb)
+    self._progress = progress
     self._stale: set[pathlib.Path] = set()  # Files that were complained of.
 
     def draw(constant: int, *sizes: int) -> np.ndarray:
@@ -158,6 +175,25 @@ class _Group:
       found[config] = solved and self._problem(config, arrays, targets[config],
                                                solved)
     return found
+
+  def publish(self, configs: Sequence[nngp_regression.ProblemConfig],
+              folder: pathlib.Path) -> None:
+    """Writes what the cache holds of large problems, to be published."""
+    if self._config.num_train < published.MIN_NUM_TRAIN:
+      return
+    function = self._read_function()
+    if function is None:
+      return
+    targets = self._targets(configs, function['function'])
+    solved = {config.noise_std: self._read_solved(config, targets[config])
+              for config in configs}
+    written = published.write(
+        folder, self._config, self._solver_name, self._inputs,
+        published.Published(function, {
+            noise_std: found for noise_std, found in solved.items()
+            if found is not None}))
+    if self._progress is not None:
+      self._progress(str(written))
 
   def _compute(
       self, configs: Sequence[nngp_regression.ProblemConfig], claimed: bool
@@ -223,8 +259,25 @@ class _Group:
         '_function')
 
   @functools.cached_property
+  def _inputs(self) -> str:
+    """A checksum of x, and of the normals that f is drawn from."""
+    points = self._points
+    return draws.digest(points.x_train, self._normals, points.x_val,
+                        self._val_normals, points.x_test, self._test_normals)
+
+  @functools.cached_property
+  def _published(self) -> published.Published | None:
+    """What is published of these problems."""
+    folder = published.folder()
+    if folder is None or self._config.num_train < published.MIN_NUM_TRAIN:
+      return None
+    found = published.read(folder, self._config, self._solver_name,
+                           self._inputs)
+    return found and self._checked(found, folder)
+
+  @functools.cached_property
   def _function_entry(self) -> cache_entries.CacheEntry:
-    config, points = self._config, self._points
+    config = self._config
     identity = {
         'kind': 'function', 'input_dim': config.input_dim,
         'data_ratio': config.data_ratio, 'seed': config.seed,
@@ -232,9 +285,7 @@ class _Group:
         'num_val': config.num_val, 'num_test': config.num_test,
         'solver': self._solver_name}
     return cache_entries.CacheEntry(
-        self._cache_dir, self._function_name(), identity,
-        draws.digest(points.x_train, self._normals, points.x_val,
-                     self._val_normals, points.x_test, self._test_normals))
+        self._cache_dir, self._function_name(), identity, self._inputs)
 
   def _solved_entry(self, config: nngp_regression.ProblemConfig,
                     target: np.ndarray) -> cache_entries.CacheEntry:
@@ -256,13 +307,36 @@ class _Group:
     return draws.digest(points.x_train, points.x_test, points.x_val,
                         *([] if points.x_dyadic is None else [points.x_dyadic]))
 
+  def _checked(self, found: published.Published, folder: pathlib.Path
+               ) -> published.Published | None:
+    """What is published, if its equations hold at a sample of their rows."""
+    for noise_std, solved in found.solved.items():
+      config = dataclasses.replace(self._config, noise_std=noise_std)
+      target = self._targets([config], found.function['function'])[config]
+      check = audit.check_equations(
+          self._problem(config, found.function, target, solved),
+          _NUM_PUBLISHED_ROWS)
+      if not check.passed:
+        published.complain(
+            folder / published.file_name(config, self._solver_name),
+            f'at noise_std {noise_std:g} the equations of its weights are off '
+            f'by {check.error:.1e} of the labels, allowed is '
+            f'{check.allowed:.1e}')
+        return None
+    return found
+
   def _read_function(self) -> Mapping[str, np.ndarray] | None:
+    if self._published is not None:
+      return self._published.function
     if self._cache_dir is None:
       return None
     return self._function_entry.read(self._stale)
 
   def _read_solved(self, config: nngp_regression.ProblemConfig,
                    target: np.ndarray) -> nngp_regression.Solved | None:
+    if self._published is not None and config.noise_std in (
+        self._published.solved):
+      return self._published.solved[config.noise_std]
     if self._cache_dir is None:
       return None
     arrays = self._solved_entry(config, target).read(self._stale)
