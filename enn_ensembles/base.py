@@ -69,9 +69,13 @@ def make_output(train: Array, prior: Array,
   class is used, so that its losses and experiments take our networks as they
   are. Here outputs are recognised by their `preds`, whatever their class.
   """
-  theirs = sys.modules.get('enn.networks.base')
-  output_class = getattr(theirs, 'OutputWithPrior', OutputWithPrior)
+  output_class = deepmind_class('base', 'OutputWithPrior') or OutputWithPrior
   return output_class(train=train, prior=prior, extra=extra or {})
+
+
+def deepmind_class(module: str, name: str) -> Any:
+  """A class of DeepMind's `enn.networks`, None where that is not loaded."""
+  return getattr(sys.modules.get(f'enn.networks.{module}'), name, None)
 
 
 def get_predictions(output: Output) -> Array:
@@ -105,10 +109,18 @@ class EpistemicIndexer(Protocol):
   #     target noise depends on the index, see `regression.make_loss`.
 
 
-def get_support(indexer: EpistemicIndexer) -> Index | None:
-  """All indices of a finite indexer stacked as [J, ...] numpy, or None."""
+def get_support(indexer: Any) -> Index | None:
+  """All indices of a finite indexer stacked as [J, ...] numpy, or None.
+
+  The ensemble indexer of DeepMind's enn is known by its class.
+  """
   support = getattr(indexer, 'support', None)
-  return None if support is None else support()
+  if support is not None:
+    return support()
+  theirs = deepmind_class('indexers', 'EnsembleIndexer')
+  if theirs is not None and isinstance(indexer, theirs):
+    return np.arange(indexer.num_ensemble, dtype=np.int32)
+  return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import inspect
 import math
 import multiprocessing
 import pathlib
+import time
 from typing import Any
 
 import chex
@@ -259,7 +260,9 @@ def _check_network(agent: network_agent.NetworkAgent,
 
 
 def check_units(units: Sequence[work_units.WorkUnit],
-                options: unit_results.RunOptions) -> None:
+                options: unit_results.RunOptions,
+                write: Callable[[str], None] = lambda _: None,
+                seconds: float = 15.) -> None:
   """Checks every user-defined agent of a sweep, in a process of its own.
 
   Each setting is checked on its smallest inputs.
@@ -270,6 +273,8 @@ def check_units(units: Sequence[work_units.WorkUnit],
   Args:
     units: what is to be run.
     options: names the files of user-defined agents.
+    write: takes a line about a check that takes long.
+    seconds: after which that is said, again and again.
 
   Raises:
     ValueError: an agent breaks a rule.
@@ -290,7 +295,14 @@ def check_units(units: Sequence[work_units.WorkUnit],
   theirs.close()
   running, message = own[next(iter(seen.values())).agent], None
   try:
-    while (answer := ours.recv()) != _DONE:
+    start = time.monotonic()
+    while True:
+      while not ours.poll(seconds):
+        write(f'checking agent {running}: running for '
+              f'{time.monotonic() - start:.0f} s')
+      answer = ours.recv()
+      if answer == _DONE:
+        break
       running, message = answer
       if message is not None:
         break

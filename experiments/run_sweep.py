@@ -88,15 +88,12 @@ def _run(units: Sequence[sweeps.WorkUnit], options: unit_results.RunOptions,
   succeeded, num_diverged = True, 0
   with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
                  smoothing=0.1) as bar, long_units.LongUnits(
-                     lambda line: bar.write(f'  {line}', file=sys.stderr)
-                 ) as watch:
-    def announce(in_hand: Sequence[sweeps.WorkUnit]) -> None:
-      watch.announce(in_hand)
-      heartbeat.set_entries([
-          {'run_id': unit.run_id, 'row_ids': unit.row_ids()}
-          for unit in in_hand])
-
-    for outcome in workers.run(units, options, num_workers, announce):
+                     lambda line: bar.write(f'  {line}', file=sys.stderr),
+                     heartbeat.set_entries) as watch:
+    # On a CPU a single worker is pinned as several are: same threads, same
+    # last digits.
+    for outcome in workers.run(units, options, num_workers, watch.announce,
+                               not devices.computes_on_cpu()):
       num_done += outcome.unit.num_rows
       bar.update(outcome.unit.num_rows)
       succeeded = succeeded and outcome.succeeded
@@ -210,7 +207,8 @@ def _sweep(ending: _Ending) -> int:
   begun = {unit.agent_id for unit in sweep
            if any(row_id in done for row_id in unit.row_ids())}
   conformance.check_units(
-      [unit for unit in todo if unit.agent_id not in begun], options)
+      [unit for unit in todo if unit.agent_id not in begun], options,
+      lambda line: print(f'  {line}', file=sys.stderr, flush=True))
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:

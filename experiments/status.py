@@ -37,16 +37,25 @@ _CSV = flags.DEFINE_string(
 _NOT_DONE = 3
 
 
-def _row_ids_in_hand(workers: list[heartbeats.Worker]) -> set[str]:
-  """Rows that live processes work on."""
-  row_ids = set()
+def _row_ids_in_hand(workers: list[heartbeats.Worker]
+                     ) -> tuple[set[str], dict[str, float]]:
+  """Rows that live processes work on, and what units say they still take.
+
+  Returns:
+    The row ids; and seconds by the first row id of each unit that says so.
+  """
+  row_ids, seconds_left = set(), {}
   for worker in workers:
     for entry in worker.entries:
       try:
         row_ids.update(entry['row_ids'])
-      except (KeyError, TypeError):
+        seconds = entry.get('seconds_left')
+        if isinstance(seconds, (int, float)):
+          seconds_left[entry['row_ids'][0]] = max(
+              0., seconds - worker.age_seconds)
+      except (KeyError, TypeError, IndexError):
         continue  # Of another version of this program.
-  return row_ids
+  return row_ids, seconds_left
 
 
 def _csv_text(status: sweep_status.Status) -> str:
@@ -70,7 +79,7 @@ def main(_) -> int:
   # Read after the heartbeats: what was finished in between counts as done.
   rows = results.merge_units(
       unit for store in stores for unit in store.read_units())
-  status = sweep_status.make_status(units, rows, _row_ids_in_hand(alive))
+  status = sweep_status.make_status(units, rows, *_row_ids_in_hand(alive))
   if _CSV.value is not None:
     files.write_atomically(_CSV.value, _csv_text(status).encode())
   print(sweep_status.format_text(
@@ -80,6 +89,9 @@ def main(_) -> int:
     job = ' '.join(f'{name}={value}' for name, value in worker.job.items())
     print(f'  {worker.host} pid {worker.pid}: task {worker.task}, '
           f'{len(worker.entries)} units in hand' + (f', {job}' if job else ''))
+    for entry in worker.entries:
+      if isinstance(entry.get('stage'), str):
+        print(f'    {entry["stage"]}')
   total = status.total
   if total.running or total.missing:
     return _NOT_DONE

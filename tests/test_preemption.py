@@ -1,6 +1,7 @@
 """Told to stop or killed: nothing is lost, nothing torn, nobody left behind."""
 
 import collections
+import dataclasses
 import os
 import pathlib
 import re
@@ -429,14 +430,18 @@ def make_unit(**settings):
 
 def test_only_long_training_is_cut():
   options = unit_results.RunOptions('nowhere')
-  assert network_units._steps_between_checkpoints(make_unit(), options) is None
+  steps_of = network_units._steps_between_checkpoints
+  assert steps_of(make_unit(), 10, options) is None
   # Products of 3 x 4 and 5 x 1 weights forward and for their gradients, of the
   # last 5 once more for the gradient of what goes in; 2 operations each, 2
   # members, 2 noise levels, 100 points, 6e10 per second: 5.2e-7 s a step.
   long = make_unit(num_batches=10**9)
-  steps = network_units._steps_between_checkpoints(long, options)
-  assert steps == pytest.approx(
-      60 / (2 * (2 * (12 + 5) + 5) * 2 * 2 * 100 / 6e10), rel=0.01)
+  # The first call takes five seconds.
+  assert steps_of(long, 10**9, options) == pytest.approx(
+      5 / (2 * (2 * (12 + 5) + 5) * 2 * 2 * 100 / 6e10), rel=0.01)
+  # Of a user-defined agent nothing is known: a twentieth comes first.
+  own = dataclasses.replace(long, agent='own')
+  assert steps_of(own, 1000, options) == 50
 
 
 def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):

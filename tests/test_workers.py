@@ -65,8 +65,19 @@ def test_workers_have_their_own_cores(folder):
   cores, half = sorted(before), len(before) // 2
   said = [path.read_text() for path in told.iterdir()]
   assert len(said) == 4
-  assert set(said) == {f'{share} {len(share)}'
-                       for share in (cores[:half], cores[half:])}
+  assert set(said) == {f'{[core]} 1' for core in (cores[0], cores[half])}
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_getaffinity'),
+                    reason='this needs processor affinity')
+def test_a_single_worker_is_pinned_too(folder):
+  told = folder / 'told'
+  told.mkdir()
+  units = make_units(folder, what='tells', where=str(told), noise_std=(0.1,))
+  outcome, = workers.run(units, make_options(folder), 1, in_this_process=False)
+  assert outcome.succeeded
+  said, = (path.read_text() for path in told.iterdir())
+  assert said == f'{sorted(os.sched_getaffinity(0))[:1]} 1'
 
 
 @pytest.mark.parametrize('num_workers', [1, 2])
@@ -75,8 +86,12 @@ def test_what_is_in_hand_is_announced(folder, num_workers):
   told = []
   list(workers.run(units, make_options(folder), num_workers, told.append))
   assert max(map(len, told)) == num_workers and told[-1] == []
-  assert {unit.run_id for units in told for unit in units} == {
+  assert {running.unit.run_id for found in told for running in found} == {
       unit.run_id for unit in units}
+  # What a worker says of its stage reaches the parent.
+  texts = {running.stage.text for found in told for running in found
+           if running.stage is not None}
+  assert any('training' in text for text in texts), texts
 
 
 def test_a_worker_s_mistakes_reach_the_parent(folder):

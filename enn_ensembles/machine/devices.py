@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -48,7 +49,13 @@ def available_cores() -> list[int]:
 
 
 def default_num_workers() -> int:
-  """A worker per core on a CPU; one where jax would use an accelerator.
+  """A worker per core on a CPU; one where jax would use an accelerator."""
+  return len(available_cores()) if computes_on_cpu() else 1
+
+
+@functools.cache
+def computes_on_cpu() -> bool:
+  """Whether jax would use the CPU here.
 
   JAX_PLATFORMS decides where it is set. Otherwise jax itself is asked, in a
   process of its own (it would take the accelerator), but only where a plugin
@@ -56,16 +63,14 @@ def default_num_workers() -> int:
   """
   platforms = os.environ.get('JAX_PLATFORMS', '')
   if platforms:
-    on_cpu = platforms.split(',')[0].strip() == 'cpu'
-  elif any(importlib.util.find_spec(name)
+    return platforms.split(',')[0].strip() == 'cpu'
+  if any(importlib.util.find_spec(name)
            for name in ('jax_plugins', 'libtpu')):
     asked = subprocess.run(
         [sys.executable, '-c', 'import jax; print(jax.default_backend())'],
         capture_output=True, text=True, check=False)
-    on_cpu = asked.stdout.split()[-1:] == ['cpu']
-  else:
-    on_cpu = True
-  return len(available_cores()) if on_cpu else 1
+    return asked.stdout.split()[-1:] == ['cpu']
+  return True
 
 
 def visible_gpus() -> list[str]:

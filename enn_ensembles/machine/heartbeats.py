@@ -112,12 +112,17 @@ class Heartbeat:
     self._remove()
 
   def set_entries(self, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Says what is in hand from now on: dicts that JSON can hold."""
+    """Says what is in hand from now on: dicts that JSON can hold.
+
+    The file is written at once where the entries' `run_id`s or their number
+    change, else with the next renewal.
+    """
     with self._lock:
-      if self._content['entries'] == list(entries):
-        return
+      before = self._content['entries']
       self._content = {**self._content, 'entries': list(entries)}
-    self._wake.set()
+    if [entry.get('run_id') for entry in entries] != [
+        entry.get('run_id') for entry in before]:
+      self._wake.set()
 
   def _renew(self) -> None:
     while not self._closed.is_set():

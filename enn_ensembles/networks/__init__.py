@@ -13,6 +13,8 @@ from enn_ensembles.networks.bodies import without_statistics
 from enn_ensembles.networks.images import Conv2D
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
+from enn_ensembles.networks.indexers import noise_indexer
+from enn_ensembles.networks.indexers import number_indices
 from enn_ensembles.networks.indexers import PrngIndexer
 from enn_ensembles.networks.layers import Dense
 from enn_ensembles.networks.layers import Dropout
@@ -80,6 +82,8 @@ __all__ = [
     'member_mean_squares',
     'mlp_shapes',
     'network_from_indices',
+    'noise_indexer',
+    'number_indices',
     'pick_members',
     'shapes_along',
     'stacked_forward',

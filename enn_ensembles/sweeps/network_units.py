@@ -13,6 +13,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import problems as problems_lib
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.machine import progress
 from enn_ensembles.scoring import degradation
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.sweeps import agent_scores as agent_scores_lib
@@ -109,7 +110,8 @@ def _train_and_score(
       jnp.stack([agent_key(unit, seed) for seed in seeds]),
       validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
       memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,
-      steps_between_checkpoints=_steps_between_checkpoints(unit, options))
+      steps_between_checkpoints=_steps_between_checkpoints(
+          unit, agent.num_batches, options))
   keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
   num_draws = num_index_draws(agent, unit, prior)
   predictor = prediction.Predictor(agent, trained, prior, keys, num_draws)
@@ -132,22 +134,25 @@ def _train_and_score(
             network, params, prior.input_shape)}
 
   found: unit_results.Results = {}
-  for (s, seed), i in itertools.product(enumerate(seeds),
-                                        range(len(unit.family.cells))):
+  num_cells = len(unit.family.cells)
+  for (s, seed), i in itertools.product(enumerate(seeds), range(num_cells)):
     problem = groups[seed][i]
     predict = treated(unit, problem, predictor.for_problem(s, i), keys[s])
-    for selection in selections:
-      selected = selection_lib.Selected(predict, num_draws, None, None)
-      if num_members is not None:
-        selected = selection_lib.select_members(selection, problem, predict,
-                                                num_members, keys[s])
-      found[seed, i, selection] = unit_results.scored(
-          problem, selected.predict, finite_params=bool(finite[s, i]),
-          depends_on_draws=num_draws is not None, curve=selected.curve,
-          **(of_members(s, i) if selection == 'none' else {}),
-          num_params=trained.num_params,
-          train_seconds=trained.train_seconds / num_problems,
-          rank_seconds=selected.rank_seconds)
+    for k, selection in enumerate(selections):
+      part = (s * num_cells + i) * len(selections) + k
+      with progress.part('scoring', part, num_problems * len(selections)):
+        progress.report('predictions')
+        selected = selection_lib.Selected(predict, num_draws, None, None)
+        if num_members is not None:
+          selected = selection_lib.select_members(selection, problem, predict,
+                                                  num_members, keys[s])
+        found[seed, i, selection] = unit_results.scored(
+            problem, selected.predict, finite_params=bool(finite[s, i]),
+            depends_on_draws=num_draws is not None, curve=selected.curve,
+            **(of_members(s, i) if selection == 'none' else {}),
+            num_params=trained.num_params,
+            train_seconds=trained.train_seconds / num_problems,
+            rank_seconds=selected.rank_seconds)
   timings = {
       'evaluate_seconds': predictor.evaluate_seconds / num_problems,
       'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
@@ -196,14 +201,22 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
 _ACCELERATOR_SPEED = 100.
 
 
-def _steps_between_checkpoints(unit: work_units.WorkUnit,
+# A training that takes less is not cut; of others some seconds are one call.
+_UNCUT_SECONDS = 10.
+# The share of the steps in the first call of a training of unknown length.
+_FIRST_SHARE = 0.05
+
+
+def _steps_between_checkpoints(unit: work_units.WorkUnit, num_batches: int,
                                options: unit_results.RunOptions) -> int | None:
-  """Steps that may be lost; None where training is too short to be cut."""
+  """Steps of the first call; None where training is too short to be cut."""
   seconds = (cost_model.estimate_training_seconds(unit)
              * len(unit.family.cells))
+  if not seconds:  # Of a user-defined agent nothing is known.
+    return math.ceil(_FIRST_SHARE * num_batches)
   if jax.default_backend() != 'cpu':  # All seeds at once.
     seconds *= len(unit.seeds) / _ACCELERATOR_SPEED
-  if seconds < 2 * options.checkpoint_seconds:
+  if seconds < min(_UNCUT_SECONDS, 2 * options.checkpoint_seconds):
     return None
-  return math.ceil(unit.agent_config['num_batches']
-                   * options.checkpoint_seconds / seconds)
+  return math.ceil(num_batches * min(0.5 * _UNCUT_SECONDS,
+                                     options.checkpoint_seconds) / seconds)

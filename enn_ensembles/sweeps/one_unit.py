@@ -25,6 +25,7 @@ from enn_ensembles import results
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
+from enn_ensembles.machine import progress
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.sweeps import network_units
@@ -95,9 +96,11 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
   """
   start = time.perf_counter()
   groups = {}
-  for seed in unit.seeds:
+  for i, seed in enumerate(unit.seeds):
     preemption.stop_if_requested()
-    groups[seed] = _make_group(unit, seed, options)
+    with progress.part('problems of seed', i, len(unit.seeds)):
+      progress.report('problems')
+      groups[seed] = _make_group(unit, seed, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
   try:
@@ -194,7 +197,8 @@ def _run_plain_agent(
   todo = [(seed, i) for seed in unit.seeds
           for i in range(len(unit.family.cells))]
   for seed, i in todo[len(done):]:
-    done.append(_run_plain(agent, unit, groups[seed][i], seed))
+    with progress.part('problem', len(done), len(todo)):
+      done.append(_run_plain(agent, unit, groups[seed][i], seed))
     if checkpoint is not None:
       checkpoint.offer(key, lambda: checkpoints.Part(
           {'results': [result._asdict() for result in done]}))
@@ -207,6 +211,7 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
   """Runs any agent on one problem, whose failure is that problem's alone."""
   try:
     start = time.perf_counter()
+    progress.report('training')
     sampler = agent(problem.data, problem.prior,
                     network_units.agent_key(unit, seed))
     trained = time.perf_counter()

@@ -114,13 +114,16 @@ def add_up(counts: Iterable[Counts]) -> Counts:
 
 
 def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
-                running: Collection[str] = ()) -> Status:
+                running: Collection[str] = (),
+                seconds_left: Mapping[str, float] | None = None) -> Status:
   """Compares what is expected with what is there.
 
   Args:
     units: the sweep.
     rows: rows of a store; those of other sweeps do not count.
     running: row ids that somebody has in hand.
+    seconds_left: what running units say they will still take, by the first of
+      their row ids. It counts more than what their agent took elsewhere.
   """
   by_id = {row['row_id']: row for row in rows}
   groups: dict[Group, Counts] = {}
@@ -141,7 +144,7 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
         counts.missing += 1
   measured = {group: cost for group, found in ours.items()
               if (cost := _measure(found)) is not None}
-  _add_times(units, by_id, groups, measured)
+  _add_times(units, by_id, groups, measured, seconds_left or {})
   return Status(groups, _count_errors(ours), len(measured))
 
 
@@ -168,7 +171,8 @@ def _measure(rows: Sequence[Row]) -> _Cost | None:
 
 def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
                groups: Mapping[Group, Counts],
-               measured: Mapping[Group, _Cost]) -> None:
+               measured: Mapping[Group, _Cost],
+               seconds_left: Mapping[str, float]) -> None:
   """Fills in seconds_left, from measured costs where there are any.
 
   Elsewhere the estimate of `sweeps` is scaled by what this agent, or else any,
@@ -190,6 +194,9 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
         spent[name][0] += cost.start + cost.problem * unit.num_problems
         spent[name][1] += cost_model.estimate_seconds(unit)
   for group, parts in left.items():
+    # A unit that runs knows best. It may be a part of what is asked for here.
+    said = sum(seconds_left[row_id] for part in parts
+               for row_id in part.row_ids() if row_id in seconds_left)
     for part in parts:
       if group in measured:
         cost = measured[group]
@@ -198,6 +205,10 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
         taken, estimated = spent.get(part.agent) or spent.get('', (1., 1.))
         seconds = cost_model.estimate_seconds(part) * taken / estimated
       groups[group].seconds_left += seconds
+    counts = groups[group]
+    if said and not counts.missing:
+      counts.seconds_left = said
+    counts.seconds_left = max(counts.seconds_left, said)
 
 
 def _count_errors(ours: Mapping[Group, Sequence[Row]]) -> list[Error]:

@@ -37,10 +37,22 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
+from enn_ensembles.machine import progress
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import shares
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
+
+
+class Running(NamedTuple):
+  """A unit that is being computed.
+
+  Attributes:
+    unit: the unit.
+    stage: what it has come to; None where it has said nothing yet.
+  """
+  unit: work_units.WorkUnit
+  stage: progress.Stage | None = None
 
 
 class Outcome(NamedTuple):
@@ -73,9 +85,9 @@ class Outcome(NamedTuple):
 
 def run(
     units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
-    num_workers: int, announce: Callable[[Sequence[work_units.WorkUnit]],
-                                         None] = lambda _: None
-) -> Iterator[Outcome]:
+    num_workers: int,
+    announce: Callable[[Sequence[Running]], None] = lambda _: None,
+    in_this_process: bool = True) -> Iterator[Outcome]:
   """Runs units and writes their rows.
 
   The first worker takes the shortest unit each time, so that results come soon;
@@ -85,9 +97,13 @@ def run(
   Args:
     units: what to run; none may be done (`sweeps.narrow`).
     options: how.
-    num_workers: processes; 1 runs in this one, which must not have used jax
-      before and keeps what `configure_jax` sets.
-    announce: called with the units that are in hand, whenever that changes.
+    num_workers: processes. Each has one core, where no GPUs are seen: the
+      number of threads decides last digits.
+    announce: called with the units that are running, whenever that changes or
+      one of them has come to another stage.
+    in_this_process: whether a single worker is this process, with all of its
+      cores: it must not have used jax before and keeps what `configure_jax`
+      sets.
 
   Yields:
     The outcome of each unit when it is done, in the order of that.
@@ -103,15 +119,17 @@ def run(
     raise ValueError(f'num_workers must be >= 1, got {num_workers}.')
   units = shares.longest_first(shares.limit_inputs(units))
   num_workers = min(num_workers, len(units))
-  if num_workers > 1:
+  if units and (num_workers > 1 or not in_this_process):
     yield from _run_in_workers(units, options, num_workers, announce)
   elif units:
     one_unit.configure_jax(options)
     jobs, put_off = _make_jobs(units[::-1], options), []
     for job in itertools.chain(jobs, put_off):  # Which grows meanwhile.
       preemption.stop_if_requested()
-      announce([job.unit])
-      outcome = _run_claimed(job, options)
+      announce([Running(job.unit)])
+      with progress.listen(
+          lambda stage, unit=job.unit: announce([Running(unit, stage)])):
+        outcome = _run_claimed(job, options)
       if outcome is None:
         put_off.append(job._replace(wait=True))
       else:
@@ -237,18 +255,18 @@ _POLL_SECONDS = 0.5
 
 def _run_in_workers(
     units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
-    num_workers: int, announce: Callable[[Sequence[work_units.WorkUnit]],
-                                         None]) -> Iterator[Outcome]:
+    num_workers: int, announce: Callable[[Sequence[Running]], None]
+) -> Iterator[Outcome]:
   """Hands units out to workers, one at a time, each to the first that is free.
 
   A unit is tried once: whatever kills workers, this ends. A worker that is told
   to stop stops them all.
   """
   waiting = list(reversed(_make_jobs(units, options)))
-  cores = devices.available_cores()
-  environments = devices.worker_environments(num_workers, os.environ,
-                                             devices.visible_gpus())
+  cores, gpus = devices.available_cores(), devices.visible_gpus()
+  environments = devices.worker_environments(num_workers, os.environ, gpus)
   busy: dict[connection_lib.Connection, tuple[_Worker, _Job, float]] = {}
+  stages: dict[str, progress.Stage] = {}  # By run id.
   stopping = False
 
   def give(worker: _Worker) -> None:
@@ -265,13 +283,16 @@ def _run_in_workers(
 
   try:
     for i in range(num_workers):
-      # Neighbours share caches; with more workers than cores they share cores.
+      # As far apart as they can be: neighbours may be one core's two threads.
+      # With more workers than cores they share cores.
       share = cores[i * len(cores) // num_workers:
                     (i + 1) * len(cores) // num_workers]
-      give(_start_worker(share or [cores[i % len(cores)]], environments[i],
+      give(_start_worker((share if gpus else share[:1])
+                         or [cores[i % len(cores)]], environments[i],
                          options, takes_shortest=i == 0))
     while busy:
-      announce([job.unit for _, job, _ in busy.values()])
+      announce([Running(job.unit, stages.get(job.unit.run_id))
+                for _, job, _ in busy.values()])
       if preemption.stop_requested() and not stopping:
         stopping = True
         waiting.clear()
@@ -283,6 +304,10 @@ def _run_in_workers(
         worker, job, start = busy.pop(ready)
         try:
           answer = ready.recv()
+          if isinstance(answer, progress.Stage):
+            stages[job.unit.run_id] = answer
+            busy[ready] = worker, job, start
+            continue
         except (EOFError, OSError):
           worker.process.join()
           if worker.process.exitcode == preemption.EXIT_CODE or stopping:
@@ -357,7 +382,8 @@ def _work(connection: connection_lib.Connection,
         return
       try:
         preemption.stop_if_requested()
-        answer = _run_claimed(job, options) or _PutOff()
+        with progress.listen(connection.send):
+          answer = _run_claimed(job, options) or _PutOff()
       except preemption.Preempted as stop:
         answer = stop
       except ValueError as error:

@@ -14,8 +14,14 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.machine import progress as progress_lib
 from enn_ensembles.training import network_training
 from enn_ensembles.training import program
+
+# Where training is cut so that something can be said of it, a call takes about
+# so long, and at least so many times what it repeats of its start.
+_SECONDS_PER_CALL = 10.
+_STARTS_PER_CALL = 30.
 
 # Steps whose mean loss is the final one.
 _NUM_FINAL_LOSSES = 100
@@ -67,23 +73,28 @@ class ChunkRun:
     Args:
       checkpoint: as in `loop.train`.
       key: what the chunk is called there.
-      num_steps: of the first call; further ones take as long as the
-        checkpoint's interval. None does not cut.
+      num_steps: of the first call; further ones take `_SECONDS_PER_CALL`.
+        None does not cut.
     """
     in_parts = num_steps is not None
     num_steps = num_steps if in_parts else self._agent.num_batches
+    most = np.inf if checkpoint is None else checkpoint.seconds_between
+    calls: list[tuple[int, float]] = []  # Steps and seconds of whole calls.
+    first = self._step
     while not self._is_done():
+      progress_lib.report('step', self._step - first,
+                          self._agent.num_batches - first, first)
       last = min(self._step + num_steps, self._next_stop())
       was_whole = last == self._step + num_steps
       elapsed = self._advance(last)
-      if checkpoint is None:
-        continue
-      if in_parts or self._is_done():
+      if checkpoint is not None and (in_parts or self._is_done()):
         checkpoint.offer(key, self._make_part())
       if in_parts and was_whole:
-        # What a call repeats (`Loss.prepare`) is small beside an interval.
+        calls.append((num_steps, max(elapsed, 1e-3)))
+        seconds = min(most, max(_SECONDS_PER_CALL,
+                                _STARTS_PER_CALL * _start_seconds(calls)))
         num_steps = max(1, int(num_steps * min(
-            8., max(0.1, checkpoint.seconds_between / max(elapsed, 1e-3)))))
+            8., max(0.1, seconds / calls[-1][1]))))
 
   def result(self) -> dict[str, Any]:
     """The fields of `loop.Trained` that belong to a chunk, by name."""
@@ -142,6 +153,17 @@ class ChunkRun:
             'snapshots': list(self._snapshots)}
     arrays = jax.tree.leaves((self._progress, self._snapshots))
     return lambda: checkpoints.Part(info, [np.asarray(a) for a in arrays])
+
+
+def _start_seconds(calls: Sequence[tuple[int, float]]) -> float:
+  """What a call takes beside its steps, from the last two; 0 if not known."""
+  if len(calls) < 2:
+    return 0.
+  (steps, seconds), (more_steps, more_seconds) = sorted(calls[-2:])
+  if more_steps == steps:
+    return 0.
+  per_step = (more_seconds - seconds) / (more_steps - steps)
+  return float(np.clip(seconds - per_step * steps, 0., seconds))
 
 
 def step_range(first: int, last: int) -> tuple[np.int32, np.int32]:

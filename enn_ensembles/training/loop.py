@@ -38,6 +38,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.machine import progress as progress_lib
 from enn_ensembles.training import chunk_run
 from enn_ensembles.training import network_training
 from enn_ensembles.training import program
@@ -142,9 +143,11 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
     devices: the devices to spread the seeds over; None: all of this process.
     checkpoint: where chunks of seeds are kept and taken from; None keeps
       nothing.
-    steps_between_checkpoints: about as many steps, and what the checkpoint's
-      interval has room for after that, may be lost of a chunk in training; None
-      offers a chunk when it is trained. It makes no difference to the result.
+    steps_between_checkpoints: the steps of the first call of the program;
+      later calls take some ten seconds, at most the checkpoint's interval.
+      Between two calls a chunk is offered to the checkpoint, and its steps are
+      reported (`machine.progress`). None trains a chunk in one call. It makes
+      no difference to the result.
 
   Returns:
     The trained networks, in the order of the seeds and noise levels.
@@ -168,6 +171,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   per_device = -(-num_seeds // len(devices))
 
   start = time.perf_counter()
+  progress_lib.report('compiling')
   traced = _trace(agent, x, y, likelihood, keys, validation, dtype)
   if seeds_per_chunk is None:
     seeds_per_chunk = choose_seeds_per_chunk(
@@ -217,7 +221,9 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
                              functools.partial(compiled, inputs), zeros)
     if checkpoint is not None:
       run.restore(checkpoint.restore(key))
-    run.train(checkpoint, key, steps_between_checkpoints)
+    with progress_lib.part('seed' if chunk_size == 1 else 'chunk of seeds',
+                           first // chunk_size, -(-num_seeds // chunk_size)):
+      run.train(checkpoint, key, steps_between_checkpoints)
     chunks.append(run.result())
     train_seconds += run.seconds
 

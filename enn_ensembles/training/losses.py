@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
+from enn_ensembles import networks
 
 Context = Any  # What `prepare` hands to `evaluate`.
 # (predictions [J, B, out], labels [B, ...]) -> error of each, [J, B].
@@ -196,11 +197,12 @@ def bootstrap_weights(key: chex.PRNGKey, num_points: int, num_members: int,
 def _draw_features(indexer: Any, key: chex.PRNGKey,
                    num: int, dtype: Any) -> base.Array:
   """The standard normals of the target noise, [T, noise_dim]."""
-  if not hasattr(indexer, 'noise_embedding'):
+  noise = networks.noise_indexer(indexer)
+  if noise is None:
     raise ValueError(
         f'target noise needs an indexer with noise_embedding, got {indexer};'
         ' set noise_scale to 0.')
-  return jax.random.normal(key, [num, indexer.noise_dim], dtype)
+  return jax.random.normal(key, [num, noise.noise_dim], dtype)
 
 
 def make_index_loss(error: PointError, *, noise_std: Any = 0.,
@@ -224,7 +226,8 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
 
   def target_noise(indexer, features, indices) -> base.Array:
     """[rows, J] from c [rows, noise_dim]."""
-    embedding = indexer.noise_embedding(indices).astype(features.dtype)
+    embedding = networks.noise_indexer(indexer).noise_embedding(
+        indices).astype(features.dtype)
     return noise_std * (features @ embedding.T)
 
   def tabulate(network, params, state, x, num_support) -> base.Array | None:

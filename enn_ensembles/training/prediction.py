@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.machine import progress
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
 
@@ -121,6 +122,7 @@ class Predictor:
     self._sizes.add(size)
     blocks = []
     for first in range(0, len(x), size):
+      progress.report('predictions at point', first, len(x))
       block = x[first:first + size]
       num = len(block)
       if num < size:  # One program for all blocks.
@@ -206,6 +208,7 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
       key, jnp.arange(num_enn_samples))
   shape = (len(x), num_outputs)
   draws = getattr(sampler, 'draws', None)
+  progress.report('draw', 0, num_enn_samples)
   if draws is not None:
     samples = np.asarray(draws(x, keys))
     if samples.shape != (num_enn_samples, *shape):
@@ -219,5 +222,8 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
                      f'at {len(x)} points, got {first.shape}.')
   if getattr(sampler, 'mappable', False):
     return base.Predictions(np.asarray(jax.vmap(lambda k: sampler(x, k))(keys)))
-  return base.Predictions(np.stack(
-      [first, *(np.asarray(sampler(x, key)) for key in keys[1:])]))
+  found = [first]
+  for key in keys[1:]:
+    progress.report('draw', len(found), num_enn_samples)
+    found.append(np.asarray(sampler(x, key)))
+  return base.Predictions(np.stack(found))
