@@ -77,9 +77,12 @@ def main(_) -> int:
              for worker in heartbeats.read(store.results_dir)]
   alive = [worker for worker in workers if worker.alive]
   # Read after the heartbeats: what was finished in between counts as done.
-  rows = results.merge_units(
-      unit for store in stores for unit in store.read_units())
-  status = sweep_status.make_status(units, rows, *_row_ids_in_hand(alive))
+  rows: dict[str, results.Row] = {}
+  again = results.scan(stores, lambda unit: rows.update(
+      (row['row_id'], row) for row in unit.rows(sweep_status.ROW_FIELDS)))
+  rows.update((row['row_id'], row) for row in again)
+  status = sweep_status.make_status(units, rows.values(),
+                                    *_row_ids_in_hand(alive))
   if _CSV.value is not None:
     files.write_atomically(_CSV.value, _csv_text(status).encode())
   print(sweep_status.format_text(

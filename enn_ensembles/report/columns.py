@@ -21,16 +21,9 @@ import numpy as np
 from enn_ensembles import results
 from enn_ensembles.machine import files
 from enn_ensembles.results import schema
+from enn_ensembles.results import summaries
 
-# Fields that are numbers of their own in every row; the others repeat.
-SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
-           'problem_seconds', 'compile_seconds')
-_PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
-_LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
-             'by_set', 'counts')
-REPEATED = tuple(
-    key for key in results.ROW_SCHEMA
-    if key not in (*SECONDS, *_LEFT_OUT)) + _PROBLEM_PARTS
+SECONDS, REPEATED = summaries.SECONDS, summaries.REPEATED
 
 
 class Repeated:
@@ -71,6 +64,14 @@ class Repeated:
     """Adds a row."""
     self._codes.append(self.code(value))
 
+  def extend(self, column: summaries.Column) -> None:
+    """Adds the rows of a unit."""
+    codes = [self.code(value) for value in column.values]
+    if len(codes) == 1:
+      self._codes.extend(array.array('i', codes) * len(column.codes))
+    else:
+      self._codes.extend([codes[code] for code in column.codes])
+
   def keep(self, kept: np.ndarray) -> None:
     """Drops rows but those where `kept`, bool [R], says so."""
     self._codes = array.array('i', self.codes[kept])
@@ -92,6 +93,15 @@ class Numbers:
     """Adds a row; None where it has no number."""
     self._values.append(np.nan if value is None else value)
     self._present.append(value is not None)
+
+  def extend(self, values: Sequence[float | None]) -> None:
+    """Adds the rows of a unit."""
+    if None in values:
+      for value in values:
+        self.append(value)
+    else:
+      self._values.extend(values)
+      self._present.extend(array.array('b', [1]) * len(values))
 
   def pad(self, num_rows: int) -> None:
     """Adds rows without a number until there are so many."""
@@ -173,7 +183,7 @@ class _Builder:
   def add(self, row: Mapping[str, Any]) -> None:
     """Adds a row."""
     for name in REPEATED:
-      source = row['problem'] if name in _PROBLEM_PARTS else row
+      source = row['problem'] if name in summaries.PROBLEM_PARTS else row
       self.repeated[name].append(source[name])
     for name in SECONDS:
       self.seconds[name].append(row[name])
@@ -182,6 +192,20 @@ class _Builder:
         self.scores[name] = Numbers(len(self.row_ids))
       self.scores[name].append(value)
     self.row_ids.append(row['row_id'])
+    for column in self.scores.values():
+      column.pad(len(self.row_ids))
+
+  def add_unit(self, unit: summaries.Summary) -> None:
+    """Adds all rows of a unit."""
+    for name in REPEATED:
+      self.repeated[name].extend(unit.repeated[name])
+    for name in SECONDS:
+      self.seconds[name].extend(unit.seconds[name])
+    for name, values in unit.scores.items():
+      if name not in self.scores:
+        self.scores[name] = Numbers(len(self.row_ids))
+      self.scores[name].extend(values)
+    self.row_ids.extend(unit.row_ids)
     for column in self.scores.values():
       column.pad(len(self.row_ids))
 
@@ -251,35 +275,12 @@ def read_columns(results_dirs: files.PathLike | Sequence[files.PathLike]
   """
   stores = _open(results_dirs)
   builder = _Builder()
-  first_path: dict[str, pathlib.Path] = {}
-  again: list[results.Unit] = []  # Rows whose id another file has too.
-  for store in stores:
-    for unit in store.iter_units():
-      seen = []
-      for row in unit.rows:
-        if first_path.setdefault(row['row_id'], unit.path) == unit.path:
-          builder.add(row)
-        else:
-          seen.append(row)
-      if seen:
-        again.append(unit._replace(rows=seen))
+  again = results.scan(stores, builder.add_unit)
   if again:
-    _merge_again(builder, stores, first_path, again)
+    builder.remove({row['row_id'] for row in again})
+    for row in again:
+      builder.add(row)
   if not builder.row_ids:
     raise _no_rows(stores)
   return builder.build(), [entry for store in stores
                            for entry in store.read_entries()]
-
-
-def _merge_again(builder: _Builder, stores: Sequence[results.ResultsStore],
-                 first_path: Mapping[str, pathlib.Path],
-                 again: Sequence[results.Unit]) -> None:
-  """Puts one row in the place of those that several files hold."""
-  ids = {row['row_id'] for unit in again for row in unit.rows}
-  paths = {first_path[row_id] for row_id in ids}
-  units = [
-      unit._replace(rows=[row for row in unit.rows if row['row_id'] in ids])
-      for store in stores for unit in store.iter_units(paths)]
-  builder.remove(ids)
-  for row in results.merge_units([*units, *again]):
-    builder.add(row)

@@ -4,6 +4,7 @@ from enn_ensembles.results.merging import merge_units
 from enn_ensembles.results.row_ids import make_agent_id
 from enn_ensembles.results.row_ids import make_row_id
 from enn_ensembles.results.row_ids import RowIds
+from enn_ensembles.results.scanning import scan
 from enn_ensembles.results.schema import Cell
 from enn_ensembles.results.schema import cell_of
 from enn_ensembles.results.schema import check_row
@@ -45,5 +46,6 @@ __all__ = [
     'open_store',
     'problem_of',
     'same_value',
+    'scan',
     'score_of',
 ]

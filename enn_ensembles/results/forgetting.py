@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from enn_ensembles.machine import files
 from enn_ensembles.results import store as store_lib
+from enn_ensembles.results import summaries
 from enn_ensembles.results import unit_files
 
 
@@ -61,6 +62,7 @@ def forget(store: store_lib.ResultsStore, found: Found) -> None:
   store.check_writable()
   for unit in found.units:
     unit.path.unlink(missing_ok=True)
+    summaries.path_of(unit.path).unlink(missing_ok=True)
   rest = [entry for entry in store.read_entries()
           if entry['agent_label'] != found.label]
   # One manifest in the place of all: entries are read together anyway.

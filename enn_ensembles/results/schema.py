@@ -314,7 +314,8 @@ def sha256(value: Any) -> str:
   return hashlib.sha256(canonical_text(value).encode()).hexdigest()
 
 
-def _encode_float(value: Any) -> Any:
+def encode_float(value: Any) -> Any:
+  """The inverse of `decode_float`."""
   if isinstance(value, float) and not math.isfinite(value):
     return 'NaN' if math.isnan(value) else (
         'Infinity' if value > 0 else '-Infinity')
@@ -328,9 +329,9 @@ def decode_float(value: Any) -> Any:
 
 def encode(row: Row) -> Row:
   """The row with its non-finite floats as the strings of _NON_FINITE."""
-  encoded = {key: _encode_float(value) for key, value in row.items()}
+  encoded = {key: encode_float(value) for key, value in row.items()}
   if row['scores'] is not None:
-    encoded['scores'] = {key: _encode_float(value)
+    encoded['scores'] = {key: encode_float(value)
                          for key, value in row['scores'].items()}
   return encoded
 

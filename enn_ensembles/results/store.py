@@ -9,6 +9,8 @@ not what was written is an error that names it.
   results_dir/STORE.json              project and schema version of the folder
   results_dir/manifests/<hash>.json   what a sweep is going to compute
   results_dir/units/<run_id>.json     the rows of one work unit
+  results_dir/summaries/              the same in columns, to be read fast; no
+                                      results (`summaries`)
 
 Two more folders come and go while sweeps run, and hold no results: `running`
 (`heartbeats`) and `checkpoints` (`checkpoints`).
@@ -43,6 +45,7 @@ from enn_ensembles.results import conversion
 from enn_ensembles.results import manifest_entries
 from enn_ensembles.results import merging
 from enn_ensembles.results import schema
+from enn_ensembles.results import summaries
 from enn_ensembles.results import unit_files
 
 _RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
@@ -165,9 +168,20 @@ class ResultsStore:
         'sha256': schema.sha256(encoded),
         'rows': encoded
     }
-    files.write_atomically(
-        path, (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
+    content = json.dumps(document, indent=1, allow_nan=False).encode() + b'\n'
+    files.write_atomically(path, content)
+    summaries.keep(
+        summaries.summarise(unit_files.Unit(path, run_id, checked)),
+        unit_files.digest_of(content))
     return path
+
+  def unit_paths(self) -> list[pathlib.Path]:
+    """The files of all units, sorted.
+
+    Raises:
+      FileError: they cannot be listed.
+    """
+    return files.list_files(self._units, '.json')
 
   def read_units(self) -> list[unit_files.Unit]:
     """All units, in the order of their file names.
@@ -188,7 +202,7 @@ class ResultsStore:
       FileError: as in `read_units`, after the last unit that is whole.
     """
     damaged, draws = [], self._asked_draws()
-    for path in files.list_files(self._units, '.json'):
+    for path in self.unit_paths():
       if paths is not None and path not in paths:
         continue
       try:

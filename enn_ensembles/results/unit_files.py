@@ -1,5 +1,6 @@
 """How the files of a store are read, and that each is what was written."""
 
+import hashlib
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -13,10 +14,23 @@ from enn_ensembles.results import schema
 
 
 class Unit(NamedTuple):
-  """A work unit as read: where it is and what it holds."""
+  """A work unit as read: where it is and what it holds.
+
+  Attributes:
+    path: its file.
+    run_id: its name.
+    rows: its rows.
+    digest: `digest_of` the file's content.
+  """
   path: pathlib.Path
   run_id: str
   rows: list[schema.Row]
+  digest: str = ''
+
+
+def digest_of(content: bytes) -> str:
+  """SHA-256 of a file's content, hexadecimal."""
+  return hashlib.sha256(content).hexdigest()
 
 
 def _read_document(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
@@ -78,7 +92,7 @@ def read_unit(path: pathlib.Path,
     raise DamagedError(path, error) from error
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise DamagedError(path, error) from error
-  return Unit(path, document['run_id'], rows)
+  return Unit(path, document['run_id'], rows, digest_of(content))
 
 
 class DamagedError(files.FileError):

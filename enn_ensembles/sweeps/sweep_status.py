@@ -20,6 +20,11 @@ from enn_ensembles.sweeps import work_units
 Row = Mapping[str, Any]
 Group = tuple[str, str]  # Label of the agent setting, name of the family.
 
+# What is read of a row here: all that `make_status` needs.
+ROW_FIELDS = ('agent_label', 'status', 'message', 'train_seconds',
+              'evaluate_seconds', 'rank_seconds', 'problem_seconds',
+              'compile_seconds', 'cell', 'seed')
+
 _LONGEST_LIST = 20  # Different errors that are shown.
 
 

@@ -1,0 +1,72 @@
+"""All units of some folders, as summaries, in which every row counts once."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import pathlib
+
+from enn_ensembles.results import merging
+from enn_ensembles.results import schema
+from enn_ensembles.results import store as store_lib
+from enn_ensembles.results import summaries
+
+
+def scan(stores: Sequence[store_lib.ResultsStore],
+         take: Callable[[summaries.Summary], None]) -> list[schema.Row]:
+  """Goes through all units of some folders.
+
+  Args:
+    stores: the folders.
+    take: called with the summary of each unit.
+
+  Returns:
+    The rows that stay of those whose id several files hold, as
+    `merging.merge_units` decides. They come in the place of all rows with
+    their ids that `take` was given.
+
+  Raises:
+    FileError: files are damaged, or contradict each other.
+  """
+  first: dict[str, pathlib.Path] = {}
+  again: set[str] = set()
+  paths: set[pathlib.Path] = set()
+  for store in stores:
+    for summary in _summaries(store):
+      take(summary)
+      before = len(first)
+      for row_id in summary.row_ids:
+        first.setdefault(row_id, summary.path)
+      if len(first) - before != len(summary.row_ids):
+        twice = {row_id for row_id in summary.row_ids
+                 if first[row_id] != summary.path}
+        again |= twice
+        paths |= {summary.path, *(first[row_id] for row_id in twice)}
+  if not again:
+    return []
+  return merging.merge_units(
+      unit._replace(rows=[row for row in unit.rows if row['row_id'] in again])
+      for store in stores for unit in store.iter_units(paths))
+
+
+def _summaries(store: store_lib.ResultsStore) -> Iterator[summaries.Summary]:
+  """Of all units, in the order of their files' names.
+
+  Raises:
+    FileError: files are damaged; after the last that is whole.
+  """
+  # Rows of an old schema are read by what all manifests of a folder say.
+  is_current = store.schema_version == schema.SCHEMA_VERSION
+  unread = set()
+  for path in store.unit_paths():
+    found = summaries.read(path) if is_current else None
+    if found is None:
+      unread.add(path)
+    else:
+      yield found
+  if not unread:
+    return
+  for unit in store.iter_units(unread):
+    found = summaries.summarise(unit)
+    if is_current:
+      summaries.keep(found, unit.digest)
+    yield found

@@ -1,0 +1,174 @@
+"""What most readers want of a unit, in columns and fast to read.
+
+  results_dir/summaries/<run_id>.json
+
+A unit's file holds every row whole, with its curve and a copy of the agent's
+config; to parse and check that takes a hundred times as long as to read it. So
+beside the units stand their rows again, without curves and scores by set: every
+value that repeats once, and the numbers of a score side by side. A summary
+names the hash of the unit's file that it was made of and has a checksum of its
+own: one that is not of exactly these bytes is made anew. Summaries may be
+deleted at any time; where a folder cannot be written to, they are not kept.
+"""
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+from enn_ensembles.machine import files
+from enn_ensembles.machine import strict_json
+from enn_ensembles.results import schema
+from enn_ensembles.results import unit_files
+
+_VERSION = 1
+
+# Fields that are numbers of their own in every row; the others repeat.
+SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
+           'problem_seconds', 'compile_seconds')
+PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
+_LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
+             'by_set', 'counts')
+REPEATED = tuple(
+    key for key in schema.ROW_SCHEMA
+    if key not in (*SECONDS, *_LEFT_OUT)) + PROBLEM_PARTS
+
+
+class Column(NamedTuple):
+  """Values that repeat.
+
+  Attributes:
+    values: the different ones, in the order of their first row.
+    codes: the number of each row's value, [R].
+  """
+  values: Sequence[Any]
+  codes: Sequence[int]
+
+
+class Summary(NamedTuple):
+  """The rows of a unit, but for curves and scores by set.
+
+  Attributes:
+    path: the unit's file.
+    row_ids: of its rows, [R].
+    repeated: field or part of the problem (REPEATED) -> its column.
+    seconds: field (SECONDS) -> times in s, [R], None where there is none.
+    scores: score -> its numbers, [R], None where a row has none.
+  """
+  path: pathlib.Path
+  row_ids: Sequence[str]
+  repeated: Mapping[str, Column]
+  seconds: Mapping[str, Sequence[float | None]]
+  scores: Mapping[str, Sequence[float | None]]
+
+  def rows(self, names: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Its rows with these fields of REPEATED and SECONDS, and `row_id`.
+
+    `problem` has those of its parts that are named.
+    """
+    parts = [(name, self.repeated[name]) for name in PROBLEM_PARTS
+             if name in names]
+    repeated = [(name, self.repeated[name]) for name in REPEATED
+                if name in names and name not in PROBLEM_PARTS]
+    seconds = [(name, self.seconds[name]) for name in SECONDS if name in names]
+    for i, row_id in enumerate(self.row_ids):
+      row: dict[str, Any] = {'row_id': row_id}
+      for name, column in repeated:
+        row[name] = column.values[column.codes[i]]
+      for name, numbers in seconds:
+        row[name] = numbers[i]
+      if parts:
+        row['problem'] = {name: column.values[column.codes[i]]
+                          for name, column in parts}
+      yield row
+
+
+def summarise(unit: unit_files.Unit) -> Summary:
+  """The summary of a unit as read."""
+  rows = unit.rows
+  repeated = {
+      name: _column(row['problem' if name in PROBLEM_PARTS else name]
+                    [name] if name in PROBLEM_PARTS else row[name]
+                    for row in rows) for name in REPEATED}
+  names = dict.fromkeys(name for row in rows for name in row['scores'] or ())
+  return Summary(
+      unit.path, [row['row_id'] for row in rows], repeated,
+      {name: [row[name] for row in rows] for name in SECONDS},
+      {name: [(row['scores'] or {}).get(name) for row in rows]
+       for name in names})
+
+
+def _column(values: Iterable[Any]) -> Column:
+  # True, 1 and 1.0 are equal and not the same; dicts have an order.
+  found: dict[str, int] = {}
+  different, codes = [], []
+  for value in values:
+    text = repr(value)
+    code = found.setdefault(text, len(found))
+    if code == len(different):
+      different.append(value)
+    codes.append(code)
+  return Column(different, codes)
+
+
+def path_of(unit_path: pathlib.Path) -> pathlib.Path:
+  """Where the summary of a unit is, or would be."""
+  return unit_path.parents[1] / 'summaries' / unit_path.name
+
+
+def keep(summary: Summary, digest: str) -> None:
+  """Writes a summary; nothing where the folder refuses.
+
+  Args:
+    summary: the summary.
+    digest: of the unit's file, as `unit_files.Unit` has it.
+  """
+  try:
+    columns = json.dumps({
+        'row_ids': summary.row_ids,
+        'repeated': {name: [column.values, column.codes
+                            if len(column.values) > 1 else None]
+                     for name, column in summary.repeated.items()},
+        'seconds': {name: [schema.encode_float(value) for value in values]
+                    for name, values in summary.seconds.items()},
+        'scores': {name: [schema.encode_float(value) for value in values]
+                   for name, values in summary.scores.items()},
+    }, separators=(',', ':'), allow_nan=False).encode()
+    path = path_of(summary.path)
+    path.parent.mkdir(exist_ok=True)
+    head = f'{_VERSION} {digest} {unit_files.digest_of(columns)}\n'
+    files.write_atomically(path, head.encode() + columns)
+  except (OSError, ValueError):
+    pass  # It saves time, no more.
+
+
+def read(unit_path: pathlib.Path) -> Summary | None:
+  """The summary of exactly this file; None where there is none."""
+  try:
+    content = files.read_bytes(path_of(unit_path))
+    head, _, columns = content.partition(b'\n')
+    if head.decode().split() != [
+        str(_VERSION), unit_files.digest_of(files.read_bytes(unit_path)),
+        unit_files.digest_of(columns)]:
+      return None
+    found = strict_json.parse(columns)
+    num_rows = len(found['row_ids'])
+    return Summary(
+        unit_path, found['row_ids'],
+        {name: Column(values, codes or [0] * num_rows)
+         for name, (values, codes) in found['repeated'].items()},
+        _decode(found['seconds']), _decode(found['scores']))
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def _decode(numbers: Mapping[str, Sequence[Any]]
+            ) -> dict[str, Sequence[float | None]]:
+  return {name: [schema.decode_float(value) for value in values]
+          if any(isinstance(value, str) for value in values) else values
+          for name, values in numbers.items()}

@@ -1,0 +1,65 @@
+"""Makes a results folder of very many rows, to measure readers on.
+
+python tests/many_rows.py FOLDER NUM_UNITS
+
+Writes FOLDER/config.py and FOLDER/results with NUM_UNITS units of 100 rows (25
+seeds, four noise levels), each with a curve of ten members and its summary,
+under the names that a sweep of the config would give them. The numbers are
+random. Then:
+
+  python -m experiments.status --config=FOLDER/config.py \
+      --results_dir=FOLDER/results
+  python -m experiments.build_leaderboard --results_dir=FOLDER/results \
+      --output_dir=FOLDER/board
+"""
+
+import pathlib
+import sys
+
+import example_rows
+import numpy as np
+
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.sweeps import sweep_config
+
+_CONFIG = '''
+INPUT_DIM = {input_dims}
+DATA_RATIO = [1.]
+NOISE_STD = [0.01, 0.1, 1., 10.]
+SEED = list(range(25))
+AGENTS = [{{'agent': 'map', 'num_batches': list(range(1, {num_agents} + 1))}}]
+'''
+
+
+def make_folder(folder: pathlib.Path, num_units: int) -> None:
+  """Writes the folder; num_units is a square number."""
+  side = round(num_units ** 0.5)
+  folder.mkdir(parents=True, exist_ok=True)
+  config = folder / 'config.py'
+  config.write_text(_CONFIG.format(
+      input_dims=list(range(2, 2 + side)), num_agents=side))
+  store = results.open_store(folder / 'results', create=True)
+  units = sweeps.expand(sweep_config.load_config(config))
+  rng = np.random.default_rng(0)
+  for unit in units:
+    rows = []
+    for cell in unit.family.cells:
+      for seed in unit.seeds:
+        scores = dict(zip(('kl_reverse', 'mean_error', 'std_error',
+                           'mean_rmse', 'std_ratio'),
+                          rng.exponential(size=5).tolist()))
+        curve = {'order': list(range(10)),
+                 'kl_estimate': rng.exponential(size=10).tolist(),
+                 'mean_rmse': rng.exponential(size=10).tolist()}
+        rows.append(example_rows.make_row(
+            float(rng.exponential()), **{
+                **unit.row_fields(cell, seed, 'none'), **scores,
+                'run_id': unit.run_id, 'curve': curve}))
+    store.write_unit(unit.run_id, rows)
+  store.write_manifest([entry for unit in units
+                        for entry in unit.manifest_entries()])
+
+
+if __name__ == '__main__':
+  make_folder(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
