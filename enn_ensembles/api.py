@@ -47,27 +47,32 @@ def float64_mode() -> contextlib.AbstractContextManager[None]:
 
 def load_problem(problem_id: str,
                  cache_dir: files.PathLike | None = None,
-                 data_dir: files.PathLike | None = None) -> base.Problem:
+                 data_dir: files.PathLike | None = None,
+                 **settings: Any) -> base.Problem:
   """A problem by its id, as rows and leaderboards name it.
 
   Args:
     problem_id: 'D10_l1_e0.1_s0' is the NNGP testbed's problem with input_dim
       10, data_ratio 1, noise_std 0.1, seed 0. It may end in its reference,
-      '_bayes' (the default) or '_enn2021'.
+      '_bayes' (the default) or '_enn2021'. 'digits_s0' is the data set of
+      handwritten digits; ids of images end in a hash of settings and data.
     cache_dir: folder where expensive ground truth is kept; None makes it anew:
       milliseconds up to 1000 training points, half a minute at 10,000.
     data_dir: folder with files of real data, for kinds that read some.
+    **settings: of an image problem, where they are not the default: fields of
+      `image_classification.ImageProblemConfig`, as num_train=1000.
 
   Raises:
-    ValueError: there is no such problem.
+    ValueError: there is no such problem, or with these settings its id is
+      another.
   """
-  family, seed = kinds.find_problem(problem_id)
-  settings = kinds.ProblemSettings(
+  how = kinds.ProblemSettings(
       cache_dir=None if cache_dir is None else str(cache_dir),
       data_dir=None if data_dir is None else str(data_dir))
-  family.check(settings)
+  family, seed = kinds.find_problem(problem_id, how, settings)
+  family.check(how)
   with float64_mode():
-    return family.make(seed, settings)[0]
+    return family.make(seed, how)[0]
 
 
 @functools.wraps(problems_lib.problem_from_data)

@@ -12,6 +12,7 @@ import pytest
 import enn_ensembles as ee
 from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 
@@ -156,3 +157,37 @@ def test_importing_loads_nothing():
 def test_the_example_of_the_docstring_runs():
   found = doctest.testmod(ee)
   assert found.attempted > 8 and found.failed == 0
+
+
+@pytest.mark.parametrize('kernel, reference', [
+    ('relu2', 'bayes'), ('erf3', 'bayes'), ('relu1', 'enn2021')])
+def test_problems_of_every_kernel_are_found_by_their_id(kernel, reference):
+  family = nngp.NngpFamily(2, 3., (0.1,), reference, kernel)
+  problem_id = family.problem_id(family.cells[0], 4)
+  assert kinds.find_problem(problem_id) == (family, 4)
+  problem = ee.load_problem(problem_id)
+  assert problem.problem_id == problem_id
+  with pytest.raises(ValueError, match='sweeps cannot name'):
+    ee.load_problem('D2_l3_e0.1_s4_bayes_0123456789')
+  with pytest.raises(ValueError, match='no settings but those in its id'):
+    ee.load_problem(problem_id, num_train=3)
+
+
+def test_problems_of_images_are_found_by_their_id():
+  plain = ee.load_problem('digits_s3')
+  assert (plain.config.dataset, plain.config.seed) == ('digits', 3)
+  assert plain.problem_id.startswith('digits_s3_')
+  again = ee.load_problem(plain.problem_id)
+  np.testing.assert_array_equal(again.data.x, plain.data.x)
+  small = ee.load_problem('digits_s3', num_train=50, held_out=[9],
+                          ood=['held_out'])
+  assert len(small.data.y) == 50 and small.problem_id != plain.problem_id
+  assert ee.load_problem(small.problem_id, num_train=50, held_out=(9,),
+                         ood=('held_out',)).problem_id == small.problem_id
+  # A hash does not say what it is of.
+  with pytest.raises(ValueError, match='give those settings'):
+    ee.load_problem(small.problem_id)
+  with pytest.raises(ValueError, match='settings of image problems are'):
+    ee.load_problem('digits_s3', colour='red')
+  with pytest.raises(ValueError, match="or of a data set, 'digits_s0'"):
+    ee.load_problem('no_such_s3')

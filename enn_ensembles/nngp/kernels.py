@@ -63,7 +63,7 @@ class KernelConfig:
 
   def __post_init__(self):
     checks.check_count('num_hidden_layers', self.num_hidden_layers)
-    checks.check_choice('activation', self.activation, tuple(_ACTIVATIONS))
+    checks.check_choice('activation', self.activation, tuple(ACTIVATIONS))
     checks.check_positive('weight_std', self.weight_std)
     checks.check_scale('first_bias', self.first_bias)
 
@@ -75,10 +75,10 @@ class KernelConfig:
       ValueError: it is not an activation and a number of hidden layers.
     """
     found = _NAME.fullmatch(name) if isinstance(name, str) else None
-    if found is None or found[1] not in _ACTIVATIONS:
+    if found is None or found[1] not in ACTIVATIONS:
       raise ValueError(
           'kernel must be an activation and a number of hidden layers, as '
-          f'relu2 or erf1; activations are {", ".join(_ACTIVATIONS)}; got '
+          f'relu2 or erf1; activations are {", ".join(ACTIVATIONS)}; got '
           f'{name!r}.')
     return cls(num_hidden_layers=int(found[2]), activation=found[1])
 
@@ -157,13 +157,13 @@ def _input_diag(config: KernelConfig, x: np.ndarray) -> np.ndarray:
 
 def _hidden_diag(config: KernelConfig, diag: np.ndarray) -> np.ndarray:
   """One hidden layer on variances, [n] -> [n]."""
-  return config.weight_std ** 2 * _ACTIVATIONS[config.activation].diag(diag)
+  return config.weight_std ** 2 * ACTIVATIONS[config.activation].diag(diag)
 
 
 def _map_tile(config: KernelConfig, products: np.ndarray, input_dim: int,
               diag1: np.ndarray, diag2: np.ndarray) -> np.ndarray:
   """All layers on one tile of x x'^T: [a, b], k0 on diagonals [a], [b]."""
-  cross = _ACTIVATIONS[config.activation].cross
+  cross = ACTIVATIONS[config.activation].cross
   k12 = products * (config.weight_std ** 2 / input_dim)
   k12 += config.first_bias ** 2 / input_dim
   for _ in range(config.num_hidden_layers):
@@ -281,7 +281,7 @@ class _Activation:
   diag: Callable[[np.ndarray], np.ndarray]
 
 
-_ACTIVATIONS: Mapping[str, _Activation] = {
+ACTIVATIONS: Mapping[str, _Activation] = {
     'relu': _Activation(cross=_relu_cross, diag=_relu_diag),
     'erf': _Activation(cross=_erf_cross, diag=_erf_diag),
 }

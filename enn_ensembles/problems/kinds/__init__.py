@@ -12,7 +12,8 @@ defines
 where `values` has a value for each of CONFIG_NAMES, in lower case, and a family
 is a frozen dataclass as `Family` describes it. It may also define
 
-  parse_problem_id(problem_id) -> (family of that one cell, seed) or None
+  parse_problem_id(problem_id, settings, values)
+      -> (family of that one cell, seed) or None
 
 so that a problem is found by its id (`find_problem`).
 """
@@ -115,18 +116,27 @@ def load_kind(name: str) -> Any:
   return importlib.import_module(f'{__name__}.{name}')
 
 
-def find_problem(problem_id: str) -> tuple[Family, int]:
+def find_problem(problem_id: str,
+                 settings: ProblemSettings | None = None,
+                 values: Mapping[str, Any] | None = None
+                 ) -> tuple[Family, int]:
   """The family of one cell, and the seed, of the problem with an id.
+
+  Args:
+    problem_id: the id.
+    settings: where its data are; None where the environment says.
+    values: settings of the problem that its id only has a hash of, by name.
 
   Raises:
     ValueError: no kind has such ids, or a value in it is not allowed.
   """
   for name in kind_names():
     parse = getattr(load_kind(name), 'parse_problem_id', None)
-    found = None if parse is None else parse(problem_id)
+    found = None if parse is None else parse(
+        problem_id, settings or ProblemSettings(), values or {})
     if found is not None:
       return found
   raise ValueError(
       "problem_id must be as 'D10_l1_e0.1_s0' (input_dim 10, data_ratio 1, "
-      "noise_std 0.1, seed 0) or with its reference, 'D10_l1_e0.1_s0_bayes', "
-      f'got {problem_id!r}.')
+      "noise_std 0.1, seed 0), with its reference, 'D10_l1_e0.1_s0_bayes', or "
+      f"of a data set, 'digits_s0', got {problem_id!r}.")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import os
+import re
 from typing import Any
 
 from enn_ensembles import checks
@@ -168,3 +169,53 @@ def make_families(values: Mapping[str, Any]) -> list[ImageFamily]:
           label=values['label'] or None, pad=values['pad'],
           flip=values['flip'], brightness=values['brightness']))
       for dataset in values['dataset'] for num_train in values['num_train']]
+
+
+# As `ImageProblemConfig.problem_id` writes them; the hash may be left out.
+_PROBLEM_ID = re.compile(r'(?P<name>.+)_s(?P<seed>\d+)(_[0-9a-f]{10})?')
+
+
+def parse_problem_id(problem_id: str, settings: kinds.ProblemSettings,
+                     values: Mapping[str, Any]
+                     ) -> tuple[ImageFamily, int] | None:
+  """The family of one problem and its seed, from the problem's id.
+
+  Args:
+    problem_id: as 'digits_s0_0123456789', which has a hash of the settings and
+      of the data; or as 'digits_s0'.
+    settings: where the data are.
+    values: settings of `ImageProblemConfig` that are not the default; `dataset`
+      where the id has a label in its place.
+
+  Returns:
+    A family and the seed; None where there is no such data set.
+
+  Raises:
+    ValueError: the problem of these settings has another id, or a value is not
+      allowed.
+  """
+  found = _PROBLEM_ID.fullmatch(problem_id)
+  if found is None:
+    return None
+  values = {'dataset': found['name'], **values}
+  if values['dataset'] == found['name']:
+    try:
+      image_files.check_name('dataset', values['dataset'])
+    except ValueError:
+      return None
+  try:
+    config = image_classification.ImageProblemConfig(
+        **{name: tuple(value) if isinstance(value, list) else value
+           for name, value in values.items()}, seed=int(found['seed']))
+  except TypeError:
+    known = [field.name for field in dataclasses.fields(
+        image_classification.ImageProblemConfig) if field.name != 'seed']
+    raise ValueError(f'settings of image problems are {", ".join(known)}; got '
+                     f'{", ".join(sorted(values))}.') from None
+  made = _make(config, settings.data_dir or _data_dir()).problem_id
+  if found[3] and made != problem_id:
+    raise ValueError(
+        f'the problem of these settings and data is {made!r}, not '
+        f'{problem_id!r}: give those settings of its sweep that are not the '
+        'default, as num_train=1000.')
+  return ImageFamily(dataclasses.replace(config, seed=0)), config.seed

@@ -177,26 +177,35 @@ def make_families(values: Mapping[str, Any]) -> list[NngpFamily]:
           values['input_dim'], values['data_ratio'])]
 
 
-# As `ProblemConfig.problem_id` writes them, of the default kernel and sizes;
-# the reference may be left out.
+# As `ProblemConfig.problem_id` writes them; the reference may be left out.
 _PROBLEM_ID = re.compile(
     r'D(?P<input_dim>\d+)_l(?P<data_ratio>[^_]+)_e(?P<noise_std>[^_]+)'
     r'_s(?P<seed>\d+)(_(?P<reference>' + '|'.join(posterior.REFERENCES)
-    + r'))?(?P<matrix_free>_matrix_free)?')
+    + r'))?(?P<suffix>_[0-9a-f]{10})?(?P<matrix_free>_matrix_free)?')
+
+# Hidden layers up to which a kernel is found by the hash in an id.
+_MOST_LAYERS = 32
 
 
-def parse_problem_id(problem_id: str) -> tuple[NngpFamily, int] | None:
+def parse_problem_id(problem_id: str, settings: kinds.ProblemSettings,
+                     values: Mapping[str, Any]
+                     ) -> tuple[NngpFamily, int] | None:
   """The family of one problem and its seed, from the problem's id.
 
   Args:
-    problem_id: as 'D10_l1_e0.1_s0_bayes', with the default kernel.
+    problem_id: as 'D10_l1_e0.1_s0_bayes'; kernels other than the default are
+      known by the hash in it.
+    settings: not read.
+    values: must be empty: the id says everything.
 
   Returns:
     A family of one cell and the seed; None where this kind has no such ids.
 
   Raises:
-    ValueError: a value in the id is not allowed.
+    ValueError: a value in the id is not allowed, or no kernel that sweeps can
+      name has this hash.
   """
+  del settings
   found = _PROBLEM_ID.fullmatch(problem_id)
   if found is None:
     return None
@@ -205,9 +214,25 @@ def parse_problem_id(problem_id: str) -> tuple[NngpFamily, int] | None:
                              for name in ('data_ratio', 'noise_std'))
   except ValueError:
     return None
+  if values:
+    raise ValueError(f'problem {problem_id!r} has no settings but those in its '
+                     f'id, got {", ".join(sorted(values))}.')
+  seed = int(found['seed'])
   family = NngpFamily(
       int(found['input_dim']), data_ratio, (noise_std,),
       found['reference'] or CONFIG_NAMES['REFERENCE'].default,
       solver='matrix_free' if found['matrix_free'] else 'auto')
-  family.config(noise_std, int(found['seed']))  # Checks the values.
-  return family, int(found['seed'])
+  suffix = found['suffix'] or ''
+  for kernel in (family.kernel, *_kernel_names()):
+    family = dataclasses.replace(family, kernel=kernel)
+    # Which checks the values.
+    if family.config(noise_std, seed).settings_suffix == suffix:
+      return family, seed
+  raise ValueError(f'problem {problem_id!r} has a kernel, or numbers of '
+                   'points, that sweeps cannot name.')
+
+
+def _kernel_names() -> list[str]:
+  """As sweeps name them."""
+  return [f'{activation}{layers}' for layers in range(1, _MOST_LAYERS + 1)
+          for activation in kernels.ACTIVATIONS]

@@ -1,0 +1,51 @@
+"""The index of published results."""
+
+import re
+
+import example_rows
+import pytest
+
+from enn_ensembles.report import board_index
+
+BOARDS = example_rows.ROOT / 'leaderboards'
+
+
+def links(text):
+  return re.findall(r'(?:href|src)="([^"]*)"', text)
+
+
+def test_every_link_of_the_published_index_leads_somewhere():
+  found = links((BOARDS / board_index.NAME).read_text(encoding='utf-8'))
+  assert len(found) > 20
+  missing = [link for link in found if not (BOARDS / link).exists()]
+  assert not missing, 'run python -m experiments.index_boards'
+
+
+def test_the_published_boards_have_pages():
+  text = (BOARDS / board_index.NAME).read_text(encoding='utf-8')
+  boards = [path.parent for path in BOARDS.glob('*/leaderboard.csv')]
+  assert boards
+  for board in boards:
+    page = f'{board.name}/leaderboard.html'
+    assert (BOARDS / page).exists() and f'href="{page}"' in text
+
+
+def test_folders_become_entries(tmp_path):
+  board, study = tmp_path / 'a_board', tmp_path / 'b_study'
+  for folder in (board, study, tmp_path / 'empty'):
+    folder.mkdir()
+  (board / 'leaderboard.csv').write_text('label\nmap\nmap\nensemble\n')
+  (board / 'leaderboard.html').write_text(
+      '<title>Agents &amp; <b>x</title><svg><title>y</title></svg>')
+  (study / '<b>.csv').write_text('')
+  (study / '.hidden').write_text('')
+  folders = board_index.read_folders(tmp_path)
+  assert folders == [
+      board_index.Folder('a_board', 'Agents & <b>x (a_board)',
+                         'leaderboard.html', 2, ['leaderboard.csv']),
+      board_index.Folder('b_study', 'b_study', None, None, ['<b>.csv'])]
+  text = board_index.write(tmp_path).read_text()
+  assert 'a_board/leaderboard.html' in links(text)
+  assert '<b>' not in text and '&lt;b&gt;.csv' in text
+  with pytest.raises(ValueError, match='no_such'):
+    board_index.write(tmp_path / 'no_such')
