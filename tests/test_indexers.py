@@ -124,8 +124,9 @@ def test_numbers_of_indices_are_indices():
   x = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
   params, state = numbered.init(jax.random.PRNGKey(0), x, 1)
   expected, _ = base.apply_indices(network, params, state, x, None)
-  expected = base.get_predictions(expected)
-  assert numbered.indexer == networks.EnsembleIndexer(len(expected) == 4 and 4)
+  expected = np.asarray(base.get_predictions(expected))
+  assert len(expected) == 4
+  assert numbered.indexer == networks.EnsembleIndexer(4)
   for number in range(4):
     out, _ = numbered.apply(params, state, x, number)
     np.testing.assert_allclose(base.get_predictions(out), expected[number],

@@ -26,6 +26,9 @@ from enn_ensembles.report import text
 # baseline below a hundredth is an audit, not an agent.
 _SMALLEST_ON_AXIS = 1e-4
 _SMALLEST_SHARE = 1e-2
+# Nor may one agent setting push all others together: larger ones stand at the
+# other edge.
+_LARGEST_ON_AXIS = 1e8
 # Agent settings in a block; matplotlib draws no picture of any height.
 MOST_LINES = 60
 
@@ -142,7 +145,7 @@ def _limits(values: Iterable[float | None],
   """Limits of a log axis around values that it can show."""
   smallest = _SMALLEST_SHARE if is_share else _SMALLEST_ON_AXIS
   on_axis = [value for value in values if value is not None
-             and smallest <= value < math.inf]
+             and smallest <= value <= _LARGEST_ON_AXIS]
   low = math.log10(min(on_axis, default=smallest))
   high = math.log10(max(on_axis, default=1.))
   room = max(0.08, 0.04 * (high - low))
@@ -185,9 +188,9 @@ def _draw_block(figure: figure_lib.Figure, block: _Block, top: float,
       ('' if line['rank'] is None else f'{line["rank"]}. ')
       + plots.wrap_label(line['label']) for line in block.board], fontsize=8)
   axes.tick_params(axis='y', length=0)
-  axes.set_xlabel(block.xlabel, fontsize=8.5)
-  figure.text(0.1 / width, (bottom + room + 0.12) / height, block.title,
-              fontsize=9.5, va='bottom')
+  axes.set_xlabel(plots.plain(block.xlabel), fontsize=8.5)
+  figure.text(0.1 / width, (bottom + room + 0.12) / height,
+              plots.plain(block.title), fontsize=9.5, va='bottom')
 
   left = _NAMES + _MAIN + _NUMBERS
   limits = _limits([line[name] for line in block.board
@@ -198,7 +201,8 @@ def _draw_block(figure: figure_lib.Figure, block: _Block, top: float,
       _mark(panel, line[name], y, limits, color=colours[line['agent']],
             markersize=5)
     _finish(panel, *limits, block.is_share, sparse=True)
-    panel.set_title(title.replace('=', ' = '), fontsize=8.5, loc='left')
+    panel.set_title(plots.plain(title).replace('=', ' = '), fontsize=8.5,
+                    loc='left')
     left += _LEVEL + _GAP
 
 

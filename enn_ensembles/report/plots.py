@@ -10,6 +10,8 @@ from matplotlib import figure as figure_lib
 from matplotlib import ticker
 from matplotlib.backends import backend_agg
 
+from enn_ensembles.machine import plain_text
+
 # Wong (2011), Nature Methods 8:441: told apart with any colour vision.
 WONG = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
         '#7A6A00', '#555555')
@@ -46,15 +48,20 @@ def family_colours(names: Iterable[str]) -> dict[str, str]:
   return dict(zip(names, colours))
 
 
+def plain(text: str) -> str:
+  """Somebody's text as pictures show it: no formula, no control character."""
+  return plain_text.printable(text).replace('$', r'\$')
+
+
 def wrap_label(label: str, width: int = 28, num_lines: int = 2) -> str:
   """A label on at most so many lines, broken after commas; cut with '…'."""
-  pieces = label.replace(',', ', ').split(' ')
+  pieces = plain_text.printable(label).replace(',', ', ').split(' ')
   lines = textwrap.wrap(' '.join(pieces), width, break_long_words=True)
   lines = [line.replace(', ', ',') for line in lines]
   if len(lines) > num_lines:
     lines = lines[:num_lines]
     lines[-1] = lines[-1][:width - 1] + '…'
-  return '\n'.join(lines)
+  return plain('\n'.join(lines))
 
 
 def file_stem(name: str) -> str:

@@ -41,10 +41,13 @@ def summaries(values: np.ndarray, positive: bool = True,
 
 
 def competition_ranks(values: np.ndarray, higher: bool = False) -> np.ndarray:
-  """1 + the number of better values along the first axis; equal ones share."""
-  values = np.asarray(values)
-  return stats.rankdata(-values if higher else values, method='min', axis=0
-                        ).astype(int)
+  """1 + the number of better values along the first axis; equal ones share.
+
+  What is no number is worse than all numbers.
+  """
+  values = -np.asarray(values) if higher else np.asarray(values)
+  return stats.rankdata(np.where(np.isnan(values), np.inf, values),
+                        method='min', axis=0).astype(int)
 
 
 def rank_intervals(values: np.ndarray, positive: bool = True,

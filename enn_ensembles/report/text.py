@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import html
 import math
 from typing import Any
 from typing import NamedTuple
@@ -176,7 +177,7 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
             'parameters', 'train s', 'remarks']
   right = [True, False, *[True] * (len(header) - 3), False]
   body = [[
-      rank(line), line['label'],
+      rank(line), ' '.join(line['label'].splitlines()),
       *(short_number(line[name]) for _, name in numbers),
       f'{line["num_scored"]}/{line["num_expected"]}', params(line),
       short_number(line['train_seconds_mean']),
@@ -202,4 +203,6 @@ def _aligned(rows: Sequence[Sequence[str]],
 
 
 def _markdown(cells: Iterable[str]) -> str:
-  return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+  """A line of a table; of HTML in a cell, what it looks like."""
+  return '| ' + ' | '.join(html.escape(cell, quote=False).replace('|', '\\|')
+                           for cell in cells) + ' |'
