@@ -31,6 +31,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 
+_NOT_BOOLEAN = re.compile(
+    r"=\S*: \('Non-boolean argument to boolean flag', (.*)\)")
 _MISSING_FLAG = re.compile('Flag (--[a-z_0-9]+) must have a value other than N')
 
 
@@ -109,8 +111,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     missing = _MISSING_FLAG.search(str(error))
+    # Of a Boolean flag the message is a tuple.
+    message = _NOT_BOOLEAN.sub(r' must be true or false, got \1', str(error))
     sys.exit(_refuse(f'{missing[1]} must be given.' if missing else
-                     str(error).rstrip('.') + '.'))
+                     message.rstrip('.') + '.'))
   except SystemExit:
     sys.exit(0)  # --help, which absl ends with 1.
 

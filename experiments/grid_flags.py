@@ -7,6 +7,8 @@ from absl import flags
 from enn_ensembles import checks
 from enn_ensembles import sweeps
 from enn_ensembles.machine import job_arrays
+from enn_ensembles.problems.kinds import nngp
+from enn_ensembles.sweeps import sweep_config
 from experiments import cli
 from experiments import problem_flags
 
@@ -47,6 +49,13 @@ _SOLVER = flags.DEFINE_string(
     'solver', None, 'How posteriors are computed: dense, matrix_free, or auto '
     'for dense where it fits into the memory. They draw other functions.')
 
+_CHECKS = (
+    *((flag, nngp.CONFIG_NAMES[flag.name.upper()].check)
+      for flag in (_REFERENCE, _KERNEL, _SOLVER)),
+    (_NUM_ENN_SAMPLES, checks.check_count),
+    (_MAX_NUM_TRAIN, checks.check_count),
+    (_DTYPE, lambda name, value: checks.check_choice(name, value,
+                                                     sweep_config.DTYPES)))
 
 
 def read_sweep() -> sweeps.SweepConfig:
@@ -57,12 +66,17 @@ def read_sweep() -> sweeps.SweepConfig:
       holds no numbers.
   """
   problem_flags.use_data_dir()
+  # Here, so that a message names the flag and not the config.
+  for flag, check in _CHECKS:
+    if flag.value is not None:
+      check(f'--{flag.name}', flag.value)
   return sweeps.override(
       sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
       agent_modules=problem_flags.agent_modules(),
       problem={
           'input_dim': cli.numbers(_INPUT_DIM, int, checks.check_count),
-          'data_ratio': cli.numbers(_DATA_RATIO, float, checks.check_positive),
+          'data_ratio': cli.numbers(_DATA_RATIO, float,
+                                    nngp.CONFIG_NAMES['DATA_RATIO'].check),
           'noise_std': cli.numbers(
               _NOISE_STD, float, checks.check_positive),
           'reference': _REFERENCE.value, 'kernel': _KERNEL.value,

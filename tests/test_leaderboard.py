@@ -410,3 +410,8 @@ def test_published_boards_come_out_of_their_published_scores(name):
     if file == 'leaderboard.csv':
       by_mean = made['kl_estimate_mean'].astype(float).rank(method='min')
       assert by_mean.tolist() == stored['rank'].tolist()
+
+
+def test_a_baseline_that_is_not_there_is_named():
+  with pytest.raises(ValueError, match=r"one of ensemble; got 'enssemble'"):
+    tables_lib.make_tables([make_row(1.)], baseline='enssemble')

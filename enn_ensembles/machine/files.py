@@ -90,6 +90,8 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
   Raises:
     FileError: it cannot be made or written to.
   """
+  if not str(path):
+    raise FileError(f'{name} must name a folder, got nothing.')
   folder = pathlib.Path(path)
   try:
     folder.mkdir(parents=True, exist_ok=True)

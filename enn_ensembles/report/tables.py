@@ -83,7 +83,8 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
 
   Raises:
     ValueError: there are no rows, none gives the score or it has no direction,
-      no cell field is called `by`, or rows contradict each other.
+      no cell field is called `by`, no agent `baseline`, or rows contradict
+      each other.
   """
   columns = rows if isinstance(rows, columns_lib.Columns) else (
       columns_lib.collect(rows))
@@ -92,6 +93,10 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
   if score is not None and table.check_score(score).direction == 'none':
     raise ValueError(f'score must be lower or higher the better it is; '
                      f'{score!r} is neither.')
+  if baseline != BASELINE and baseline not in columns.values('agent'):
+    raise ValueError(
+        'baseline must be an agent that has rows, one of '
+        f'{", ".join(sorted(columns.values("agent")))}; got {baseline!r}.')
   agents = agent_settings.read_agents(columns)
   wanted = [_read_expected(entry) for entry in expected]
   _check_agents([*agents, *(entry.agent for entry in wanted)])

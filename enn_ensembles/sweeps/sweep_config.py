@@ -37,6 +37,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import os
 import pathlib
 import runpy
 from typing import Any
@@ -47,6 +48,8 @@ from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
 
 _MAX_SEED = 2**32 - 1
+# Precisions of training.
+DTYPES = ('float32', 'float64')
 
 
 def _check_seed(name: str, value: Any) -> None:
@@ -61,8 +64,7 @@ _SHARED_NAMES: Mapping[str, kinds.ConfigName] = {
     'NUM_ENN_SAMPLES': kinds.ConfigName(checks.check_count, False, 1000),
     'ENUMERATE_INDICES': kinds.ConfigName(checks.check_flag, False, True),
     'DTYPE': kinds.ConfigName(
-        lambda name, value: checks.check_choice(name, value,
-                                                ('float32', 'float64')),
+        lambda name, value: checks.check_choice(name, value, DTYPES),
         False, 'float32'),
 }
 
@@ -166,9 +168,10 @@ def find_config(name_or_path: str | pathlib.Path) -> pathlib.Path:
     return path
   if str(name_or_path) in config_names():
     return _configs_folder() / f'{name_or_path}.py'
+  what = 'is no file' if os.path.exists(path) else 'does not exist'
   raise ValueError(
       f'config must be a Python file or one of {", ".join(config_names())}; '
-      f'got {str(path)!r}, which does not exist.')
+      f'got {str(name_or_path)!r}, which {what}.')
 
 
 def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:

@@ -382,7 +382,7 @@ def _work(connection: connection_lib.Connection,
         return
       try:
         preemption.stop_if_requested()
-        with progress.listen(connection.send):
+        with progress.listen(lambda stage: _tell(connection, stage)):
           answer = _run_claimed(job, options) or _PutOff()
       except preemption.Preempted as stop:
         answer = stop
@@ -392,6 +392,13 @@ def _work(connection: connection_lib.Connection,
         # A bug: the parent raises it, with the traceback of where it happened.
         answer = RuntimeError(f'a worker failed:\n{traceback.format_exc()}')
       connection.send(answer)
+
+
+def _tell(connection: connection_lib.Connection,
+          stage: progress.Stage) -> None:
+  """Sends a stage. Where the parent is gone, that is found out elsewhere."""
+  with contextlib.suppress(OSError):
+    connection.send(stage)
 
 
 def _worker_grace_seconds(grace_seconds: float) -> float:
