@@ -26,7 +26,6 @@ COMMANDS = {
     'status': 'status',
     'board': 'build_leaderboard',
     'make_problems': 'make_problems',
-    'export_problems': 'export_problems',
     'score_predictions': 'score_predictions',
     'convert_results': 'convert_results',
     'verify_claims': 'verify_claims',

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'solver_memory_mb': 0}, '--solver_memory_mb must be a finite number > '
        '0, got 0'),
       ({'seed': -1}, 'every value of --seed must be an integer >= 0, got -1'),
-      ({'data_ratio': '1e308'}, '--data_ratio must be at most 1e+06, got 1e+308'),
+      ({'data_ratio': '1e308'}, '--data_ratio must be at most 1e+06, got 1e'),
       ({'input_dim': '1' + '0' * 400}, 'a number is too large'),
       ({'config': 'c' * 300}, 'which does not exist'),
       ({'agent_module': 'c' * 300, 'agents': None}, 'must be a Python file'),

@@ -19,6 +19,7 @@ from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import job_arrays
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import strict_json
+from enn_ensembles.results import conversion
 
 _DEEP = '[' * 100_000 + ']' * 100_000
 
@@ -316,3 +317,9 @@ def test_tasks_are_not_without_bound():
   assert job_arrays.choose_task(0, 10**7, {}).num_tasks == 10**7
   with pytest.raises(ValueError, match='num_tasks must be at most 10000000'):
     job_arrays.choose_task(0, 10**8, {})
+
+
+def test_a_scores_csv_that_is_a_pipe_is_refused(tmp_path):
+  os.mkfifo(tmp_path / 'scores.csv')
+  with pytest.raises(files.FileError, match='no regular file'):
+    conversion.rows_from_scores_csv(tmp_path / 'scores.csv')

@@ -24,6 +24,7 @@ import zipfile
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.machine import files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import problem_export
 
@@ -85,7 +86,7 @@ def has_dyadic(arrays: Mapping[str, Any]) -> bool:
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
-    content = path.read_bytes()
+    content = files.read_bytes(path)
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
       return dict(file)
   except OSError as error:

@@ -15,6 +15,7 @@ number comes from the manifests of its folder (`asked_draws`).
 from collections.abc import Iterable
 from collections.abc import Mapping
 import csv
+import io
 import json
 import math
 import pathlib
@@ -138,9 +139,11 @@ def rows_from_scores_csv(path: files.PathLike) -> list[schema.Row]:
   """
   path = pathlib.Path(path)
   try:
-    with open(path, newline='', encoding='utf-8') as stream:
-      lines = list(csv.DictReader(stream))
-  except (OSError, UnicodeDecodeError) as error:
+    text = files.read_bytes(path).decode()
+    lines = list(csv.DictReader(io.StringIO(text, newline='')))
+  except OSError as error:
+    raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
+  except (UnicodeDecodeError, csv.Error) as error:
     raise files.FileError(f'cannot read {path}: {error}.') from error
   rows = []
   for i, line in enumerate(lines):
