@@ -113,6 +113,7 @@ def test_their_network_takes_target_noise(theirs):
                            jax.random.PRNGKey(2))
   assert context.offsets.shape == (4, 3, 1)  # A draw per point and member.
   outputs, _ = base.apply_indices(network, params, state, x, None)
+  outputs = np.asarray(base.get_predictions(outputs))
   expected = np.mean((np.swapaxes(outputs, 0, 1) + context.offsets)**2)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 

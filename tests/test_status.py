@@ -116,6 +116,31 @@ def test_what_is_not_measured_is_scaled(units):
   assert sweep_status.make_status(units, rows).num_measured == 0
 
 
+def test_what_a_running_unit_says_of_itself_counts(units):
+  unit = units[2]
+  rows = make_rows(unit, is_first_seed, train_seconds=1.)
+  left, = sweeps.narrow(unit, {row['row_id'] for row in rows})
+  five_hours = {left.row_ids()[0]: 18000.}
+  status = sweep_status.make_status([unit], rows, left.row_ids(), five_hours)
+  assert status.total.seconds_left == 18000.
+  # Where only a part of what is left runs, the rest comes on top, at least.
+  half = left.row_ids()[:1]
+  status = sweep_status.make_status([unit], rows, half, five_hours)
+  assert status.total.seconds_left >= 18000.
+
+
+def test_of_user_defined_agents_nothing_is_promised(units):
+  own = dataclasses.replace(units[0], agent='own_agent')
+  status = sweep_status.make_status([own, units[1]], [])
+  assert status.num_unknown == 1
+  assert 'nobody knows yet how long' in sweep_status.format_text(status, 0)
+  status = sweep_status.make_status([own], [], own.row_ids(),
+                                    {own.row_ids()[0]: 60.})
+  assert not status.num_unknown
+  measured = make_rows(own, is_first_seed, train_seconds=1.)
+  assert not sweep_status.make_status([own], measured).num_unknown
+
+
 def test_errors_are_counted(units):
   map3, map4, ensemble3, _ = units
   rows = [*make_rows(map3, kl=None, message='OSError: a'),

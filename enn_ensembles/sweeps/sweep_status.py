@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import work_units
@@ -85,10 +86,13 @@ class Status(NamedTuple):
     errors: the most frequent first.
     num_measured: groups whose time per row was measured; the times of others
       are estimates, scaled by those.
+    num_unknown: units left of user-defined agents that were measured nowhere,
+      and say nothing themselves: their times are not known.
   """
   groups: dict[Group, Counts]
   errors: list[Error]
   num_measured: int
+  num_unknown: int = 0
 
   @property
   def total(self) -> Counts:
@@ -149,8 +153,8 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
         counts.missing += 1
   measured = {group: cost for group, found in ours.items()
               if (cost := _measure(found)) is not None}
-  _add_times(units, by_id, groups, measured, seconds_left or {})
-  return Status(groups, _count_errors(ours), len(measured))
+  num_unknown = _add_times(units, by_id, groups, measured, seconds_left or {})
+  return Status(groups, _count_errors(ours), len(measured), num_unknown)
 
 
 class _Cost(NamedTuple):
@@ -177,12 +181,17 @@ def _measure(rows: Sequence[Row]) -> _Cost | None:
 def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
                groups: Mapping[Group, Counts],
                measured: Mapping[Group, _Cost],
-               seconds_left: Mapping[str, float]) -> None:
+               seconds_left: Mapping[str, float]) -> int:
   """Fills in seconds_left, from measured costs where there are any.
 
   Elsewhere the estimate of `sweeps` is scaled by what this agent, or else any,
   was found to take instead of its estimate.
+
+  Returns:
+    Units of which nothing is known.
   """
+  num_unknown = 0
+  package = set(agents_lib.agent_names())
   left: dict[Group, list[work_units.WorkUnit]] = collections.defaultdict(list)
   spent: dict[str, list[float]] = collections.defaultdict(lambda: [0., 0.])
   for unit in units:
@@ -207,6 +216,8 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
         cost = measured[group]
         seconds = cost.start + cost.problem * part.num_problems
       else:
+        num_unknown += (part.agent not in package and part.agent not in spent
+                        and not set(part.row_ids()) & set(seconds_left))
         taken, estimated = spent.get(part.agent) or spent.get('', (1., 1.))
         seconds = cost_model.estimate_seconds(part) * taken / estimated
       groups[group].seconds_left += seconds
@@ -214,6 +225,7 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
     if said and not counts.missing:
       counts.seconds_left = said
     counts.seconds_left = max(counts.seconds_left, said)
+  return num_unknown
 
 
 def _count_errors(ours: Mapping[Group, Sequence[Row]]) -> list[Error]:
@@ -299,6 +311,9 @@ def _summary(status: Status, num_processes: int, num_dead: int) -> list[str]:
            if status.num_measured else 'estimated, nothing is measured yet')
     lines.append(f'About {duration_text(total.seconds_left)} of one process '
                  f'are left ({how}).')
+    if status.num_unknown:
+      lines.append(f'{status.num_unknown} units of user-defined agents are not '
+                   'in that: nobody knows yet how long they take.')
     if num_processes:
       lines.append(f'{num_processes} processes are at work: about '
                    f'{duration_text(total.seconds_left / num_processes)}.')
