@@ -75,6 +75,11 @@ def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
   return sum(unit.num_rows for unit in units)
 
 
+def _say(bar: tqdm.tqdm, line: str) -> None:
+  bar.write(f'  {line}')
+  sys.stdout.flush()
+
+
 def _run(units: Sequence[sweeps.WorkUnit], options: unit_results.RunOptions,
          num_workers: int, heartbeat: heartbeats.Heartbeat
          ) -> tuple[bool, int]:
@@ -88,7 +93,7 @@ def _run(units: Sequence[sweeps.WorkUnit], options: unit_results.RunOptions,
   succeeded, num_diverged = True, 0
   with tqdm.tqdm(total=total, unit='row', disable=not on_terminal,
                  smoothing=0.1) as bar, long_units.LongUnits(
-                     lambda line: bar.write(f'  {line}', file=sys.stderr),
+                     lambda line: _say(bar, line),
                      heartbeat.set_entries) as watch:
     # On a CPU a single worker is pinned as several are: same threads, same
     # last digits.
@@ -208,7 +213,7 @@ def _sweep(ending: _Ending) -> int:
            if any(row_id in done for row_id in unit.row_ids())}
   conformance.check_units(
       [unit for unit in todo if unit.agent_id not in begun], options,
-      lambda line: print(f'  {line}', file=sys.stderr, flush=True))
+      lambda line: print(f'  {line}', flush=True))
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:

@@ -36,7 +36,7 @@ def test_folders_become_entries(tmp_path):
     folder.mkdir()
   (board / 'leaderboard.csv').write_text('label\nmap\nmap\nensemble\n')
   (board / 'leaderboard.html').write_text(
-      '<title>Agents &amp; <b>x</title><svg><title>y</title></svg>')
+      '<title>Agents &amp; &lt;b&gt;x</title><svg><title>y</title></svg>')
   (study / '<b>.csv').write_text('')
   (study / '.hidden').write_text('')
   folders = board_index.read_folders(tmp_path)

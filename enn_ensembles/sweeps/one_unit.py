@@ -98,8 +98,8 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
   groups = {}
   for i, seed in enumerate(unit.seeds):
     preemption.stop_if_requested()
-    with progress.part('problems of seed', i, len(unit.seeds)):
-      progress.report('problems')
+    with progress.part('seed', i, len(unit.seeds)):
+      progress.report('making problems')
       groups[seed] = _make_group(unit, seed, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
