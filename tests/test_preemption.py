@@ -24,6 +24,7 @@ from enn_ensembles.agents import ensemble
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import preemption
+from enn_ensembles.machine import progress
 from enn_ensembles.studies.interrupted_sweeps import kill_test
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
@@ -416,7 +417,14 @@ def test_training_goes_on_where_it_stopped(tmp_path, steps, offers):
 
 
 def test_cut_training_is_the_same_training():
-  check_equal(train(), train(steps_between_checkpoints=7))
+  heard = []
+  with progress.listen(heard.append):
+    cut = train(steps_between_checkpoints=7)
+  check_equal(train(), cut)
+  texts = [stage.text for stage in heard]
+  # A counter that is too fast is not heard again, but every loop begins.
+  assert texts[:2] == ['compiling', 'seed 1 of 3, step 0 of 150']
+  assert 'seed 3 of 3, step 0 of 150' in texts
 
 
 def make_unit(**settings):
