@@ -34,6 +34,7 @@ from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import long_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -183,7 +184,7 @@ def _sweep(ending: _Ending) -> int:
           _COMPILATION_CACHE_DIR, 'compiled', private=True))
   store = results.open_store(_RESULTS_DIR.value, create=True)
   options = dataclasses.replace(
-      options, units_before=workers.unit_versions(store.results_dir))
+      options, units_before=claimed_units.unit_versions(store.results_dir))
   done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
   for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
     if folder is not None:

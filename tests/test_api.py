@@ -12,6 +12,7 @@ import pytest
 import enn_ensembles as ee
 from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
+from enn_ensembles.problems.kinds import heteroscedastic
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -171,6 +172,14 @@ def test_problems_of_every_kernel_are_found_by_their_id(kernel, reference):
     ee.load_problem('D2_l3_e0.1_s4_bayes_0123456789')
   with pytest.raises(ValueError, match='no settings but those in its id'):
     ee.load_problem(problem_id, num_train=3)
+
+
+def test_problems_with_noise_that_depends_on_x_are_found_by_their_id():
+  family = heteroscedastic.HeteroscedasticFamily(
+      nngp.NngpFamily(2, 3., (0.1,), kernel='erf1'), 0.5)
+  problem_id = family.problem_id(family.cells[0], 4)
+  assert kinds.find_problem(problem_id) == (family, 4)
+  assert ee.load_problem(problem_id).problem_id == problem_id
 
 
 def test_problems_of_images_are_found_by_their_id():

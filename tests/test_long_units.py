@@ -4,16 +4,17 @@ import types
 
 from enn_ensembles import sweeps
 from enn_ensembles.machine import progress
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import long_units
-from enn_ensembles.sweeps import workers
 
 
 def make_units():
   """The hypermodel's, and one of an agent of which nothing is known."""
-  return [workers.Running(unit) for unit in sweeps.expand(sweeps.SweepConfig(
+  config = sweeps.SweepConfig(
       'test', (0,), ({'agent': 'hypermodel'}, {'agent': 'prior_only'}),
-      {'input_dim': (10,), 'data_ratio': (10.,), 'noise_std': (0.1,)}))]
+      {'input_dim': (10,), 'data_ratio': (10.,), 'noise_std': (0.1,)})
+  return [claimed_units.Running(unit) for unit in sweeps.expand(config)]
 
 
 class Clock:

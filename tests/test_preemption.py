@@ -26,6 +26,7 @@ from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import progress
 from enn_ensembles.studies.interrupted_sweeps import kill_test
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -221,19 +222,20 @@ def test_a_unit_that_is_claimed_is_put_off_and_not_computed_again(
   results.open_store(tmp_path, create=True)
   options = unit_results.RunOptions(str(tmp_path))
   unit = make_unit(num_batches=3)
-  job, = workers._make_jobs([unit], options)
+  job, = claimed_units.make_jobs([unit], options)
   (tmp_path / 'claims').mkdir()
   with file_locks.claim(tmp_path / 'claims' / f'{unit.run_id}.lock'):
-    assert workers._run_claimed(job, options) is None
-  first = workers._run_claimed(job, options)
+    assert claimed_units.run_claimed(job, options) is None
+  first = claimed_units.run_claimed(job, options)
   assert first.num_ok == unit.num_rows == 6
-  monkeypatch.setattr(workers, '_run_and_write', lambda *_: 'computed again')
+  monkeypatch.setattr(claimed_units, '_run_and_write',
+                      lambda *_: 'computed again')
   # The other process wrote it after this one had looked.
-  second = workers._run_claimed(job._replace(wait=True), options)
+  second = claimed_units.run_claimed(job._replace(wait=True), options)
   assert second.num_ok == 6 and second.unit == unit
   # One that was there from the start is computed, since somebody asked for it.
-  job, = workers._make_jobs([unit], options)
-  assert workers._run_claimed(job, options) == 'computed again'
+  job, = claimed_units.make_jobs([unit], options)
+  assert claimed_units.run_claimed(job, options) == 'computed again'
 
 
 @pytest.mark.parametrize('grace_seconds, end', [(3., 2.7), (60., 59.)])

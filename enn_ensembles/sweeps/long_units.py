@@ -8,9 +8,9 @@ import time
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import sweep_status
-from enn_ensembles.sweeps import workers
 
 
 class _Unit(NamedTuple):
@@ -22,7 +22,7 @@ class _Unit(NamedTuple):
     heard: when it came to its stage.
     due: when it is to be spoken of next.
   """
-  running: workers.Running
+  running: claimed_units.Running
   start: float
   heard: float
   due: float
@@ -56,7 +56,7 @@ class LongUnits:
     self._ended.set()
     self._thread.join()
 
-  def announce(self, running: Sequence[workers.Running]) -> None:
+  def announce(self, running: Sequence[claimed_units.Running]) -> None:
     """Says what runs now: all units that do."""
     now = time.monotonic()
     with self._lock:
@@ -95,7 +95,7 @@ class LongUnits:
         self._write(stage_text(one.running, now - one.start, now - one.heard))
 
 
-def seconds_left(running: workers.Running, seconds: float,
+def seconds_left(running: claimed_units.Running, seconds: float,
                  since_stage: float) -> float | None:
   """How long a unit will still take; None where nobody knows.
 
@@ -116,7 +116,7 @@ def seconds_left(running: workers.Running, seconds: float,
   return estimate - seconds if estimate > seconds else None
 
 
-def stage_text(running: workers.Running, seconds: float,
+def stage_text(running: claimed_units.Running, seconds: float,
                since_stage: float) -> str:
   """As 'vnn on D10_l10_bayes: step 40 of 1000, for 30 s, about 9 min left'."""
   unit, stage = running

@@ -32,8 +32,8 @@ class RunOptions:
     grace_seconds: how long a process that is told to stop may go on to where
       it can keep what it has.
     checkpoint_seconds: how often what there is of a unit is kept.
-    units_before: of `workers.unit_versions`, from before what is done was read;
-      None looks when the run begins.
+    units_before: of `claimed_units.unit_versions`, from before what is done was
+      read; None looks when the run begins.
   """
   results_dir: str
   agent_modules: tuple[str, ...] = ()

@@ -15,7 +15,6 @@ after a minute's steps where a seed takes minutes, or, where the grace period
 ends first, at once; what was kept before is kept.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -24,70 +23,28 @@ import itertools
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import os
-import pathlib
 import signal
 import time
 import traceback
 from typing import Any
 from typing import NamedTuple
 
-from enn_ensembles import results
-from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
-from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import progress
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import shares
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 
 
-class Running(NamedTuple):
-  """A unit that is being computed.
-
-  Attributes:
-    unit: the unit.
-    stage: what it has come to; None where it has said nothing yet.
-  """
-  unit: work_units.WorkUnit
-  stage: progress.Stage | None = None
-
-
-class Outcome(NamedTuple):
-  """What became of a unit.
-
-  Attributes:
-    unit: the unit.
-    num_ok: rows with this status, and so on.
-    num_diverged: scored, but not finite.
-    num_failed: the agent raised.
-    num_missing: rows that were not written, since the worker died.
-    seconds: wall time.
-    message: what went wrong, one line; empty if nothing.
-    details: the traceback of the first failed row; empty if there is none.
-  """
-  unit: work_units.WorkUnit
-  num_ok: int
-  num_diverged: int
-  num_failed: int
-  num_missing: int
-  seconds: float
-  message: str = ''
-  details: str = ''
-
-  @property
-  def succeeded(self) -> bool:
-    """Whether every row was computed; a diverged one was."""
-    return not self.num_failed and not self.num_missing
-
-
 def run(
     units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
     num_workers: int,
-    announce: Callable[[Sequence[Running]], None] = lambda _: None,
-    in_this_process: bool = True) -> Iterator[Outcome]:
+    announce: claimed_units.Announce = lambda _: None,
+    in_this_process: bool = True) -> Iterator[claimed_units.Outcome]:
   """Runs units and writes their rows.
 
   The first worker takes the shortest unit each time, so that results come soon;
@@ -123,117 +80,18 @@ def run(
     yield from _run_in_workers(units, options, num_workers, announce)
   elif units:
     one_unit.configure_jax(options)
-    jobs, put_off = _make_jobs(units[::-1], options), []
+    jobs, put_off = claimed_units.make_jobs(units[::-1], options), []
     for job in itertools.chain(jobs, put_off):  # Which grows meanwhile.
       preemption.stop_if_requested()
-      announce([Running(job.unit)])
-      with progress.listen(
-          lambda stage, unit=job.unit: announce([Running(unit, stage)])):
-        outcome = _run_claimed(job, options)
+      announce([claimed_units.Running(job.unit)])
+      with progress.listen(lambda stage, unit=job.unit: announce(
+          [claimed_units.Running(unit, stage)])):
+        outcome = claimed_units.run_claimed(job, options)
       if outcome is None:
         put_off.append(job._replace(wait=True))
       else:
         yield outcome
     announce([])
-
-
-class _Job(NamedTuple):
-  """A unit to run.
-
-  Attributes:
-    unit: the unit.
-    written: what tells the version of its file that was there before the run;
-      None for none.
-    wait: whether to wait for a process that has claimed it.
-  """
-  unit: work_units.WorkUnit
-  written: tuple[int, ...] | None
-  wait: bool = False
-
-
-def _make_jobs(units: Sequence[work_units.WorkUnit],
-               options: unit_results.RunOptions) -> list[_Job]:
-  before = options.units_before
-  return [_Job(unit, _file_version(unit, options) if before is None
-               else before.get(unit.run_id)) for unit in units]
-
-
-def unit_versions(results_dir: files.PathLike) -> dict[str, tuple[int, ...]]:
-  """run_id -> what tells the version of each unit's file.
-
-  To be asked before what is done is read: what another process writes between
-  the two is then known to be new.
-  """
-  found = {}
-  folder = pathlib.Path(results_dir) / 'units'
-  for path in files.list_files(folder, '.json'):
-    with contextlib.suppress(FileNotFoundError):
-      stat = path.stat()
-      found[path.stem] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-  return found
-
-
-def _file_version(unit: work_units.WorkUnit, options: unit_results.RunOptions
-                  ) -> tuple[int, ...] | None:
-  """What differs between two writings of a unit's file; None for no file."""
-  store = results.ResultsStore(options.results_dir)
-  try:
-    found = store.unit_path(unit.run_id).stat()
-  except FileNotFoundError:
-    return None
-  return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _run_claimed(job: _Job, options: unit_results.RunOptions) -> Outcome | None:
-  """Runs a unit that nobody else has claimed, and writes its rows.
-
-  Returns:
-    What became of it, also where another process has written it meanwhile; None
-    if another is at it and `job` does not wait.
-  """
-  unit, start = job.unit, time.perf_counter()
-  folder = pathlib.Path(options.results_dir) / 'claims'
-  with contextlib.suppress(OSError):  # Without it nobody claims anything.
-    folder.mkdir(exist_ok=True)
-  try:
-    with file_locks.claim(folder / f'{unit.run_id}.lock', job.wait):
-      if _file_version(unit, options) != job.written:
-        found = results.ResultsStore(options.results_dir).read_unit(unit.run_id)
-        if found and set(unit.row_ids()) <= {row['row_id']
-                                             for row in found.rows}:
-          return _outcome(unit, found.rows, start, '')
-      return _run_and_write(unit, options)
-  except file_locks.ClaimedError:
-    return None
-
-
-def _run_and_write(unit: work_units.WorkUnit,
-                   options: unit_results.RunOptions) -> Outcome:
-  """Runs a unit and writes its rows."""
-  start = time.perf_counter()
-  checkpoint = checkpoints.Checkpoint(
-      options.results_dir, f'{unit.agent_id}-{unit.family.name}',
-      {'agent': unit.agent, 'agent_config': unit.agent_config,
-       'problems': [unit.family.kind, list(unit.family.cells),
-                    unit.family.ranking], 'dtype': unit.dtype,
-       'versions': one_unit.versions(), 'device': devices.device_name()},
-      options.checkpoint_seconds)
-  rows, details = one_unit.run_unit(unit, options, checkpoint)
-  results.ResultsStore(options.results_dir).write_unit(unit.run_id, rows)
-  checkpoint.clear()
-  return _outcome(unit, rows, start, details)
-
-
-def _outcome(unit: work_units.WorkUnit, rows: Sequence[results.Row],
-             start: float, details: str) -> Outcome:
-  """What became of a unit with these rows."""
-  statuses = [row['status'] for row in rows]
-  messages = [row['message'] for row in rows if row['message']]
-  return Outcome(
-      unit, statuses.count('ok'), statuses.count('diverged'),
-      statuses.count('failed'), num_missing=0,
-      seconds=time.perf_counter() - start,
-      message=messages[0] if messages else '', details=details)
 
 
 class _Worker(NamedTuple):
@@ -255,17 +113,18 @@ _POLL_SECONDS = 0.5
 
 def _run_in_workers(
     units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
-    num_workers: int, announce: Callable[[Sequence[Running]], None]
-) -> Iterator[Outcome]:
+    num_workers: int, announce: claimed_units.Announce
+) -> Iterator[claimed_units.Outcome]:
   """Hands units out to workers, one at a time, each to the first that is free.
 
   A unit is tried once: whatever kills workers, this ends. A worker that is told
   to stop stops them all.
   """
-  waiting = list(reversed(_make_jobs(units, options)))
+  waiting = list(reversed(claimed_units.make_jobs(units, options)))
   cores, gpus = devices.available_cores(), devices.visible_gpus()
   environments = devices.worker_environments(num_workers, os.environ, gpus)
-  busy: dict[connection_lib.Connection, tuple[_Worker, _Job, float]] = {}
+  busy: dict[connection_lib.Connection,
+             tuple[_Worker, claimed_units.Job, float]] = {}
   stages: dict[str, progress.Stage] = {}  # By run id.
   stopping = False
 
@@ -291,7 +150,7 @@ def _run_in_workers(
                          or [cores[i % len(cores)]], environments[i],
                          options, takes_shortest=i == 0))
     while busy:
-      announce([Running(job.unit, stages.get(job.unit.run_id))
+      announce([claimed_units.Running(job.unit, stages.get(job.unit.run_id))
                 for _, job, _ in busy.values()])
       if preemption.stop_requested() and not stopping:
         stopping = True
@@ -383,7 +242,7 @@ def _work(connection: connection_lib.Connection,
       try:
         preemption.stop_if_requested()
         with progress.listen(lambda stage: _tell(connection, stage)):
-          answer = _run_claimed(job, options) or _PutOff()
+          answer = claimed_units.run_claimed(job, options) or _PutOff()
       except preemption.Preempted as stop:
         answer = stop
       except ValueError as error:
@@ -408,7 +267,7 @@ def _worker_grace_seconds(grace_seconds: float) -> float:
 
 
 def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
-                         start: float) -> Outcome:
+                         start: float) -> claimed_units.Outcome:
   """What is said of the unit that a dead worker had in hand."""
   code = worker.process.exitcode
   if code == -signal.SIGKILL:
@@ -417,6 +276,6 @@ def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
   else:
     why = (f'was killed by signal {-code}' if code < 0
            else f'ended with exit code {code}')
-  return Outcome(unit, 0, 0, 0, num_missing=unit.num_rows,
+  return claimed_units.Outcome(unit, 0, 0, 0, num_missing=unit.num_rows,
                  seconds=time.perf_counter() - start,
                  message=f'the worker {why}; this unit has no rows.')

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 from enn_ensembles import checks
@@ -113,3 +114,29 @@ def family_of(cells: Sequence[Mapping[str, Any]],
   plain = nngp.family_of(cells, {'reference': 'bayes',
                                  'kernel': ranking['kernel']})
   return HeteroscedasticFamily(plain, float(ranking['noise_contrast']))
+
+
+# As `heteroscedastic_regression.problem_id` writes them.
+_PROBLEM_ID = re.compile(
+    r'(?P<head>D\d+_l[^_]+_e[^_]+)_c(?P<contrast>[^_]+)'
+    r'(?P<tail>_s\d+(_[0-9a-f]{10})?)')
+
+
+def parse_problem_id(problem_id: str, settings: kinds.ProblemSettings,
+                     values: Mapping[str, Any]
+                     ) -> tuple[HeteroscedasticFamily, int] | None:
+  """The family of one problem and its seed, from its id; see `kinds`.
+
+  Raises:
+    ValueError: a value in the id is not allowed.
+  """
+  found = _PROBLEM_ID.fullmatch(problem_id)
+  if found is None:
+    return None
+  try:
+    contrast = float(found['contrast'])
+  except ValueError:
+    return None
+  CONFIG_NAMES['NOISE_CONTRAST'].check('noise_contrast', contrast)
+  plain = nngp.parse_problem_id(found['head'] + found['tail'], settings, values)
+  return plain and (HeteroscedasticFamily(plain[0], contrast), plain[1])
