@@ -10,7 +10,7 @@ from enn_ensembles.networks import layers
 from enn_ensembles.studies.layer_ensembles import against_ensemble
 
 OPTIONS = against_ensemble.AgainstEnsembleOptions(
-    num_options=2, num_kept=3, num_ensemble=4, batch_size=2, repeats=3,
+    num_options=2, num_kept=3, num_ensemble=4, batch_sizes=(2, 2), repeats=3,
     seconds=1e-4, hidden_sizes=(4, 3))
 
 

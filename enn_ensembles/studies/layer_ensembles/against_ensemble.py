@@ -55,7 +55,8 @@ class AgainstEnsembleOptions:
     num_options: K of the layer ensemble.
     num_kept: P, combinations of it that are kept.
     num_ensemble: members of the deep ensemble.
-    batch_size: examples of a call; of images 32 are plenty.
+    batch_sizes: examples of a call, of the MLP (as many as a problem has test
+      points) and of the CNN.
     repeats: turns of every way.
     seconds: what each way is run for, at least, in a turn.
     hidden_sizes: of the MLP.
@@ -64,7 +65,7 @@ class AgainstEnsembleOptions:
   num_options: int = 5
   num_kept: int = 20
   num_ensemble: int = 30
-  batch_size: int = 32
+  batch_sizes: tuple[int, int] = (1000, 32)
   repeats: int = 10
   seconds: float = 0.1
   hidden_sizes: tuple[int, ...] = (50, 50)
@@ -72,8 +73,9 @@ class AgainstEnsembleOptions:
       ole_benchmark.OleBenchmarkOptions())
 
   def __post_init__(self):
-    for name in ('num_options', 'num_kept', 'num_ensemble', 'batch_size'):
+    for name in ('num_options', 'num_kept', 'num_ensemble'):
       checks.check_count(name, getattr(self, name))
+    checks.check_sizes('batch_sizes', self.batch_sizes)
     checks.check_count('repeats', self.repeats, minimum=2)
     checks.check_positive('seconds', self.seconds)
     checks.check_sizes('hidden_sizes', self.hidden_sizes)
@@ -163,8 +165,8 @@ def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   num = options.num_options
   stack = layer_stack.LayerStack(parts, (num,) * body.num_weight_layers)
   rng = np.random.default_rng(_SEED)
-  x = jnp.asarray(rng.normal(size=(options.batch_size, *input_shape)),
-                  jnp.float32)
+  batch_size = options.batch_sizes[NETWORKS.index(network)]
+  x = jnp.asarray(rng.normal(size=(batch_size, *input_shape)), jnp.float32)
   members = [jnp.asarray(
       rng.normal(size=(options.num_ensemble, shape.out, shape.columns))
       / np.sqrt(shape.columns), jnp.float32)
@@ -198,7 +200,7 @@ def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   row = {
       'network': network, 'num_options': num,
       'num_samples': stack.num_samples, 'num_kept': options.num_kept,
-      'num_ensemble': options.num_ensemble, 'batch_size': options.batch_size,
+      'num_ensemble': options.num_ensemble, 'batch_size': batch_size,
       'repeats': options.repeats,
       'layer_evaluations_kept': sum(plan.num_evaluations),
       'layer_evaluations_ensemble': (
