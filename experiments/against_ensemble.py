@@ -39,7 +39,8 @@ def main(_) -> None:
       path, csv_files.table_text(pd.DataFrame(rows, dtype=object)).encode())
   for row in rows:
     print(f'{row["network"]}: {row["num_kept"]} of {row["num_samples"]} in '
-          f'{1e3 * row["seconds_ole"]:.3g} ms, an ensemble of '
+          f'{1e3 * row["seconds_exact"]:.3g} ms (exact) or '
+          f'{1e3 * row["seconds_padded"]:.3g} ms (padded), an ensemble of '
           f'{row["num_ensemble"]} in {1e3 * row["seconds_batched"]:.3g} ms '
           f'(batched) or {1e3 * row["seconds_mapped"]:.3g} ms (one after the '
           f'other): {row["speedup"]:.3g} times '

@@ -6,7 +6,8 @@ python -m experiments.choose_settings --results_dir=DIR --output_dir=OUTPUT
 
 Writes chosen.csv, a line per agent and noise level with its best setting and
 loss, and tuned.py, the config of the board of tuned settings.
-`enn_ensembles/studies/tuning` says how settings are chosen.
+`enn_ensembles/studies/tuning` says how settings are chosen, also from a sweep
+that has not run whole; the files say on how many of its seeds.
 """
 
 import pprint
@@ -31,19 +32,35 @@ _BOARD_CONFIG = flags.DEFINE_string(
     'board_config', 'testbed_configs/paper.py',
     "The config whose problems are taken: papers' settings.")
 
+_TUNING_CONFIG = flags.DEFINE_string(
+    'tuning_config', 'testbed_configs/tuning.py',
+    'The config of the tuning sweep, for how many seeds it has.')
+
 _HEADER = '''\
 """Settings chosen by held-out labels, on the problems of the board.
 
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.
+{tried}
 """
 
 '''
 
 
-def _write_config(choices: list[choice.Choice], board: dict) -> str:
+def _tried(choices: list[choice.Choice], num_seeds: int) -> str:
+  """On how much each agent's setting was chosen, a line each."""
+  return '\n'.join(
+      f'{chosen.agent}: {chosen.num_settings} of '
+      f'{chosen.num_settings + chosen.num_left_out} settings, '
+      f'{chosen.num_seeds} of {num_seeds} seeds, {chosen.num_problems} '
+      'problems.'
+      for chosen in choices if chosen.noise_std is None)
+
+
+def _write_config(choices: list[choice.Choice], board: dict,
+                  num_seeds: int) -> str:
   """The config of the board of tuned settings."""
-  lines = [_HEADER.rstrip() + '\n']
+  lines = [_HEADER.format(tried=_tried(choices, num_seeds)).rstrip() + '\n']
   for name in ('INPUT_DIM', 'DATA_RATIO', 'NOISE_STD', 'SEED'):
     lines.append(f'{name} = {board[name]!r}')
   lines.append('\nAGENTS = [')
@@ -79,6 +96,7 @@ def _defaults(board: dict) -> dict[str, dict]:
 def main(_) -> None:
   rows, _ = columns.read_results(_RESULTS_DIR.value)
   board = runpy.run_path(_BOARD_CONFIG.value)
+  num_seeds = len(runpy.run_path(_TUNING_CONFIG.value)['SEED'])
   choices = choice.choose(rows, _defaults(board))
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   table = pd.DataFrame([{
@@ -86,16 +104,19 @@ def main(_) -> None:
       'log_score_excess_mean': chosen.loss,
       'papers_log_score_excess_mean': chosen.default_loss,
       'num_settings': chosen.num_settings,
+      'num_settings_left_out': chosen.num_left_out,
       'num_problems': chosen.num_problems,
+      'num_seeds': chosen.num_seeds, 'num_seeds_planned': num_seeds,
       'setting': dict(chosen.written)} for chosen in choices], dtype=object)
   files.write_atomically(folder / 'chosen.csv',
                          csv_files.table_text(table).encode())
   files.write_atomically(folder / 'tuned.py',
-                         _write_config(choices, board).encode())
+                         _write_config(choices, board, num_seeds).encode())
   for chosen in choices:
     level = 'all' if chosen.noise_std is None else f'{chosen.noise_std:g}'
     print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} nats '
           f'{dict(chosen.written)}')
+  print(_tried(choices, num_seeds))
   print(f'{folder / "chosen.csv"}, {folder / "tuned.py"}')
 
 

@@ -3,9 +3,10 @@
 python -m experiments.verify_results --results_dir=DIR --share=0.05
 
 A row passes where every score is within the tolerance that the project promises
-(`enn_ensembles/results/tolerance.py`). Nothing is written but caches. Rows of
-predictions that somebody brought, failed rows and rows of user-defined agents
-whose file is not given are not checked, and counted apart.
+(`enn_ensembles/results/tolerance.py`). What came out is kept in the folder's
+verification.csv, and boards show it; nothing else is written but caches. Rows
+of predictions that somebody brought, failed rows and rows of user-defined
+agents whose file is not given are not checked, and counted apart.
 
 Exit codes: 0 all rows pass; 1 a row does not; 2 bad input.
 """
@@ -21,6 +22,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.problems import kinds
 from enn_ensembles.results import tolerance
+from enn_ensembles.results import verification
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from experiments import cli
@@ -110,6 +112,8 @@ def main(_) -> int:
     print(f'{"FAILED" if wrong else "passed"}: {row["agent_label"]} on '
           f'{row["problem_id"]}{": " if wrong else ""}{wrong}', flush=True)
     num_failed += bool(wrong)
+    # One by one: a check that is stopped leaves what it has found.
+    verification.record(_RESULTS_DIR.value, {row['row_id']: wrong})
   print(f'{len(chosen) - num_failed} of {len(chosen)} rows pass; '
         f'{len(rows) - len(known)} of {len(rows)} rows cannot be checked.')
   return 1 if num_failed else 0

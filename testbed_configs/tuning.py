@@ -2,13 +2,14 @@
 
 Every family of agents has the same budget, 24 settings, or 8 where a problem
 takes more than five seconds (hypermodel, Bayes by backprop). The best ones by
-held-out labels: python -m experiments.choose_settings.
+held-out labels: python -m experiments.choose_settings, which also takes a sweep
+of some of the seeds (--seed=100,101,102) or of some of the agents.
 """
 
 INPUT_DIM = [10, 100]
 DATA_RATIO = [1, 10]
 NOISE_STD = [0.01, 0.1, 1.0]
-SEED = [100, 101, 102]
+SEED = [100, 101, 102, 103, 104]
 
 _DECAY = [0., 0.1, 0.3, 1.]
 _STEPS = [300, 1000, 3000]

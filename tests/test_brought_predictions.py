@@ -11,6 +11,8 @@ from enn_ensembles import results
 from enn_ensembles.problems import brought_predictions
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems import problem_export
+from enn_ensembles.report import html_page
+from enn_ensembles.results import verification
 
 PROBLEM_ID = 'D2_l2_e0.1_s0_bayes'
 
@@ -59,6 +61,8 @@ def test_rows_equal_those_of_the_api(problem, tmp_path):
   (code, out, error), = commands.run_commands('score_predictions', flags)
   assert code == 0, error
   assert "1 rows of 'my method'" in out
+  tables, _ = html_page.build(tmp_path / 'results', tmp_path / 'board')
+  assert tables.leaderboard['num_brought'].tolist() == [1]
   row, = results.open_store(tmp_path / 'results').read_rows()
   points = {len(problem.x_test): 'samples',
             len(problem.x_dyadic): 'dyadic_samples'}
@@ -160,4 +164,15 @@ def test_a_wrong_row_is_found(tmp_path):
   store.write_unit(rows[0]['run_id'], rows)
   (code, out, _), = commands.run_commands('verify_results', flags)
   assert code == 1 and '3 of 4 rows pass' in out and 'kl_estimate' in out
+  # What was checked last is kept, and the board shows it.
+  assert sorted(verification.read(folder).values()) == [False, True, True, True]
+  tables, _ = html_page.build(folder, tmp_path / 'board')
+  board = tables.leaderboard.set_index('agent')
+  assert board.loc['map', ['num_brought', 'num_recomputed',
+                           'num_verified']].tolist() == [0, 2, 1]
+  assert '2 rows recomputed, 1 verified' in (
+      tmp_path / 'board' / 'leaderboard.html').read_text()
+  (folder / verification.FILE_NAME).write_text('row_id\n')
+  with pytest.raises(ValueError, match='must have the columns row_id, passed'):
+    html_page.build(folder, tmp_path / 'board')
   assert json.dumps(rows)  # Plain data, as it was read.

@@ -383,8 +383,9 @@ def against_table(**fields):
   return pd.DataFrame([{
       'network': 'mlp', 'num_kept': 20, 'num_ensemble': 30, 'repeats': 10,
       'speedup': 2., 'speedup_low': 1.8, 'speedup_high': 2.2,
-      'params_ratio': 6., 'temp_ole_bytes': 100, 'temp_batched_bytes': 250,
-      'temp_mapped_bytes': 10, 'ensemble_way': 'batched',
+      'params_ratio': 6., 'temp_exact_bytes': 100, 'temp_padded_bytes': 9,
+      'temp_batched_bytes': 250, 'temp_mapped_bytes': 10, 'kept_way': 'exact',
+      'ensemble_way': 'batched',
       'deep_difference': 1e-15, 'sub_difference': 2e-15, **fields}])
 
 

@@ -107,19 +107,37 @@ def fit_last_layer(network: Network, data: base.Data, noise_std: float,
   x = np.asarray(data.x)
   targets = np.asarray(data.y, np.float64)[:, 0] + noise_std * noise
   if len(x) <= network.width:
-    phi = np.concatenate(list(network.features(x)))
-    gram = phi @ phi.T
-    gram[np.diag_indices_from(gram)] += noise_std**2
-    return start + phi.T @ scipy.linalg.solve(gram, targets - phi @ start,
-                                              assume_a='pos')
-  # The same by the identity Phi^T (Phi Phi^T + c I)^-1 = (Phi^T Phi + c I)^-1
-  # Phi^T, block of rows by block of rows.
+    return solve_last_layer(np.concatenate(list(network.features(x))), targets,
+                            noise_std, start)
+  # Block of rows by block of rows.
   gram, side, done = noise_std**2 * np.eye(network.width), 0., 0
   for phi in network.features(x):
     gram += phi.T @ phi
     side = side + phi.T @ (targets[done:done + len(phi)] - phi @ start)
     done += len(phi)
   return start + scipy.linalg.solve(gram, side, assume_a='pos')
+
+
+def solve_last_layer(phi: np.ndarray, targets: np.ndarray, noise_std: float,
+                     start: np.ndarray) -> np.ndarray:
+  """The last layer w [width] from features phi [T, width]; see the module.
+
+  By the smaller of the two systems of Phi^T (Phi Phi^T + c I)^-1 = (Phi^T Phi +
+  c I)^-1 Phi^T.
+
+  Args:
+    phi: features of the training points, [T, width].
+    targets: y + eps n, [T].
+    noise_std: eps.
+    start: w0, [width].
+  """
+  misfit = targets - phi @ start
+  is_wide = len(phi) <= phi.shape[1]
+  gram = phi @ phi.T if is_wide else phi.T @ phi
+  gram[np.diag_indices_from(gram)] += noise_std**2
+  if is_wide:
+    return start + phi.T @ scipy.linalg.solve(gram, misfit, assume_a='pos')
+  return start + scipy.linalg.solve(gram, phi.T @ misfit, assume_a='pos')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +166,17 @@ class RandomFeaturesSampler:
     return values[:, None]
 
 
+def draw_member(key: chex.PRNGKey, k: int, kernel: kernels.KernelConfig,
+                width: int, num_train: int
+                ) -> tuple[Network, np.ndarray, np.ndarray]:
+  """What is random in member k: its network, w0 [width] and n [T]."""
+  words = [int(word) for word in
+           jax.random.key_data(jax.random.fold_in(key, k))]
+  rng = np.random.default_rng((*words, 1))
+  return (Network(kernel, width, (*words, 0)), rng.standard_normal(width),
+          rng.standard_normal(num_train))
+
+
 def make_agent(config: RandomFeaturesConfig) -> base.Agent:
   """Solves the last layers of all networks."""
 
@@ -160,14 +189,11 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
           f'kernel {prior.kernel} and noise_std {noise_std}.')
     networks, last_layers = [], []
     for k in range(config.num_ensemble):
-      words = [int(word) for word in
-               jax.random.key_data(jax.random.fold_in(key, k))]
-      network = Network(prior.kernel, config.width, (*words, 0))
-      rng = np.random.default_rng((*words, 1))
+      network, start, noise = draw_member(key, k, prior.kernel, config.width,
+                                          len(data.x))
       networks.append(network)
-      last_layers.append(fit_last_layer(
-          network, data, float(noise_std), rng.standard_normal(config.width),
-          rng.standard_normal(len(data.x))))
+      last_layers.append(fit_last_layer(network, data, float(noise_std), start,
+                                        noise))
     return RandomFeaturesSampler(tuple(networks), np.stack(last_layers))
 
   return agent

@@ -25,9 +25,11 @@ from enn_ensembles.report import cells as cells_lib
 from enn_ensembles.report import columns as columns_lib
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import page_text
+from enn_ensembles.report import provenance
 from enn_ensembles.report import tables as tables_lib
 from enn_ensembles.report import text
 from enn_ensembles.report import versions
+from enn_ensembles.results import verification
 from enn_ensembles.scoring import table
 
 
@@ -113,6 +115,8 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
               'the problems'),
       _Column('train_seconds_mean', 'train s', hint='training, seconds per '
               'problem'),
+      _Column('provenance', 'rows', False, 'brought as predictions; computed '
+              'again, and then within the promised tolerance (verified)'),
       _Column('remarks', 'remarks', False, 'what is not as it should be')]
   rows = []
   for line in board.to_dict('records'):
@@ -124,7 +128,8 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
                 f'{line["num_scored"]}/{line["num_expected"]}'),
         _number(line['num_samples_used'], text.samples(line)),
         _number(line['num_params_max'], text.params(line)),
-        _number(line['train_seconds_mean']), _text(text.remarks(line))]
+        _number(line['train_seconds_mean']), _text(provenance.words(line)),
+        _text(text.remarks(line))]
     rows.append(_Row(cells, line['rank'] is None))
   return _Table(ranking, f'board_{number}.csv', columns, rows)
 
@@ -331,4 +336,10 @@ def build(results_dirs: files.PathLike | Sequence[files.PathLike],
   if not all_versions:
     columns, entries, _ = versions.keep_newest(columns, entries)
   tables = tables_lib.make_tables(columns, entries, **options)
+  if isinstance(results_dirs, (str, pathlib.PurePath)):
+    results_dirs = [results_dirs]
+  verified: dict[str, bool] = {}
+  for folder in results_dirs:
+    verified |= verification.read(folder)
+  tables = provenance.add_provenance(tables, verified)
   return tables, write_report(tables, output_dir)

@@ -6,6 +6,11 @@ Anybody with held-out labels can compute the first part, and the second is the
 same for all settings. It is averaged over seeds and cells; the best setting has
 the lowest mean. It is chosen once over all noise levels, and once for each,
 since an agent knows its noise level.
+
+A sweep that has not run whole still gives choices: the settings of an agent are
+compared on the set of problems for which (settings that have all of them) times
+(problems) is largest. How many settings, problems and seeds that leaves is part
+of a choice.
 """
 
 from collections.abc import Mapping
@@ -33,7 +38,9 @@ class Choice(NamedTuple):
     default_loss: that of the setting that the board of papers' settings has,
       None where it was not among them.
     num_settings: how many settings there were to choose from.
+    num_left_out: settings that failed or diverged somewhere, or lack problems.
     num_problems: problems that each of them was tried on.
+    num_seeds: seeds of these problems.
   """
   agent: str
   noise_std: float | None
@@ -42,31 +49,63 @@ class Choice(NamedTuple):
   loss: float
   default_loss: float | None
   num_settings: int
+  num_left_out: int
   num_problems: int
+  num_seeds: int
+
+
+class Losses(NamedTuple):
+  """The losses of an agent's settings on problems that all of them have.
+
+  Attributes:
+    means: agent_id -> mean loss.
+    num_left_out: settings that are not there.
+    num_problems: problems.
+    num_seeds: their seeds.
+  """
+  means: dict[str, float]
+  num_left_out: int
+  num_problems: int
+  num_seeds: int
 
 
 def mean_losses(rows: Sequence[results.Row], agent: str,
-                noise_std: float | None) -> dict[str, tuple[float, int]]:
-  """agent_id -> (mean loss, problems) of an agent's settings.
+                noise_std: float | None) -> Losses:
+  """The mean losses of an agent's settings.
 
   Settings that failed or diverged anywhere are left out: they are no choice.
   The mean is over the seeds of each cell, then over cells.
   """
-  found: dict[str, dict[Any, list[float]]] = {}
+  found: dict[str, dict[results.Problem, float]] = {}
   spoilt = set()
   for row in rows:
     level = row['problem']['cell'].get(_LEVEL)
     if row['agent'] != agent or noise_std not in (None, level):
       continue
+    own = found.setdefault(row['agent_id'], {})
     loss = results.score_of(row, SCORE)
     if row['status'] != 'ok' or loss is None:
       spoilt.add(row['agent_id'])
       continue
-    found.setdefault(row['agent_id'], {}).setdefault(
-        results.cell_of(row), []).append(loss)
-  return {agent_id: (float(np.mean([np.mean(of) for of in cells.values()])),
-                     sum(map(len, cells.values())))
-          for agent_id, cells in found.items() if agent_id not in spoilt}
+    own[results.problem_of(row)] = loss
+  sound = {agent_id: own for agent_id, own in found.items()
+           if agent_id not in spoilt}
+  shared: frozenset[results.Problem] = frozenset()
+  num_have = 0
+  for candidate in {frozenset(own) for own in sound.values()}:
+    num = sum(candidate <= own.keys() for own in sound.values())
+    if (num * len(candidate), len(candidate)) > (num_have * len(shared),
+                                                 len(shared)):
+      shared, num_have = candidate, num
+  means = {}
+  for agent_id, own in sound.items():
+    if shared <= own.keys():
+      cells: dict[results.Cell, list[float]] = {}
+      for cell, seed in shared:
+        cells.setdefault(cell, []).append(own[cell, seed])
+      means[agent_id] = float(np.mean([np.mean(of) for of in cells.values()]))
+  return Losses(means, len(found) - len(means), len(shared),
+                len({seed for _, seed in shared}))
 
 
 def choose(rows: Sequence[results.Row],
@@ -78,8 +117,7 @@ def choose(rows: Sequence[results.Row],
     defaults: agent -> settings of the board of papers' settings.
 
   Raises:
-    ValueError: an agent has no setting that went well everywhere, or its
-      settings were not tried on equally many problems.
+    ValueError: an agent has no setting that went well everywhere.
   """
   levels = sorted({row['problem']['cell'][_LEVEL] for row in rows
                    if _LEVEL in row['problem']['cell']})
@@ -88,22 +126,18 @@ def choose(rows: Sequence[results.Row],
   for agent in sorted({row['agent'] for row in rows}):
     for level in (None, *levels):
       losses = mean_losses(rows, agent, level)
-      if not losses:
+      if not losses.means:
         raise ValueError(f'agent {agent!r} has no setting that went well on '
                          'every problem.')
-      counts = {num for _, num in losses.values()}
-      if len(counts) > 1:
-        raise ValueError(f'settings of agent {agent!r} must be tried on '
-                         f'equally many problems, got {sorted(counts)}.')
-      best = min(losses, key=lambda agent_id: losses[agent_id][0])
+      best = min(losses.means, key=lambda agent_id: losses.means[agent_id])
       row = configs[best]
-      default = [loss for agent_id, (loss, _) in losses.items()
+      default = [loss for agent_id, loss in losses.means.items()
                  if _holds(configs[agent_id], defaults.get(agent))]
       choices.append(Choice(
           agent, level, row['agent_config'],
-          _varied(row, [configs[agent_id] for agent_id in losses]),
-          losses[best][0], default[0] if default else None, len(losses),
-          counts.pop()))
+          _varied(row, [configs[agent_id] for agent_id in losses.means]),
+          losses.means[best], default[0] if default else None,
+          len(losses.means), *losses[1:]))
   return choices
 
 

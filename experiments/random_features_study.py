@@ -1,0 +1,70 @@
+"""Random features: KL by width and by number of networks.
+
+python -m experiments.random_features_study --output_dir=OUT \
+    [--width=128,256,512,1024,2048 --num_ensemble=10,30,100 --seed=0,1] \
+    [--results_dir=DIR]
+
+Writes random_features.csv, a line per problem, width and number of networks,
+and random_features.png. --results_dir adds rows of the agent file
+enn_ensembles/studies/random_features/trained_last_layer.py, whose last layer is
+trained by Adam; docs/study_random_features.md says how they are made.
+"""
+
+import time
+
+from absl import flags
+import jax
+import pandas as pd
+
+from enn_ensembles import problems
+from enn_ensembles.machine import files
+from enn_ensembles.report import columns
+from enn_ensembles.report import csv_files
+from enn_ensembles.studies.random_features import drawing
+from enn_ensembles.studies.random_features import measuring
+from experiments import cli
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    'output_dir', None, 'Where the files go; made if missing.', required=True)
+_INPUT_DIM = flags.DEFINE_list('input_dim', ['10', '100'], 'Values of D_x.')
+_DATA_RATIO = flags.DEFINE_list('data_ratio', ['1', '10'], 'Values of lambda.')
+_NOISE_STD = flags.DEFINE_list('noise_std', ['0.01', '0.1', '1'],
+                               'Values of epsilon.')
+_SEED = flags.DEFINE_list('seed', ['0', '1'], 'Seeds of the problems.')
+_WIDTH = flags.DEFINE_list('width', ['128', '256', '512', '1024', '2048'],
+                           'Units of every hidden layer.')
+_NUM_ENSEMBLE = flags.DEFINE_list('num_ensemble', ['10', '30', '100'],
+                                  'Numbers of networks.')
+_RESULTS_DIR = flags.DEFINE_list(
+    'results_dir', None, 'Folders of sweeps of trained_last_layer.')
+
+
+def main(_) -> None:
+  jax.config.update('jax_enable_x64', True)
+  widths, nums = cli.numbers(_WIDTH, int), cli.numbers(_NUM_ENSEMBLE, int)
+  seeds = cli.numbers(_SEED, int)
+  configs = [[problems.ProblemConfig(input_dim, data_ratio, noise_std, seed)
+              for noise_std in cli.numbers(_NOISE_STD, float)]
+             for input_dim in cli.numbers(_INPUT_DIM, int)
+             for data_ratio in cli.numbers(_DATA_RATIO, float)
+             for seed in seeds]
+  trained = [] if _RESULTS_DIR.value is None else measuring.trained_rows(
+      columns.read_results(_RESULTS_DIR.value)[0])
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
+  rows, start = [], time.perf_counter()
+  groups = [problems.make_problems(group) for group in configs]
+  for width in widths:
+    for group in groups:
+      rows += measuring.measure(group, width, nums)
+    print(f'[{time.perf_counter() - start:6.1f} s] width {width}', flush=True)
+    table = pd.DataFrame([*rows, *trained])
+    files.write_atomically(
+        folder / 'random_features.csv',
+        csv_files.table_text(table.astype(object)).encode())
+    files.write_atomically(folder / 'random_features.png',
+                           drawing.make_picture(table))
+  print(folder / 'random_features.csv', folder / 'random_features.png')
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
