@@ -70,7 +70,9 @@ def make_output(train: Array, prior: Array,
   are. Here outputs are recognised by their `preds`, whatever their class.
   """
   output_class = deepmind_class('base', 'OutputWithPrior') or OutputWithPrior
-  return output_class(train=train, prior=prior, extra=extra or {})
+  if extra is None:
+    return output_class(train=train, prior=prior)
+  return output_class(train=train, prior=prior, extra=extra)
 
 
 def deepmind_class(module: str, name: str) -> Any:
@@ -85,7 +87,7 @@ def get_predictions(output: Output) -> Array:
 
 def get_log_variance(output: Output) -> Array | None:
   """What an output says of the label noise; None where it says nothing."""
-  return getattr(output, 'extra', {}).get(LOG_VARIANCE)
+  return (getattr(output, 'extra', None) or {}).get(LOG_VARIANCE)
 
 
 def split_output(output: Output) -> tuple[Array, Array]:

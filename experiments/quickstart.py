@@ -1,4 +1,4 @@
-"""Runs every agent on small problems, and shows the leaderboard.
+"""Runs the agents on small problems, and shows the leaderboard.
 
 python -m experiments.quickstart [--problems=digits] [--results_dir=DIR] \
     [--output_dir=OUT]

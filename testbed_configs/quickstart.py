@@ -1,4 +1,4 @@
-"""Every agent, on one (D_x, lambda) of the grid.
+"""Twelve agents, on one (D_x, lambda) of the grid.
 
 Six problems, a minute and a quarter on two idle cores. All agents but one have
 their papers' settings: the hypermodel has the smallest of its index dimensions,
