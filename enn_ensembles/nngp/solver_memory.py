@@ -22,8 +22,9 @@ def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
   # The basis, its last block included; what is outside of it; a product. As
   # much as when a block is made: the block, what it is made from, the others.
   numbers = basis + first + (width if num_block_steps > 1 else first)
-  # x_train, the points of the tiles, some vectors in float64.
-  columns = 8 * input_dim + itemsize * (input_dim + 1 + numbers) + 8 * 24
+  # x_train, the points of the tiles, and vectors in float64: those of conjugate
+  # gradients for a sample of the points.
+  columns = 8 * input_dim + itemsize * (input_dim + 1 + numbers) + 8 * 450
   # Columns of H, H and its factor; sides and solutions; what combines the rest.
   small = 8 * (2.5 * basis**2 + 4 * basis * width + 4 * (first + width)**2)
   tile = tiles.tile_size(num_train)

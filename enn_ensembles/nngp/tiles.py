@@ -21,6 +21,8 @@ from enn_ensembles.nngp import remainder
 # Side of the tiles. On a CPU a tile stays in the cache while it is used.
 _CPU_TILE = 1024
 ACCELERATOR_TILE = 4096
+# Tiles that wait to be used, each with a panel of vectors, on a single device.
+_QUEUE = 4
 # In float16 a tile is multiplied by this: values of R are 1e-7 to 0.1.
 _FLOAT16_SCALE = 2.**12
 # Products of more columns are summed in the precision of the tiles: half of the
@@ -137,6 +139,8 @@ class Remainder:
           row, s[j] = self._use(
               row, s[j], tile, own,
               [self._padded(v[self._panels[j]]) for v in vectors])
+          if len(self._devices) == 1 and j % _QUEUE == 0:
+            jax.block_until_ready(row)
         tile, found[i], _ = self._tile(i, i, found[i], None, exact)
         s[i] = self._use_diagonal(s[i], row, tile, own)
       if number == len(self._devices) - 1:
