@@ -21,6 +21,7 @@ import scipy.linalg
 
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
+from enn_ensembles.nngp import matrix_free_solver
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import solver_passes
@@ -221,6 +222,35 @@ def test_bounds_know_of_tiles_in_float16(monkeypatch):
   # The posterior is that of the function that was drawn, not of another.
   lengths = np.linalg.norm(solution.targets, axis=1)
   assert np.max(solution.residual_norms / lengths) < 5e-3
+
+
+def test_calibration_finds_what_variances_lack(monkeypatch):
+  """Of a sample for all points: ten times narrower, and still right."""
+  monkeypatch.setattr(remainder, '_MAX_FULL_PRECISION', 100)
+  x_train, x_eval, normals = _inputs(1000, 110, 300, 20)
+  matrix = kernels.nngp(_RELU, x_train) + 1e-4 * np.eye(1000)
+  cross = kernels.nngp(_RELU, x_train, x_eval[:20])
+  priors = np.stack([kernels.nngp(_RELU, x_eval[:10]),
+                     kernels.nngp(_RELU, x_eval[10:20])])
+  truth = kernels.nngp(_RELU, x_eval[:20]) - cross.T @ np.linalg.solve(
+      matrix, cross)
+  found, off = [], []
+  for most in (0., 1e9):
+    monkeypatch.setattr(matrix_free_solver, '_MAX_CALIBRATED', most)
+    solution = matrix_free.solve(
+        _RELU, x_train, x_eval, (0.01, 0.1), **normals, max_block_steps=2,
+        strict=False, block_priors=priors)
+    std_errors, _ = _dense_errors(_RELU, x_train, x_eval, solution)
+    assert np.all(std_errors <= solution.std_error_bounds)
+    assert np.all(std_errors > 1e-7)  # There is something to be bounded.
+    found.append(solution)
+    rows, columns = np.triu_indices(10, 1)
+    off.append(max(np.max(np.abs(
+        solution.moments[0].covariances[i] - truth[own, own])[rows, columns])
+                   for i, own in enumerate((slice(0, 10), slice(10, 20)))))
+  strict, calibrated = found
+  assert np.all(calibrated.std_error_bounds < 0.1 * strict.std_error_bounds)
+  assert off[1] < 0.5 * off[0]
 
 
 def test_bounds_hold_at_every_step():
