@@ -56,7 +56,7 @@ setuptools.setup(
         # Ranges: a new ruff or pyright finds what nobody has looked at. The
         # extra nodejs is the program that pyright runs on.
         'dev': ['ruff>=0.14,<0.18', 'pyright[nodejs]>=1.1.414,<1.2'],
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'nbclient>=0.10',
+        'test': ['pytest>=8', 'pytest-xdist>=3.7', 'nbclient>=0.10',
                  'nbformat>=5.10', 'ipykernel>=6.29'],
     },
 )

@@ -20,4 +20,5 @@ setup_venv '.[test]'
 cores="$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)"
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 exec "$VENV/bin/python" -m pytest tests \
-  --numprocesses="$((cores < 8 ? cores : 8))" --dist=loadfile "$@"
+  --numprocesses="$((cores < 8 ? cores : 8))" --dist=loadfile \
+  --no-loadscope-reorder "$@"

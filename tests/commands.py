@@ -90,6 +90,11 @@ def _server(environment):
   return _Server()
 
 
+def shared_problems():
+  """The cache of problems that all tests of this run share."""
+  return pathlib.Path(os.environ['ENN_ENSEMBLES_TESTS'], 'problems')
+
+
 class Done(NamedTuple):
   """What has ended: as `subprocess.CompletedProcess` has it."""
   returncode: int
@@ -198,6 +203,12 @@ def run_commands(name, *commands):
         command[-1], dict) else (command, {})
     answers.append(run_module(f'experiments.{name}', *argv, **environment))
   return answers
+
+
+def said(err):
+  """Lines of a sweep's stderr, but for those that only busy machines make."""
+  return [line for line in err.splitlines()
+          if ' until process ' not in line and ': running for ' not in line]
 
 
 def check_refused(name, cases):

@@ -3,26 +3,68 @@
 Ground truth is float64: jax must be told before anything is computed. Compiled
 programs lie in one folder of this run, which the processes that tests start
 read too, since jax takes it from the environment.
+
+Compiling is most of what tests take, so XLA does little else than that: at its
+usual level the program that trains a tiny ensemble takes three times as long.
+Results differ in the order of sums. `compiled.USUAL_COMPILER` is for tests of
+what the usual compiler does, and what runs in a process of its own may be given
+XLA_FLAGS of its own.
 """
 
 import collections
+import gc
+import importlib.metadata
 import os
 import shutil
 import tempfile
 
-_CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
+# What this run shares: programs, and ground truth that sweeps ask for.
+_FOLDER_VARIABLE = 'ENN_ENSEMBLES_TESTS'
 _made_folder = None
-if _CACHE_VARIABLE not in os.environ:
+if _FOLDER_VARIABLE not in os.environ:
   # Workers of pytest-xdist are started later, and inherit it.
   _made_folder = tempfile.mkdtemp(prefix='enn_ensembles_tests_')
-  os.environ[_CACHE_VARIABLE] = _made_folder
+  os.environ[_FOLDER_VARIABLE] = _made_folder
+  os.mkdir(os.path.join(_made_folder, 'problems'), mode=0o700)
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR',
+                      os.path.join(os.environ[_FOLDER_VARIABLE], 'programs'))
 # Small programs too: tests compile nothing else.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
+if 'XLA_FLAGS' not in os.environ:
+  _flags = ['--xla_backend_optimization_level=0',
+            '--xla_llvm_disable_expensive_passes=true']
+  # A flag that XLA does not know ends the process: this one comes and goes.
+  if importlib.metadata.version('jaxlib').startswith('0.10.'):
+    _flags.append('--xla_cpu_use_fusion_emitters=false')
+  os.environ['XLA_FLAGS'] = ' '.join(_flags)
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_enable_x64', True)
+
+# The files that take longest begin, so that none is alone at the end.
+_FIRST_FILES = (
+    'test_preemption.py', 'test_agents.py', 'test_ole.py',
+    'test_run_sweep.py', 'test_agents_on_bodies.py', 'test_make_problems.py',
+    'test_one_unit.py', 'test_vnn.py', 'test_training_program.py',
+    'test_training.py', 'test_matrix_free.py', 'test_workers.py',
+    'test_bodies.py', 'test_problems.py', 'test_loss_landscape.py')
+
+
+def pytest_collection_modifyitems(items):
+  order = {name: i for i, name in enumerate(_FIRST_FILES)}
+  items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """A process keeps no programs of the files that it is done with."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 # Part of a reason -> what makes the test run.
 _HOW_TO_RUN = {
@@ -38,7 +80,7 @@ _HOW_TO_RUN = {
 
 
 def pytest_unconfigure():
-  """Removes the folder of compiled programs, if this process made it."""
+  """Removes what the run shared, if this process made it."""
   if _made_folder is not None:
     shutil.rmtree(_made_folder, ignore_errors=True)
 

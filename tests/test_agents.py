@@ -57,13 +57,25 @@ def make_agent(name, **settings):
   return agents_lib.make_agent(module, make_config(name, **settings))
 
 
+@functools.lru_cache(None)
 def make_network(name, **settings):
   """The agent's network, float64 parameters, and five of its indices."""
   network = make_agent(name, **settings).make_network(
       base.PriorKnowledge((2,), 8, base.Gaussian(0.1)))
-  params, state = network.init(KEY, X[:1], network.indexer(KEY))
-  indices = jax.vmap(network.indexer)(jax.random.split(KEY, 5))
-  return network, params, state, indices
+
+  @jax.jit
+  def start():
+    params, state = network.init(KEY, X[:1], network.indexer(KEY))
+    return params, state, jax.vmap(network.indexer)(jax.random.split(KEY, 5))
+
+  return network, *jax.tree.map(np.asarray, start())
+
+
+def predict(network, params, state, indices, x=X):
+  """[J, 5, 1] by one program, in which the indices are what they are here."""
+  return np.asarray(jax.jit(lambda params, state: base.get_predictions(
+      base.apply_indices(network, params, state, x, indices)[0]))(
+          params, state))
 
 
 # Two seeds by two noise levels, for the batched path; [1, 1] is one problem.
@@ -116,17 +128,18 @@ def test_the_batched_path_trains_what_the_plain_path_trains(name):
   params, state = jax.tree.map(lambda a: a[1, 1],
                                (trained.params, trained.state))
   sampler, x = make_sampler(name), X.astype(jnp.float32)
+  predict = jax.jit(lambda key: base.get_predictions(
+      network.apply(params, state, x, network.indexer(key))[0]))
   for key in jax.random.split(KEY, 4):
-    out, _ = network.apply(params, state, x, network.indexer(key))
-    np.testing.assert_allclose(sampler(X, key), base.get_predictions(out),
-                               rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sampler(X, key), predict(key), rtol=1e-4,
+                               atol=1e-4)
   assert trained.num_params == sum(p.size for p in jax.tree.leaves(params))
   for leaf in jax.tree.leaves((trained.params, trained.state)):
     assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf))
   # Training changed something, and the seeds differ.
-  initial, _ = network.init(
+  initial, _ = jax.jit(lambda: network.init(
       jax.random.fold_in(KEYS[1], program.INIT_KEY), x[:1],
-      network.indexer(KEY))
+      network.indexer(KEY)))()
   changed = [np.any(np.asarray(a) != b) for a, b in zip(
       jax.tree.leaves(params), jax.tree.leaves(initial))]
   assert all(changed)
@@ -164,12 +177,14 @@ def test_one_index_is_a_row_of_many(name):
   many, _ = base.apply_indices(network, params, state, X, indices)
   compiled, _ = jax.jit(functools.partial(base.apply_indices, network))(
       params, state, X, indices)
-  many, compiled = map(base.get_predictions, (many, compiled))
+  many, compiled = (np.asarray(base.get_predictions(out))
+                    for out in (many, compiled))
   assert many.shape == (5, 5, 1)
   np.testing.assert_allclose(compiled, many, rtol=1e-10, atol=1e-12)
+  apply = jax.jit(network.apply)
   for j in range(5):
     z = jax.tree.map(lambda a, j=j: a[j], indices)
-    one, _ = network.apply(params, state, X, z)
+    one, _ = apply(params, state, X, z)
     np.testing.assert_allclose(base.get_predictions(one), many[j], rtol=1e-9,
                                atol=1e-11)
 
@@ -181,10 +196,9 @@ def test_all_indices_come_in_the_order_of_the_support(name):
   if name in ('bbb', 'hypermodel', 'mc_dropout', 'vnn'):
     assert support is None
     return
-  everything, _ = base.apply_indices(network, params, state, X, None)
-  listed, _ = base.apply_indices(network, params, state, X, support)
-  np.testing.assert_allclose(*map(base.get_predictions, (everything, listed)),
-                             rtol=1e-10, atol=1e-12)
+  np.testing.assert_allclose(
+      *(predict(network, params, state, indices)
+        for indices in (None, support)), rtol=1e-10, atol=1e-12)
 
 
 BAD_VALUES = {
@@ -311,7 +325,7 @@ def test_a_file_cannot_take_the_name_of_an_agent(tmp_path):
 def random_mlp(num=1):
   """Layers [num, out, in + 1] of MLPs from 2 inputs over HIDDEN to 1."""
   sizes = (2, *HIDDEN, 1)
-  return [jnp.asarray(RNG.standard_normal((num, out, size + 1)))
+  return [RNG.standard_normal((num, out, size + 1))
           for size, out in zip(sizes, sizes[1:])]
 
 
@@ -320,9 +334,11 @@ def haiku_mlp(layers, member=0, x=X):
   params = {f'mlp/~/linear_{i}': {'w': w[member, :, :-1].T,
                                   'b': w[member, :, -1]}
             for i, w in enumerate(layers)}
-  mlp = hk.without_apply_rng(hk.transform(
-      lambda x: hk.nets.MLP((*HIDDEN, 1))(x)))
-  return mlp.apply(params, x)
+  return np.asarray(_MLP(params, x))
+
+
+_MLP = jax.jit(hk.without_apply_rng(hk.transform(
+    lambda x: hk.nets.MLP((*HIDDEN, 1))(x))).apply)
 
 
 def name_layers(module, layers):
@@ -330,9 +346,8 @@ def name_layers(module, layers):
 
 
 def check_equal(network, params, state, indices, expected):
-  out, _ = base.apply_indices(network, params, state, X, indices)
-  np.testing.assert_allclose(base.get_predictions(out), expected, rtol=1e-6,
-                             atol=1e-7)
+  np.testing.assert_allclose(predict(network, params, state, indices),
+                             expected, rtol=1e-6, atol=1e-7)
 
 
 def make_stack(num_options, prior_scale=0.):
@@ -342,7 +357,7 @@ def make_stack(num_options, prior_scale=0.):
 
 def to_stack(layers):
   """[K, out, in + 1] of members to [out, K, in + 1] of options."""
-  return name_layers('layer_stack', [jnp.swapaxes(w, 0, 1) for w in layers])
+  return name_layers('layer_stack', [np.swapaxes(w, 0, 1) for w in layers])
 
 
 def test_map_is_an_mlp():
@@ -402,10 +417,10 @@ def test_sub_ensemble_is_a_layer_ensemble_with_one_option_in_its_trunk(
             for i, w in enumerate(random_mlp(3))]
   options = tuple(len(w) for w in layers)
   tails = np.minimum(np.arange(3)[:, None], np.array(options) - 1)
-  stack, _ = make_stack(options).apply_indices(to_stack(layers), {}, X, tails)
+  stack = predict(make_stack(options), to_stack(layers), {}, tails)
   check_equal(make_members(3, num_shared_layers),
               name_layers('stacked_mlp', layers), {}, None, stack)
-  whole = [jnp.broadcast_to(w, (3, *w.shape[1:])) for w in layers]
+  whole = [np.broadcast_to(w, (3, *w.shape[1:])) for w in layers]
   check_equal(make_members(3), name_layers('stacked_mlp', whole), {}, None,
               stack)
 
@@ -415,21 +430,22 @@ def test_batch_ensemble_with_unit_fast_weights_is_an_mlp():
   config = batch_ensemble.BatchEnsembleConfig(
       num_ensemble=2, hidden_sizes=HIDDEN, prior_scale=0.)
   network = batch_ensemble.make_network(config)
-  params, _ = network.init(KEY, X[:1], 0)
+  params, _ = jax.jit(lambda: network.init(KEY, X[:1], 0))()
   (module, parts), = params.items()
   for i, w in enumerate(layers):
     parts.update({
-        f'w_{i}': w[0, :, :-1], f'r_{i}': jnp.ones_like(parts[f'r_{i}']),
-        f's_{i}': jnp.ones_like(parts[f's_{i}']),
-        f'b_{i}': jnp.stack([w[0, :, -1:]] * 2)})
+        f'w_{i}': w[0, :, :-1], f'r_{i}': np.ones(parts[f'r_{i}'].shape),
+        f's_{i}': np.ones(parts[f's_{i}'].shape),
+        f'b_{i}': np.stack([w[0, :, -1:]] * 2)})
   check_equal(network, {module: parts}, {}, None, [haiku_mlp(layers)] * 2)
   # With a member's own fast weights, that is W o (r s^T).
-  parts['r_1'] = jnp.asarray(RNG.standard_normal(parts['r_1'].shape))
-  parts['s_1'] = jnp.asarray(RNG.standard_normal(parts['s_1'].shape))
+  parts['r_1'] = RNG.standard_normal(parts['r_1'].shape)
+  parts['s_1'] = RNG.standard_normal(parts['s_1'].shape)
   members = []
   for k in range(2):
     mask = np.outer(parts['r_1'][k], parts['s_1'][k])
-    own = layers[1].at[0, :, :-1].multiply(mask)
+    own = layers[1].copy()
+    own[0, :, :-1] *= mask
     members.append(haiku_mlp([layers[0], own, layers[2]]))
   check_equal(network, {module: parts}, {}, None, members)
 
@@ -439,7 +455,7 @@ def test_fast_weights_start_as_signs_or_around_one():
                            ({'fast_init': 'normal', 'fast_std': 0.}, {1.})):
     network = batch_ensemble.make_network(batch_ensemble.BatchEnsembleConfig(
         hidden_sizes=HIDDEN, **settings))
-    params, _ = network.init(KEY, X[:1], 0)
+    params, _ = jax.jit(lambda: network.init(KEY, X[:1], 0))()
     (parts,) = params.values()
     fast = np.concatenate([np.ravel(v) for k, v in parts.items()
                            if k[0] in 'rs'])
@@ -453,13 +469,13 @@ def test_hypermodel_without_columns_is_an_mlp():
   network = hypermodel.make_network(config)
   # [d + 1, out, in + 1]: A = 0, and c last.
   params = name_layers('hyper_mlp', [
-      jnp.concatenate([jnp.zeros((3, *w.shape[1:])), w]) for w in layers])
+      np.concatenate([np.zeros((3, *w.shape[1:])), w]) for w in layers])
   indices = jax.vmap(network.indexer)(jax.random.split(KEY, 4))
   check_equal(network, params, {}, indices, [haiku_mlp(layers)] * 4)
   # init_scale = 0 starts there: all indices alike.
   network = hypermodel.make_network(dataclasses.replace(config, init_scale=0.))
-  params, state = network.init(KEY, X[:1], indices[0])
-  out, _ = network.apply_indices(params, state, X, indices)
+  params, state = jax.jit(lambda: network.init(KEY, X[:1], indices[0]))()
+  out = predict(network, params, state, indices)
   np.testing.assert_array_equal(out, np.broadcast_to(out[:1], out.shape))
 
 
@@ -470,11 +486,11 @@ def test_hypermodel_is_linear_in_its_index(num_points):
   network = hypermodel.make_network(hypermodel.HypermodelConfig(
       index_dim=3, hidden_sizes=HIDDEN, prior_scale=0.))
   columns = [random_mlp() for _ in range(4)]  # Three of A, then c.
-  params = name_layers('hyper_mlp', [jnp.concatenate(w)
+  params = name_layers('hyper_mlp', [np.concatenate(w)
                                      for w in zip(*columns)])
   indices = np.asarray(jax.vmap(network.indexer)(jax.random.split(KEY, 5)),
                        np.float64)
-  out, _ = network.apply_indices(params, {}, x, indices)
+  out = predict(network, params, {}, indices, x)
   for z, row in zip(indices, out):
     layers = [sum(z[k] * columns[k][i] for k in range(3)) + columns[3][i]
               for i in range(3)]
@@ -487,7 +503,7 @@ def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():
                                        prior_scale=2.)
   network = hypermodel.make_network(config)
   z = np.asarray(network.indexer(KEY), np.float64)
-  params, state = network.init(KEY, X[:1], z)
+  params, state = jax.jit(lambda: network.init(KEY, X[:1], z))()
   layers, parts = [], (z[:3], z[3:5], z[5:])
   for w, part in zip(state['prior_params']['independent_layers_prior']
                      .values(), parts):
@@ -500,7 +516,7 @@ def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():
         row = row / np.sqrt(w.shape[2] - 1)
       layer[0, out, column] = row @ part
     layers.append(layer)
-  out, _ = network.apply(params, state, X, z)
+  out, _ = jax.jit(network.apply)(params, state, X, z)
   np.testing.assert_allclose(out.prior, 2. * haiku_mlp(layers), rtol=1e-6,
                              atol=1e-7)
   assert [list(p) for p in hypermodel.index_parts(2, 3)] == [[0, 1]] * 3
@@ -508,10 +524,10 @@ def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():
 
 def to_bbb(layers, rho):
   """mu such that the weights are those of the layers."""
-  flat = jnp.concatenate([
-      jnp.ravel(w[0].at[:, :-1].multiply((w.shape[2] - 1) ** 0.5))
-      for w in layers])
-  return {'gaussian_weights': {'mu': flat, 'rho': jnp.full_like(flat, rho)}}
+  scaled = [w[0] * ([(w.shape[2] - 1) ** 0.5] * (w.shape[2] - 1) + [1.])
+            for w in layers]
+  flat = np.concatenate([np.ravel(w) for w in scaled])
+  return {'gaussian_weights': {'mu': flat, 'rho': np.full_like(flat, rho)}}
 
 
 @pytest.mark.parametrize('index_scale', ['unit', 'enn2021'])
@@ -559,8 +575,8 @@ def test_dropout_switches_units_and_inputs_off():
     params = name_layers('stacked_mlp', [
         jnp.asarray([[[1., 10., 0.], [0., 0., 1.], [0., 0., 2.]]]),
         jnp.asarray([[[1., 100., 1000., 0.]]])])
-    out, _ = base.apply_indices(network, params, {}, jnp.ones((2, 2)),
-                                jax.random.split(KEY, 4000))
+    out = predict(network, params, {}, jax.random.split(KEY, 4000),
+                  jnp.ones((2, 2)))
     # One mask for all data points of an index.
     np.testing.assert_array_equal(out[:, 0], out[:, 1])
     keep = 1 / (1 - rate)
@@ -639,8 +655,9 @@ def test_gradients_through_shared_beginnings(stack):
     return sum(jnp.sum(w * network.apply(params, {}, X, z)[0])
                for w, z in zip(weights, indices))
 
-  for a, b in zip(*map(jax.tree.leaves, (jax.grad(shared)(params),
-                                         jax.grad(one_by_one)(params)))):
+  for a, b in zip(*map(jax.tree.leaves, (
+      jax.jit(jax.grad(shared))(params),
+      jax.jit(jax.grad(one_by_one))(params)))):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -717,9 +734,14 @@ def test_prior_networks_of_an_ensemble_can_match_the_kernel(input_dim):
         first_bias_std=first_bias_std).make_network(
             base.PriorKnowledge((input_dim,), 8, base.Gaussian(0.1)))
     x32 = jnp.asarray(x, jnp.float32)
-    params, state = network.init(KEY, x32[:1], 0)
-    out, _ = base.apply_indices(network, params, state, x32, None)
-    prior = np.asarray(base.split_output(out)[1])[..., 0]
+
+    @jax.jit
+    def start(network=network, x32=x32):
+      params, state = network.init(KEY, x32[:1], 0)
+      return base.split_output(base.apply_indices(
+          network, params, state, x32, None)[0])[1]
+
+    prior = np.asarray(start())[..., 0]
     ratios[first_bias_std] = np.sqrt(np.mean(prior**2, axis=0)) / std
   # The std of a std from 2000 members is 2 to 3 percent; one of a network of
   # finite width is right exactly, since squares of ReLUs have no bias.

@@ -1,5 +1,6 @@
 """Layer ensembles, each combination alone in numpy, and all ways to share."""
 
+import functools
 import itertools
 
 import jax
@@ -120,6 +121,24 @@ def all_combinations(num_options):
   return np.array(list(itertools.product(*map(range, num_options))))
 
 
+def start(network, x):
+  """Parameters and state, by one program."""
+  return jax.tree.map(np.asarray, jax.jit(lambda: network.init(KEY, x, None))())
+
+
+def predict(network, params, state, x, indices):
+  """By one program, in which the indices are what they are here."""
+  return np.asarray(jax.jit(lambda params, state: base.get_predictions(
+      network.apply_indices(params, state, x, indices)[0]))(params, state))
+
+
+def forward_moments(parts, x):
+  """`moments.forward_moments` as one program."""
+  stacks, weights, scales = zip(*parts, strict=True)
+  return jax.jit(lambda weights, x: moments.forward_moments(
+      list(zip(stacks, weights, scales, strict=True)), x))(weights, x)
+
+
 @pytest.fixture(scope='module', params=STACKS)
 def made(request):
   """Stack, weights, x, all combinations and their outputs."""
@@ -147,7 +166,7 @@ def check(found, expected):
 def test_shapes_are_what_the_layers_make_of_them(made):
   stack, weights, x, _, _ = made
   network = stack_network.make_network(stack, None)
-  params, _ = network.init(KEY, x, None)
+  params, _ = start(network, x)
   assert [w.shape for w in stack_network.get_weights(params)] == [
       w.shape for w in weights]
   h = x
@@ -186,8 +205,8 @@ def test_initial_weights_have_the_stds_of_their_layers():
     ),
     (6, 4, 2),
   )
-  params, _ = stack_network.make_network(stack, None).init(
-      KEY, np.zeros((1, 8, 8, 3)), None)
+  params, _ = start(stack_network.make_network(stack, None),
+                    np.zeros((1, 8, 8, 3)))
   conv, dense, last = stack_network.get_weights(params)
   assert conv.shape == (40, 6, 76) and dense.shape == (30, 4, 641)
   # A standard normal cut at two has std 0.8796.
@@ -227,8 +246,9 @@ def test_sets_of_combinations(made, exact):
     plan = prefix_plans.plan_combinations(
       indices, stack.num_options, exact=exact
     )
-    check(prefix_plans.forward_set(stack, weights, x, plan),
-          expected[flat(indices, stack.num_options)])
+    run = jax.jit(functools.partial(prefix_plans.forward_set, stack, x=x,
+                                    plan=plan))
+    check(run(weights), expected[flat(indices, stack.num_options)])
 
 
 def test_traced_sets_of_combinations(made):
@@ -251,8 +271,8 @@ def test_concrete_sets_of_combinations(made):
   for indices in (combinations[[2, 0, 2]], jnp.asarray(combinations[1:]),
                   combinations[[0]].tolist()):
     chosen = flat(np.asarray(indices), stack.num_options)
-    check(network.apply_indices(params, {}, x, indices)[0], expected[chosen])
-  check(network.apply_indices(params, {}, x, None)[0], expected)
+    check(predict(network, params, {}, x, indices), expected[chosen])
+  check(predict(network, params, {}, x, None), expected)
   check(network.apply(params, {}, x, combinations[1])[0], expected[1])
 
 
@@ -319,7 +339,7 @@ def test_one_program_serves_all_sets_of_one_size():
   stack, x = STACKS['cnn']
   traces = []
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.5)
-  params, state = network.init(KEY, x, None)
+  params, state = start(network, x)
 
   def apply_indices(*args):
     traces.append(1)
@@ -352,7 +372,7 @@ def test_one_program_serves_all_sets_of_one_size():
 def test_any_time_inference_in_a_ranked_order():
   stack, x = STACKS['mlp']
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.)
-  params, _ = network.init(KEY, x, None)
+  params, _ = start(network, x)
   predict_set = stack_network.make_predict_set(network, stack.num_options)
   order = np.random.default_rng(7).permutation(stack.num_samples)
   support = network.indexer.support()
@@ -370,7 +390,7 @@ def test_any_time_inference_in_a_ranked_order():
 def test_sets_that_do_not_exist_are_refused(indices, message):
   stack, x = STACKS['mlp']
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.)
-  params, _ = network.init(KEY, x, None)
+  params, _ = start(network, x)
   for refuse in (
       lambda: network.apply_indices(params, {}, x, np.array(indices)),
       lambda: stack_network.make_predict_set(network, stack.num_options)(
@@ -383,7 +403,7 @@ def test_sets_that_do_not_exist_are_refused(indices, message):
 def test_traced_sets_of_a_wrong_shape_are_refused():
   stack, x = STACKS['mlp']
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.)
-  params, _ = network.init(KEY, x, None)
+  params, _ = start(network, x)
   run = jax.jit(lambda z: network.apply_indices(params, {}, x, z)[0])
   with pytest.raises(ValueError, match=r'must be \[J, 3\]'):
     run(np.zeros((4, 2), int))
@@ -464,7 +484,7 @@ def test_layers_that_do_not_fit_are_refused(make, message):
 
 def test_moments_are_those_of_all_outputs(made):
   stack, weights, x, _, expected = made
-  mean, std = moments.forward_moments([(stack, weights, 1.)], x)
+  mean, std = forward_moments([(stack, weights, 1.)], x)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
 
@@ -474,8 +494,7 @@ def test_moments_with_a_prior_on_the_same_index(made):
   rng = np.random.default_rng(8)
   prior = [rng.normal(size=w.shape) for w in weights]
   expected = expected + 0.7 * slow_forward(stack, prior, x, combinations)
-  mean, std = moments.forward_moments(
-      [(stack, weights, 1.), (stack, prior, 0.7)], x)
+  mean, std = forward_moments([(stack, weights, 1.), (stack, prior, 0.7)], x)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
 
@@ -507,8 +526,7 @@ def test_moments_in_float32_next_to_a_large_mean():
   weights[-1][..., -1] += 1000.  # Sums of squares would lose the variance.
   expected = slow_forward(stack, weights, x.astype(np.float32),
                           all_combinations((2, 3, 4)))
-  mean, std = moments.forward_moments([(stack, weights, 1.)],
-                                  x.astype(np.float32))
+  mean, std = forward_moments([(stack, weights, 1.)], x.astype(np.float32))
   assert mean.dtype == std.dtype == np.float32
   np.testing.assert_allclose(mean, expected.mean(0), rtol=1e-6)
   np.testing.assert_allclose(std, expected.std(0), rtol=1e-3)
@@ -518,7 +536,7 @@ def test_moments_of_one_option_have_no_spread():
   stack, x = layer_stack.LayerStack(MLP, (1, 1, 1)), X_VECTORS
   rng = np.random.default_rng(11)
   weights = [rng.normal(size=shape) for shape in stack.parameter_shapes((3,))]
-  mean, std = moments.forward_moments([(stack, weights, 1.)], x)
+  mean, std = forward_moments([(stack, weights, 1.)], x)
   check(mean, slow_forward(stack, weights, x, [[0, 0, 0]])[0])
   np.testing.assert_array_equal(std, 0.)
 
@@ -545,7 +563,7 @@ def test_moments_of_a_network():
   for prior_scale in (0., 0.3):
     stack, x = STACKS['cnn']
     network = layer_ensemble.make_stack_network(stack, prior_scale)
-    params, state = network.init(KEY, x, None)
+    params, state = start(network, x)
     combinations = all_combinations(stack.num_options)
     expected = slow_forward(
       stack, stack_network.get_weights(params), x, combinations
@@ -554,8 +572,8 @@ def test_moments_of_a_network():
       expected += prior_scale * slow_forward(
         stack, stack_network.get_weights(state['prior_params']), x, combinations
       )
-    mean, std = layer_ensemble.make_stack_moments(stack, prior_scale)(
-        params, state, x)
+    mean, std = jax.jit(layer_ensemble.make_stack_moments(
+        stack, prior_scale))(params, state, x)
     check(mean, expected.mean(0))
     check(std, expected.std(0))
 
@@ -564,9 +582,8 @@ def test_moments_of_the_agents_network():
   config = layer_ensemble.LayerEnsembleConfig(
       num_options=(2, 1, 3), hidden_sizes=(4, 3), prior_scale=2.)
   network = layer_ensemble.make_network(config)
-  params, state = network.init(KEY, X_VECTORS, None)
-  outputs = base.get_predictions(network.apply_indices(
-      params, state, X_VECTORS, None)[0])
+  params, state = start(network, X_VECTORS)
+  outputs = predict(network, params, state, X_VECTORS, None)
   stack, combinations = (
     layer_ensemble.make_stack(config),
     all_combinations((2, 1, 3)),
@@ -581,7 +598,8 @@ def test_moments_of_the_agents_network():
     combinations,
   )
   check(outputs, expected)
-  mean, std = layer_ensemble.make_moments(config)(params, state, X_VECTORS)
+  mean, std = jax.jit(layer_ensemble.make_moments(config))(params, state,
+                                                           X_VECTORS)
   check(mean, expected.mean(0))
   check(std, expected.std(0))
 
@@ -589,7 +607,7 @@ def test_moments_of_the_agents_network():
 def test_deep_ensemble_of_cnns_is_the_diagonal():
   stack = layer_stack.LayerStack(CNN, (3, 3, 3, 3))
   network = stack_network.make_network(stack, None)
-  params, _ = network.init(KEY, X_IMAGES, None)
+  params, _ = start(network, X_IMAGES)
   diagonal = np.arange(3)[:, None].repeat(4, 1)
   single = layer_stack.LayerStack(CNN, (1, 1, 1, 1))
   members = [
@@ -602,14 +620,14 @@ def test_deep_ensemble_of_cnns_is_the_diagonal():
     for k in range(3)
     for example in X_IMAGES
   ]
-  check(network.apply_indices(params, {}, X_IMAGES, diagonal)[0],
+  check(predict(network, params, {}, X_IMAGES, diagonal),
         np.reshape(members, (3, len(X_IMAGES), 2)))
 
 
 def test_deep_sub_ensemble_of_cnns_has_one_option_in_its_trunk():
   stack = layer_stack.LayerStack(CNN, (1, 1, 3, 3))
   network = stack_network.make_network(stack, None)
-  params, _ = network.init(KEY, X_IMAGES, None)
+  params, _ = start(network, X_IMAGES)
   weights = [np.asarray(w) for w in stack_network.get_weights(params)]
   tails = np.array([[0, 0, k, k] for k in range(3)])
   plan = prefix_plans.plan_combinations(tails, stack.num_options, exact=True)
@@ -618,7 +636,7 @@ def test_deep_sub_ensemble_of_cnns_has_one_option_in_its_trunk():
   copied = [np.repeat(w, 3 // w.shape[1], axis=1) for w in weights]
   diagonal = np.arange(3)[:, None].repeat(4, 1)
   check(
-    network.apply_indices(params, {}, X_IMAGES, tails)[0],
+    predict(network, params, {}, X_IMAGES, tails),
     slow_forward(
       layer_stack.LayerStack(CNN, (3,) * 4), copied, X_IMAGES, diagonal
     ),
@@ -688,8 +706,9 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
   network = layer_ensemble.make_stack_network(stack, prior_scale=0.5)
   loss = regression.make_loss(
       0.01, num_index_samples=num_index_samples)
-  params, state = network.init(KEY, data.x, None)
-  context = loss.prepare(network, params, state, data, KEY)
+  params, state = start(network, data.x)
+  context = jax.jit(lambda params, state: loss.prepare(
+      network, params, state, data, KEY))(params, state)
   optimizer = optax.adam(3e-2)
 
   @jax.jit
@@ -704,7 +723,7 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
       return (optax.apply_updates(params, updates), opt_state), value
     return jax.lax.scan(step, (params, opt_state), keys)
 
-  (trained, _), values = train(params, optimizer.init(params),
+  (trained, _), values = train(params, jax.jit(optimizer.init)(params),
                                jax.random.split(KEY, 60))
   assert values.dtype == dtype and values[-1] < 0.05 < values[0]
   # As numpy sees it too: every combination has learned it, prior included.
@@ -715,15 +734,15 @@ def test_images_are_trained_by_the_losses(num_index_samples, dtype):
   found += 0.5 * slow_forward(
       stack, stack_network.get_weights(state['prior_params']), x[:6], indices)
   np.testing.assert_allclose(found[..., 0], np.tile(side[:6], (6, 1)), atol=0.7)
-  mean, _ = layer_ensemble.make_stack_moments(stack, 0.5)(trained, state,
-                                                          data.x[:6])
+  mean, _ = jax.jit(layer_ensemble.make_stack_moments(stack, 0.5))(
+      trained, state, data.x[:6])
   np.testing.assert_allclose(mean, found.mean(0), rtol=1e-3, atol=1e-4)
 
 
 def test_the_prior_is_drawn_apart_from_the_network():
   stack, x = STACKS['cnn']
   network = layer_ensemble.make_stack_network(stack)
-  params, state = network.init(KEY, x, None)
+  params, state = start(network, x)
   for ours, prior in zip(stack_network.get_weights(params),
                          stack_network.get_weights(state['prior_params'])):
     assert ours.shape == prior.shape and np.all(ours != prior)
