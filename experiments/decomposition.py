@@ -50,6 +50,9 @@ _DATA_RATIOS = flags.DEFINE_list(
     'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10; the '
     'part response has the first.')
 
+_ONLY_KEPT = flags.DEFINE_bool(
+    'only_kept', False, 'Train nothing; report what OUT/units holds.')
+
 # What `OUT/units` holds changes with this.
 _FORMAT = 1
 
@@ -101,6 +104,8 @@ def main(_) -> None:
   for part, name, settings, run in made:
     code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
     path = kept / f'{part}_{name}_{code}.json'
+    if not path.exists() and _ONLY_KEPT.value:
+      continue
     if not path.exists():
       print(part, name, flush=True)
       start = time.process_time()
@@ -112,6 +117,9 @@ def main(_) -> None:
     found.setdefault(part, []).extend(unit['lines'])
     seconds.append({'part': part, 'data': name,
                     'cpu_seconds': round(unit['cpu_seconds'], 1)})
+  if not found:
+    raise ValueError(f'output_dir must hold units with --only_kept, got none '
+                     f'of {len(made)} in {kept}.')
   tables = {part: pd.DataFrame(lines) for part, lines in found.items()}
   judges = {'grid': verdicts.judge_grid, 'response': verdicts.judge_response,
             'split': verdicts.judge_split, 'experts': verdicts.judge_experts,
