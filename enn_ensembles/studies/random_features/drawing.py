@@ -34,7 +34,7 @@ def make_picture(table: pd.DataFrame) -> bytes:
         if solved:
           axis.axhline(own['kl_floor'].iloc[0], color=colours[num],
                        linestyle='--', linewidth=0.8)
-      axis.axvline(cell.num_train, color='#bbbbbb', linewidth=1)
+      axis.axvline(cell.num_train, color='#bbbbbb', linewidth=1, zorder=0)
       plots.style_axes(
           axis, f'D = {cell.input_dim:g}, \u03bb = {cell.data_ratio:g}, '
           f'T = {cell.num_train}, \u03b5 = {level:g}')
