@@ -53,7 +53,6 @@ def default_num_workers() -> int:
   return len(available_cores()) if computes_on_cpu() else 1
 
 
-@functools.cache
 def computes_on_cpu() -> bool:
   """Whether jax would use the CPU here.
 
@@ -64,13 +63,18 @@ def computes_on_cpu() -> bool:
   platforms = os.environ.get('JAX_PLATFORMS', '')
   if platforms:
     return platforms.split(',')[0].strip() == 'cpu'
-  if any(importlib.util.find_spec(name)
-           for name in ('jax_plugins', 'libtpu')):
-    asked = subprocess.run(
-        [sys.executable, '-c', 'import jax; print(jax.default_backend())'],
-        capture_output=True, text=True, check=False)
-    return asked.stdout.split()[-1:] == ['cpu']
-  return True
+  return not any(importlib.util.find_spec(name)
+                 for name in ('jax_plugins', 'libtpu')) or (
+                     _default_backend() == 'cpu')
+
+
+@functools.cache
+def _default_backend() -> str:
+  """What jax says in a process of its own; empty where it says nothing."""
+  asked = subprocess.run(
+      [sys.executable, '-c', 'import jax; print(jax.default_backend())'],
+      capture_output=True, text=True, check=False)
+  return ''.join(asked.stdout.split()[-1:])
 
 
 def visible_gpus() -> list[str]:
