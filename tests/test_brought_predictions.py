@@ -1,6 +1,8 @@
 """Predictions that somebody brings: scored as the agent's own, or refused."""
 
 import json
+import pathlib
+import runpy
 
 import commands
 import numpy as np
@@ -15,6 +17,7 @@ from enn_ensembles.report import html_page
 from enn_ensembles.results import verification
 
 PROBLEM_ID = 'D2_l2_e0.1_s0_bayes'
+_EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'examples'
 
 
 @pytest.fixture(name='problem', scope='module')
@@ -71,6 +74,23 @@ def test_rows_equal_those_of_the_api(problem, tmp_path):
   assert row['scores'] == pytest.approx(expected, rel=1e-12, abs=1e-12)
   assert row['num_samples_used'] == 12 and row['agent'] == 'brought'
   assert row['agent_label'] == 'my method'
+
+
+def test_the_example_with_scikit_learn_is_read(problem, tmp_path):
+  example = runpy.run_path(str(_EXAMPLES / 'sklearn_predictions.py'))
+  (tmp_path / 'problems').mkdir()
+  path = problem_export.export_problem(problem, tmp_path / 'problems')
+  example['main'](tmp_path / 'problems', tmp_path)
+  scores = {}
+  for method in ('gaussian_process', 'random_forest'):
+    predict = brought_predictions.read_predictions(
+        tmp_path / method / path.name, problem)
+    assert predict.has_dyadic
+    scores[method] = problem.score(predict)
+    assert np.isfinite(scores[method]['joint_kl_dyadic_tau10'])
+  # Exact moments have no floor; 300 trees have one.
+  assert scores['gaussian_process']['kl_floor'] == 0
+  assert 0 < scores['random_forest']['kl_floor'] < 0.01
 
 
 def test_moments_need_no_dyadic_points(problem, tmp_path):
