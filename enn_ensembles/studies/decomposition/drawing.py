@@ -11,6 +11,7 @@ from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
 
 _RATIOS = (0.03, 0.1, 0.3, 1., 3.)  # Of stds; those measured lie between.
+_SIZES = ('fewest', 'more', 'most')
 _PARTS = {'aleatoric': 'AU', 'epistemic': 'EU'}
 
 
@@ -66,10 +67,9 @@ def grid(table: pd.DataFrame) -> bytes:
         for rank, size in enumerate(sizes):
           values = group[group['size'] == size].pivot(
               index='seed', columns='share', values=f'{part}_uncertainty')
-          _mean_and_range(one, values.columns, values, plots.WONG[rank],
-                          ('fewest', 'more', 'most')[
-                              rank if rank < len(sizes) - 1 else 2]
-                          + ' training images')
+          place = 0 if rank == 0 else 2 if rank == len(sizes) - 1 else 1
+          _mean_and_range(one, values.columns, values, plots.WONG[place],
+                          f'{_SIZES[place]} training images')
         if part == 'aleatoric':
           truth = group.groupby('share', as_index=False).first()
           one.plot(truth['share'], truth['noise_entropy'], 'k--', linewidth=1,
