@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import dataclasses
 import inspect
 import math
-import multiprocessing
 import pathlib
 import time
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
+from enn_ensembles.machine import worker_processes
 from enn_ensembles.nngp import kernels
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import one_unit
@@ -286,13 +286,8 @@ def check_units(units: Sequence[work_units.WorkUnit],
       seen.setdefault(unit.agent_id, unit)
   if not seen:
     return
-  context = multiprocessing.get_context('spawn')
-  ours, theirs = context.Pipe(duplex=False)
-  process = context.Process(target=_check_in_process,
-                            args=(theirs, list(seen.values()), own),
-                            daemon=True)
-  process.start()
-  theirs.close()
+  process, ours = worker_processes.start(_check_in_process,
+                                         (list(seen.values()), own))
   running, message = own[next(iter(seen.values())).agent], None
   try:
     start = time.monotonic()

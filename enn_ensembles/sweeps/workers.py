@@ -25,7 +25,6 @@ from multiprocessing import connection as connection_lib
 import os
 import signal
 import time
-import traceback
 from typing import Any
 from typing import NamedTuple
 
@@ -33,6 +32,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import progress
+from enn_ensembles.machine import worker_processes
 from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import shares
@@ -121,7 +121,9 @@ def _run_in_workers(
   to stop stops them all.
   """
   waiting = list(reversed(claimed_units.make_jobs(units, options)))
-  cores, gpus = devices.available_cores(), devices.visible_gpus()
+  gpus = devices.visible_gpus()
+  shared_cores = worker_processes.share_cores(devices.available_cores(),
+                                              num_workers)
   environments = devices.worker_environments(num_workers, os.environ, gpus)
   busy: dict[connection_lib.Connection,
              tuple[_Worker, claimed_units.Job, float]] = {}
@@ -141,13 +143,9 @@ def _run_in_workers(
       pass  # It is dead, which reading from it will tell.
 
   try:
-    for i in range(num_workers):
+    for i, share in enumerate(shared_cores):
       # As far apart as they can be: neighbours may be one core's two threads.
-      # With more workers than cores they share cores.
-      share = cores[i * len(cores) // num_workers:
-                    (i + 1) * len(cores) // num_workers]
-      give(_start_worker((share if gpus else share[:1])
-                         or [cores[i % len(cores)]], environments[i],
+      give(_start_worker(share if gpus else share[:1], environments[i],
                          options, takes_shortest=i == 0))
     while busy:
       announce([claimed_units.Running(job.unit, stages.get(job.unit.run_id))
@@ -203,30 +201,13 @@ def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
                   options: unit_results.RunOptions,
                   takes_shortest: bool) -> _Worker:
   """Starts a worker on its cores and its GPU."""
-  context = multiprocessing.get_context('spawn')
-  ours, theirs = context.Pipe()
-  # A daemon: it ends with its parent, whatever ends that.
-  process = context.Process(target=_work, args=(theirs, options), daemon=True)
-  with devices.inherited_settings(cores, environment):
-    # A Ctrl-C reaches the whole process group. Workers are born without an ear
-    # for it: while they import, they would answer with a traceback.
-    block = getattr(signal, 'pthread_sigmask', None)
-    if block:
-      block(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-      process.start()
-    finally:
-      if block:
-        block(signal.SIG_UNBLOCK, [signal.SIGINT])
-  theirs.close()  # The worker alone holds it: its death closes the pipe.
-  return _Worker(process, ours, cores, environment, takes_shortest)
+  return _Worker(*worker_processes.start(_work, (options,), cores, environment),
+                 cores, environment, takes_shortest)
 
 
 def _work(connection: connection_lib.Connection,
           options: unit_results.RunOptions) -> None:
   """The main function of a worker: runs what comes until the pipe is closed."""
-  # Ctrl-C reaches the whole process group; the parent ends its workers.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   with preemption.SignalHandlers(
       _worker_grace_seconds(options.grace_seconds),
@@ -249,7 +230,7 @@ def _work(connection: connection_lib.Connection,
         answer = ValueError(str(error))  # A mistake of the user's, as it is.
       except Exception:  # pylint: disable=broad-except
         # A bug: the parent raises it, with the traceback of where it happened.
-        answer = RuntimeError(f'a worker failed:\n{traceback.format_exc()}')
+        answer = worker_processes.failure()
       connection.send(answer)
 
 

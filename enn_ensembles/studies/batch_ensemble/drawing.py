@@ -49,7 +49,7 @@ def draw_scores(scores: pd.DataFrame) -> bytes:
     entry = table.SCORES[name]
     plots.style_axes(panel, entry.label, f'{entry.unit}, {entry.direction} is '
                      'better')
-    for _, line in means[means['score'] == name].iterrows():
+    for _, line in means.loc[means['score'] == name].iterrows():
       _draw_interval(panel, line, labels.index(line['setting']),
                      colours[line['agent']])
     panel.set_yticks(range(len(labels)), labels)
@@ -78,7 +78,7 @@ def draw_diversity(scores: pd.DataFrame) -> bytes:
     entry = table.SCORES[name]
     plots.style_axes(panel, entry.label, entry.unit)
     for (stem, label), colour in zip(_SETS, plots.WONG):
-      own = means[means['score'] == stem + name].set_index('setting')
+      own = means.loc[means['score'] == stem + name].set_index('setting')
       there = [one for one in labels if one in own.index]
       values = [own.loc[one, 'mean'] for one in there]
       panel.plot(values, [labels.index(one) for one in there], marks[stem],
@@ -105,7 +105,7 @@ def draw_verdicts(verdicts: pd.DataFrame) -> bytes:
   `equivalence`. Scores whose g is not decided are left out.
   """
   own = verdicts[verdicts['set'] == '']
-  decided = own[(own['gain_low'] > 0) | (own['gain_high'] < 0)]
+  decided = own.loc[(own['gain_low'] > 0) | (own['gain_high'] < 0)]
   names = list(dict.fromkeys(decided['score']))
   labels = list(dict.fromkeys(own['setting']))[::-1]
   figure = plots.make_canvas(max(8., 3. + 2.2 * len(names)),
@@ -124,7 +124,7 @@ def draw_verdicts(verdicts: pd.DataFrame) -> bytes:
     plots.style_axes(panel, table.SCORES[name].label.replace(' under ',
                                                              '\nunder '),
                      'share of the gain')
-    for _, line in decided[decided['score'] == name].iterrows():
+    for _, line in decided.loc[decided['score'] == name].iterrows():
       place, colour = labels.index(line['setting']), _VERDICT_COLOURS[
           line['verdict']]
       gain = line['gain']

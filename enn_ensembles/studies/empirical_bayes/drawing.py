@@ -32,7 +32,7 @@ def pictures(ensembles: pd.DataFrame,
 def _panels(table: pd.DataFrame) -> list[tuple[str, float]]:
   """(problem, noise_std) in order."""
   pairs = table[['problem', 'noise_std']].drop_duplicates()
-  return [(row.problem, row.noise_std) for row in pairs.itertuples()]
+  return list(pairs.itertuples(index=False, name=None))
 
 
 def _of_panel(table: pd.DataFrame, problem: str,
@@ -85,7 +85,7 @@ def _tempering(weights: pd.DataFrame) -> bytes:
   for one, panel in zip(axes, panels):
     for kind, group in _of_panel(kept, *panel).groupby('kind', sort=False):
       colour = _colours()[kind]
-      nll = group.groupby('rule')['nll'].mean()
+      nll = group.groupby('rule')['nll'].agg('mean')
       one.plot(range(len(_POWERS)), [nll[rule] for rule in _POWERS], 'o-',
                color=colour, markersize=4, label=f'{kind}: likelihood^β')
       one.axhline(nll['stacking'], color=colour, linestyle='--', linewidth=1,
@@ -104,15 +104,16 @@ def _tempering(weights: pd.DataFrame) -> bytes:
 
 def _training(weights: pd.DataFrame) -> bytes:
   """KL of labels to the exact posterior's along training."""
-  kept = weights[weights['num_members'] == weights['num_members'].max()]
-  kept = kept[kept['kl_labels'].notna()]
+  kept = weights.loc[
+      (weights['num_members'] == weights['num_members'].max())
+      & weights['kl_labels'].notna()]
   panels = _panels(kept)
   figure, axes = _grid(len(panels))
   for one, panel in zip(axes, panels):
     for kind, group in _of_panel(kept, *panel).groupby('kind', sort=False):
       for rule, style in (('uniform', 'o-'), ('posterior', 's--')):
         curve = group[group['rule'] == rule].groupby('steps')[
-            'kl_labels'].mean()
+            'kl_labels'].agg('mean')
         one.plot(curve.index, curve, style, color=_colours()[kind],
                  markersize=4, linewidth=1.3, label=f'{kind}: {rule} weights')
     _set_steps(one, kept)
@@ -134,7 +135,7 @@ def _evidence(ensembles: pd.DataFrame) -> bytes:
     for kind, group in of_panel.groupby('kind', sort=False):
       excess = (group['evidence_learnt']
                 - group['nngp_log_marginal_likelihood'])
-      curve = excess.groupby(group['steps']).mean()
+      curve = excess.groupby(group['steps']).agg('mean')
       one.plot(curve.index, curve, 'o-', color=_colours()[kind], markersize=4,
                label=f'{kind}: learnt point masses')
     bound = (of_panel['evidence_learnt'] + of_panel['distance_best']

@@ -28,6 +28,7 @@ from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import weighting
 from enn_ensembles.studies.empirical_bayes import measuring
 from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
 
 DIGITS = 'digits'
@@ -131,6 +132,7 @@ def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
   """
   problems = make_problems(unit.problem, unit.seed)
   usual = ensemble.make_agent(unit.config)
+  assert isinstance(usual, network_agent.NetworkAgent)  # All ensembles are.
   agent = dataclasses.replace(
       usual, snapshots=unit.snapshots,
       make_network=lambda prior: _narrow(usual.make_network(prior),

@@ -91,7 +91,7 @@ def judge(ensembles: pd.DataFrame, weights: pd.DataFrame) -> list[Line]:
   kept = ensembles[(ensembles['num_members'] == largest)
                    & ensembles['steps'].isin(steps)]
   for key, group in kept.groupby(_GROUP, dropna=False, sort=False):
-    lines.append(_judge_share(key, group['ess_share'].to_numpy()))
+    lines.append(_judge_share(key, np.asarray(group['ess_share'])))
   kept = weights[(weights['num_members'] == largest)
                  & weights['steps'].isin(steps)]
   for key, group in kept.groupby(_GROUP, dropna=False, sort=False):

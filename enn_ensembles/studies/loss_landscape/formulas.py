@@ -140,7 +140,7 @@ def expected_jaccard(first: int, second: int, num_points: int) -> float:
   if first + second == 0:
     return 1.
   both = np.arange(max(0, first + second - num_points), min(first, second) + 1)
-  probabilities = stats.hypergeom(num_points, first, second).pmf(both)
+  probabilities = stats.hypergeom.pmf(both, num_points, first, second)
   return float(np.sum(probabilities * both / (first + second - both)))
 
 

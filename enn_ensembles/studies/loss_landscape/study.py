@@ -7,6 +7,7 @@ Fort, Hu & Lakshminarayanan 2019, "Deep ensembles: a loss landscape perspective"
 from collections.abc import Callable
 import pathlib
 import time
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from enn_ensembles.studies.loss_landscape import subspaces
 from enn_ensembles.studies.loss_landscape import surfaces
 from enn_ensembles.studies.loss_landscape import trajectories
 from enn_ensembles.studies.loss_landscape import verdicts
+
+_T = TypeVar('_T')
 
 
 def run_study(settings: settings_lib.LandscapeSettings,
@@ -53,7 +56,7 @@ def run_study(settings: settings_lib.LandscapeSettings,
   kept = files.make_folder(snapshots_dir, 'snapshots_dir')
   seconds: dict[str, float] = {}
 
-  def timed(part: str, make: Callable[[], object]):
+  def timed(part: str, make: Callable[[], _T]) -> _T:
     start = time.perf_counter()
     found = make()
     seconds[part] = time.perf_counter() - start

@@ -46,6 +46,7 @@ def ensemble_samples(settings: settings_lib.LandscapeSettings,
   generators = {name: _generator(settings, _ENSEMBLE_DRAWS, number, name)
                 for name in samplers.SAMPLERS}
   held_out = problem.validation
+  assert held_out is not None  # The study has seen to it.
 
   def accuracy(vectors: np.ndarray) -> np.ndarray:
     labels = forward.logits(vectors, held_out.x).argmax(axis=-1)
@@ -146,9 +147,10 @@ def limit_shares(table: pd.DataFrame, margin: float,
     method -> [solutions]; nan where no network counts.
   """
   counts = table[table['accuracy'] >= table['solution_accuracy'] - margin]
-  start = counts['lower_limit'].clip(lower=0.) if from_lower else 0.
-  shares = ((counts['diversity'] - start) / (counts['upper_limit'] - start)
-            ).groupby([counts['method'], counts['solution']]).mean()
+  start = np.maximum(counts['lower_limit'], 0.) if from_lower else 0.
+  counts = counts.assign(share=(counts['diversity'] - start)
+                         / (counts['upper_limit'] - start))
+  shares = counts.groupby(['method', 'solution'])['share'].agg('mean')
   solutions = sorted(table['solution'].unique())
   return {method: np.array([shares.get((method, solution), np.nan)
                             for solution in solutions])

@@ -116,10 +116,11 @@ def markdown(table: pd.DataFrame) -> str:
   for (claim, statement, method, score), rows in table.groupby(
       ['claim', 'statement', 'method', 'score'], sort=False):
     differences = '; '.join(
-        f'{row.difference}: ' + (
-            f'{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]'
-            if np.isfinite(row.value) else 'no network counts')
-        for row in rows.itertuples())
+        f'{difference}: ' + (
+            f'{value:.4f} [{low:.4f}, {high:.4f}]'
+            if np.isfinite(value) else 'no network counts')
+        for difference, value, low, high in rows[
+            ['difference', 'value', 'low', 'high']].itertuples(index=False))
     lines.append(f'| {claim} {statement} | {method} | {score} | {differences} '
                  f'| {rows["verdict"].iloc[0]} |')
   return '\n'.join(lines) + '\n'

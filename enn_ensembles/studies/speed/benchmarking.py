@@ -17,14 +17,11 @@ one step (`training.flops`): XLA's own count takes a loop's body once, however
 often it runs.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
-import multiprocessing
-from multiprocessing import connection as connection_lib
 import os
-import signal
-import traceback
 from typing import Any
 
 import jax
@@ -32,6 +29,7 @@ import jax
 from enn_ensembles import checks
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import worker_processes
 from enn_ensembles.studies.speed import case
 from enn_ensembles.studies.speed import ceiling as ceiling_lib
 from enn_ensembles.studies.speed import rows
@@ -71,67 +69,27 @@ def run(units: Sequence[sweeps.WorkUnit], options: case.CaseOptions,
       raise ValueError(
           f'a unit needs a seed for each of {num_workers} workers, '
           f'got {len(unit.seeds)}.')
-  context = multiprocessing.get_context('spawn')
-  barrier = context.Barrier(num_workers)
-  processes, connections = [], []
-  try:
-    for i in range(num_workers):
-      ours, theirs = context.Pipe(duplex=False)
-      shares = [dataclasses.replace(unit, seeds=unit.seeds[i::num_workers])
-                for unit in units]
-      # A daemon: it ends with its parent, whatever ends that.
-      process = context.Process(
-          target=_work, args=(theirs, barrier, shares, options), daemon=True)
-      share = cores[i * len(cores) // num_workers:
-                    (i + 1) * len(cores) // num_workers]
-      with devices.inherited_settings(share):
-        process.start()
-      theirs.close()  # The worker alone holds it: its death closes the pipe.
-      processes.append(process)
-      connections.append(ours)
+  shares = [([dataclasses.replace(unit, seeds=unit.seeds[i::num_workers])
+              for unit in units], options) for i in range(num_workers)]
+  with worker_processes.SideBySide(
+      _measure, shares, worker_processes.share_cores(cores, num_workers),
+      hint=': try fewer --num_workers or a smaller --input_dim') as workers:
     for unit in units:
       load_before = os.getloadavg()[0]
       yield rows.make_row(
-          unit, _receive(connections), ceiling, {
+          unit, workers.receive(), ceiling, {
               'load_before': load_before, 'load_after': os.getloadavg()[0],
               'num_cores': len(cores), 'repeats': options.repeats})
-  finally:
-    for process in processes:
-      process.terminate()
 
 
-def _receive(connections: Sequence[connection_lib.Connection]
-             ) -> list[case.Measurement]:
-  """One measurement from every worker, in the order of the workers."""
-  found: dict[Any, case.Measurement] = {}
-  while len(found) < len(connections):
-    for ready in connection_lib.wait(
-        [c for c in connections if c not in found]):
-      try:
-        answer = ready.recv()
-      except EOFError:
-        raise RuntimeError(
-            'a worker died, as when memory runs out: try fewer --num_workers '
-            'or a smaller --input_dim.') from None
-      if isinstance(answer, RuntimeError):
-        raise answer
-      found[ready] = answer
-  return [found[c] for c in connections]
-
-
-def _work(connection: connection_lib.Connection, barrier: Any,
-          units: Sequence[sweeps.WorkUnit], options: case.CaseOptions) -> None:
-  """The main function of a worker."""
-  # Ctrl-C reaches the whole process group; the parent ends its workers.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _measure(wait: Callable[[], Any], send: Callable[[Any], None],
+             units: Sequence[sweeps.WorkUnit],
+             options: case.CaseOptions) -> None:
+  """What a worker does."""
   jax.config.update('jax_enable_x64', True)
-  try:
-    problems, name = None, None
-    for unit in units:
-      if unit.family.name != name:
-        name, problems = unit.family.name, None  # Frees the old ones first.
-        problems = case.make_problems(unit, options.repeats, barrier.wait)
-      connection.send(case.measure(unit, problems, options, barrier.wait))
-  except Exception:  # pylint: disable=broad-except
-    # The parent raises it, with the traceback of where it happened.
-    connection.send(RuntimeError(f'a worker failed:\n{traceback.format_exc()}'))
+  problems, name = None, None
+  for unit in units:
+    if problems is None or unit.family.name != name:
+      name, problems = unit.family.name, None  # Frees the old ones first.
+      problems = case.make_problems(unit, options.repeats, wait)
+    send(case.measure(unit, problems, options, wait))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
+import math
 import tempfile
 import time
 from typing import Any
@@ -260,7 +262,7 @@ def _measure_network(agent: network_agent.NetworkAgent, unit: sweeps.WorkUnit,
   run_seconds = options.seconds_per_case / options.repeats
   chosen = lengths.choose(training.run, agent.num_batches,
                           _OURS_SHARE * run_seconds)
-  plain = plain_chosen = None
+  plain, plain_chosen = None, lengths.Lengths(0, 0)
   if options.plain:
     middle = len(unit.family.cells) // 2
     plain = plain_training.PlainTrainer(agent, unit, problems.groups[0][middle])
@@ -277,7 +279,8 @@ def _measure_network(agent: network_agent.NetworkAgent, unit: sweeps.WorkUnit,
     ours.append([timed(lambda n=n: training.run(n)) for n in chosen])
     scores.append(timed(scorer.run))
     if plain is not None:
-      plains.append([timed(lambda n=n: plain.run(n)) for n in plain_chosen])
+      plains.append([timed(functools.partial(plain.run, n))
+                     for n in plain_chosen])
   timing = lengths.Timing(chosen, *zip(*ours)).scaled(per_problem)
   score_seconds, predict_seconds = zip(*scores)
   return Measurement(
@@ -336,7 +339,7 @@ def used_products(unit: sweeps.WorkUnit) -> list[tuple[int, int, int]]:
   config: Mapping[str, Any] = unit.agent_config
   if not {'batch_size', 'hidden_sizes'} <= set(config):
     return []
-  sizes = [unit.family.input_dim, *config['hidden_sizes']]
+  sizes = [math.prod(unit.family.input_shape), *config['hidden_sizes']]
   return [(config['batch_size'], k, n) for k, n in zip(sizes, sizes[1:])]
 
 

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
-import multiprocessing
 import statistics
 import time
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 import scipy.linalg
 
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import worker_processes
 
 LARGE_PRODUCT = 2048
 LARGE_FACTORISATION = 3072  # The largest: larger ones take many seconds.
@@ -203,42 +203,25 @@ def _measure_processes(todo: Sequence[Task], shares: Sequence[Sequence[int]],
                        num_trials: int, trial_seconds: float
                        ) -> list[list[float]]:
   """Rates of processes with these cores, added up: per task, per trial."""
-  context = multiprocessing.get_context('spawn')
-  barrier = context.Barrier(len(shares), timeout=_LONGEST_WAIT)
-  processes, connections = [], []
-  try:
-    for share in shares:
-      ours, theirs = context.Pipe(duplex=False)
-      process = context.Process(
-          target=_work, daemon=True, args=(
-              theirs, barrier, todo, max(_LEAST_COPY_BYTES,
-                                         _COPY_BYTES // len(shares)),
-              num_trials, trial_seconds))
-      # As many threads as cores, whatever the caller's environment says: this
-      # is about what the machine can do.
-      with devices.inherited_settings(share, dict.fromkeys(
-          devices.THREAD_VARIABLES, str(len(share)))):
-        process.start()
-      theirs.close()  # The process alone holds it: its death closes the pipe.
-      processes.append(process)
-      connections.append(ours)
-    try:
-      found = [connection.recv() for connection in connections]
-    except EOFError:
-      raise RuntimeError('a process that measures the machine died, as when '
-                         'memory runs out.') from None
-  finally:
-    for process in processes:
-      process.terminate()
+  # As many threads as cores, whatever the caller's environment says: this is
+  # about what the machine can do.
+  threads = [dict.fromkeys(devices.THREAD_VARIABLES, str(len(share)))
+             for share in shares]
+  copy_bytes = max(_LEAST_COPY_BYTES, _COPY_BYTES // len(shares))
+  with worker_processes.SideBySide(
+      _measure_rates,
+      [(todo, copy_bytes, num_trials, trial_seconds)] * len(shares), shares,
+      threads, _LONGEST_WAIT) as workers:
+    found = workers.receive()
   return [[sum(rates) for rates in zip(*trials)] for trials in zip(*found)]
 
 
-def _work(connection: Any, barrier: Any, todo: Sequence[Task], copy_bytes: int,
-          num_trials: int, trial_seconds: float) -> None:
-  """The main function of a process: measures, and sends what it found."""
-  connection.send([
-      _rates(*_prepare(task, copy_bytes), num_trials, trial_seconds,
-             barrier.wait) for task in todo])
+def _measure_rates(wait: Callable[[], Any], send: Callable[[Any], None],
+                   todo: Sequence[Task], copy_bytes: int, num_trials: int,
+                   trial_seconds: float) -> None:
+  """What a process does: measures, and sends what it found."""
+  send([_rates(*_prepare(task, copy_bytes), num_trials, trial_seconds, wait)
+        for task in todo])
 
 
 def _prepare(task: Task, copy_bytes: int) -> tuple[Callable[[], Any], float]:
@@ -254,11 +237,11 @@ def _prepare(task: Task, copy_bytes: int) -> tuple[Callable[[], Any], float]:
     matrix = np.asfortranarray(matrix + matrix.T)
     matrix[np.diag_indices(num)] += 4. * num  # Positive definite by far.
     work = np.empty_like(matrix)
+    dpotrf, = scipy.linalg.get_lapack_funcs(['potrf'], dtype=np.float64)
 
     def factorise():
       np.copyto(work, matrix)
-      _, info = scipy.linalg.lapack.dpotrf(work, lower=1, clean=0,
-                                           overwrite_a=1)
+      _, info = dpotrf(work, lower=1, clean=0, overwrite_a=1)
       if info != 0:
         raise RuntimeError(f'dpotrf of {num} points failed with {info}.')
 

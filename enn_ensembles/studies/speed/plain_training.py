@@ -44,7 +44,8 @@ def make_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
   num_samples = config.get('num_index_samples')
   if 'samples_per_dim' in config:
     num_samples = config['samples_per_dim'] * config['index_dim']
-  support = base.get_support(network.indexer)
+  indexer: Any = network.indexer  # With target noise it has an embedding.
+  support = base.get_support(indexer)
 
   def forward(params, state, x, z):
     return base.get_predictions(network.apply(params, state, x, z)[0])
@@ -62,7 +63,7 @@ def make_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
     out = jax.vmap(lambda z: forward(params, state, x, z))(indices)
     targets = y.T  # [1 or J, B]
     if noise_scale:
-      embedding = network.indexer.noise_embedding(indices).astype(x.dtype)
+      embedding = indexer.noise_embedding(indices).astype(x.dtype)
       targets += noise_scale * noise_std * (embedding @ noise.T)
     return jnp.mean((out[..., 0] - targets)**2)
 
@@ -115,7 +116,8 @@ class PlainTrainer:
     self._key, init_key, index_key = jax.random.split(
         problems_lib.agent_key(seed), 3)
     # BBB's index is as long as its weights; without noise none is drawn.
-    noise_dim = (network.indexer.noise_dim
+    indexer: Any = network.indexer
+    noise_dim = (indexer.noise_dim
                  if unit.agent_config.get('noise_scale') else 0)
     self._noise = self._rng.standard_normal(
         (len(self._x), noise_dim)).astype(dtype)

@@ -49,9 +49,10 @@ def make_row(unit: sweeps.WorkUnit, found: Sequence[case.Measurement],
   score = lengths.interval(lengths.machine_seconds(
       [m.score_seconds for m in found]))
   total = lengths.Interval(*map(sum, zip(problem, train, score)))
+  cell = unit.family.cells[0]
   return {
-      'agent_label': unit.agent_label, 'input_dim': unit.family.input_dim,
-      'data_ratio': unit.family.data_ratio, 'num_train': unit.family.num_train,
+      'agent_label': unit.agent_label, 'input_dim': cell['input_dim'],
+      'data_ratio': cell['data_ratio'], 'num_train': unit.family.num_train,
       'dtype': unit.dtype, 'num_workers': len(found),
       'num_problems': sum(m.num_problems for m in found),
       **_interval_columns('start_to_score_seconds', total),
@@ -101,10 +102,10 @@ def _problem_share(unit: sweeps.WorkUnit, seconds: float,
 def _network_columns(unit: sweeps.WorkUnit, found: Sequence[case.Measurement],
                      ceiling: ceiling_lib.Ceiling | None) -> Row:
   """Columns of agents with a network; None in each for others."""
-  parts = [m.network for m in found]
-  first = parts[0]
-  if first is None:
+  parts = [m.network for m in found if m.network is not None]
+  if not parts:
     return dict.fromkeys(_NETWORK_COLUMNS)
+  first = parts[0]
   timing = lengths.together([part.timing for part in parts])
   lines = timing.lines()
   once = lengths.interval([line.once for line in lines])
@@ -148,13 +149,14 @@ def _plain_columns(parts: Sequence[case.Network],
                    train_seconds: Sequence[Sequence[float]],
                    large: float | None) -> Row:
   """Columns of the plain way; None in each where it was not measured."""
-  if parts[0].plain is None:
+  plains = [part.plain for part in parts if part.plain is not None]
+  if not plains:
     return dict.fromkeys(_PLAIN_COLUMNS)
   num_steps = parts[0].num_steps
-  timing = lengths.together([part.plain.timing for part in parts])
+  timing = lengths.together([plain.timing for plain in plains])
   seconds = timing.seconds_at(num_steps)
   step = lengths.interval([line.step for line in timing.lines()])
-  speed = _speed(parts[0].plain.flops, step)
+  speed = _speed(plains[0].flops, step)
   ours = lengths.machine_seconds(train_seconds)
   # The two took turns: each ratio is of neighbours in time.
   ratio = lengths.interval([p / t for p, t in zip(seconds, ours, strict=True)])
@@ -163,8 +165,8 @@ def _plain_columns(parts: Sequence[case.Network],
       **_interval_columns('plain_step_seconds', step),
       'plain_steps_short': timing.lengths.short,
       'plain_steps_long': timing.lengths.long,
-      'plain_compile_seconds': max(p.plain.compile_seconds for p in parts),
-      'plain_gflop': 1e-9 * parts[0].plain.flops * num_steps,
+      'plain_compile_seconds': max(p.compile_seconds for p in plains),
+      'plain_gflop': 1e-9 * plains[0].flops * num_steps,
       'plain_gflop_per_second': _median(speed),
       'plain_share_of_large': lengths.share(_median(speed), large),
       **_interval_columns('ratio', ratio)}
