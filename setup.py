@@ -35,6 +35,8 @@ setuptools.setup(
     entry_points={
         'console_scripts': ['enn-ensembles = enn_ensembles.commands:main']},
     python_requires='>=3.11',
+    # The oldest versions that tests were run with (scripts/test_versions.sh);
+    # of the oldest ones there are no wheels for Python 3.13.
     install_requires=[
         'absl-py>=2.1',
         'chex>=0.1.89',
@@ -42,13 +44,19 @@ setuptools.setup(
         'jax>=0.6',
         'jaxlib>=0.6',
         'jinja2>=3.1',
-        'matplotlib>=3.8',
-        'numpy>=1.26',
+        'matplotlib>=3.8; python_version < "3.13"',
+        'matplotlib>=3.9.2; python_version >= "3.13"',
+        'numpy>=1.26; python_version < "3.13"',
+        'numpy>=2.1; python_version >= "3.13"',
         'optax>=0.2.4',
-        'pandas>=2.2',
-        'pillow>=10.3',
-        'scikit-learn>=1.4',
-        'scipy>=1.13',
+        'pandas>=2.2; python_version < "3.13"',
+        'pandas>=2.2.3; python_version >= "3.13"',
+        'pillow>=10.3; python_version < "3.13"',
+        'pillow>=11; python_version >= "3.13"',
+        'scikit-learn>=1.4; python_version < "3.13"',
+        'scikit-learn>=1.5.2; python_version >= "3.13"',
+        'scipy>=1.13; python_version < "3.13"',
+        'scipy>=1.14.1; python_version >= "3.13"',
         'tqdm>=4.66',
     ],
     extras_require={

@@ -20,10 +20,32 @@ folder="${KEEP:-$(mktemp -d)}"
 mkdir -p "$folder"
 [[ -n "${KEEP:-}" ]] || trap 'rm -rf "$folder"' EXIT
 
-# Every lower bound of setup.py as the only version: name>=1.2 -> name==1.2.
-# A jaxlib newer than jax would be taken for a jax that is not there.
+# Every lower bound of setup.py as the only version: name>=1.2 -> name==1.2.*,
+# with its condition on Python. A jaxlib newer than jax would be taken for a jax
+# that is not there.
 lowest() {
-  sed -n "s/^ *'\([A-Za-z0-9_-]*\)>=\([0-9.]*\)',\{0,1\}\$/\1==\2.*/p" setup.py
+  sed -n "s/^ *'\([A-Za-z0-9_-]*\)>=\([0-9.]*\)\(;.*\)\{0,1\}',\$/\1==\2.*\3/p" \
+    setup.py
+}
+
+# Imports all that the extras of setup.py have brought.
+import_extras() {
+  "$1" - << 'EOF'
+import importlib
+import importlib.metadata as metadata
+import re
+
+modules = {}
+for module, names in metadata.packages_distributions().items():
+  for name in names:
+    modules.setdefault(name.lower(), []).append(module)
+for requirement in metadata.requires('enn_ensembles'):
+  if 'extra ==' in requirement:
+    name = re.match('[A-Za-z0-9._-]+', requirement)[0].lower()
+    for module in modules[name]:
+      if not module.startswith('_'):
+        importlib.import_module(module)
+EOF
 }
 
 run() {  # run PYTHON lowest|newest: a line of the table.
@@ -34,7 +56,8 @@ run() {  # run PYTHON lowest|newest: a line of the table.
   if ! { "$python" -m venv "$venv" &&
       "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         --constraint <([[ "$which" == newest ]] || lowest) \
-        --editable '.[test]'; } > "$log" 2>&1; then
+        --editable '.[dev,test]' &&
+      import_extras "$venv/bin/python"; } > "$log" 2>&1; then
     echo "$which: cannot be installed ($(grep -m1 -i error "$log" || true))"
     return 1
   fi

@@ -100,6 +100,35 @@ def test_which_copy_stays_does_not_depend_on_the_order(tmp_path, caplog):
     assert sum(named) == 2
 
 
+def test_a_score_that_one_side_lacks_is_no_contradiction(tmp_path):
+  # A program of before did not give the cosine; the row that has it stays.
+  order = {'order': [1, 0], 'kl_estimate': [0.9, 0.5]}
+  before = make_row(0.5, curve=order)
+  after = make_row(0.5, weight_cosine=0.25,
+                   curve={**order, 'coverage': [0.1, 0.2]})
+  for numerics in (_HERE, _THERE):
+    copy = {**after, 'numerics': numerics}
+    assert tolerance.difference(before, copy) == 0
+    assert tolerance.difference(copy, before) == 0
+    units = make_units(tmp_path / str(len(numerics['isa'])), before, copy)
+    for ordered in (units, units[::-1]):
+      (row,) = results.merge_units(ordered)
+      assert row['scores']['weight_cosine'] == 0.25
+      assert 'coverage' in row['curve']
+  # What both have must still agree, and what every row has nobody may lack.
+  with pytest.raises(tolerance.ContradictionError) as error:
+    tolerance.difference(before, make_row(0.6, curve=order, weight_cosine=0.25))
+  assert error.value.field == 'kl_estimate'
+  without = {key: value for key, value in before['scores'].items()
+             if key != 'kl_estimate'}
+  with pytest.raises(tolerance.ContradictionError) as error:
+    tolerance.difference(before, {**after, 'scores': without})
+  assert error.value.field == 'scores'
+  with pytest.raises(tolerance.ContradictionError) as error:
+    tolerance.difference(before, {**after, 'curve': None})
+  assert error.value.field == 'curve'
+
+
 def test_a_contradiction_names_both_files(tmp_path):
   units = make_units(tmp_path, make_row(0.5), make_row(0.6, numerics=_THERE))
   for order in (units, units[::-1]):

@@ -10,6 +10,7 @@ for a second per shape.)
 """
 
 import hashlib
+from typing import NamedTuple
 
 import chex
 import jax
@@ -19,24 +20,38 @@ import scipy.special
 # A change of any draw raises it.
 VERSION = 1
 
-# What a seed's keys are folded with: one constant per use, never reused.
-X_TRAIN_KEY = 1
-X_TEST_KEY = 2
-X_VAL_KEY = 3
-FUNCTION_KEY = 4
-NOISE_KEY = 5
-_AGENT_KEY = 6
-_EVALUATION_KEY = 7
-VAL_FUNCTION_KEY = 8
-VAL_NOISE_KEY = 9
-VAL_SPLIT_KEY = 10
-CORRUPTION_KEY = 11
-PIXEL_ORDER_KEY = 12
-# Images fold one count into a key, NNGP problems two: no key is used twice.
-TEST_SET_KEY = 13
-X_DYADIC_KEY = 13
-TEST_FUNCTION_KEY = 14
-TEST_NOISE_KEY = 15
+
+class Use(NamedTuple):
+  """One use of a seed: what its key is folded with.
+
+  Attributes:
+    constant: what names the use.
+    num_counts: how many counts are folded in after it. Keys that differ there
+      are different keys, whatever the constant.
+  """
+  constant: int
+  num_counts: int
+
+
+# All uses; no two are equal, so that no key is used twice. Two counts are
+# (input_dim, num_train) of a regression problem, one is a number of images or
+# pixels, three are a corruption's number, its severity and a block of images.
+X_TRAIN_KEY = Use(1, 2)
+X_TEST_KEY = Use(2, 2)
+X_VAL_KEY = Use(3, 2)
+FUNCTION_KEY = Use(4, 2)
+NOISE_KEY = Use(5, 2)
+_AGENT_KEY = Use(6, 0)
+_EVALUATION_KEY = Use(7, 0)
+VAL_FUNCTION_KEY = Use(8, 2)
+VAL_NOISE_KEY = Use(9, 2)
+VAL_SPLIT_KEY = Use(10, 1)
+CORRUPTION_KEY = Use(11, 3)
+PIXEL_ORDER_KEY = Use(12, 1)
+TEST_SET_KEY = Use(13, 1)
+X_DYADIC_KEY = Use(13, 2)
+TEST_FUNCTION_KEY = Use(14, 2)
+TEST_NOISE_KEY = Use(15, 2)
 
 
 def agent_key(seed: int) -> chex.PRNGKey:
@@ -49,46 +64,47 @@ def evaluation_key(seed: int) -> chex.PRNGKey:
   return jax.random.key_data(_fold(seed, _EVALUATION_KEY))
 
 
-def _fold(seed: int, constant: int, *counts: int) -> jax.Array:
+def _fold(seed: int, use: Use, *counts: int) -> jax.Array:
   """The key of one use of a seed."""
+  assert len(counts) == use.num_counts, (use, counts)
   # The generator is named: jax's default can be changed by a flag.
   key = jax.random.key(np.uint32(seed), impl='threefry2x32')
-  for data in (constant, *counts):
+  for data in (use.constant, *counts):
     key = jax.random.fold_in(key, data)
   return key
 
 
-def draw_uniforms(seed: int, constant: int, cell: tuple[int, ...],
+def draw_uniforms(seed: int, use: Use, cell: tuple[int, ...],
                   shape: tuple[int, ...]) -> np.ndarray:
   """Uniforms in (0, 1) of one use, float64; a longer draw starts the same.
 
   Args:
     seed: the problem's seed.
-    constant: one of the constants above, which names the use.
+    use: one of the uses above.
     cell: counts that are folded in, which makes cells independent: (input_dim,
       num_train) of regression, for instance.
     shape: how many are drawn.
   """
-  bits = _draw_bits(seed, constant, cell, int(np.prod(shape)))
+  bits = _draw_bits(seed, use, cell, int(np.prod(shape)))
   # 52 bits and a half: both tails end at 2^-53, and no rounding happens.
   return (((bits >> np.uint64(12)) + 0.5) * 2.**-52).reshape(shape)
 
 
-def draw_normals(seed: int, constant: int, cell: tuple[int, ...],
+def draw_normals(seed: int, use: Use, cell: tuple[int, ...],
                  shape: tuple[int, ...]) -> np.ndarray:
   """Standard normals of one use, float64; see `draw_uniforms`."""
-  uniforms = draw_uniforms(seed, constant, cell, shape)
+  uniforms = draw_uniforms(seed, use, cell, shape)
   return scipy.special.ndtri(uniforms, out=uniforms)
 
 
-def draw_permutation(seed: int, constant: int, num: int) -> np.ndarray:
+def draw_permutation(seed: int, use: Use, num: int) -> np.ndarray:
   """A permutation of 0, ..., num - 1 of one use, int64 [num]."""
-  return np.argsort(_draw_bits(seed, constant, (num,), num), kind='stable')
+  return np.argsort(_draw_bits(seed, use, (num,), num), kind='stable')
 
 
-def _draw_bits(seed: int, constant: int, cell: tuple[int, ...],
+def _draw_bits(seed: int, use: Use, cell: tuple[int, ...],
                num: int) -> np.ndarray:
-  key = _fold(seed, constant, *cell)
+  key = _fold(seed, use, *cell)
   high, low = (int(word) for word in jax.random.key_data(key))
   return np.random.Philox(key=high << 32 | low).random_raw(num)
 

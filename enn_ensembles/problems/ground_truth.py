@@ -116,9 +116,9 @@ class _Group:
     self._progress = progress
     self._stale: set[pathlib.Path] = set()  # Files that were complained of.
 
-    def draw(constant: int, *sizes: int) -> np.ndarray:
+    def draw(use: draws.Use, *sizes: int) -> np.ndarray:
       return draws.draw_normals(
-          config.seed, constant, (config.input_dim, config.num_train), sizes)
+          config.seed, use, (config.input_dim, config.num_train), sizes)
 
     points = solvers.Points(
         config.kernel, draw(draws.X_TRAIN_KEY, config.num_train,

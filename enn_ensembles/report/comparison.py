@@ -191,7 +191,8 @@ def compare(rows: Sequence[Row], settings: Sequence[Setting], *,
             and row['problem']['ranking'] == ranking
             and row['status'] != 'failed'
             and _score_name(row, score) in row['scores']]
-  found = {setting: _rows_of(usable, setting, setting in with_curve)
+  names = results.cell_names(usable)
+  found = {setting: _rows_of(usable, setting, names, setting in with_curve)
            for setting in settings}
   texts = ' '.join(_ranking_texts(ranking))
   flag = f' --reference={ranking["reference"]}' if 'reference' in ranking else (
@@ -212,7 +213,6 @@ def compare(rows: Sequence[Row], settings: Sequence[Setting], *,
         'no problem is common to ' + '; '.join(map(str, present)) +
         f' with {texts}.{hint}')
   cells, seeds = _largest_grid(shared)
-  first = found[present[0]][cells[0], seeds[0]]
   notes = [f'{setting} is not here: no rows.' for setting in missing]
   notes += _left_out_notes(found, present, every, cells, seeds)
   for setting in present:
@@ -221,8 +221,8 @@ def compare(rows: Sequence[Row], settings: Sequence[Setting], *,
                           for seed in seeds))
     if bad:
       notes.append(f'{setting} has {bad} scores that are not finite.')
-  return Comparison(present, dict(ranking), tuple(first['problem']['cell']),
-                    cells, seeds, tuple(notes), found)
+  return Comparison(present, dict(ranking), names, cells, seeds, tuple(notes),
+                    found)
 
 
 def _score_name(row: Row, score: str | None) -> str:
@@ -253,9 +253,9 @@ def _left_out_notes(found: Mapping[Setting, Mapping[Problem, Row]],
   return notes
 
 
-def _rows_of(rows: Sequence[Row], setting: Setting,
+def _rows_of(rows: Sequence[Row], setting: Setting, names: Sequence[str],
              with_curve: bool) -> dict[Problem, Row]:
-  """problem -> row of one setting."""
+  """problem -> row of one setting, cells having values of these names."""
   # One look per agent setting: rows are many.
   held: dict[tuple[str, str], bool] = {}
   own = []
@@ -273,7 +273,7 @@ def _rows_of(rows: Sequence[Row], setting: Setting,
         'results folders, or say which is meant.')
   found: dict[Problem, Row] = {}
   for row in own:
-    known = found.setdefault(results.problem_of(row), row)
+    known = found.setdefault(results.problem_of(row, names), row)
     for field in ('dtype', 'num_enn_samples', 'scores'):
       if not results.same_value(known[field], row[field]):
         raise ValueError(

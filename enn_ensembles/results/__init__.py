@@ -6,6 +6,7 @@ from enn_ensembles.results.row_ids import make_row_id
 from enn_ensembles.results.row_ids import RowIds
 from enn_ensembles.results.scanning import scan
 from enn_ensembles.results.schema import Cell
+from enn_ensembles.results.schema import cell_names
 from enn_ensembles.results.schema import cell_of
 from enn_ensembles.results.schema import check_row
 from enn_ensembles.results.schema import DEFAULT_KERNEL
@@ -38,6 +39,7 @@ __all__ = [
     'SCHEMA_VERSION',
     'TIMING_FIELDS',
     'Unit',
+    'cell_names',
     'cell_of',
     'check_row',
     'make_agent_id',

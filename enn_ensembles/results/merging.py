@@ -15,9 +15,10 @@ def merge_units(units: Iterable[unit_files.Unit]) -> list[schema.Row]:
   """The rows of many units, of one folder or several, each row_id once.
 
   The same computation may be in two files. Rows that agree within `tolerance`
-  are one result, of which the one with the lowest hash stays, whatever the
-  order of the files; where they are not equal, a warning names the files. A
-  failed row, which has no scores, gives way to one that has.
+  are one result, of which the one with most scores stays (a later program
+  gives more), and of these the one with the lowest hash, whatever the order of
+  the files; where they are not equal, a warning names the files. A failed row,
+  which has no scores, gives way to one that has.
 
   Returns:
     Rows sorted by agent_id, problem, protocol and row_id.
@@ -35,6 +36,7 @@ def merge_units(units: Iterable[unit_files.Unit]) -> list[schema.Row]:
     if len(copies) > 1:
       # What succeeded before what failed, then by content alone.
       copies.sort(key=lambda copy: (copy[1]['status'] == 'failed',
+                                    -len(copy[1]['scores'] or ()),
                                     schema.sha256(schema.encode(copy[1])),
                                     str(copy[0])))
       for copy in copies[1:]:

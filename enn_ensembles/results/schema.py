@@ -14,7 +14,9 @@ by name, as `scoring.table` lists them for the row's score set. So nothing that
 reads rows knows a kind of problem or a score.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import hashlib
 import json
 import math
@@ -31,7 +33,7 @@ PROJECT = 'enn_ensembles'
 SCHEMA_VERSION = 4
 
 Row = dict[str, Any]
-Cell = tuple[Any, ...]  # Values of a cell, in the order of its names.
+Cell = tuple[Any, ...]  # Values of a cell, see `cell_of`.
 Problem = tuple[Cell, int]  # A cell and a seed.
 
 
@@ -288,14 +290,29 @@ def check_value(value: Any, field: Field, name: str) -> Any:
       f'({type(value).__name__}).')
 
 
-def cell_of(row: Mapping[str, Any]) -> Cell:
-  """The values of a row's cell, in the order of its names."""
-  return tuple(row['problem']['cell'].values())
+def cell_names(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+  """Names of the cell fields of rows, in the order in which rows have them."""
+  return tuple(dict.fromkeys(name for row in rows
+                             for name in row['problem']['cell']))
 
 
-def problem_of(row: Mapping[str, Any]) -> Problem:
-  """(cell, seed) of a row."""
-  return cell_of(row), row['problem']['seed']
+def cell_of(row: Mapping[str, Any],
+            names: Sequence[str] | None = None) -> Cell:
+  """The values of a row's cell, the same in whatever order a row holds them.
+
+  Args:
+    row: a row.
+    names: of the values, in this order, None for what the cell lacks; without
+      them all values come in the alphabetical order of their names.
+  """
+  cell = row['problem']['cell']
+  return tuple(map(cell.get, sorted(cell) if names is None else names))
+
+
+def problem_of(row: Mapping[str, Any],
+               names: Sequence[str] | None = None) -> Problem:
+  """(cell, seed) of a row; `names` as in `cell_of`."""
+  return cell_of(row, names), row['problem']['seed']
 
 
 def score_of(row: Mapping[str, Any], score: str) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 from typing import NamedTuple
 
 from enn_ensembles.results import schema
+from enn_ensembles.scoring import table
 
 
 class Tolerance(NamedTuple):
@@ -68,7 +69,9 @@ def difference(row: schema.Row, other: schema.Row) -> float:
     other: another.
 
   Returns:
-    The largest relative difference of a score; 0 where all are equal.
+    The largest relative difference of a score that both have; 0 where all are
+    equal. A score that the table does not require is no contradiction where
+    one of them lacks it: it is of another version of the program.
 
   Raises:
     ContradictionError: a score differs by more than its tolerance, or something
@@ -85,12 +88,12 @@ def difference(row: schema.Row, other: schema.Row) -> float:
     if not schema.same_value(row[name], other[name]):
       raise ContradictionError(name, row[name], other[name])
   largest = 0.
-  if set(row['scores']) != set(other['scores']):
-    raise ContradictionError('scores', sorted(row['scores']),
-                             sorted(other['scores']))
+  _check_missing('scores', row['scores'], other['scores'], row['score_set'])
   # A selection among members is not continuous: a curve, or the number of
   # members, may turn out otherwise where the last digits are others.
   for name, value in row['scores'].items():
+    if name not in other['scores']:
+      continue
     allowed = EQUAL_NUMERICS if equal else OTHER_NUMERICS_BY_SCORE.get(
         name, OTHER_NUMERICS)
     relative = _relative(value, other['scores'][name], allowed)
@@ -98,18 +101,35 @@ def difference(row: schema.Row, other: schema.Row) -> float:
       raise ContradictionError(name, value, other['scores'][name])
     largest = max(largest, relative)
   if equal:
-    largest = max(largest, _curve_difference(row['curve'], other['curve']))
+    largest = max(largest, _curve_difference(row['curve'], other['curve'],
+                                             row['score_set']))
   return largest
 
 
+def _check_missing(field: str, values: Mapping[str, Any],
+                   others: Mapping[str, Any], score_set: str) -> None:
+  """ContradictionError where one lacks what every row must have."""
+  known = table.scores_of(score_set)
+  if any(name not in known or known[name].required
+         for name in values.keys() ^ others.keys()):
+    raise ContradictionError(field, sorted(values), sorted(others))
+
+
 def _curve_difference(curve: Mapping[str, Any] | None,
-                      other: Mapping[str, Any] | None) -> float:
+                      other: Mapping[str, Any] | None,
+                      score_set: str) -> float:
   """The same of the lists of two curves, on equal terms."""
+  if curve is None and other is None:
+    return 0.
+  if curve is None or other is None:
+    raise ContradictionError('curve', curve, other)
+  _check_missing('curve', curve, other, score_set)
   largest = 0.
-  for name in {**(curve or {}), **(other or {})}:
-    values, others = (None if part is None else part.get(name)
-                      for part in (curve, other))
-    if values is None or others is None or len(values) != len(others):
+  for name, values in curve.items():
+    if name not in other:
+      continue
+    others = other[name]
+    if len(values) != len(others):
       raise ContradictionError(f'curve {name}', values, others)
     for value, another in zip(values, others, strict=True):
       relative = _relative(value, another, EQUAL_NUMERICS)

@@ -72,6 +72,7 @@ def collect(rows: Sequence[results.Row], score: str) -> Trainings:
     ValueError: no agent setting has two trainings on a common grid.
   """
   found: dict[str, dict[tuple[int, float], dict[Any, float]]] = {}
+  names = results.cell_names(rows)
   for row in rows:
     if row['status'] != 'ok' or row['selection'] != 'none' or (
         score not in row['scores']):
@@ -84,7 +85,7 @@ def collect(rows: Sequence[results.Row], score: str) -> Trainings:
     label = ','.join(part for part in row['agent_label'].split(',')
                      if part.split('=')[0] not in (_REPLICA, _DEGRADE))
     found.setdefault(f'{label} ({setting[-10:]})', {}).setdefault(
-        training, {})[results.problem_of(row)] = row['scores'][score]
+        training, {})[results.problem_of(row, names)] = row['scores'][score]
   paired = {label: of for label, of in found.items()
             if (0, 0.) in of and (1, 0.) in of}
   if not paired:
