@@ -7,7 +7,7 @@ Its share of the work is --task_index of --num_tasks, or what its job array says
 (Slurm, PBS, AWS Batch, Google Batch).
 
 It can be killed at any moment and started again: what is on the disk is whole,
-and at most the units in hand are computed again. On SIGTERM, SIGUSR1 or Ctrl-C
+and at most the running units are computed again. On SIGTERM, SIGUSR1 or Ctrl-C
 it keeps what it has of those too, and ends within --grace_seconds.
 
 Exit codes: 0 all is well; 1 an agent failed or diverged, or a worker died; 2
@@ -53,7 +53,7 @@ _NUM_WORKERS = flags.DEFINE_integer(
     'may use; one where jax uses an accelerator.')
 _GRACE_SECONDS = flags.DEFINE_float(
     'grace_seconds', 10., 'Seconds from SIGTERM, SIGUSR1 or Ctrl-C to the end '
-    'of this process: what is in hand is kept if it comes to a point where it '
+    'of this process: what is running is kept if it comes to a point where it '
     'can be.')
 _DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print what would run, and stop.')

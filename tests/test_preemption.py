@@ -161,7 +161,7 @@ def test_stopped_and_started_again(folder, num_workers, name):
   _, out, err = sweep.wait()
   assert sweep.returncode == 0, (out, err)
   assert f'{16 - before} rows in ' in out
-  # What was in hand was kept: every problem was computed once.
+  # What was running was kept: every problem was computed once.
   assert set(collections.Counter(computed(folder)).values()) == {1}
   assert len(computed(folder)) == 16
   rows = results.ResultsStore(folder / 'results').read_rows()

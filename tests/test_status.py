@@ -286,7 +286,7 @@ def test_the_command(tmp_path, units):
   assert code == 3 and not err
   assert '3 processes are at work' in out
   assert '6 failed (map): OSError: no such thing' in out
-  assert f'pid {os.getpid()}: task 0 of 1, 2 units in hand' in out
+  assert f'pid {os.getpid()}: task 0 of 1, 2 units running' in out
   lines = (tmp_path / 's.csv').read_text().splitlines()
   assert lines[0] == ('agent_label,problems,expected,ok,diverged,failed,'
                       'running,missing,seconds_left')

@@ -1,7 +1,7 @@
 """The agents: one file each, readable alone; found by their file names.
 
 An agent file defines `make_agent(config) -> Agent`, where config is a frozen
-dataclass annotated in that signature. A file of one's own, outside the package,
+dataclass annotated in that signature. A user-defined file, outside the package,
 may do without a config: `make_agent() -> Agent`.
 """
 

@@ -8,7 +8,7 @@ is what makes SIGKILL harmless too.
 
 Signals belong to the process, so there is one state per process. Python runs a
 signal's handler only between two steps of the main thread, which may be inside
-a compiled program for minutes; a thread of its own hears of signals at once.
+a compiled program for minutes; a separate thread receives signals at once.
 """
 
 from collections.abc import Callable

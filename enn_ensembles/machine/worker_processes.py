@@ -56,8 +56,8 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
                             daemon=True)
   with devices.inherited_settings(
       devices.available_cores() if cores is None else cores, environment):
-    # A Ctrl-C reaches the whole process group. Workers are born without an ear
-    # for it: while they import, they would answer with a traceback.
+    # A Ctrl-C reaches the whole process group. Workers start with its signal
+    # blocked: while they import, they would answer with a traceback.
     block = getattr(signal, 'pthread_sigmask', None)
     if block:
       block(signal.SIG_BLOCK, [signal.SIGINT])

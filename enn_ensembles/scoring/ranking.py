@@ -225,7 +225,7 @@ def _make_task(predictions: Array, mean: Array | None,
     target_var, noise_var = 0., 1.
     offset = np.log(noise_std) + 0.5 * np.log(2. * np.pi)
 
-  # In float64 even when the path runs in float32: predictions are often
+  # In float64 even when the ranking runs in float32: predictions are often
   # large beside their distance to the target.
   errors = (predictions - target[..., None, :]) / unit[..., None, :]
   task = _Task(errors, std_ridge / unit, np.full(batch, target_var),
@@ -235,7 +235,7 @@ def _make_task(predictions: Array, mean: Array | None,
 
 
 def _greedy_order(task: _Task, num_ranked: int) -> tuple[Array, Array]:
-  """The whole path in one scan, all candidates at once in each step.
+  """The whole order in one scan, all candidates at once in each step.
 
   Mean and variance grow by Welford's update, a sum of non-negative terms, so
   that nothing cancels: with d the distance of a new member to the mean of the
@@ -269,8 +269,7 @@ def _greedy_order(task: _Task, num_ranked: int) -> tuple[Array, Array]:
   start = (jnp.zeros(num_x, dtype), jnp.zeros(num_x, dtype),
            jnp.zeros(num_samples, bool))
   counts = jnp.arange(1, num_ranked + 1, dtype=dtype)
-  _, path = jax.lax.scan(step, start, counts)
-  return path
+  return jax.lax.scan(step, start, counts)[1]
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -283,5 +282,5 @@ def _rank_batch(task: _Task, num_ranked: int) -> tuple[Array, Array]:
   return jax.vmap(lambda one: _greedy_order(one, num_ranked))(task)
 
 
-def _to_numpy(path: tuple[Array, Array]) -> RankedOrder:
-  return RankedOrder(*map(np.asarray, path))
+def _to_numpy(ranked: tuple[Array, Array]) -> RankedOrder:
+  return RankedOrder(*map(np.asarray, ranked))

@@ -9,10 +9,10 @@ moment of the machine meets them all; a speed-up is a ratio within one turn.
 The CNN reads 28 x 28 x 1 images: convolution 5 x 5, 32 channels; max pooling
 2 x 2; convolution 5 x 5, 64 channels; max pooling 2 x 2; dense, 128 units;
 dense, 10 outputs; ReLU; zeros around the images. All four layers have K
-options. Of the arithmetic of one path the second convolution has 90 %, so that
-one product per shared beginning, K + K^2 + K^3 + K^4 instead of 4 K^4, leaves
-about 1/K^2 of it: for K = 5 a 23rd. What is gained beyond is larger products
-and fewer calls.
+options. Of the arithmetic of one combination the second convolution has 90 %,
+so that one product per shared prefix, K + K^2 + K^3 + K^4 instead of 4 K^4,
+leaves about 1/K^2 of it: for K = 5 a 23rd. What is gained beyond is larger
+products and fewer calls.
 
   one_by_one   a compiled forward of one network, called for each combination;
                the weights are picked out beforehand, which is not timed
