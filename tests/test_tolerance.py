@@ -105,7 +105,7 @@ def test_a_score_that_one_side_lacks_is_no_contradiction(tmp_path):
   order = {'order': [1, 0], 'kl_estimate': [0.9, 0.5]}
   before = make_row(0.5, curve=order)
   after = make_row(0.5, weight_cosine=0.25,
-                   curve={**order, 'coverage': [0.1, 0.2]})
+                   curve={**order, 'coverage_90': [0.1, 0.2]})
   for numerics in (_HERE, _THERE):
     copy = {**after, 'numerics': numerics}
     assert tolerance.difference(before, copy) == 0
@@ -114,7 +114,7 @@ def test_a_score_that_one_side_lacks_is_no_contradiction(tmp_path):
     for ordered in (units, units[::-1]):
       (row,) = results.merge_units(ordered)
       assert row['scores']['weight_cosine'] == 0.25
-      assert 'coverage' in row['curve']
+      assert 'coverage_90' in row['curve']
   # What both have must still agree, and what every row has nobody may lack.
   with pytest.raises(tolerance.ContradictionError) as error:
     tolerance.difference(before, make_row(0.6, curve=order, weight_cosine=0.25))

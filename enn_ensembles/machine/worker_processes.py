@@ -106,12 +106,13 @@ class SideBySide:
     """
     self._hint = hint
     context = multiprocessing.get_context('spawn')
-    barrier = context.Barrier(len(arguments), timeout=longest_wait)
+    # It is gone with its last reference here, for workers that still start too.
+    self._barrier = context.Barrier(len(arguments), timeout=longest_wait)
     self._workers: list[Worker] = []
     try:
       for i, own in enumerate(arguments):
         self._workers.append(start(
-            _work_side_by_side, (main, barrier, own), cores[i],
+            _work_side_by_side, (main, self._barrier, own), cores[i],
             None if environments is None else environments[i]))
     except BaseException:
       self.close()
