@@ -5,7 +5,7 @@ python -m experiments.status --config=testbed_configs/paper.py \
 
 It reads, and may be asked at any time, by anybody who may read the folder; give
 it the flags that narrow the sweep too. Several folders with commas between
-count together. `running` is what live processes say that they have in hand.
+count together. `running` is what live processes say that they compute.
 
 Exit codes: 0 every row is there and none failed; 3 rows are missing or running;
 1 none is, but some failed; 2 bad input.
@@ -91,7 +91,7 @@ def main(_) -> int:
   for worker in alive:
     job = ' '.join(f'{name}={value}' for name, value in worker.job.items())
     print(f'  {worker.host} pid {worker.pid}: task {worker.task}, '
-          f'{len(worker.entries)} units in hand' + (f', {job}' if job else ''))
+          f'{len(worker.entries)} units running' + (f', {job}' if job else ''))
     for entry in worker.entries:
       if isinstance(entry.get('stage'), str):
         print(f'    {entry["stage"]}')

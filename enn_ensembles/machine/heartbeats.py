@@ -49,7 +49,7 @@ class Worker(NamedTuple):
     task: which share it does, e.g. '3 of 20'.
     num_workers: its processes that compute.
     job: the variables of its cluster job.
-    entries: what it has in hand: work units, as dicts of their fields.
+    entries: what it is computing: work units, as dicts of their fields.
     age_seconds: since the file was renewed, at least 0 whatever the clocks say.
     alive: whether the process still runs, as far as can be known.
     here: whether it is, or was, a process of this machine.
@@ -112,7 +112,7 @@ class Heartbeat:
     self._remove()
 
   def set_entries(self, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Says what is in hand from now on: dicts that JSON can hold.
+    """Says what is being computed from now on: dicts that JSON can hold.
 
     The file is written at once where the entries' `run_id`s or their number
     change, else with the next renewal.

@@ -87,17 +87,17 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
                      f'input, got {config.reference!r}.')
   solvers.choose_solver(config, 'dense')
 
-  def draw(constant: int, *sizes: int) -> np.ndarray:
-    return draws.draw_normals(config.seed, constant,
+  def draw(use: draws.Use, *sizes: int) -> np.ndarray:
+    return draws.draw_normals(config.seed, use,
                               (config.input_dim, config.num_train), sizes)
 
   x_train, x_test, x_val = (
-      draw(constant, num, config.input_dim) for constant, num in (
+      draw(use, num, config.input_dim) for use, num in (
           (draws.X_TRAIN_KEY, config.num_train),
           (draws.X_TEST_KEY, config.num_test),
           (draws.X_VAL_KEY, config.num_val)))
   points = solvers.Points(config.kernel, x_train, x_test, x_val)
-  noise = [draw(constant, num) for constant, num in (
+  noise = [draw(use, num) for use, num in (
       (draws.NOISE_KEY, config.num_train),
       (draws.VAL_NOISE_KEY, config.num_val),
       (draws.TEST_NOISE_KEY, config.num_test))]

@@ -1,7 +1,7 @@
 """How far a sweep is: what is done, what runs, what failed, how long it takes.
 
 Pure: from what is expected (work units), what is there (rows) and what somebody
-has in hand (row ids) to counts, times and text.
+is computing (row ids) to counts, times and text.
 """
 
 import collections
@@ -38,8 +38,8 @@ class Counts:
     ok: scored, all finite.
     diverged: scored, not finite.
     failed: the agent raised; done, unless it is asked to be retried.
-    running: not there, and somebody has it in hand.
-    missing: not there, and nobody has it in hand.
+    running: not there, and a live process is computing it.
+    missing: not there, and no process is computing it.
     seconds_left: of one process, for what runs and what is missing.
   """
   expected: int = 0
@@ -130,7 +130,7 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
   Args:
     units: the sweep.
     rows: rows of a store; those of other sweeps do not count.
-    running: row ids that somebody has in hand.
+    running: row ids that a live process is computing.
     seconds_left: what running units say they will still take, by the first of
       their row ids. It counts more than what their agent took elsewhere.
   """
@@ -321,7 +321,7 @@ def _summary(status: Status, num_processes: int, num_dead: int) -> list[str]:
       lines.append('Nobody is at work on it.')
   if num_dead:
     lines.append(f'{num_dead} processes ended without saying so (killed, or '
-                 'their machine is gone); what they had in hand is missing.')
+                 'their machine is gone); what they were computing is missing.')
   return lines
 
 

@@ -154,7 +154,7 @@ def _run_in_workers(
         stopping = True
         waiting.clear()
         for worker, _, _ in busy.values():
-          worker.process.terminate()  # By SIGTERM, which it hears of as we did.
+          worker.process.terminate()  # By SIGTERM, as this process was told.
       answered = connection_lib.wait(list(busy), _POLL_SECONDS)
       for ready in [connection for connection in busy
                     if connection in answered]:
@@ -249,7 +249,7 @@ def _worker_grace_seconds(grace_seconds: float) -> float:
 
 def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
                          start: float) -> claimed_units.Outcome:
-  """What is said of the unit that a dead worker had in hand."""
+  """What is said of the unit that a dead worker was running."""
   code = worker.process.exitcode
   if code == -signal.SIGKILL:
     why = ('was killed by SIGKILL, as when memory runs out: try fewer '
@@ -257,6 +257,7 @@ def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
   else:
     why = (f'was killed by signal {-code}' if code < 0
            else f'ended with exit code {code}')
-  return claimed_units.Outcome(unit, 0, 0, 0, num_missing=unit.num_rows,
-                 seconds=time.perf_counter() - start,
-                 message=f'the worker {why}; this unit has no rows.')
+  return claimed_units.Outcome(
+      unit, 0, 0, 0, num_missing=unit.num_rows,
+      seconds=time.perf_counter() - start,
+      message=f'the worker {why}; this unit has no rows.')
