@@ -39,14 +39,19 @@ _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders of sweeps of trained_last_layer.')
 
 
+def _numbers(flag: flags.FlagHolder, kind: type) -> list:
+  """The values of a list flag that has a default."""
+  return cli.numbers(flag, kind) or []
+
+
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  widths, nums = cli.numbers(_WIDTH, int), cli.numbers(_NUM_ENSEMBLE, int)
-  seeds = cli.numbers(_SEED, int)
+  widths, nums = _numbers(_WIDTH, int), _numbers(_NUM_ENSEMBLE, int)
+  seeds = _numbers(_SEED, int)
   configs = [[problems.ProblemConfig(input_dim, data_ratio, noise_std, seed)
-              for noise_std in cli.numbers(_NOISE_STD, float)]
-             for input_dim in cli.numbers(_INPUT_DIM, int)
-             for data_ratio in cli.numbers(_DATA_RATIO, float)
+              for noise_std in _numbers(_NOISE_STD, float)]
+             for input_dim in _numbers(_INPUT_DIM, int)
+             for data_ratio in _numbers(_DATA_RATIO, float)
              for seed in seeds]
   trained = [] if _RESULTS_DIR.value is None else measuring.trained_rows(
       columns.read_results(_RESULTS_DIR.value)[0])

@@ -1,8 +1,10 @@
 """The picture of the study: KL by width, a panel per cell and noise level."""
 
+import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import plots
+from enn_ensembles.scoring import gaussian
 
 CELL = ['input_dim', 'data_ratio', 'num_train', 'noise_std']
 
@@ -13,31 +15,37 @@ def make_picture(table: pd.DataFrame) -> bytes:
   Args:
     table: of `measuring`, all seeds.
   """
-  cells = table[CELL[:3]].drop_duplicates().sort_values(CELL[:2])
-  levels = sorted(table['noise_std'].unique())
-  nums = sorted(table['num_ensemble'].unique())
+  rows = table.to_dict('records')
+  cells = sorted({tuple(row[name] for name in CELL[:3]) for row in rows})
+  levels = sorted({row['noise_std'] for row in rows})
+  nums = sorted({row['num_ensemble'] for row in rows})
   colours = dict(zip(nums, plots.WONG))
   figure = plots.make_canvas(3. * len(levels) + 0.6, 2.3 * len(cells) + 0.8)
   axes = figure.subplots(len(cells), len(levels), squeeze=False, sharex=True)
-  for row, cell in zip(axes, cells.itertuples(index=False)):
-    for axis, level in zip(row, levels):
-      here = table[(table['input_dim'] == cell.input_dim)
-                   & (table['data_ratio'] == cell.data_ratio)
-                   & (table['noise_std'] == level)]
-      for (num, how), own in here.groupby(['num_ensemble', 'last_layer']):
-        means = own.groupby('width')['kl_estimate'].mean()
+  for line, cell in zip(axes, cells):
+    input_dim, data_ratio, num_train = cell
+    for axis, level in zip(line, levels):
+      # (K, how) -> width -> KL of every seed.
+      curves: dict[tuple[int, str], dict[int, list[float]]] = {}
+      for row in rows:
+        if tuple(row[name] for name in CELL) == (*cell, level):
+          curves.setdefault((row['num_ensemble'], row['last_layer']),
+                            {}).setdefault(row['width'], []).append(
+                                row['kl_estimate'])
+      for (num, how), curve in sorted(curves.items()):
+        widths = sorted(curve)
         solved = how == 'solved'
-        axis.plot(means.index, means, color=colours[num],
-                  marker='o' if solved else 'x', markersize=4,
-                  linestyle='-' if solved else ':',
+        axis.plot(widths, [np.mean(curve[width]) for width in widths],
+                  color=colours[num], marker='o' if solved else 'x',
+                  markersize=4, linestyle='-' if solved else ':',
                   label=f'K = {num}' + ('' if solved else f', {how}'))
         if solved:
-          axis.axhline(own['kl_floor'].iloc[0], color=colours[num],
+          axis.axhline(gaussian.finite_sample_floor(num), color=colours[num],
                        linestyle='--', linewidth=0.8)
-      axis.axvline(cell.num_train, color='#bbbbbb', linewidth=1, zorder=0)
+      axis.axvline(num_train, color='#bbbbbb', linewidth=1, zorder=0)
       plots.style_axes(
-          axis, f'D = {cell.input_dim:g}, \u03bb = {cell.data_ratio:g}, '
-          f'T = {cell.num_train}, \u03b5 = {level:g}')
+          axis, f'D = {input_dim:g}, \u03bb = {data_ratio:g}, '
+          f'T = {num_train}, \u03b5 = {level:g}')
       axis.set_xscale('log', base=2)
       axis.set_yscale('log')
   for axis in axes[-1]:

@@ -28,6 +28,7 @@ def predict_members(group: Sequence[problems.Problem], width: int,
     num_ensemble: K.
   """
   first = group[0]
+  assert first.config is not None  # They were drawn, not brought.
   key = draws.agent_key(first.config.seed)
   found = np.empty((len(group), num_ensemble, len(first.x_test)))
   for k in range(num_ensemble):
@@ -48,15 +49,17 @@ def measure(group: Sequence[problems.Problem], width: int,
   members = predict_members(group, width, max(nums_ensemble))
   rows = []
   for problem, own in zip(group, members):
+    config = problem.config
+    assert config is not None  # As above.
     for num in nums_ensemble:
       mean, std = gaussian.sample_moments(own[:num], axis=0)
       scores = gaussian.posterior_scores(
           mean, std, problem.test_mean, problem.test_std, num_samples=num)
       rows.append({
-          'input_dim': problem.config.input_dim,
-          'data_ratio': problem.config.data_ratio,
+          'input_dim': config.input_dim,
+          'data_ratio': config.data_ratio,
           'noise_std': problem.noise_std, 'num_train': len(problem.x_train),
-          'seed': problem.config.seed, 'width': width, 'num_ensemble': num,
+          'seed': config.seed, 'width': width, 'num_ensemble': num,
           'last_layer': 'solved',
           **{name: float(scores[name]) for name in ('kl_estimate', 'kl_reverse',
                                                     'kl_floor')}})
