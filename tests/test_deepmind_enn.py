@@ -4,6 +4,8 @@ DeepMind's enn is on GitHub only (github.com/google-deepmind/enn). The package
 called enn on PyPI is something else, the Extended Nearest Neighbor method.
 """
 
+import itertools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -150,7 +152,8 @@ AGENTS = {
     'batch_ensemble': {'num_ensemble': 2}, 'bbb': {},
     'deep_sub_ensemble': {'num_ensemble': 2}, 'ensemble': {'num_ensemble': 2},
     'hypermodel': {'index_dim': 2}, 'layer_ensemble': {'num_options': 2},
-    'map': {}, 'mc_dropout': {}, 'vnn': {}}
+    'map': {}, 'mc_dropout': {}, 'mean_variance_ensemble': {'num_ensemble': 2},
+    'mixture_of_experts': {}, 'vnn': {}}
 
 
 def our_network(name, prior):
@@ -187,7 +190,7 @@ def train_there(network, problem, kind, num_steps=3):
       data_index=jnp.arange(len(problem.x_train))[:, None])
   experiment = enn_supervised.Experiment(
       enn=network, loss_fn=enn_losses.average_single_index_loss(loss, 4),
-      optimizer=optax.adam(1e-3), dataset=iter([batch] * num_steps), seed=0,
+      optimizer=optax.adam(1e-3), dataset=itertools.repeat(batch), seed=0,
       logger=enn_loggers.TerminalLogger('experiment', time_delta=1e9))
   key = jax.random.PRNGKey(0)
   before = float(experiment.loss(batch, key))
@@ -235,7 +238,7 @@ def their_networks():
           [5, 1], 1., x, n.ScaledGaussianIndexer(4), [5, 1], []),
       'hypermodel_independent':
           lambda x: n.MLPHypermodelPriorIndependentLayers(
-              [5, 1], 1., x, n.ScaledGaussianIndexer(4), [5, 1], [[3], [3]]),
+              [5, 1], 1., x, n.ScaledGaussianIndexer(4), [5, 1], []),
       'bbb': lambda x: n.make_bbb_enn([5, 1], x),
       'index_mlp': lambda x: n.IndexMLPEnn([5, 1], 4),
       'index_mlp_gp': lambda x: n.IndexMLPWithGpPrior([5, 1], x.shape[1], 3, 5),
