@@ -558,7 +558,7 @@ def test_memory():
     (dict(normals_eval=np.zeros(6)), r'must have shape \[1..5\]'),
     (dict(normals_rest=np.zeros(3)), 'must come with normals_eval'),
     (dict(normals_eval=np.zeros(2), normals_rest=np.zeros(2)),
-     r'normals_rest must have shape \[3\]'),
+     r'normals_rest must have shape \[1..3\]'),
     (dict(noise=np.full(20, np.nan)), 'noise must be finite'),
     (dict(noise=None), 'give either targets'),
     (dict(targets=[np.zeros(20)]), 'no normals'),

@@ -13,7 +13,7 @@ def draw_elsewhere(krylov: krylov_lib.Krylov,
                    arguments: solver_arguments.Arguments, mean: np.ndarray,
                    solved: krylov_lib.Galerkin, center: float
                    ) -> tuple[np.ndarray, np.ndarray | None]:
-  """f at the last points of x_eval, and at the rest, given f at x_train.
+  """f at the last points of x_eval and at those before, given f at x_train.
 
   Args:
     krylov: of these points, with all its products.
@@ -23,8 +23,8 @@ def draw_elsewhere(krylov: krylov_lib.Krylov,
     center: see `Krylov.explained`.
 
   Returns:
-    f at the last points, one per normal in normals_eval, and at the others;
-    None for these where there are no normals_rest.
+    f at the last points, one per normal in normals_eval, and at the points
+    before them, one per normal in normals_rest; None without these.
   """
   kernel, x_eval = arguments.kernel, arguments.x_eval
   normals = arguments.normals_eval
@@ -37,7 +37,7 @@ def draw_elsewhere(krylov: krylov_lib.Krylov,
   function = mean[-num:] + factor @ normals
   if arguments.normals_rest is None:
     return function, None
-  rest = slice(0, len(x_eval) - num)
+  rest = slice(last.start - len(arguments.normals_rest), last.start)
   cross = kernels.nngp(kernel, x_eval[last], x_eval[rest])
   cross -= krylov.explained(solved, last, rest, center)
   whitened = scipy.linalg.solve_triangular(factor, cross, lower=True)

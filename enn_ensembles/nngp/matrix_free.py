@@ -101,9 +101,9 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
       then a.
     normals_eval: [v] standard normals for f at the last v points of x_eval;
       None for none.
-    normals_rest: [n - v] standard normals for f at the points before them,
-      drawn given all other values of f: they change none of these. None for
-      none; needs normals_eval.
+    normals_rest: at most [n - v] standard normals for f at as many points just
+      before them, drawn given all other values of f: they change none of these.
+      None for none; needs normals_eval.
     noise: [T] standard normals, shared by all noise levels.
     targets: y, [T] per noise level, instead of these three.
     reference: see `posterior.noise_variance`.

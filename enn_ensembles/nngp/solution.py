@@ -40,8 +40,8 @@ class Solution:
     converged: whether all bounds, the function's too, meet their tolerances.
     function: f at x_train, [T]; None if targets were given, as the next two.
     eval_function: f at the last points of x_eval, [number of normals_eval].
-    rest_function: f at the points before them, given eval_function; None where
-      it was not asked for.
+    rest_function: f at the points before them, given eval_function, [number of
+      normals_rest]; None where it was not asked for.
     function_error: bound of the root mean square error of f.
     eigenvalue_bound: lambda_min(K) is at least this.
     std_error_history: std_error_bounds after every block step, [steps, E].

@@ -56,7 +56,7 @@ class Arguments:
     normals: z, then a; empty where targets are given, as the next.
     noise: [T].
     normals_eval: of f at the last points of x_eval; None for none.
-    normals_rest: of f at the points before them; None for none.
+    normals_rest: of f at points just before them; None for none.
     targets: y, [E, T]; None where they are to be drawn.
   """
 
@@ -103,9 +103,12 @@ class Arguments:
         if self.normals_eval is None:
           raise ValueError('normals_rest must come with normals_eval, got '
                            'none.')
-        self.normals_rest = _vector(
-            'normals_rest', normals.rest,
-            len(self.x_eval) - len(self.normals_eval))
+        self.normals_rest = _finite('normals_rest', normals.rest)
+        most = len(self.x_eval) - len(self.normals_eval)
+        if (self.normals_rest.ndim != 1
+            or not 1 <= len(self.normals_rest) <= most):
+          raise ValueError(f'normals_rest must have shape [1..{most}], got '
+                           f'{list(self.normals_rest.shape)}.')
     else:
       if any(values is not None for values in normals):
         raise ValueError('with targets there are no normals and no noise.')

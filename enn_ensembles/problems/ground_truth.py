@@ -125,7 +125,7 @@ class _Group:
                             config.input_dim),
         draw(draws.X_TEST_KEY, config.num_test, config.input_dim),
         draw(draws.X_VAL_KEY, config.num_val, config.input_dim),
-        None if solver == 'matrix_free' else nngp_regression.dyadic_points(
+        nngp_regression.dyadic_points(
             draw(draws.X_DYADIC_KEY, nngp_regression.NUM_DYADIC_BLOCKS,
                  2 + nngp_regression.JOINT_TAU, config.input_dim)))
     self._points = points

@@ -158,7 +158,7 @@ class Problem:
       data. Agents do not see them, nor what follows.
     f_test: the function there, without noise, [num_test, 1]; None likewise.
     x_dyadic: dyadic points, see `dyadic_points`, [num_blocks * tau, D]; None
-      for brought data and where the solver is matrix-free, as the next two.
+      for brought data, as the next two.
     dyadic_mean: posterior means there, [num_blocks, tau].
     dyadic_covariances: joint posterior covariances, ridge included,
       [num_blocks, tau, tau].

@@ -42,8 +42,7 @@ ARRAYS = {
     'f_test': 'the function at x_test [n, 1], without noise; for scoring only',
     'x_dyadic':
         'dyadic inputs [num_blocks * tau, D]: of every tau neighbours the '
-        'first half lies around one anchor, the rest around another; missing '
-        'where the solver is matrix_free, as the next two',
+        'first half lies around one anchor, the rest around another',
     'dyadic_mean': 'posterior mean there [num_blocks, tau]',
     'dyadic_covariances':
         'joint posterior covariances there, kernel_ridge included '

@@ -30,6 +30,8 @@ from enn_ensembles.problems import nngp_regression
 # entries, 'matrix_free' never stores it, 'auto' is dense where that fits.
 SOLVERS = ('auto', 'dense', 'matrix_free')
 
+_NUM_DYADIC = nngp_regression.NUM_DYADIC_BLOCKS * nngp_regression.JOINT_TAU
+
 # What a solver may hold, in MB. The same everywhere, so that 'auto' makes the
 # same problem on every machine: the solvers draw f in different ways.
 SOLVER_MEMORY_MB = 14_000.
@@ -82,7 +84,8 @@ def memory_mb(solver: str, num_train: int, input_dim: int,
   """What 'dense' or 'matrix_free' needs, MB; the latter for two block steps."""
   if solver == 'dense':
     return dense_memory_mb(num_train, num_points)
-  return matrix_free.estimate_memory_mb(num_train, input_dim, num_points, 2)
+  return matrix_free.estimate_memory_mb(
+      num_train, input_dim, num_points + _NUM_DYADIC, 2)
 
 
 def held_mb(solver: str, num_train: int, input_dim: int, num_points: int,
@@ -195,9 +198,6 @@ class DenseSolver:
 class MatrixFreeSolver:
   """`nngp.matrix_free`, which draws and solves from one Krylov space.
 
-  It gives no posterior at dyadic points: they would widen that space, and f is
-  drawn from it.
-
   Args:
     points: where.
     memory_budget_mb: what it may hold.
@@ -240,13 +240,13 @@ class MatrixFreeSolver:
       found = self._run(noise_stds, reference, targets=targets)
     seconds = found.seconds / len(targets)
     return [nngp_regression.Solved(
-        dataclasses.replace(moments, weights=found.weights[i]),
+        self._moments(found, i),
         nngp_regression.GroundTruth(
             'matrix_free', float(found.residual_norms[i]
                                  / np.linalg.norm(found.targets[i])),
             float(found.mean_error_bounds[i]),
             float(found.std_error_bounds[i]), seconds))
-            for i, moments in enumerate(found.moments)]
+            for i in range(len(found.moments))]
 
   def _run(self, noise_stds: Sequence[float], reference: str,
            **draws: Any) -> matrix_free.Solution:
@@ -262,12 +262,32 @@ class MatrixFreeSolver:
       what = canonical.config_hash(
           [list(noise_stds), reference, 'targets' in draws])
       path = f'{self._checkpoints}.{what}.steps'
-    solution = matrix_free.solve(
-        self._points.kernel, self._points.x_train, self._points.x, noise_stds,
+    points = self._points
+    # Dyadic points come first, and f is not drawn there.
+    x_eval, priors = points.x, points.block_priors()
+    if points.x_dyadic is not None:
+      x_eval = np.concatenate([points.x_dyadic, x_eval])
+      priors = np.concatenate([_block_priors(points.kernel, points.x_dyadic),
+                               priors])
+    return matrix_free.solve(
+        points.kernel, points.x_train, x_eval, noise_stds,
         reference=reference, memory_budget_mb=self._memory_budget_mb,
-        checkpoint_path=path,
-        block_priors=self._points.block_priors(), progress=tell, **draws)
-    return solution
+        checkpoint_path=path, block_priors=priors, progress=tell, **draws)
+
+  def _moments(self, found: matrix_free.Solution,
+               level: int) -> posterior.Moments:
+    """At x_test and x_val, and jointly at dyadic points."""
+    moments, weights = found.moments[level], found.weights[level]
+    assert moments.covariances is not None  # They are asked for.
+    if self._points.x_dyadic is None:
+      return dataclasses.replace(moments, weights=weights)
+    num = len(self._points.x_dyadic)
+    tau = moments.covariances.shape[1]
+    return dataclasses.replace(
+        moments, weights=weights, mean=moments.mean[num:],
+        std=moments.std[num:], covariances=moments.covariances[num // tau:],
+        joint=posterior.JointMoments(moments.mean[:num].reshape(-1, tau),
+                                     moments.covariances[:num // tau]))
 
   def clear(self, claimed: bool) -> None:
     """Removes all checkpoints: with f drawn, none is of use.
