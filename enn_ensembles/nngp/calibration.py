@@ -23,7 +23,7 @@ from enn_ensembles.nngp import krylov as krylov_lib
 from enn_ensembles.nngp import tall
 
 # Points per noise level that are solved exactly.
-_NUM_SAMPLED = 16
+_NUM_SAMPLED = 12
 # Times the largest deviation of the sample.
 _SAFETY = 3.
 _MAX_STEPS = 20

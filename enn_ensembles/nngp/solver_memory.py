@@ -24,7 +24,7 @@ def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,
   numbers = basis + first + (width if num_block_steps > 1 else first)
   # x_train, the points of the tiles, and vectors in float64: those of conjugate
   # gradients for a sample of the points.
-  columns = 8 * input_dim + itemsize * (input_dim + 1 + numbers) + 8 * 450
+  columns = 8 * input_dim + itemsize * (input_dim + 1 + numbers) + 8 * 350
   # Columns of H, H and its factor; sides and solutions; what combines the rest.
   small = 8 * (2.5 * basis**2 + 4 * basis * width + 4 * (first + width)**2)
   tile = tiles.tile_size(num_train)
