@@ -557,7 +557,7 @@ def test_memory():
     (dict(normals_train=np.zeros(20)), r'must have shape \[32\]'),
     (dict(normals_eval=np.zeros(6)), r'must have shape \[1..5\]'),
     (dict(normals_rest=np.zeros(3)), 'must come with normals_eval'),
-    (dict(normals_eval=np.zeros(2), normals_rest=np.zeros(2)),
+    (dict(normals_eval=np.zeros(2), normals_rest=np.zeros(4)),
      r'normals_rest must have shape \[1..3\]'),
     (dict(noise=np.full(20, np.nan)), 'noise must be finite'),
     (dict(noise=None), 'give either targets'),
