@@ -40,7 +40,8 @@ setuptools.setup(
     install_requires=[
         'absl-py>=2.1',
         'chex>=0.1.89',
-        'dm-haiku>=0.0.14',
+        'dm-haiku>=0.0.14; python_version < "3.13"',
+        'dm-haiku>=0.0.15; python_version >= "3.13"',
         'jax>=0.6',
         'jaxlib>=0.6',
         'jinja2>=3.1',
