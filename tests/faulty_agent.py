@@ -1,9 +1,11 @@
 """An agent of a user's own, and what goes wrong with it, for tests of runs."""
 
+import commands
 import pytest
 
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.problems import kinds
 from enn_ensembles.sweeps import unit_results
 
 # A constant, drawn from the key; a setting says what goes wrong.
@@ -67,11 +69,12 @@ def make_units(folder, agent='my_agent', seed=(0,), noise_std=(0.1, 1.),
 
 
 def make_options(folder, **fields):
-  """Options that write to a store in the folder."""
+  """Options that write to a store in the folder; tests share the problems."""
   results.open_store(folder / 'store', create=True)
   return unit_results.RunOptions(
       str(folder / 'store'), agent_modules=(str(folder / 'my_agent.py'),),
-      **fields)
+      **{'problem_settings': kinds.ProblemSettings(
+          cache_dir=str(commands.shared_problems())), **fields})
 
 
 def read_rows(folder):

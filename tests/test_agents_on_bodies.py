@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+from compiled import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,7 +146,8 @@ def outputs(network, weights, state=None):
       f'w_{i}': w for i, w in enumerate(weights)}
   assert {k: v.shape for k, v in named.items()} == {
       k: v.shape for k, v in params[module].items()}
-  out, _ = network.apply_indices({module: named}, state or {}, X, None)
+  out, _ = compiled(network).apply_indices({module: named}, state or {}, X,
+                                           None)
   return base.get_predictions(out)
 
 
@@ -199,10 +201,11 @@ def test_sub_ensemble_shares_its_trunk():
 def test_diagonal_of_a_layer_ensemble_is_a_deep_ensemble():
   network = layer_ensemble.make_network(layer_ensemble.LayerEnsembleConfig(
       num_options=3, **CNN), SHAPE, CLASSES)
-  params = {'layer_stack': {f'w_{i}': jnp.asarray(np.swapaxes(w, 0, 1))
+  params = {'layer_stack': {f'w_{i}': np.swapaxes(w, 0, 1)
                             for i, w in enumerate(make_weights(3))}}
   diagonal = np.arange(3)[:, None].repeat(5, 1)
-  check(network.apply_indices(params, {}, X, diagonal)[0], one_by_one())
+  check(compiled(network).apply_indices(params, {}, X, diagonal)[0],
+        one_by_one())
 
 
 def make_fast(num, ones):
@@ -269,7 +272,8 @@ def test_batch_ensemble_with_a_plain_member_that_alone_trains_the_weights():
     return jnp.sum(jnp.square(out[member]))
 
   named = jax.tree.map(jnp.asarray, named)
-  plain, other = (jax.grad(loss)(named, member) for member in (0, 1))
+  gradient = jax.jit(jax.grad(loss), static_argnums=1)
+  plain, other = (gradient(named, member) for member in (0, 1))
   for i in range(5):
     assert np.any(plain[f'w_{i}'] != 0.) and not np.any(other[f'w_{i}'])
     assert not np.any(plain[f'r_{i}']) and not np.any(plain[f's_{i}'])
@@ -280,10 +284,11 @@ def test_batch_ensemble_with_a_plain_member_that_alone_trains_the_weights():
     ('small_cnn', True), ('resnet', False)])
 def test_dropout_at_rate_zero_is_one_network(body, dropout_input):
   settings = {'body': BODIES[body]['body']}
-  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
-      dropout_rate=0., dropout_input=dropout_input, **settings), SHAPE, CLASSES)
-  single = map_agent.make_network(map_agent.MapConfig(**settings), SHAPE,
-                                  CLASSES)
+  network = compiled(mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      dropout_rate=0., dropout_input=dropout_input, **settings), SHAPE,
+                                             CLASSES))
+  single = compiled(map_agent.make_network(map_agent.MapConfig(**settings),
+                                           SHAPE, CLASSES))
   params, state = single.init(KEY, X[:1], 0)
   expected, _ = single.apply(params, state, X, 0)
   keys = jax.random.split(KEY, 2)
@@ -295,8 +300,8 @@ def test_dropout_at_rate_zero_is_one_network(body, dropout_input):
 
 
 def test_dropout_masks_belong_to_indices_and_in_training_to_examples():
-  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
-      dropout_rate=0.5, body='small_cnn'), SHAPE, CLASSES)
+  network = compiled(mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      dropout_rate=0.5, body='small_cnn'), SHAPE, CLASSES))
   x = np.repeat(X[:1], 4, axis=0)  # One example four times.
   params, state = network.init(KEY, x[:1], KEY)
   out, _ = network.apply_indices(params, state, x, jax.random.split(KEY, 3))

@@ -3,6 +3,7 @@
 import functools
 import types
 
+from compiled import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,14 +132,17 @@ def test_both_convolutions_agree(window, strides, padding, with_bias):
         w, h, rank=3)
     return jnp.sum(jnp.sin(out)), out
 
-  for w_here, h_here in ((w[0], h[0]), (w, h[0]), (w[0], h), (w, h)):
-    found = [
+  @jax.jit
+  def both(w, h):
+    return [[
         jax.value_and_grad(functools.partial(value, implementation), (0, 1),
                            has_aux=True)(w_here, h_here)
-        for implementation in (products.convolve_by_product,
-                               products.convolve_by_xla)]
-    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
-      np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+        for w_here, h_here in ((w[0], h[0]), (w, h[0]), (w[0], h), (w, h))]
+            for implementation in (products.convolve_by_product,
+                                   products.convolve_by_xla)]
+
+  for a, b in zip(*map(jax.tree.leaves, both(w, h)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
 
 
 def test_a_cpu_convolves_by_products(monkeypatch):
@@ -167,8 +171,8 @@ def test_pools(pool, reduce, window, strides):
           axis=(2, 3))
   for members, found in ((h, expected), (h[0], expected[0])):
     np.testing.assert_allclose(
-        layer.apply([], jnp.asarray(members), (8, 7, 2), layers.INFERENCE),
-        found, rtol=1e-12)
+        jax.jit(lambda h: layer.apply([], h, (8, 7, 2), layers.INFERENCE))(
+            members), found, rtol=1e-12)
 
 
 def test_flatten_and_global_average_read_images_as_numpy_does():
@@ -183,8 +187,8 @@ def test_group_norm_normalises_every_example_over_its_groups():
   layer = norms.Norm('group', num_groups=2)
   w = RNG.normal(size=(6, 2))
   x = RNG.normal(size=(3, 4, 5, 6))
-  found = layer.apply([jnp.asarray(w)], layers.first_layout(jnp.asarray(x)),
-                      (4, 5, 6), layers.INFERENCE)
+  found = np.asarray(jax.jit(lambda w, x: layer.apply(
+      [w], layers.first_layout(x), (4, 5, 6), layers.INFERENCE))(w, x))
   for example, image in enumerate(x):
     for group in (slice(0, 3), slice(3, 6)):
       part = image[..., group]
@@ -197,7 +201,7 @@ def test_group_norm_normalises_every_example_over_its_groups():
 def test_batch_norm_uses_the_batch_in_training_and_learns_its_statistics():
   body = networks.Body('normed', (
       norms.Norm('batch'), images.Flatten(), layers.Dense(2, 'none')))
-  network = networks.make_member_network(body, 2)
+  network = compiled(networks.make_member_network(body, 2))
   x = 3. + 2. * RNG.normal(size=(50, 2, 2, 3))
   params, state = network.init(KEY, x[:1], 0)
   (start,) = state['statistics']
@@ -228,9 +232,9 @@ def test_residual_block_adds_its_shortcut():
       (images.Conv2D(3, 1, activation='none'),),
       (images.Conv2D(3, 1, activation='none', with_bias=False),))
   main, side = RNG.normal(size=(3, 3)), RNG.normal(size=(3, 2))
-  found = block.apply([jnp.asarray(main), jnp.asarray(side)],
-                      layers.first_layout(jnp.asarray(IMAGES)), (8, 8, 2),
-                      layers.INFERENCE)
+  found = jax.jit(lambda main, side, x: block.apply(
+      [main, side], layers.first_layout(x), (8, 8, 2), layers.INFERENCE))(
+          main, side, IMAGES)
   expected = np.maximum(
       IMAGES @ (main[:, :2] + side).T + main[:, 2], 0.)
   np.testing.assert_allclose(found, expected.transpose(3, 1, 2, 0), rtol=1e-12,
@@ -244,7 +248,8 @@ def test_residual_block_adds_its_shortcut():
 @pytest.mark.parametrize('num_shared_layers', [0, 2])
 def test_members_are_each_alone(name, num_shared_layers):
   body = BODIES[name]
-  network = networks.make_member_network(body, 3, num_shared_layers)
+  network = compiled(networks.make_member_network(body, 3, num_shared_layers))
+  forward = jax.jit(functools.partial(networks.forward, body))
   params, state = network.init(KEY, IMAGES[:1], 0)
   assert state == {} and network.apply_train is None
   weights = networks.get_weights(params)
@@ -254,13 +259,13 @@ def test_members_are_each_alone(name, num_shared_layers):
   everything, _ = network.apply_indices(params, state, IMAGES, None)
   assert everything.shape == (3, 3, 5)
   for member in range(3):
-    alone = [w[min(member, len(w) - 1)][None] for w in weights]
-    expected = networks.forward(body, alone, IMAGES)[0]
+    alone = [np.asarray(w)[min(member, len(w) - 1)][None] for w in weights]
+    expected = forward(alone, IMAGES)[0]
     np.testing.assert_allclose(everything[member], expected, rtol=1e-9,
                                atol=1e-12)
     # One example at a time.
     np.testing.assert_allclose(
-        everything[member, 1:2], networks.forward(body, alone, IMAGES[1:2])[0],
+        everything[member, 1:2], forward(alone, IMAGES[1:2])[0],
         rtol=1e-9, atol=1e-12)
   assert np.all(np.std(everything, axis=0) > 0.)
   chosen = np.array([2, 0, 2])
@@ -273,13 +278,14 @@ def test_layer_ensemble_of_a_body_is_its_combinations(name):
   body = BODIES[name]
   num_options = (2, 1, 2, 1, 2)[:body.num_weight_layers]
   stack = layer_stack.LayerStack(body.layers, num_options)
-  network = stack_network.make_network(stack, None)
+  network = compiled(stack_network.make_network(stack, None))
+  forward = jax.jit(functools.partial(networks.forward, body))
   params, _ = network.init(KEY, IMAGES[:1], None)
   weights = stack_network.get_weights(params)
   indices = np.array(list(np.ndindex(*num_options)))
   layer_of = body.weight_layers((8, 8, 2))
   expected = np.array([
-      networks.forward(body, [w[:, z[layer]][None] for layer, w in zip(
+      forward([np.asarray(w)[:, z[layer]][None] for layer, w in zip(
           layer_of, weights)], IMAGES)[0] for z in indices])
   check = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
   check(network.apply_indices(params, {}, IMAGES, None)[0], expected)
@@ -302,9 +308,9 @@ def test_prior_functions_have_no_statistics():
   body = networks.make_resnet((1, 1), (4, 6), 5)
   assert body.has_batch_norm and not TINY_RESNET.has_batch_norm
   assert networks.without_statistics(body) == TINY_RESNET
-  network = networks.with_additive_prior(
+  network = compiled(networks.with_additive_prior(
       networks.make_member_network(body, 2),
-      networks.make_member_network(networks.without_statistics(body), 2), 3.)
+      networks.make_member_network(networks.without_statistics(body), 2), 3.))
   params, state = network.init(KEY, IMAGES[:1], 0)
   out, trained = network.apply_train(params, state, IMAGES, None, KEY)
   after, _ = base.apply_indices(network, params, trained, IMAGES, None)

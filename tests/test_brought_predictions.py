@@ -60,7 +60,8 @@ def test_rows_equal_those_of_the_api(problem, tmp_path):
   np.savez(folder / f'{PROBLEM_ID}.npz', **arrays,
            x_test_sha256=problem_export.array_sha256(problem.x_test))
   flags = [f'--predictions={folder}', '--label=my method',
-           f'--results_dir={tmp_path / "results"}', '--cache_dir=']
+           f'--results_dir={tmp_path / "results"}',
+           f'--cache_dir={commands.shared_problems()}']
   (code, out, error), = commands.run_commands('score_predictions', flags)
   assert code == 0, error
   assert "1 rows of 'my method'" in out
@@ -154,7 +155,8 @@ def test_commands_refuse_in_one_line(problem, tmp_path):
   for folder in (empty, other):
     folder.mkdir()
   np.savez(other / 'mine.npz', **make_arrays(problem))
-  flags = ['--label=a', f'--results_dir={tmp_path / "results"}', '--cache_dir=']
+  flags = ['--label=a', f'--results_dir={tmp_path / "results"}',
+           f'--cache_dir={commands.shared_problems()}']
   commands.check_refused('score_predictions', [
       ([f'--predictions={tmp_path / "none"}', *flags], 'must be a folder'),
       ([f'--predictions={empty}', *flags], 'holds no .npz file'),
@@ -172,10 +174,12 @@ def test_a_wrong_row_is_found(tmp_path):
                     "{'agent': 'map', 'num_batches': 2}]\n")
   folder = tmp_path / 'results'
   (code, _, error), = commands.run_commands('run_sweep', [
-      f'--config={config}', f'--results_dir={folder}', '--cache_dir=',
-      '--num_workers=1', '--compilation_cache_dir='])
+      f'--config={config}', f'--results_dir={folder}',
+      f'--cache_dir={commands.shared_problems()}', '--num_workers=1',
+      '--compilation_cache_dir='])
   assert code == 0, error
-  flags = [f'--results_dir={folder}', '--share=1', '--cache_dir=']
+  flags = [f'--results_dir={folder}', '--share=1',
+           f'--cache_dir={commands.shared_problems()}']
   (code, out, error), = commands.run_commands('verify_results', flags)
   assert code == 0 and '4 of 4 rows pass' in out, (out, error)
   store = results.open_store(folder)

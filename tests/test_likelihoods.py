@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from compiled import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +22,8 @@ from enn_ensembles.training import regression
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.standard_normal((9, 2)))
-LABELS = jnp.asarray(RNG.integers(3, size=9), jnp.int32)
+X = RNG.standard_normal((9, 2))
+LABELS = RNG.integers(3, size=9).astype(np.int32)
 ROWS = np.array([4, 0, 4, 8])
 CLASSES = base.PriorKnowledge((2,), 9, base.Categorical(3))
 REGRESSION = base.PriorKnowledge((2,), 9, base.Gaussian(0.3))
@@ -34,15 +35,20 @@ def make_batch(y):
 
 def evaluate(loss, network, params, state, y, key=KEY, augmented=False):
   prepare = loss.prepare_augmented if augmented else loss.prepare
-  context = prepare(network, params, state, base.Data(X, y), key)
-  return loss.evaluate(network, params, state, context, make_batch(y), key)[0]
+
+  @jax.jit
+  def run(params, state):
+    context = prepare(network, params, state, base.Data(X, y), key)
+    return loss.evaluate(network, params, state, context, make_batch(y), key)[0]
+
+  return float(run(params, state))
 
 
 @pytest.fixture(name='classifier', scope='module')
 def make_classifier():
   """Three members with a prior on their logits."""
   members = lambda: networks.make_member_network((4, 3), 3)
-  network = networks.with_additive_prior(members(), members(), 2.)
+  network = compiled(networks.with_additive_prior(members(), members(), 2.))
   return network, *network.init(KEY, X[:1], 0)
 
 
@@ -67,10 +73,12 @@ def test_cross_entropy_over_members_and_data(classifier, augmented):
 
 def test_the_prior_of_blocks_is_that_of_all_points(classifier, monkeypatch):
   loss = likelihoods.make_loss_for(CLASSES)
-  whole = loss.prepare(*classifier, base.Data(X, LABELS), KEY)
+  prepare = lambda: jax.jit(lambda *start: loss.prepare(
+      classifier[0], *start, base.Data(X, LABELS), KEY))(*classifier[1:])
+  whole = prepare()
   assert whole.offsets.shape == (9, 3, 3)
   monkeypatch.setattr(losses, '_PREPARE_PAIRS', 12)  # Four points at a time.
-  blocks = loss.prepare(*classifier, base.Data(X, LABELS), KEY)
+  blocks = prepare()
   np.testing.assert_allclose(blocks.offsets, whole.offsets, rtol=1e-12)
   # The largest array is that of a block, not of all points.
   jaxpr = jax.make_jaxpr(lambda x: losses.map_points(
@@ -99,7 +107,8 @@ def test_points_in_blocks_are_points(num):
 
 
 def test_bootstrap_weights_count_draws_with_replacement():
-  weights = np.asarray(losses.bootstrap_weights(KEY, 50, 400, jnp.float64))
+  weights = np.asarray(jax.jit(lambda: losses.bootstrap_weights(
+      KEY, 50, 400, jnp.float64))())
   assert weights.shape == (50, 400) and set(np.unique(weights)) <= set(range(9))
   np.testing.assert_array_equal(weights.sum(axis=0), 50.)
   # Binomial(50, 1/50): variance 0.98, and 0.3642 of the points left out.
@@ -110,14 +119,15 @@ def test_bootstrap_weights_count_draws_with_replacement():
 
 def test_bootstrap_weighs_the_errors_of_each_member(classifier):
   loss = likelihoods.make_loss_for(CLASSES, bootstrap=True)
-  context = loss.prepare(*classifier, base.Data(X, LABELS), KEY)
+  weights = np.asarray(jax.jit(lambda *start: loss.prepare(
+      classifier[0], *start, base.Data(X, LABELS), KEY).weights)(
+          *classifier[1:]))
   expected = np.mean([
-      context.weights[row, member] * slow_cross_entropy(*classifier, member,
-                                                        row)
+      weights[row, member] * slow_cross_entropy(*classifier, member, row)
       for member in range(3) for row in ROWS])
   np.testing.assert_allclose(evaluate(loss, *classifier, LABELS), expected,
                              rtol=1e-10)
-  assert np.ptp(context.weights) > 0
+  assert np.ptp(weights) > 0
   infinite = base.EpistemicNetwork(None, None, networks.GaussianIndexer(2))
   with pytest.raises(ValueError, match='bootstrap needs finitely many'):
     likelihoods.make_loss_for(
@@ -132,7 +142,7 @@ def test_the_categorical_elbo_is_likelihood_and_divergence():
   network = base.EpistemicNetwork(
       lambda params, state, x, z: (x @ (params * z), state), None,
       networks.GaussianIndexer(3))
-  params = jnp.asarray(RNG.standard_normal((2, 3)))
+  params = RNG.standard_normal((2, 3))
   loss = likelihoods.make_elbo_loss_for(
       CLASSES, lambda params: jnp.sum(params ** 4), 5)
   indices = np.asarray(losses.sample_indices(network, KEY, 5), np.float64)
@@ -193,7 +203,7 @@ def test_weight_decay_is_the_slow_sum(name):
   plain = agents_lib.make_agent(
       module, dataclasses.replace(config, weight_decay=0.))
   agent = agents_lib.make_agent(module, config)
-  network = agent.make_network(REGRESSION)
+  network = compiled(agent.make_network(REGRESSION))
   params, state = network.init(KEY, X[:1], network.indexer(KEY))
   # Biases that start at 0 would hide that the others do not count.
   params = jax.tree.map(lambda p: p + 0.1 * RNG.standard_normal(p.shape),
@@ -221,7 +231,8 @@ def test_weight_decay_is_the_log_density_of_the_prior(classifier):
   def decay(scale):
     (name, layers), = params.items()
     # Member 1's weights and first biases alone.
-    moved = {key: w.at[1].multiply(scale) for key, w in layers.items()}
+    scales = np.array([1., scale, 1.])[:, None, None]
+    moved = {key: w * scales for key, w in layers.items()}
     return evaluate(decayed, network, {name: moved}, state, LABELS) - evaluate(
         plain, network, {name: moved}, state, LABELS)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from compiled import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +23,18 @@ KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
 
 
+def run_loss(loss, network, params, state, data, batch, key=KEY):
+  """The value, and its gradient by the parameters, as one program."""
+  def run(params, state):
+    context = loss.prepare(network, params, state, data, KEY)
+    return jax.value_and_grad(lambda params: loss.evaluate(
+        network, params, state, context, batch, key)[0])(params)
+
+  return jax.tree.map(np.asarray, jax.jit(run)(params, state))
+
+
 def make_batch(data, rows):
-  rows = jnp.asarray(rows)
+  rows = np.asarray(rows)
   return base.Batch(data.x[rows], data.y[rows], rows)
 
 
@@ -60,22 +71,27 @@ def probe_targets(indexer, noise_std, data, key=KEY):
   network = zero_network(indexer)
   loss = regression.make_loss(noise_std, num_index_samples=2)
   theta = jnp.zeros(len(data.y))
-  context = loss.prepare(network, theta, (), data, key)
-  gradient = jax.grad(lambda theta: loss.evaluate(
-      network, theta, (), context, make_batch(data, range(len(data.y))),
-      KEY)[0])(theta)
-  return -0.5 * len(data.y) * np.asarray(gradient)
+
+  @jax.jit
+  def run(theta):
+    context = loss.prepare(network, theta, (), data, key)
+    return jax.grad(lambda theta: loss.evaluate(
+        network, theta, (), context, make_batch(data, range(len(data.y))),
+        KEY)[0])(theta)
+
+  return -0.5 * len(data.y) * np.asarray(run(theta))
 
 
 def zero_data(num):
-  return base.Data(jnp.zeros((num, 1)), jnp.zeros((num, 1)))
+  return base.Data(np.zeros((num, 1)), np.zeros((num, 1)))
 
 
 def ensemble_targets(indexer, num=20_000, noise_std=0.3, key=KEY):
   network = zero_network(indexer)
   loss = regression.make_loss(noise_std)
-  context = loss.prepare(network, jnp.zeros(num), (), zero_data(num), key)
-  return -np.asarray(context.offsets)[..., 0]  # Taken off the prediction.
+  offsets = jax.jit(lambda: loss.prepare(
+      network, jnp.zeros(num), (), zero_data(num), key).offsets)()
+  return -np.asarray(offsets)[..., 0]  # Taken off the prediction.
 
 
 def test_target_noise_is_normal_and_independent_across_members():
@@ -121,7 +137,7 @@ def test_target_noise_of_an_infinite_index_is_linear_in_it():
 
 
 def test_target_noise_is_fixed_by_its_key_and_zero_without_a_scale():
-  data = base.Data(jnp.zeros((5, 1)), jnp.arange(5.)[:, None])
+  data = base.Data(np.zeros((5, 1)), np.arange(5.)[:, None])
   one, same, other = (
       probe_targets(FixedIndexer((1.,)), 0.3, data, jax.random.PRNGKey(seed))
       for seed in (0, 0, 1))
@@ -135,9 +151,8 @@ def test_target_noise_is_fixed_by_its_key_and_zero_without_a_scale():
 def make_problem():
   """A small ensemble with a prior, its data, and a batch with repeats."""
   members = lambda: networks.make_member_network((4, 1), 3)
-  network = networks.with_additive_prior(members(), members(), 2.)
-  data = base.Data(jnp.asarray(RNG.standard_normal((9, 2))),
-                   jnp.asarray(RNG.standard_normal((9, 1))))
+  network = compiled(networks.with_additive_prior(members(), members(), 2.))
+  data = base.Data(RNG.standard_normal((9, 2)), RNG.standard_normal((9, 1)))
   params, state = network.init(KEY, data.x[:1], 0)
   return network, params, state, data, make_batch(data, [4, 0, 4, 8])
 
@@ -145,7 +160,6 @@ def make_problem():
 def test_squared_error_over_members_data_and_fixed_noise(problem):
   network, params, state, data, batch = problem
   loss = regression.make_loss(0.5)
-  context = loss.prepare(network, params, state, data, KEY)
   # The very draws: prepare's only key, one per (data point, member).
   noise = np.asarray(jax.random.normal(KEY, (9, 3), jnp.float64))
   errors = []
@@ -155,7 +169,7 @@ def test_squared_error_over_members_data_and_fixed_noise(problem):
       errors.append(out.preds[0, 0] - data.y[row, 0]
                     - 0.5 * noise[row, member])
   expected = sum(e ** 2 for e in errors) / 12
-  value, _ = loss.evaluate(network, params, state, context, batch, KEY)
+  value, _ = run_loss(loss, network, params, state, data, batch)
   np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
@@ -163,13 +177,19 @@ def test_drawn_members_are_unbiased(problem):
   network, params, state, data, batch = problem
   full = regression.make_loss(0.5)
   drawn = regression.make_loss(0.5, num_index_samples=2)
-  context = full.prepare(network, params, state, data, KEY)
-  expected, _ = full.evaluate(network, params, state, context, batch, KEY)
-  same = drawn.prepare(network, params, state, data, KEY)
-  np.testing.assert_array_equal(context.offsets, same.offsets)
-  values = jax.vmap(lambda key: drawn.evaluate(
-      network, params, state, context, batch, key)[0])(
-          jax.random.split(KEY, 2000))
+  expected, _ = run_loss(full, network, params, state, data, batch)
+
+  @jax.jit
+  def run(params, state):
+    context, same = (loss.prepare(network, params, state, data, KEY)
+                     for loss in (full, drawn))
+    values = jax.vmap(lambda key: drawn.evaluate(
+        network, params, state, context, batch, key)[0])(
+            jax.random.split(KEY, 2000))
+    return context.offsets, same.offsets, values
+
+  offsets, same, values = run(params, state)
+  np.testing.assert_array_equal(offsets, same)
   assert abs(np.mean(values) - expected) < 4 * np.std(values) / 2000 ** 0.5
   assert len(np.unique(np.round(values, 12))) == 6  # Pairs out of three.
 
@@ -181,12 +201,10 @@ def test_drawn_infinite_indices_are_a_plain_mean(num_index_samples):
   network = base.EpistemicNetwork(
       apply=lambda params, state, x, z: (x @ (params @ z)[:, None], state),
       init=None, indexer=indexer)
-  data = base.Data(jnp.asarray(RNG.standard_normal((6, 3))),
-                   jnp.asarray(RNG.standard_normal((6, 1))))
-  params = jnp.asarray(RNG.standard_normal((3, 2)))
+  data = base.Data(RNG.standard_normal((6, 3)), RNG.standard_normal((6, 1)))
+  params = RNG.standard_normal((3, 2))
   loss = regression.make_loss(
       0.5, num_index_samples=num_index_samples)
-  context = loss.prepare(network, params, (), data, KEY)
   batch = make_batch(data, [5, 5, 1])
 
   indices = np.asarray(losses.sample_indices(network, KEY, num_index_samples),
@@ -200,8 +218,7 @@ def test_drawn_infinite_indices_are_a_plain_mean(num_index_samples):
       value += error ** 2 / (3 * num_index_samples)
       gradient += (2 * error * np.outer(data.x[row], z)
                    / (3 * num_index_samples))
-  ours = jax.value_and_grad(lambda params: loss.evaluate(
-      network, params, (), context, batch, KEY)[0])(params)
+  ours = run_loss(loss, network, params, (), data, batch)
   # Indices are float32.
   np.testing.assert_allclose(ours[0], value, rtol=1e-6)
   np.testing.assert_allclose(ours[1], gradient, rtol=1e-6, atol=1e-6)
@@ -235,9 +252,10 @@ def test_mean_over_blocks_is_the_mean(num_blocks):
                 for i in range(num_blocks)) / num_blocks) ** 2
 
   np.testing.assert_allclose(ours(params), plain(params), rtol=1e-12)
+  expected = jax.jit(jax.grad(plain))(params)
   for function in (jax.grad, lambda f: jax.jit(jax.grad(f))):
-    for a, b in zip(*map(jax.tree.leaves, (function(ours)(params),
-                                           function(plain)(params)))):
+    for a, b in zip(*map(jax.tree.leaves, (function(ours)(params), expected)),
+                    strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-11)
 
 
@@ -268,7 +286,7 @@ def test_dropout_loss_is_the_expectation_over_all_masks():
   rate = 0.3
   config = mc_dropout.McDropoutConfig(dropout_rate=rate, hidden_sizes=(2,),
                                       first_bias_std=1.)
-  network = mc_dropout.make_network(config)
+  network = compiled(mc_dropout.make_network(config))
   x, y = np.array([0.7, -1.2]), 0.4
   params, state = network.init(KEY, jnp.asarray(x)[None], KEY)
   w0, w1 = (np.asarray(w)[0] for w in params['stacked_mlp'].values())
@@ -281,11 +299,10 @@ def test_dropout_loss_is_the_expectation_over_all_masks():
     expected += probability * error
     square += probability * error ** 2
   num = 20_000
-  batch = base.Batch(jnp.tile(x, (num, 1)), jnp.full((num, 1), y),
-                     jnp.zeros(num, jnp.int32))
+  batch = base.Batch(np.tile(x, (num, 1)), np.full((num, 1), y),
+                     np.zeros(num, np.int32))
   loss = regression.make_per_example_loss()
-  context = loss.prepare(network, params, state, None, KEY)
-  value, _ = loss.evaluate(network, params, state, context, batch, KEY)
+  value, _ = run_loss(loss, network, params, state, None, batch)
   standard_error = np.sqrt((square - expected ** 2) / num)
   assert standard_error < 0.05 * expected
   assert abs(value - expected) < 4 * standard_error
@@ -295,11 +312,8 @@ def test_weight_decay_adds_the_sum_of_squares(problem):
   network, params, state, data, batch = problem
   plain = regression.make_loss()
   decayed = penalties.add_l2_weight_decay(plain, 0.7)
-  context = decayed.prepare(network, params, state, data, KEY)
-  value, gradient = (
-      [jax.value_and_grad(lambda p, loss=loss: loss.evaluate(
-          network, p, state, context, batch, KEY)[0])(params)
-       for loss in (decayed, plain)])
+  value, gradient = (run_loss(loss, network, params, state, data, batch)
+                     for loss in (decayed, plain))
   squares = sum(float(np.sum(np.square(p))) for p in jax.tree.leaves(params))
   np.testing.assert_allclose(value[0] - gradient[0], 0.7 * squares, rtol=1e-10)
   for a, b, p in zip(*map(jax.tree.leaves, (value[1], gradient[1], params))):
@@ -308,12 +322,13 @@ def test_weight_decay_adds_the_sum_of_squares(problem):
 
 def test_elbo_is_the_gaussian_likelihood_and_the_divergence():
   network = zero_network(networks.GaussianIndexer(1))
-  data = base.Data(jnp.zeros((4, 1)), jnp.asarray(RNG.standard_normal((4, 1))))
+  data = base.Data(np.zeros((4, 1)), RNG.standard_normal((4, 1)))
   batch = make_batch(data, range(4))
   noise_std, num_train = 0.3, 25
   loss = regression.make_elbo_loss(noise_std, num_train,
                                lambda params: jnp.sum(params ** 4), 2)
 
+  @jax.jit
   def negative_elbo(theta):
     context = loss.prepare(network, theta, (), data, KEY)
     return loss.evaluate(network, theta, (), context, batch, KEY)[0]

@@ -1,5 +1,8 @@
 """Shared parts of networks, against plain numpy loops."""
 
+import functools
+
+from compiled import compiled
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ SIZES = (4, 5, 2)  # Two hidden layers and two outputs.
 def random_layers(copies):
   """Layers [copies, out, in + 1] of an MLP from 3 inputs to SIZES."""
   inputs = (3, *SIZES[:-1])
-  return [jnp.asarray(RNG.standard_normal((k, out, size + 1)))
+  return [RNG.standard_normal((k, out, size + 1))
           for k, out, size in zip(copies, SIZES, inputs)]
 
 
@@ -40,7 +43,7 @@ def numpy_mlp(layers, member, x):
     (3, 3, 3), (1, 3, 3), (1, 1, 3), (1, 1, 1)])
 def test_stacked_forward_is_each_members_mlp(copies):
   layers = random_layers(copies)
-  out = networks.stacked_forward(layers, jnp.asarray(X))
+  out = np.asarray(jax.jit(networks.stacked_forward)(layers, X))
   assert out.shape == (copies[-1], 7, 2)
   for member in range(copies[-1]):
     np.testing.assert_allclose(out[member], numpy_mlp(layers, member, X),
@@ -56,11 +59,15 @@ def test_affine_and_its_gradients_are_the_plain_products(batch):
   def plain(w, h):
     return w[..., :-1] @ h + w[..., -1:]
 
-  np.testing.assert_allclose(networks.affine(w, h), plain(w, h), rtol=1e-12)
-  ours, theirs = (
-      jax.grad(lambda w, h, f=f: jnp.sum(weights * jnp.sin(f(w, h))), (0, 1))(
-          w, h) for f in (networks.affine, plain))
-  for a, b in zip(ours, theirs):
+  @functools.partial(jax.jit, static_argnums=0)
+  def value_and_gradient(f, w, h):
+    return f(w, h), jax.grad(
+        lambda w, h: jnp.sum(weights * jnp.sin(f(w, h))), (0, 1))(w, h)
+
+  (ours, ours_back), (theirs, theirs_back) = (
+      value_and_gradient(f, w, h) for f in (networks.affine, plain))
+  np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+  for a, b in zip(ours_back, theirs_back):
     np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -68,7 +75,7 @@ def test_parameters_are_one_draw_cut_in_order():
   specs = {'a': ((2, 3), 2.), 'b': ((4,), np.array([0., 1., 2., 3.])),
            'c': ((5,), lambda draw: draw ** 2)}
   init = hk.transform(lambda: networks.draw_parameters(specs, jnp.float64)).init
-  drawn = init(jax.random.PRNGKey(0))['~']
+  drawn = jax.jit(init)(jax.random.PRNGKey(0))['~']
   whole = np.concatenate([np.ravel(drawn['a']) / 2., np.sqrt(drawn['c'])])
   assert [a.shape for a in drawn.values()] == [(2, 3), (4,), (5,)]
   assert len(set(np.abs(whole).round(12))) == len(whole)
@@ -77,7 +84,7 @@ def test_parameters_are_one_draw_cut_in_order():
 
 def test_initial_parameters_have_their_distribution():
   # Truncated normals; weights std 1 / sqrt(in), first bias 1, other biases 0.
-  network = networks.make_member_network((50, 50, 1), num_members=40)
+  network = compiled(networks.make_member_network((50, 50, 1), num_members=40))
   params, _ = network.init(jax.random.PRNGKey(0), jnp.ones((1, 16)), 0)
   layers = list(params['stacked_mlp'].values())
   assert [w.shape for w in layers] == [(40, 50, 17), (40, 50, 51), (40, 1, 51)]
@@ -93,7 +100,8 @@ def test_initial_parameters_have_their_distribution():
 
 @pytest.mark.parametrize('num_shared_layers', [0, 1, 2, 3])
 def test_member_network_is_its_members(num_shared_layers):
-  network = networks.make_member_network(SIZES, 3, num_shared_layers)
+  plain = networks.make_member_network(SIZES, 3, num_shared_layers)
+  network = compiled(plain)
   x = jnp.asarray(X)
   params, state = network.init(jax.random.PRNGKey(1), x[:1], 0)
   layers = list(params['stacked_mlp'].values())
@@ -105,7 +113,7 @@ def test_member_network_is_its_members(num_shared_layers):
   chosen = np.array([2, 0, 2], np.int32)
   some, _ = network.apply_indices(params, state, x, chosen)
   np.testing.assert_allclose(some, expected[chosen], rtol=1e-11)
-  traced, _ = jax.jit(network.apply_indices)(params, state, x, chosen)
+  traced, _ = jax.jit(plain.apply_indices)(params, state, x, chosen)
   np.testing.assert_allclose(traced, expected[chosen], rtol=1e-11)
   for k in range(3):
     one, _ = network.apply(params, state, x, k)
@@ -143,7 +151,8 @@ def test_prng_indexer_is_the_key():
 @pytest.fixture(name='pair', scope='module')
 def make_pair():
   members = lambda: networks.make_member_network(SIZES, 3)
-  return networks.with_additive_prior(members(), members(), 2.5), members()
+  return (compiled(networks.with_additive_prior(members(), members(), 2.5)),
+          members())
 
 
 def test_prior_is_added_with_its_scale(pair):
@@ -163,7 +172,7 @@ def test_prior_is_added_with_its_scale(pair):
     one, _ = network.apply(params, state, x, k)
     np.testing.assert_allclose(one.preds, out.preds[k], rtol=1e-12)
   # What is trained has the shapes of the network without a prior.
-  alone, _ = plain.init(jax.random.PRNGKey(0), x[:1], 0)
+  alone, _ = jax.eval_shape(plain.init, jax.random.PRNGKey(0), x[:1], 0)
   assert (jax.tree.map(jnp.shape, alone) == jax.tree.map(jnp.shape, params))
 
 
@@ -176,7 +185,7 @@ def test_no_gradient_reaches_the_prior(pair):
     out, _ = network.apply(params, state, x, 1)
     return jnp.sum(base.get_predictions(out))
 
-  gradients = jax.tree.leaves(jax.grad(total)(state))
+  gradients = jax.tree.leaves(jax.jit(jax.grad(total))(state))
   assert gradients and all(np.all(g == 0.) for g in gradients)
 
 

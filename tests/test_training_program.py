@@ -2,6 +2,7 @@
 
 import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +36,12 @@ def run_cut(agent, cuts, validation=None, x=X, y=Y, likelihood=LIKELIHOOD):
       *jax.tree.map(lambda a: a.astype(np.float32), (x, y, likelihood)), KEYS,
       None if validation is None else jax.tree.map(
           lambda a: a.astype(np.float32), validation)))
-  compiled = compile_once(agent, traced, inputs)
+  run = compile_once(agent, traced, inputs)
   progress = jax.tree.map(
       lambda a: np.full((2, 2, *a.shape), 77, a.dtype), traced.progress)
   for first, last in zip((0, *cuts), (*cuts, agent.num_batches)):
-    progress, constants = compiled(inputs, progress, np.int32(first),
-                                   np.int32(last))
+    progress, constants = run(inputs, progress, np.int32(first),
+                              np.int32(last))
     progress = jax.tree.map(np.asarray, progress)
   return progress, constants
 
@@ -49,11 +50,13 @@ _programs = {}
 
 
 def compile_once(agent, traced, inputs):
+  """By the usual compiler: bits are compared."""
   if agent not in _programs:
     zeros = jax.tree.map(lambda a: np.zeros((2, 2, *a.shape), a.dtype),
                          traced.progress)
     _programs[agent] = jax.jit(program.make_train_seeds(traced)).lower(
-        inputs, zeros, np.int32(0), np.int32(0)).compile()
+        inputs, zeros, np.int32(0), np.int32(0)).compile(
+            compiler_options=compiled.USUAL_COMPILER)
   return _programs[agent]
 
 

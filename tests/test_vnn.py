@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from compiled import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,11 +28,10 @@ SLOW_ACTIVATIONS = {'relu': lambda a: a if a > 0. else 0.,
 def make_network(num_points=5, num_indices=4, input_dim=2, **settings):
   """A config, its network, random float64 parameters, x and indices."""
   config = dataclasses.replace(SMALL, **settings)
-  network = vnn.make_network(config)
+  network = compiled(vnn.make_network(config))
   x = RNG.standard_normal((num_points, input_dim))
   params, _ = network.init(KEY, jnp.asarray(x), network.indexer(KEY))
-  params = jax.tree.map(
-      lambda p: jnp.asarray(RNG.standard_normal(p.shape)), params)
+  params = jax.tree.map(lambda p: RNG.standard_normal(p.shape), params)
   indices = RNG.standard_normal((num_indices, sum(config.hidden_sizes) + 1))
   return config, network, params, jnp.asarray(x), jnp.asarray(indices)
 
@@ -131,7 +131,7 @@ def test_without_activation_samples_are_affine_in_x():
 @pytest.mark.parametrize('global_std_mode', vnn.GLOBAL_STD_MODES)
 def test_parameters_and_where_they_start(global_std_mode):
   config = vnn.VnnConfig(global_std_mode=global_std_mode)
-  network = vnn.make_network(config)
+  network = compiled(vnn.make_network(config))
   z = network.indexer(KEY)
   assert z.shape == (301,)
   params, state = network.init(KEY, jnp.zeros((1, 10)), z)
@@ -171,8 +171,8 @@ def test_bootstrap_weights_are_exponential_and_linked_by_the_index():
   embedding[0, 1], embedding[1, 1:3] = 1., (cos, 0.6)
   embedding[2, 4] = 1.5
   num = 20000
-  weights = np.asarray(index_bootstrap.bootstrap_weights(
-      KEY, jnp.arange(num), jnp.asarray(embedding)))
+  weights = np.asarray(jax.jit(index_bootstrap.bootstrap_weights)(
+      KEY, np.arange(num), embedding))
   assert weights.shape == (3, num)
   for w, mean in zip(weights, (1., 1., 2.25)):
     assert scipy.stats.kstest(w / mean, 'expon').pvalue > 1e-3
@@ -184,9 +184,10 @@ def test_bootstrap_weights_are_exponential_and_linked_by_the_index():
 
 
 def test_bootstrap_weights_belong_to_the_data_point():
-  embedding = jnp.asarray(RNG.standard_normal((4, 6)))
-  draw = lambda key, rows: np.asarray(index_bootstrap.bootstrap_weights(
-      key, jnp.array(rows, jnp.int32), embedding))
+  embedding = RNG.standard_normal((4, 6))
+  bootstrap_weights = jax.jit(index_bootstrap.bootstrap_weights)
+  draw = lambda key, rows: np.asarray(bootstrap_weights(
+      key, np.array(rows, np.int32), embedding))
   weights = draw(KEY, [3, 0, 3])
   np.testing.assert_allclose(weights[:, 0], weights[:, 2], rtol=1e-12)
   np.testing.assert_allclose(weights[:, [1, 0]], draw(KEY, [0, 3]), rtol=1e-12)
@@ -199,10 +200,14 @@ def test_the_bootstrap_loss_is_the_weighted_mean(num_index_samples):
   """One block of indices, and two."""
   config, network, params, _, _ = make_network(activation_mode='mean+std')
   loss = index_bootstrap.make_bootstrap_loss(num_index_samples)
-  context = loss.prepare(network, params, {}, base.Data(X, X[:, :1]), KEY)
   step_key = jax.random.PRNGKey(5)
-  value, (state, _) = loss.evaluate(network, params, {}, context, BATCH,
-                                    step_key)
+
+  @jax.jit
+  def evaluate(params):
+    context = loss.prepare(network, params, {}, base.Data(X, X[:, :1]), KEY)
+    return loss.evaluate(network, params, {}, context, BATCH, step_key)
+
+  value, (state, _) = evaluate(params)
   indices = np.asarray(losses.sample_indices(network, step_key,
                                              num_index_samples), np.float64)
   f = slow_forward(config, params, X, indices)
@@ -250,12 +255,17 @@ def test_target_noise_is_as_large_as_asked(noise_scale):
       num_index_samples=100)
   loss = vnn.make_agent(config).make_loss(
       base.PriorKnowledge((2,), 400, base.Gaussian(0.3)))
-  params = jax.tree.map(jnp.zeros_like, params)  # f = 0.
+  params = jax.tree.map(np.zeros_like, params)  # f = 0.
   y = jnp.full((400, 1), 0.5)
   x = jnp.zeros((400, 2))
-  context = loss.prepare(network, params, {}, base.Data(x, y), KEY)
-  value, _ = loss.evaluate(network, params, {}, context,
-                           base.Batch(x, y, jnp.arange(400)), KEY)
+
+  @jax.jit
+  def evaluate(params):
+    context = loss.prepare(network, params, {}, base.Data(x, y), KEY)
+    return loss.evaluate(network, params, {}, context,
+                         base.Batch(x, y, jnp.arange(400)), KEY)
+
+  value, _ = evaluate(params)
   np.testing.assert_allclose(value, 0.25 + (noise_scale * 0.3) ** 2, rtol=0.1)
 
 
