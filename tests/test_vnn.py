@@ -30,10 +30,11 @@ def make_network(num_points=5, num_indices=4, input_dim=2, **settings):
   config = dataclasses.replace(SMALL, **settings)
   network = compiled(vnn.make_network(config))
   x = RNG.standard_normal((num_points, input_dim))
-  params, _ = network.init(KEY, jnp.asarray(x), network.indexer(KEY))
+  params, _ = jax.eval_shape(network.init, KEY, x, jax.eval_shape(
+      network.indexer, KEY))
   params = jax.tree.map(lambda p: RNG.standard_normal(p.shape), params)
   indices = RNG.standard_normal((num_indices, sum(config.hidden_sizes) + 1))
-  return config, network, params, jnp.asarray(x), jnp.asarray(indices)
+  return config, network, params, x, indices
 
 
 def slow_forward(config, params, x, indices):
@@ -76,15 +77,19 @@ def test_the_network_is_the_forward_unit_by_unit(mode, global_std_mode):
         activation=activation, activation_mode=mode,
         global_std_mode=global_std_mode, global_std=1.7)
     expected = slow_forward(config, params, x, indices)[..., None]
-    plain, _ = network.apply_indices(params, {}, x, indices)
-    np.testing.assert_allclose(plain, expected, rtol=1e-10, atol=1e-11)
-    shared = base.get_shared(network, params, {}, x)
-    assert (shared is None) == (mode == 'none')
-    shared, _ = base.apply_indices(network, params, {}, x, indices, shared)
-    np.testing.assert_allclose(shared, expected, rtol=1e-10, atol=1e-11)
-    for z, row in zip(indices, expected):
-      one, _ = network.apply(params, {}, x, z)
-      np.testing.assert_allclose(one, row, rtol=1e-10, atol=1e-11)
+
+    @jax.jit
+    def run(params, x, indices, network=network):
+      plain, _ = network.apply_indices(params, {}, x, indices)
+      shared = base.get_shared(network, params, {}, x)
+      assert (shared is None) == (mode == 'none')
+      shared, _ = base.apply_indices(network, params, {}, x, indices, shared)
+      one_by_one = jax.lax.map(lambda z: network.apply(params, {}, x, z)[0],
+                               indices)
+      return plain, shared, one_by_one
+
+    for found in run(params, x, indices):
+      np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize('hidden_sizes', [(), (4,)])
