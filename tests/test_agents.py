@@ -721,6 +721,7 @@ def test_layer_ensemble_of_one_option_trains_to_the_deep_ensemble_of_one():
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('input_dim', [5, 100])
 def test_prior_networks_of_an_ensemble_can_match_the_kernel(input_dim):
   """first_bias_std 'kernel': the std of the prior part is the kernel's."""

@@ -73,9 +73,11 @@ def make_agent(name, body, **settings):
 
 
 def with_marks(pair):
-  # Residual networks take much longer to compile than all others.
-  slow = pair[1].startswith('resnet') and pair not in REFUSED
-  return pytest.param(*pair, marks=[pytest.mark.slow] if slow else [])
+  # Images take longer to compile than vectors, and residual networks much
+  # longer: the quick tests have one agent on images.
+  quick = pair[1] == 'mlp' or pair in REFUSED or pair == ('ensemble',
+                                                          'small_cnn')
+  return pytest.param(*pair, marks=[] if quick else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize('name, body', [

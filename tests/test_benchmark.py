@@ -139,6 +139,7 @@ def make_ceiling(unit):
                      50. if task.stacked > 1 else 100., 1.) for task in todo])
 
 
+@pytest.mark.slow
 def test_a_case_is_measured():
   unit = make_unit('ensemble', **SMALL, num_ensemble=2)
   made = case.make_problems(unit, repeats=2)

@@ -76,6 +76,7 @@ def test_nothing_else_comes_to_lie_beside_the_package(installed):
       assert str(path.relative_to(ROOT)) in there, f'{path} is left out'
 
 
+@pytest.mark.slow
 def test_an_installed_package_runs_anywhere(installed, tmp_path):
   # Somebody's own folder of the name of the commands' is not taken for it.
   (tmp_path / 'experiments').mkdir()

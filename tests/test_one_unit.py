@@ -60,6 +60,7 @@ def test_rows_of_a_network(folder):
   assert {row['num_samples_used'] for row in rows} == {5}
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_their_unit(folder):
   unit, = make_units(folder, 'ensemble', seed=(0, 1, 2), **TINY)
   rows, _ = one_unit.run_unit(unit, make_options(folder))
@@ -213,6 +214,7 @@ def test_rows_of_selections(folder):
     np.testing.assert_allclose(scores, together[row_id], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_val_nll_budget_pays_for_its_labels(folder, monkeypatch):
   """Its members train on 80 %, and never see the labels that rank them."""
   seen = []

@@ -138,7 +138,7 @@ needs_proc = pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(),
 
 @needs_proc
 @pytest.mark.parametrize('num_workers, name', [
-    pytest.param(1, 'SIGTERM', marks=pytest.mark.slow), (2, 'SIGUSR1'),
+    (1, 'SIGTERM'), pytest.param(2, 'SIGUSR1', marks=pytest.mark.slow),
     pytest.param(1, 'SIGINT', marks=pytest.mark.slow)])
 def test_stopped_and_started_again(folder, num_workers, name):
   sweep = start_sweep(folder, num_workers, num_free=3)
@@ -186,6 +186,7 @@ def test_who_does_not_come_to_an_end_is_ended(folder, num_workers):
   assert not list((folder / 'results' / 'running').iterdir())
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_parent_leaves_no_children(folder):
   sweep = start_sweep(folder, 2, num_free=0)
@@ -196,7 +197,8 @@ def test_a_killed_parent_leaves_no_children(folder):
   wait_for(lambda: not processes_of(sweep.pid))
 
 
-@pytest.mark.parametrize('num_sweeps, num_workers', [(4, 1), (2, 2)])
+@pytest.mark.parametrize('num_sweeps, num_workers', [
+    (4, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_identical_sweeps_share_the_work(folder, num_sweeps, num_workers):
   # Each waits in its first unit until all others have one.
   sweeps_ = [start_sweep(folder, num_workers, num_free=0)
@@ -265,7 +267,8 @@ def test_the_grace_period_is_kept(monkeypatch, grace_seconds, end):
   assert workers._worker_grace_seconds(grace_seconds) < end
 
 
-@pytest.mark.parametrize('num_workers', [1, 2])
+@pytest.mark.parametrize('num_workers', [
+    1, pytest.param(2, marks=pytest.mark.slow)])
 def test_control_c_reaches_the_whole_group_and_is_one_line(folder, num_workers):
   sweep = start_sweep(folder, num_workers, num_free=0)
   wait_for(lambda: len(computed(folder)) >= num_workers)

@@ -255,6 +255,7 @@ def test_a_full_disk_ends_a_sweep_that_goes_on_later(folder):
     assert f'{24 - written} rows in ' in out and len(store.read_rows()) == 24
 
 
+@pytest.mark.slow
 def test_a_job_array_does_all_of_a_sweep(folder):
   array = [{'AWS_BATCH_JOB_ARRAY_INDEX': str(i),
             'AWS_BATCH_JOB_ARRAY_SIZE': '3'} for i in range(3)]
@@ -270,6 +271,7 @@ def test_a_job_array_does_all_of_a_sweep(folder):
   assert not list((folder / 'results' / 'running').iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_with_workers(folder):
   command = [sys.executable, '-m', 'experiments.run_sweep',
              *make_flags(folder, num_workers=2, seed='0', max_num_train=3)]
@@ -283,6 +285,7 @@ def test_the_command_with_workers(folder):
   assert len(results.ResultsStore(folder / 'results').read_rows()) == 6
 
 
+@pytest.mark.slow
 def test_every_kernel_passes_its_audit_and_has_a_ranking_of_its_own(folder):
   """The exact posterior under a prior scores 0 under it, and under no other."""
   flags = dict(agents='exact_posterior,prior_only', agent_module=None)

@@ -344,6 +344,7 @@ print('same')
 '''
 
 
+@pytest.mark.slow
 def test_eight_devices_train_to_the_same():
   tests = pathlib.Path(__file__).parent
   paths = [str(tests), str(tests.parent), os.environ.get('PYTHONPATH', '')]

@@ -36,6 +36,7 @@ def test_it_is_what_the_script_writes_with_outputs(script):
   assert not any(output.output_type == 'error' for output in outputs)
 
 
+@pytest.mark.slow
 def test_it_runs(script, tmp_path, monkeypatch):
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   notebook = read()
