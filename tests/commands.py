@@ -26,11 +26,16 @@ HANG = 600.
 # is a request, answered by a line on stdout. Nothing of `experiments` may be
 # imported here: commands have flags of the same names.
 _SERVER = '''
-import importlib, json, os, pkgutil, runpy, sys, traceback
-import jax.numpy, haiku, optax, scipy.linalg, scipy.stats
-import enn_ensembles.agents, enn_ensembles.sweeps
-for module in pkgutil.iter_modules(enn_ensembles.agents.__path__):
-  importlib.import_module(f'enn_ensembles.agents.{module.name}')
+import importlib, json, multiprocessing.connection, os, pkgutil, runpy, sys
+import traceback
+import haiku, jax.numpy, matplotlib.figure, optax, pandas, scipy.linalg
+import scipy.stats, sklearn.datasets, tqdm
+import enn_ensembles
+for folder in ('', 'agents.', 'problems.', 'report.', 'sweeps.'):
+  package = importlib.import_module(f'enn_ensembles.{folder}'.rstrip('.'))
+  for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
+    if not module.name.endswith(('__main__', 'experiments')):
+      importlib.import_module(module.name)
 
 def run(request):
   if request['new_session']:
