@@ -95,7 +95,9 @@ VALIDATION = base.Data(RNG.standard_normal((2, 6, 2)),
 
 @pytest.mark.parametrize('name', ['prior and noise', 'drawn indices',
                                   'epochs of sgd', 'early stopping'])
-def test_training_may_be_cut_anywhere(name):
+def test_training_may_be_cut_anywhere(name, monkeypatch):
+  monkeypatch.setattr(loop, '_CPU_COMPILER_OPTIONS', {
+      **loop._CPU_COMPILER_OPTIONS, **compiled.USUAL_COMPILER})
   agent = make_agents(name)
   validation = VALIDATION if name == 'early stopping' else None
   whole = run_cut(agent, (), validation)
