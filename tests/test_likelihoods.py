@@ -22,7 +22,7 @@ from enn_ensembles.training import regression
 
 KEY = jax.random.PRNGKey(0)
 RNG = np.random.default_rng(0)
-X = RNG.standard_normal((9, 2))
+X = jnp.asarray(RNG.standard_normal((9, 2)))
 LABELS = RNG.integers(3, size=9).astype(np.int32)
 ROWS = np.array([4, 0, 4, 8])
 CLASSES = base.PriorKnowledge((2,), 9, base.Categorical(3))
