@@ -6,6 +6,7 @@ probability is near 0 or 1; `log_softmax` makes them. The prediction of the
 members together is the mean of their probabilities, `mean_log_probs`.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,8 @@ class Uncertainties(NamedTuple):
   epistemic: np.ndarray
 
 
-class ConfidenceBins(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ConfidenceBins:
   """Points by their confidence, the highest probability; [B] each.
 
   Attributes:

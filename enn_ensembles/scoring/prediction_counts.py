@@ -13,6 +13,7 @@ Counts and sums of several sets of points add up to those of all points.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def count_bins(log_probs: np.ndarray, labels: np.ndarray) -> Counts:
   """
   found = categorical.confidence_bins(log_probs, labels, categorical.NUM_BINS)
   return {f'bin_{name}': values.tolist()
-          for name, values in found._asdict().items()}
+          for name, values in dataclasses.asdict(found).items()}
 
 
 def count_information(epistemic: np.ndarray) -> Counts:

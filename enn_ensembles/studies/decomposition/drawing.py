@@ -50,22 +50,22 @@ def _mean_and_range(axes: Any, x: Any, values: pd.DataFrame, colour: str,
 
 def grid(table: pd.DataFrame) -> bytes:
   """AU and EU by share of flipped labels, a line per size."""
-  whole = table[table['aggregation'] == 'none']
+  whole = table.loc[table['aggregation'] == 'none']
   datasets = list(whole['dataset'].unique())
   agents = list(whole['agent'].unique())
   figure, axes = _canvas(2 * len(datasets), len(agents))
   for d, dataset in enumerate(datasets):
-    of_data = whole[whole['dataset'] == dataset]
+    of_data = whole.loc[whole['dataset'] == dataset]
     sizes = sorted(of_data['size'].unique())
     for a, agent in enumerate(agents):
-      group = of_data[of_data['agent'] == agent]
+      group = of_data.loc[of_data['agent'] == agent]
       for p, (part, short) in enumerate(_PARTS.items()):
         one = axes[2 * d + p, a]
         if group.empty:
           one.axis('off')
           continue
         for rank, size in enumerate(sizes):
-          values = group[group['size'] == size].pivot(
+          values = group.loc[group['size'] == size].pivot(
               index='seed', columns='share', values=f'{part}_uncertainty')
           place = 0 if rank == 0 else 2 if rank == len(sizes) - 1 else 1
           _mean_and_range(one, values.columns, values, plots.WONG[place],
@@ -88,7 +88,7 @@ def split(table: pd.DataFrame) -> bytes:
   figure, axes = _canvas(len(cells), 3, sharey=True)
   places = np.arange(len(agents))
   for row, (num_train, noise_std) in enumerate(cells):
-    group = table[(table['num_train'] == num_train)
+    group = table.loc[(table['num_train'] == num_train)
                   & (table['noise_std'] == noise_std)]
     for part, colour, shift in (('aleatoric', plots.WONG[0], -0.12),
                                 ('epistemic', plots.WONG[1], 0.12)):
@@ -122,18 +122,18 @@ def split(table: pd.DataFrame) -> bytes:
 
 def response(table: pd.DataFrame) -> bytes:
   """Epistemic std by noise level, beside the exact posterior's."""
-  whole = table[table['aggregation'] == 'none']
+  whole = table.loc[table['aggregation'] == 'none']
   sizes = sorted(whole['num_train'].unique())
   figure = plots.make_canvas(4. * len(sizes) + 2., 3.6)
   axes = figure.subplots(1, len(sizes), squeeze=False)
   for one, num_train in zip(axes[0], sizes):
-    of_size = whole[whole['num_train'] == num_train]
+    of_size = whole.loc[whole['num_train'] == num_train]
     for agent, colour in zip(of_size['agent'].unique(), plots.WONG):
-      values = of_size[of_size['agent'] == agent].pivot(
+      values = of_size.loc[of_size['agent'] == agent].pivot(
           index='seed', columns='noise_std', values='log_std').map(np.exp)
       _mean_and_range(one, values.columns, values, colour, agent)
     levels = sorted(of_size['noise_std'].unique())
-    exact = [np.exp(of_size[of_size['noise_std'] == level]
+    exact = [np.exp(of_size.loc[of_size['noise_std'] == level]
                     ['log_std_exact'].mean()) for level in levels]
     one.plot(levels, exact, 'k--', linewidth=1, label='exact posterior')
     one.set_xscale('log')
@@ -144,15 +144,15 @@ def response(table: pd.DataFrame) -> bytes:
 
 def aggregation(table: pd.DataFrame) -> bytes:
   """NLL of each aggregation less that of the mean, by share of flips."""
-  kept = table[table['agent'].isin(('ensemble', 'bagging'))]
+  kept = table.loc[table['agent'].isin(('ensemble', 'bagging'))]
   datasets = list(kept['dataset'].unique())
   figure, axes = _canvas(len(datasets), 2, sharey='row')
   for row, dataset in enumerate(datasets):
-    of_data = kept[kept['dataset'] == dataset]
-    largest = of_data[of_data['size'] == of_data['size'].max()]
+    of_data = kept.loc[kept['dataset'] == dataset]
+    largest = of_data.loc[of_data['size'] == of_data['size'].max()]
     for column, agent in enumerate(('ensemble', 'bagging')):
       one = axes[row, column]
-      group = largest[largest['agent'] == agent]
+      group = largest.loc[largest['agent'] == agent]
       if group.empty:
         one.axis('off')
         continue
@@ -161,7 +161,7 @@ def aggregation(table: pd.DataFrame) -> bytes:
       shares = nll['none'].columns
       for rule, colour in zip(images.AGGREGATIONS[1:], plots.WONG):
         _mean_and_range(one, shares, nll[rule] - nll['none'], colour, rule)
-      single = group[group['aggregation'] == 'none'].pivot(
+      single = group.loc[group['aggregation'] == 'none'].pivot(
           index='seed', columns='share', values='member_nll')
       _mean_and_range(one, shares, single - nll['none'], 'black',
                       'mean member', 'x:')
@@ -179,11 +179,11 @@ def robustness(table: pd.DataFrame) -> bytes:
   figure, axes = _canvas(len(datasets), len(kinds), sharey='row')
   agents = list(table['agent'].unique())
   for row, dataset in enumerate(datasets):
-    of_data = table[table['dataset'] == dataset]
+    of_data = table.loc[table['dataset'] == dataset]
     for column, kind in enumerate(kinds):
       one = axes[row, column]
       for agent, colour in zip(agents, plots.WONG):
-        group = of_data[(of_data['agent'] == agent)
+        group = of_data.loc[(of_data['agent'] == agent)
                         & of_data['attack'].isin(('none', kind))]
         if set(group['attack']) == {'none'}:
           continue

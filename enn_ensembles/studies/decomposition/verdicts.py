@@ -148,7 +148,7 @@ def judge_definitions() -> list[Line]:
 def judge_grid(grid: pd.DataFrame) -> list[Line]:
   """Claims 2 to 5, and 8 and 9."""
   lines = []
-  whole = grid[grid['aggregation'] == 'none']
+  whole = grid.loc[grid['aggregation'] == 'none']
   for (dataset, agent), group in whole.groupby(['dataset', 'agent'],
                                                sort=False):
     tables = {part: _tables(group, f'{part}_uncertainty')
@@ -170,17 +170,17 @@ def judge_grid(grid: pd.DataFrame) -> list[Line]:
                     lambda found: judge_between(found, LARGEST_SHARE,
                                                 LARGEST_SHARE, FAILS, HOLDS))
               for claim, values in shares.items()]
-  largest = grid[grid['size'] == grid.groupby('dataset')['size'].transform(
+  largest = grid.loc[grid['size'] == grid.groupby('dataset')['size'].transform(
       'max')]
   for (dataset, share), group in largest.groupby(['dataset', 'share'],
                                                  sort=False):
     where = f'{dataset}, {share:.0%} flipped'
-    of_inits = group[group['agent'] == 'ensemble']
+    of_inits = group.loc[group['agent'] == 'ensemble']
     nll = of_inits.pivot(index='seed', columns='aggregation', values='nll')
     lines += [_line(8, where, rule, "NLL less the mean's, nats",
                     (nll[rule] - nll['none']).to_numpy(), _judge_lower)
               for rule in images.AGGREGATIONS if rule != 'none' and rule in nll]
-    nll = group[group['aggregation'] == 'none'].pivot(
+    nll = group.loc[group['aggregation'] == 'none'].pivot(
         index='seed', columns='agent', values='nll')
     if {'bagging', 'ensemble'} <= set(nll):
       lines.append(_line(9, where, 'bagging', "NLL less the ensemble's, nats",
@@ -207,7 +207,7 @@ def disentanglement_errors(grid: pd.DataFrame) -> pd.DataFrame:
   `point_correlation` Spearman's over test images, mean over cells.
   """
   found = []
-  whole = grid[grid['aggregation'] == 'none']
+  whole = grid.loc[grid['aggregation'] == 'none']
   for (dataset, agent), group in whole.groupby(['dataset', 'agent'],
                                                sort=False):
     aleatoric, epistemic = (_tables(group, f'{part}_uncertainty')
@@ -229,7 +229,7 @@ def disentanglement_errors(grid: pd.DataFrame) -> pd.DataFrame:
 def judge_response(response: pd.DataFrame) -> list[Line]:
   """Claim 6."""
   lines = []
-  whole = response[response['aggregation'] == 'none']
+  whole = response.loc[response['aggregation'] == 'none']
   for (num_train, agent), group in whole.groupby(['num_train', 'agent'],
                                                  sort=False):
     excess = group.assign(excess=group['log_std'] - group['log_std_exact'])
@@ -244,7 +244,7 @@ def judge_response(response: pd.DataFrame) -> list[Line]:
 def judge_split(split: pd.DataFrame) -> list[Line]:
   """Claim 7."""
   lines = []
-  kept = split[split['agent'].isin(list(regression.SPLIT_AGENTS))]
+  kept = split.loc[split['agent'].isin(list(regression.SPLIT_AGENTS))]
   for part in ('aleatoric', 'epistemic'):
     for (num_train, noise_std, agent), group in kept.groupby(
         ['num_train', 'noise_std', 'agent'], sort=False):
@@ -273,12 +273,12 @@ def judge_experts(experts: pd.DataFrame) -> list[Line]:
 def judge_robustness(robustness: pd.DataFrame) -> list[Line]:
   """Claim 11."""
   lines = []
-  attacked = robustness[robustness['attack'] != 'none']
+  attacked = robustness.loc[robustness['attack'] != 'none']
   for (dataset, attack, epsilon), group in attacked.groupby(
       ['dataset', 'attack', 'epsilon'], sort=False):
     table = group.pivot(index='seed', columns='agent', values='accuracy')
     if 'single' not in table:  # Its own attack is the comparison.
-      own = attacked[(attacked['dataset'] == dataset)
+      own = attacked.loc[(attacked['dataset'] == dataset)
                      & (attacked['attack'] == 'pgd')
                      & (attacked['epsilon'] == epsilon)
                      & (attacked['agent'] == 'single')]

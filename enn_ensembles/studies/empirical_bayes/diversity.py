@@ -24,6 +24,7 @@ from enn_ensembles.report import plots
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.studies.empirical_bayes import units
 from enn_ensembles.training import loop
+from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
 
 Line = dict[str, Any]
@@ -103,6 +104,7 @@ def _logits(settings: DiversitySettings, variant: Variant, problem: Any,
       noise_scale=0., hidden_sizes=settings.hidden_sizes,
       num_batches=settings.snapshots[-1], batch_size=settings.batch_size,
       sampling='epochs'))
+  assert isinstance(usual, network_agent.NetworkAgent)
   key = draws.agent_key(settings.seed)
   agent = dataclasses.replace(
       usual, snapshots=settings.snapshots,

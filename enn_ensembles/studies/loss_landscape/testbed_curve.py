@@ -57,10 +57,12 @@ class CurveSettings:
 
 def run(settings: CurveSettings) -> list[dict[str, Any]]:
   """A line per method, size, noise level and seed."""
-  problems = [ground_truth.make_problems([
+  made = [ground_truth.make_problems([
       nngp_regression.ProblemConfig(settings.input_dim, settings.data_ratio,
                                     noise_std, seed)
       for noise_std in settings.noise_stds]) for seed in settings.seeds]
+  # Only those that are asked for from the cache alone may be missing.
+  problems = [[one for one in group if one is not None] for group in made]
   # Without prior functions, whose weights no average of trained ones contains.
   agent = dataclasses.replace(ensemble.make_agent(ensemble.EnsembleConfig(
       num_ensemble=settings.num_members, prior_scale=0., noise_scale=0.,
@@ -131,13 +133,13 @@ def picture(table: pd.DataFrame) -> bytes:
   figure = plots.make_canvas(3.6 * len(levels), 6.)
   axes = figure.subplots(2, len(levels), squeeze=False)
   for column, noise_std in enumerate(levels):
-    of_level = table[table['noise_std'] == noise_std]
+    of_level = table.loc[table['noise_std'] == noise_std]
     for row, (score, label) in enumerate((
         ('kl_estimate', 'KL of f, nats'), ('kl_labels', 'KL of labels, nats'))):
       one = axes[row, column]
       for name, colour in zip((INITS, SNAPSHOTS, AVERAGED_INITS,
                                AVERAGED_SNAPSHOTS), plots.WONG):
-        mean = of_level[of_level['method'] == name].groupby('size')[
+        mean = of_level.loc[of_level['method'] == name].groupby('size')[
             score].mean()
         if len(mean) > 1:
           one.plot(mean.index, mean.to_numpy(), 'o-', color=colour,
