@@ -145,7 +145,7 @@ def index_parts(index_dim: int, num_layers: int) -> list[np.ndarray]:
 
 def mix_columns(z: base.Array, w: base.Array) -> base.Array:
   """sum_k z[j, k] w[k, ...]: z [J, d], w [d, ...] -> [J, ...]."""
-  return (z @ w.reshape(w.shape[0], -1)).reshape(-1, *w.shape[1:])
+  return networks.mix(z, w.reshape(len(w), -1)).reshape(-1, *w.shape[1:])
 
 
 def first_outputs(body: networks.Body, layers: networks.Layers,

@@ -82,9 +82,14 @@ def draw_masks(keys: base.Index, sizes: list[int], rate: float,
   Returns:
     [size, J] of each place.
   """
-  uniform = jax.vmap(lambda key: jax.random.uniform(
-      key, [sum(sizes)], jnp.float32))(keys).T
-  masks = (uniform >= rate).astype(dtype) / (1. - rate)
+  num = sum(sizes)
+
+  def draw(places):
+    uniform = jax.vmap(lambda key: networks.uniform_at(key, places, num),
+                       out_axes=1)(keys)
+    return jnp.where(uniform >= rate, 1. / (1. - rate), 0.).astype(dtype)
+
+  masks = networks.in_halves(draw, num)
   return jnp.split(masks, np.cumsum(sizes)[:-1])
 
 

@@ -44,6 +44,11 @@ from enn_ensembles.networks.parameters import LayerShape
 from enn_ensembles.networks.parameters import mlp_shapes
 from enn_ensembles.networks.priors import with_additive_prior
 from enn_ensembles.networks.products import affine
+from enn_ensembles.networks.products import mix
+from enn_ensembles.networks.random_draws import draw_bits
+from enn_ensembles.networks.random_draws import fold_in_many
+from enn_ensembles.networks.random_draws import in_halves
+from enn_ensembles.networks.random_draws import uniform_at
 from enn_ensembles.networks.variance_heads import with_variance_head
 
 __all__ = [
@@ -67,19 +72,23 @@ __all__ = [
     'choose_body',
     'column_means',
     'column_scales',
+    'draw_bits',
     'draw_parameters',
     'dropout_shapes',
     'first_layout',
     'flatten_members',
+    'fold_in_many',
     'forward',
     'forward_members',
     'get_weights',
+    'in_halves',
     'initializer',
     'make_body',
     'make_member_network',
     'make_mlp',
     'make_resnet',
     'member_mean_squares',
+    'mix',
     'mlp_shapes',
     'network_from_indices',
     'noise_indexer',
@@ -88,6 +97,7 @@ __all__ = [
     'shapes_along',
     'stacked_forward',
     'start_statistics',
+    'uniform_at',
     'with_additive_prior',
     'with_variance_head',
     'without_norms',

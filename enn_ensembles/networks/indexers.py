@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.networks import random_draws
 
 
 def _deepmind_indexer(ours: Any, name: str | None, **fields: Any) -> Any:
@@ -68,7 +69,7 @@ class GaussianIndexer:
   std: float = 1.
 
   def __call__(self, key: chex.PRNGKey) -> base.Index:
-    return self.std * jax.random.normal(key, [self.index_dim], jnp.float32)
+    return self.std * random_draws.draw_normal(key, [self.index_dim])
 
   @property
   def noise_dim(self) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 from typing import NamedTuple
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.networks import random_draws
 
 # Of the draws of parameters: a standard normal truncated to [-2, 2].
 TRUNCATED_STD = 0.8796256610342398
@@ -38,8 +38,8 @@ def draw_parameters(
   offsets = np.cumsum([0] + [int(np.prod(s)) for s, _ in specs.values()])
   draw = jnp.zeros(0, dtype)  # Parameters are looked up.
   if hk.running_init():
-    draw = jax.random.truncated_normal(
-        hk.next_rng_key(), -2., 2., [int(offsets[-1])], dtype)
+    draw = random_draws.draw_truncated_normal(
+        hk.next_rng_key(), int(offsets[-1]), dtype)
 
   def cut(start: int, stddev: Any) -> Callable[..., base.Array]:
     def init(shape, dtype):

@@ -83,8 +83,7 @@ class IndexContext:
 def sample_indices(network: base.EpistemicNetwork, key: chex.PRNGKey,
                    num: int) -> base.Index:
   """`num` independent indices, stacked on a first axis."""
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num))
-  return jax.vmap(network.indexer)(keys)
+  return jax.vmap(network.indexer)(networks.fold_in_many(key, num))
 
 
 def mean_over_blocks(block_loss: Callable[..., base.Array],
@@ -110,15 +109,18 @@ def mean_over_blocks(block_loss: Callable[..., base.Array],
         jax.lax.map(lambda block: block_loss(params, shared, block), blocks))
 
   def forward(params, shared, blocks):
-    first, rest = (jax.tree.map(lambda b: b[0], blocks),
-                   jax.tree.map(lambda b: b[1:], blocks))
+    shapes = jax.eval_shape(block_grad, params, shared,
+                            jax.tree.map(lambda b: b[0], blocks))
 
+    # Sums are flat: XLA adds up arrays of other shapes number by number.
     def add_block(total, block):
       part = block_grad(params, shared, block)
-      return jax.tree.map(jnp.add, total, part), None
+      return jax.tree.map(lambda a, b: a + b.ravel(), total, part), None
 
-    (value, grads), _ = jax.lax.scan(
-        add_block, block_grad(params, shared, first), rest)
+    # From zeros: a first block by itself would be compiled by itself.
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.size, a.dtype), shapes)
+    sums, _ = jax.lax.scan(add_block, zeros, blocks)
+    value, grads = jax.tree.map(lambda a, b: a.reshape(b.shape), sums, shapes)
     return value / num_blocks, grads
 
   def backward(grads, cotangent):
@@ -225,10 +227,10 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
   with_noise = not (isinstance(noise_std, (int, float)) and noise_std == 0)
 
   def target_noise(indexer, features, indices) -> base.Array:
-    """[rows, J] from c [rows, noise_dim]."""
+    """[J, rows] from c [rows, noise_dim]."""
     embedding = networks.noise_indexer(indexer).noise_embedding(
         indices).astype(features.dtype)
-    return noise_std * (features @ embedding.T)
+    return noise_std * (embedding @ features.T)
 
   def tabulate(network, params, state, x, num_support) -> base.Array | None:
     """The prior function at all training points and members, [T, J, out]."""
@@ -260,7 +262,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
                tabulate(network, params, state, data.x, num_support))
     has_prior = offsets is not None
     if with_noise:
-      noise = target_noise(network.indexer, features, support)[..., None]
+      noise = target_noise(network.indexer, features, support).T[..., None]
       offsets = -noise if offsets is None else offsets - noise
     weights = bootstrap_weights(
         jax.random.fold_in(key, _BOOTSTRAP_KEY), num, num_support,
@@ -305,7 +307,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
       predictions = base.get_predictions(out)
       if with_noise:
         predictions = predictions - target_noise(
-            network.indexer, features, indices).T[..., None]
+            network.indexer, features, indices)[..., None]
       return jnp.mean(error(predictions, y))
 
     if getattr(network, 'apply_train', None) is not None:
@@ -320,10 +322,12 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
       params, shared = params_and_shared
       x, y, features = data
       out, _ = base.apply_indices(network, params, state, x, block, shared)
-      return errors(out, y, features, block)
+      return errors(out, jnp.moveaxis(y, -1, 0), features, block)
 
+    # Labels with points last lie as the predictions that they are taken off.
     value = mean_over_blocks(block_loss, (params, shared),
-                             (batch.x, batch.y, features), cut_blocks(indices))
+                             (batch.x, jnp.moveaxis(batch.y, 0, -1), features),
+                             cut_blocks(indices))
     return value, (state, {})
 
   return Loss(functools.partial(prepare, False), evaluate,

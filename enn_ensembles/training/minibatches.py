@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles.training import network_training
 
 
@@ -23,8 +24,8 @@ def draw_rows(agent: network_training.NetworkTraining, num_train: int,
   """
   if agent.sampling == 'replacement':
     # Rows by remainder: the bias, T / 2^32, is far below any effect.
-    return jax.random.bits(key, [agent.num_batches, agent.batch_size],
-                           jnp.uint32) % jnp.uint32(num_train)
+    return networks.draw_bits(
+        key, [agent.num_batches, agent.batch_size]) % jnp.uint32(num_train)
   batch_size = min(agent.batch_size, num_train)
   per_epoch = num_train // batch_size
   num_epochs = -(-agent.num_batches // per_epoch)

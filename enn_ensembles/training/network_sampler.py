@@ -12,7 +12,11 @@ import numpy as np
 
 from enn_ensembles import base
 
-INDEX_BLOCK = 100  # Indices forwarded at once: bounds the memory of a draw.
+# Indices forwarded at once: they bound the memory of a draw. On a CPU they are
+# fewer where there are many points: the activations of so many (index, point)
+# pairs stay in a core's cache.
+INDEX_BLOCK = 100
+_BLOCK_PAIRS = 5000
 # Numbers in one block of outputs: points are forwarded in blocks of at most so
 # many, so that many images need no more memory than few.
 _BLOCK_NUMBERS = 20_000_000
@@ -34,15 +38,18 @@ def forward_draws(network: base.EpistemicNetwork, params: base.Params,
   Indices are forwarded in blocks; the last key fills the last block. `read`
   says what is taken from an output: arrays of that shape.
   """
-  num_draws = len(keys)
-  num_blocks = -(-num_draws // INDEX_BLOCK)
-  rows = jnp.minimum(jnp.arange(num_blocks * INDEX_BLOCK), num_draws - 1)
+  num_draws, block_size = len(keys), INDEX_BLOCK
+  if jax.default_backend() == 'cpu':
+    block_size = min(block_size, max(1, _BLOCK_PAIRS // len(x)))
+  num_blocks = -(-num_draws // block_size)
+  rows = jnp.minimum(jnp.arange(num_blocks * block_size), num_draws - 1)
   indices = jax.vmap(network.indexer)(keys[rows])
   blocks = jax.tree.map(
-      lambda z: z.reshape(num_blocks, INDEX_BLOCK, *z.shape[1:]), indices)
+      lambda z: z.reshape(num_blocks, block_size, *z.shape[1:]), indices)
+  shared = base.get_shared(network, params, state, x)
 
   def forward(block):
-    out, _ = base.apply_indices(network, params, state, x, block)
+    out, _ = base.apply_indices(network, params, state, x, block, shared)
     return read(out)
 
   return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_draws],

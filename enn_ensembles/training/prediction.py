@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles.machine import progress
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
@@ -42,8 +43,7 @@ def _forward(network: base.EpistemicNetwork, params: base.Params,
   read = network_sampler.read_noise
   if num_draws is None:
     return network_sampler.forward_members(network, params, state, x, read)
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      key, jnp.arange(num_draws))
+  keys = networks.fold_in_many(key, num_draws)
   return network_sampler.forward_draws(network, params, state, x, keys, read)
 
 
@@ -204,8 +204,7 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
           f'members must return shape [K, {len(x)}, {num_outputs}] at '
           f'{len(x)} points, got {samples.shape}.')
     return base.Predictions(samples, variances)
-  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      key, jnp.arange(num_enn_samples))
+  keys = networks.fold_in_many(key, num_enn_samples)
   shape = (len(x), num_outputs)
   draws = getattr(sampler, 'draws', None)
   progress.report('draw', 0, num_enn_samples)

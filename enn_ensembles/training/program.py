@@ -28,13 +28,15 @@ import numpy as np
 import optax
 
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles.training import early_stopping
 from enn_ensembles.training import minibatches
 from enn_ensembles.training import network_training
 
 # fold_in constants: each names the one use of a key derived from the agent's.
+_NUM_KEYS = 7
 (INDEX_KEY, INIT_KEY, PREPARE_KEY, MINIBATCH_KEY, STEP_KEY, AUGMENT_KEY,
- VALIDATION_KEY) = range(7)
+ VALIDATION_KEY) = range(_NUM_KEYS)
 
 
 class Inputs(NamedTuple):
@@ -170,25 +172,24 @@ def trace_problem(agent: network_training.NetworkTraining,
 
   def start(inputs: Inputs, first: base.Array, last: base.Array) -> _Start:
     x, y, likelihood, key, validation = inputs
-    fold_in = functools.partial(jax.random.fold_in, key)
+    keys = networks.fold_in_many(key, _NUM_KEYS)
     prior = base.PriorKnowledge(x.shape[1:], len(x), likelihood)
     network, loss = agent.make_network(prior), agent.make_loss(prior)
     optimizer = agent.make_optimizer(prior)
 
-    index = network.indexer(fold_in(INDEX_KEY))
-    params, state = network.init(fold_in(INIT_KEY), x[:1], index)
+    index = network.indexer(keys[INDEX_KEY])
+    params, state = network.init(keys[INIT_KEY], x[:1], index)
     prepare = loss.prepare
     if agent.augment is not None and loss.prepare_augmented is not None:
       prepare = loss.prepare_augmented
     context = prepare(network, params, state, base.Data(x, y),
-                      fold_in(PREPARE_KEY))
+                      keys[PREPARE_KEY])
     all_rows = minibatches.draw_rows(
-        agent, len(x), fold_in(MINIBATCH_KEY), first, last)
-    fold_in_steps = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    steps = jnp.arange(agent.num_batches)
-    step_keys = fold_in_steps(fold_in(STEP_KEY), steps)
-    augment_keys = (None if agent.augment is None else
-                    fold_in_steps(fold_in(AUGMENT_KEY), steps))
+        agent, len(x), keys[MINIBATCH_KEY], first, last)
+    step_keys = networks.fold_in_many(keys[STEP_KEY], agent.num_batches)
+    augment_keys = (
+        None if agent.augment is None else
+        networks.fold_in_many(keys[AUGMENT_KEY], agent.num_batches))
 
     def step(params, state, opt_state, i):
       rows = all_rows[i].astype(jnp.int32)
@@ -225,7 +226,7 @@ def trace_problem(agent: network_training.NetworkTraining,
       validate = jax.make_jaxpr(
           lambda params, state: early_stopping.score(
               settings, network, likelihood, params, state, validation,
-              fold_in(VALIDATION_KEY)).astype(x.dtype))(params, state)
+              keys[VALIDATION_KEY]).astype(x.dtype))(params, state)
       parts['validate'], validation_operands = validate.jaxpr, validate.consts
       best = Best(params, changing, jnp.asarray(jnp.inf, x.dtype),
                   jnp.int32(0), jnp.int32(0), jnp.asarray(False))
