@@ -87,7 +87,7 @@ def draw_masks(keys: base.Index, sizes: list[int], rate: float,
   def draw(places):
     uniform = jax.vmap(lambda key: networks.uniform_at(key, places, num),
                        out_axes=1)(keys)
-    return jnp.where(uniform >= rate, 1. / (1. - rate), 0.).astype(dtype)
+    return (uniform >= rate).astype(dtype) / (1. - rate)
 
   masks = networks.in_halves(draw, num)
   return jnp.split(masks, np.cumsum(sizes)[:-1])
