@@ -38,10 +38,13 @@ def test_estimated_costs_are_in_the_right_order(tmp_path):
 def test_training_is_estimated_from_its_operations(tmp_path):
   unit = make_unit(tmp_path, 2, num_ensemble=3, hidden_sizes=(4, 3),
                    num_batches=7, batch_size=5)
-  # 2 inputs, 4 and 3 hidden units, biases a column: forward and gradient of
-  # the weights for each layer, gradient of the input from the second on.
-  weights = [4 * 3, 3 * 5, 1 * 4]
-  flops = 7 * 2 * 3 * 5 * (2 * sum(weights) + sum(weights[1:]))
+  # 2 inputs, 4 and 3 hidden units: forward, where the first layer adds its
+  # biases and the others multiply them with ones, gradients of the weights with
+  # biases, and from the second layer on of the input, which has no ones.
+  forward = 4 * 2 + 3 * 5 + 1 * 4
+  weights = 4 * 3 + 3 * 5 + 1 * 4
+  inputs = 3 * 4 + 1 * 3
+  flops = 7 * 2 * 3 * 5 * (forward + weights + inputs)
   assert sweeps.estimate_training_seconds(unit) == pytest.approx(flops / 6e10)
   plain = make_unit(tmp_path, agent='exact_posterior')
   assert sweeps.estimate_training_seconds(plain) == 0

@@ -32,8 +32,11 @@ def test_flops_of_a_training_step():
   agent = ensemble.make_agent(ensemble.EnsembleConfig(
       num_ensemble=3, hidden_sizes=(4, 3), batch_size=5))
   prior = base.PriorKnowledge((2,), 8, base.Gaussian(0.1))
-  # 2 inputs, 4 and 3 hidden units, biases a column: forward and gradient of
-  # the weights for each layer, gradient of the input from the second on.
-  weights = [4 * 3, 3 * 5, 1 * 4]
-  expected = 2 * 3 * 5 * (2 * sum(weights) + sum(weights[1:]))
+  # 2 inputs, 4 and 3 hidden units: forward, where the first layer adds its
+  # biases and the others multiply them with ones, gradients of the weights with
+  # biases, and from the second layer on of the input, which has no ones.
+  forward = 4 * 2 + 3 * 5 + 1 * 4
+  weights = 4 * 3 + 3 * 5 + 1 * 4
+  inputs = 3 * 4 + 1 * 3
+  expected = 2 * 3 * 5 * (forward + weights + inputs)
   assert flops.step_flops(agent, prior) == expected

@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(tmp_path):
       'input_dim must be integers': dict(input_dim='x'),
       'solver_memory_mb must be enough for': dict(solver_memory_mb=0.0001),
       'solver_memory_mb must be a finite number > 0': dict(solver_memory_mb=0),
-      "SOLVER must be one of .* got 'quick'": dict(solver='quick'),
+      "--solver must be one of .* got 'quick'": dict(solver='quick'),
       'export_dir': dict(export_dir=tmp_path / 'file'),
       'num_rows must be >= 1, got 0': dict(num_rows=0),
       'config must be a Python file': dict(config='nowhere.py')}

@@ -444,13 +444,14 @@ def test_only_long_training_is_cut():
   options = unit_results.RunOptions('nowhere')
   steps_of = network_units._steps_between_checkpoints
   assert steps_of(make_unit(), 10, options) is None
-  # Products of 3 x 4 and 5 x 1 weights forward and for their gradients, of the
-  # last 5 once more for the gradient of what goes in; 2 operations each, 2
-  # members, 2 noise levels, 100 points, 6e10 per second: 5.2e-7 s a step.
+  # Products of 2 x 4 and 5 x 1 weights forward (the first layer adds its
+  # biases), of 3 x 4 and 5 x 1 for their gradients, of 4 for the gradient of
+  # what goes into the last; 2 operations each, 2 members, 2 noise levels, 100
+  # points, 6e10 per second: 4.5e-7 s a step.
   long = make_unit(num_batches=10**9)
   # The first call takes five seconds.
   assert steps_of(long, 10**9, options) == pytest.approx(
-      5 / (2 * (2 * (12 + 5) + 5) * 2 * 2 * 100 / 6e10), rel=0.01)
+      5 / (2 * (8 + 5 + 12 + 5 + 4) * 2 * 2 * 100 / 6e10), rel=0.01)
   # Of a user-defined agent nothing is known: a twentieth comes first.
   own = dataclasses.replace(long, agent='own')
   assert steps_of(own, 1000, options) == 50

@@ -101,7 +101,7 @@ def test_small_problems_are_neither_written_nor_looked_for(tmp_path,
     (draws, 'VERSION', 3, 'its draws has version 1, this program has 3'),
     (published, 'SOLVER_VERSIONS', {'dense': 7}, 'its solver has version 1'),
     (published, 'FORMAT_VERSION', 2, 'its format has version 1'),
-    (draws, 'X_TRAIN_KEY', 77, 'it was made from other draws')])
+    (draws, 'X_TRAIN_KEY', draws.Use(77, 2), 'it was made from other draws')])
 def test_other_versions_are_refused_by_name(folder, monkeypatch, caplog, module,
                                             name, value, said):
   assert list(folder.iterdir())

@@ -305,9 +305,10 @@ def test_the_first_layer_is_computed_once_for_all_indices():
   products = 12 * 100 * (2 * 100 * 101 + 101)
   per_index = (flops[10, 20] - flops[10, 5]) / 15
   assert products < per_index < 1.1 * products
-  # Affine samples spare the hidden layers all of the 100 points but one.
+  # Affine samples spare the hidden layers all of the 100 points but one; the
+  # generator's integers, which XLA counts too, are as many.
   affine = (count_flops(10, 20, 'none') - count_flops(10, 5, 'none')) / 15
-  assert affine < 0.03 * products
+  assert affine < 0.05 * products
 
 
 # Training. -----------------------------------------------------------------
