@@ -415,3 +415,12 @@ def test_published_boards_come_out_of_their_published_scores(name):
 def test_a_baseline_that_is_not_there_is_named():
   with pytest.raises(ValueError, match=r"one of ensemble; got 'enssemble'"):
     tables_lib.make_tables([make_row(1.)], baseline='enssemble')
+
+
+@pytest.mark.parametrize('labels, short, shared', [
+    (['a,k=1,n=2', 'b,n=2', 'c,m=3,n=2'], ['a,k=1', 'b', 'c,m=3'], ['n=2']),
+    (['a,n=2', 'b'], ['a,n=2', 'b'], []),
+    (['a,n=2'], ['a,n=2'], []),
+    (['n=2,n=2', 'b,n=2'], ['n=2', 'b'], ['n=2'])])
+def test_settings_that_all_agents_have_are_said_once(labels, short, shared):
+  assert text.split_labels(labels) == (short, shared)

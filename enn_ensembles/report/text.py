@@ -176,21 +176,38 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
   header = ['rank', 'agent', *(title for title, _ in numbers), 'rows',
             'parameters', 'train s', 'remarks']
   right = [True, False, *[True] * (len(header) - 3), False]
+  labels, shared = split_labels(
+      [' '.join(label.splitlines()) for label in board['label']])
+  title = sentence(ranking) + (
+      f'; every agent with {", ".join(shared)}' if shared else '')
   body = [[
-      rank(line), ' '.join(line['label'].splitlines()),
+      rank(line), label,
       *(short_number(line[name]) for _, name in numbers),
       f'{line["num_scored"]}/{line["num_expected"]}', params(line),
       short_number(line['train_seconds_mean']),
-      remarks(line)] for line in board.to_dict('records')]
+      remarks(line)] for label, line in zip(labels, board.to_dict('records'))]
   if style == 'markdown':
-    lines = [f'**{sentence(ranking)}**', '', _markdown(header),
+    lines = [f'**{title}**', '', _markdown(header),
              _markdown(['--:' if r else ':--' for r in right]),
              *(_markdown(line) for line in body)]
   else:
-    lines = [sentence(ranking), *_aligned([
+    lines = [title, *_aligned([
         header, ['-' * max(len(line[i]) for line in [header, *body])
                  for i in range(len(header))], *body], right)]
   return '\n'.join(lines)
+
+
+def split_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Labels without the settings that all of them have, and these settings.
+
+  A label is a name and settings 'field=value', with commas between them.
+  """
+  pieces = [label.split(',') for label in labels]
+  shared = [piece for piece in pieces[0][1:] if len(pieces) > 1 and all(
+      piece in others[1:] for others in pieces)]
+  return [','.join(part for i, part in enumerate(parts)
+                   if i == 0 or part not in shared)
+          for parts in pieces], shared
 
 
 def _aligned(rows: Sequence[Sequence[str]],
