@@ -42,21 +42,25 @@ if 'XLA_FLAGS' not in os.environ:
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+import record_seconds  # noqa: E402
 
 jax.config.update('jax_enable_x64', True)
 
-# The files that take longest begin, so that none is alone at the end.
-_FIRST_FILES = (
-    'test_preemption.py', 'test_agents.py', 'test_ole.py',
-    'test_run_sweep.py', 'test_agents_on_bodies.py', 'test_make_problems.py',
-    'test_one_unit.py', 'test_vnn.py', 'test_training_program.py',
-    'test_training.py', 'test_matrix_free.py', 'test_workers.py',
-    'test_bodies.py', 'test_problems.py', 'test_loss_landscape.py')
+# Tests of more seconds than this, all parameters together, are slow: what is
+# left is to take a minute and a half on two cores.
+_SLOW_SECONDS = 0.5
 
 
+@pytest.hookimpl(tryfirst=True)  # Before -m is looked at.
 def pytest_collection_modifyitems(items):
-  order = {name: i for i, name in enumerate(_FIRST_FILES)}
-  items.sort(key=lambda item: order.get(item.path.name, len(order)))
+  """Files that take longest come first; what took long is marked slow."""
+  seconds = record_seconds.read()
+  of_files = record_seconds.of_files(seconds)
+  items.sort(key=lambda item: -of_files.get(item.path.name, 0.))
+  for item in items:
+    test = item.nodeid.split('::', 1)[-1].split('[')[0]
+    if seconds.get(f'{item.path.name}::{test}', 0.) > _SLOW_SECONDS:
+      item.add_marker('slow')
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -65,6 +69,7 @@ def forget_programs():
   yield
   jax.clear_caches()
   gc.collect()
+
 
 # Part of a reason -> what makes the test run.
 _HOW_TO_RUN = {

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from scipy import stats
 
 from enn_ensembles import agents as agents_lib
@@ -212,9 +213,9 @@ def test_parts_are_scored_against_their_truths():
                             np.log(true_std + gaussian.STD_RIDGE))[0]
   for name in ('split_correlation', 'split_correlation_exact'):
     assert scores[name] == pytest.approx(expected)
-  densities = stats.norm.pdf(labels, samples[..., 0], variances[..., 0]**.5)
+  logs = stats.norm.logpdf(labels, samples[..., 0], variances[..., 0]**.5)
   assert scores['mixture_nll'] == pytest.approx(
-      -np.log(densities.mean(0)).mean())
+      np.log(2.) - special.logsumexp(logs, axis=0).mean())
   doubled = noise_scores.split_scores(
       predictions._replace(observation_variances=4. * variances,
                            weights=np.array([0.5, 0.5])),
