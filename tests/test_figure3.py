@@ -95,8 +95,8 @@ def test_speedup_is_a_ratio_within_a_turn(monkeypatch):
   script = {'one_by_one': [8., 30., 50.], 'mapped': [8., 10., 50.],
             'ole': [2., 3., 10.], 'half': [4., 5., 5.], 'moments': [1., 1., 1.]}
   calls = iter([name for _ in range(3) for name in ole_benchmark.TIMED])
-  monkeypatch.setattr(ole_benchmark, '_time', lambda run, turn, seconds: script[
-      next(calls)][turn])
+  monkeypatch.setattr(ole_benchmark, 'seconds_per_call',
+                      lambda run, seconds: script[next(calls)][run.args[0]])
   row = ole_benchmark.measure(1, tiny)
   assert row['seconds_ole'] == 3.
   assert [row[f'speedup_ole{end}'] for end in ('_low', '', '_high')] == [

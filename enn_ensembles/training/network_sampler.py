@@ -107,9 +107,10 @@ class NetworkSampler:
 
   def draws(self, x: np.ndarray, keys: chex.PRNGKey) -> np.ndarray:
     """A draw per key [J] at x [N, ...], [J, N, out]."""
-    return _in_blocks(
-        lambda block: self._draws(self.params, self.state, block, keys),
-        np.asarray(x, self.dtype), len(keys))
+    x = np.asarray(x, self.dtype)
+    return in_blocks(
+        lambda block, _: self._draws(self.params, self.state, block, keys),
+        x, points_per_block(x.shape, len(keys)))
 
   def __getattr__(self, name: str) -> Any:
     if base.get_support(self.network.indexer) is not None:
@@ -122,9 +123,10 @@ class NetworkSampler:
 
   def _all_members(self, x: np.ndarray
                    ) -> tuple[np.ndarray, np.ndarray | None]:
-    return _in_blocks(
-        lambda block: self._members(self.params, self.state, block),
-        np.asarray(x, self.dtype), None)
+    x = np.asarray(x, self.dtype)
+    return in_blocks(
+        lambda block, _: self._members(self.params, self.state, block),
+        x, points_per_block(x.shape, None))
 
   @functools.cached_property
   def _draw(self) -> Callable[..., base.Array]:
@@ -144,17 +146,24 @@ class NetworkSampler:
                                      read=read_noise))
 
 
-def _in_blocks(forward: Callable[[np.ndarray], Any], x: np.ndarray,
-               num_draws: int | None) -> Any:
-  """forward(x), arrays [J, N, out], for blocks of points of equal size."""
-  size = points_per_block(x.shape, num_draws)
+def in_blocks(forward: Callable[[np.ndarray, int], Any], x: np.ndarray,
+              size: int) -> Any:
+  """forward(block, first) for blocks of points of equal size, put together.
+
+  Args:
+    forward: of a block of points and the number of points before it; returns
+      arrays [..., points, out]. The last block is filled with its last point,
+      so that one program serves all.
+    x: the points, [N, ...].
+    size: points of a block, see `points_per_block`.
+  """
   blocks = []
   for first in range(0, len(x), size):
     block = x[first:first + size]
     num = len(block)
-    if num < size:  # One program for all blocks.
+    if num < size:
       block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
-    blocks.append(jax.tree.map(lambda a, num=num: np.asarray(a)[:, :num],
-                               forward(block)))
+    blocks.append(jax.tree.map(
+        lambda a, num=num: np.asarray(a)[..., :num, :], forward(block, first)))
   return jax.tree.map(lambda *parts: parts[0] if len(parts) == 1 else
-                      np.concatenate(parts, axis=1), *blocks)
+                      np.concatenate(parts, axis=-2), *blocks)

@@ -120,25 +120,21 @@ class Predictor:
     # A program that takes more points is there: cheaper than another one.
     size = min((num for num in self._sizes if num >= size), default=size)
     self._sizes.add(size)
-    blocks = []
-    for first in range(0, len(x), size):
+
+    def forward(block: np.ndarray, first: int) -> Any:
       progress.report('predictions at point', first, len(x))
-      block = x[first:first + size]
-      num = len(block)
-      if num < size:  # One program for all blocks.
-        block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
       arguments = (params, state, jnp.asarray(block, trained.dtype),
                    self._keys[seed])
       start = time.perf_counter()
       compiled = self._compile(arguments)
       compiling = time.perf_counter()
-      found = jax.tree.map(lambda a, num=num: np.asarray(a)[:, :, :num],
-                           compiled(*arguments))
+      # They are there when they are numpy's: what is timed waits for them.
+      found = jax.tree.map(np.asarray, compiled(*arguments))
       self.compile_seconds += compiling - start
       self.evaluate_seconds += time.perf_counter() - compiling
-      blocks.append(found)
-    return jax.tree.map(lambda *parts: parts[0] if len(parts) == 1 else
-                        np.concatenate(parts, axis=2), *blocks)
+      return found
+
+    return network_sampler.in_blocks(forward, x, size)
 
   def _compile(self, arguments: tuple) -> Any:
     shape = arguments[2].shape

@@ -20,11 +20,9 @@ in float64: its diagonal combinations are a deep ensemble, and with one option
 in the first layers they are a deep sub-ensemble.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import os
-import time
 from typing import Any
 
 import jax
@@ -140,17 +138,6 @@ def largest_differences(network: str, options: AgainstEnsembleOptions
   return found
 
 
-def _time(run: Callable[[], Any], seconds: float) -> float:
-  """Seconds of a call: the mean over as many as fill `seconds`."""
-  calls, start = 0, time.perf_counter()
-  while True:
-    jax.block_until_ready(run())
-    calls += 1
-    passed = time.perf_counter() - start
-    if passed >= seconds:
-      return passed / calls
-
-
 def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   """Measures one network.
 
@@ -194,7 +181,8 @@ def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   seconds = {name: [] for name in calls}
   for _ in range(options.repeats):
     for name, call in calls.items():
-      seconds[name].append(_time(call, options.seconds))
+      seconds[name].append(ole_benchmark.seconds_per_call(call,
+                                                          options.seconds))
 
   def fastest(names: tuple[str, str]) -> str:
     # One way for all turns, so that chance does not choose.

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 import os
 import platform
@@ -233,11 +234,11 @@ def _difference(ways: dict[str, _Way], choose: np.ndarray) -> float:
                    for found, wanted in pairs) / np.max(np.abs(expected)))
 
 
-def _time(run: Callable[[int], Any], turn: int, seconds: float) -> float:
+def seconds_per_call(run: Callable[[], Any], seconds: float) -> float:
   """Seconds of a call: the mean over as many as fill `seconds`."""
   calls, start = 0, time.perf_counter()
   while True:
-    jax.block_until_ready(run(turn))
+    jax.block_until_ready(run())
     calls += 1
     passed = time.perf_counter() - start
     if passed >= seconds:
@@ -284,7 +285,8 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
   seconds = {name: [] for name in timed}
   for turn in range(options.repeats):
     for name in timed:
-      seconds[name].append(_time(ways[name].run, turn, options.seconds))
+      seconds[name].append(seconds_per_call(
+          functools.partial(ways[name].run, turn), options.seconds))
 
   row = {
       'num_options': num_options, 'num_samples': num, 'num_half': num_half,
