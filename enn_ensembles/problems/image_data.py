@@ -7,7 +7,6 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import datasets
 
 from enn_ensembles import checks
 from enn_ensembles.problems import draws
@@ -154,6 +153,9 @@ def load_digits(split: str) -> ImageData:
   Returns:
     Images uint8 [N, 8, 8, 1]; the 17 grey levels are spread over 0..255.
   """
+  # Here, since most sweeps have no digits, and it takes long to import.
+  from sklearn import datasets
+
   checks.check_choice('split', split, SPLITS)
   pixels, labels = datasets.load_digits(return_X_y=True)
   rows = np.arange(len(labels)) % _DIGITS_PERIOD == _DIGITS_PERIOD - 1

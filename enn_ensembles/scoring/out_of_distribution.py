@@ -7,7 +7,6 @@ what a detector looks for: here points out of distribution.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import metrics
 
 # Logits are float32: below this many nats an epistemic uncertainty says only
 # how they were rounded, and points must not be ranked by it.
@@ -49,6 +48,9 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> Detection:
   Raises:
     ValueError: one of the two has no point.
   """
+  # Here, since most sweeps are of regression, and it takes long to import.
+  from sklearn import metrics
+
   for name, values in (('inside', inside), ('outside', outside)):
     if np.ndim(values) != 1 or len(values) == 0:
       raise ValueError(f'{name} must be [at least one], got shape '
@@ -67,6 +69,8 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> Detection:
 
 def _false_positives(is_positive: np.ndarray, values: np.ndarray) -> float:
   """The lowest rate of false positives where 95 % of positives are found."""
+  from sklearn import metrics
+
   false, true, _ = metrics.roc_curve(is_positive, values,
                                      drop_intermediate=False)
   return float(false[true >= 0.95][0])

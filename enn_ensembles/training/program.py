@@ -139,10 +139,6 @@ class TracedProblem(NamedTuple):
     return jax.tree.unflatten(self.state_tree, [
         next(changing if changes else constants) for changes in self.changes])
 
-  def split_state(self, state: base.State) -> tuple[list[Any], list[Any]]:
-    """The inverse of `merge_state`."""
-    return _split(jax.tree.leaves(state), self.changes)
-
 
 def _split(leaves: Sequence[Any], changes: Sequence[bool]
            ) -> tuple[list[Any], list[Any]]:
