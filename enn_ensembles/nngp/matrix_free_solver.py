@@ -24,6 +24,9 @@ _NUM_CHECKED_ROWS = 64
 _NUM_RESIDUAL_ROWS = 256
 _MAX_CG_STEPS = 200
 _MAX_LANCZOS_STEPS = 300
+# Of what means may err, the share that residuals may take; what rounds them
+# comes on top.
+_RESIDUAL_SHARE = 0.5
 # Bounds, as multiples of what is allowed, that calibration may bring down.
 _MAX_CALIBRATED = 1000.
 
@@ -336,7 +339,7 @@ class Solver(solver_passes.Passes):
 
   def _run_gradients(self, gradients: conjugate_gradients.ConjugateGradients,
                      allowed: np.ndarray) -> None:
-    """Steps until residuals are as short as is allowed, [E].
+    """Steps until residuals are a share of what is allowed, [E].
 
     Where tiles are rounded, residuals are made once from tiles that are not;
     what follows is small, and so is what rounding does to it.
@@ -347,7 +350,8 @@ class Solver(solver_passes.Passes):
       step, exact = int(saved.pop('step')), bool(saved.pop('exact'))
       gradients.restore(saved)
     while True:
-      far = not step or np.any(gradients.norms() > allowed)
+      far = not step or np.any(
+          gradients.norms() > _RESIDUAL_SHARE * allowed)
       if far and step < _MAX_CG_STEPS:
         gradients.take(*self._apply(gradients.wanted()))
       elif not exact:
