@@ -1,11 +1,14 @@
 """What README.md and docs show runs as it stands there, and links lead on."""
 
+import ast
+import functools
 import pathlib
 import re
 
 import pytest
 
 import enn_ensembles as ee
+from enn_ensembles import commands
 from enn_ensembles import sweeps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -56,3 +59,80 @@ def test_commands_name_configs_that_exist():
 def test_links_lead_somewhere(page):
   for path in re.findall(r'\]\(([^)#:]+)\)', page.read_text()):
     assert (page.parent / path).exists(), path
+
+
+@functools.cache
+def flags_of(module):
+  """Flags that a command defines, or a module of its folder that it imports."""
+  path = ROOT / 'experiments' / f'{module}.py'
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        and node.func.attr.startswith('DEFINE_')):
+      assert isinstance(node.args[0], ast.Constant), module
+      found.add(node.args[0].value)
+    elif isinstance(node, ast.ImportFrom) and node.module == 'experiments':
+      for alias in node.names:
+        found |= flags_of(alias.name)
+  return found
+
+
+def commands_in(text):
+  """(module, flags) of every command in blocks and spans of code."""
+  code = re.findall(r'```bash\n(.*?)```', text, re.S)
+  code += [re.sub(r'\s+', ' ', span) for span in
+           re.findall(r'(?<!`)`([^`]+)`(?!`)', re.sub(r'```.*?```', '', text,
+                                                      flags=re.S))]
+  lines = '\n'.join(code).replace('\\\n', ' ')
+  for name, values in re.findall(r'for (\w+) in (.*?);', lines):
+    # The first turn of a loop; others have the same flags.
+    lines = lines.replace(f'${name}', values.split()[0])
+  for line in lines.splitlines():
+    for kind, name, rest in re.findall(
+        r'(python -m experiments\.|enn-ensembles )(\w+)([^#;&|\n]*)', line):
+      if kind == 'enn-ensembles ':
+        name = commands.COMMANDS.get(name, f'enn-ensembles {name}')
+      yield name, re.findall(r'(?<!\S)\[?--(\w+)', rest)
+
+
+def wrong_commands(text):
+  """What commands in a text name that is not there."""
+  modules = {path.stem for path in (ROOT / 'experiments').glob('*.py')}
+  wrong = []
+  for module, flags in commands_in(text):
+    if module in modules:
+      known = flags_of(module) | {'help'}
+      wrong += [f'{module} --{flag}' for flag in flags if flag not in known]
+    else:
+      wrong.append(module)
+  return wrong
+
+
+def test_commands_and_their_flags_exist():
+  found = [command for page in PAGES
+           for command in commands_in(page.read_text())]
+  assert len(found) > 40 and sum(len(flags) for _, flags in found) > 80
+  assert {page.name: wrong for page in PAGES
+          if (wrong := wrong_commands(page.read_text()))} == {}
+
+
+@pytest.mark.parametrize('text, wrong', [
+    ('`python -m experiments.run_sweeps`', ['run_sweeps']),
+    ('```bash\npython -m experiments.status \\\n  --results=DIR  # --no\n```',
+     ['status --results']),
+    ('`enn-ensembles board\n--rank_by=kl`', ['build_leaderboard --rank_by']),
+    ('`enn-ensembles kill_test`', ['enn-ensembles kill_test']),
+    ('`enn-ensembles run --config=paper --solver=dense --help`', [])])
+def test_a_wrong_command_is_found(text, wrong):
+  assert wrong_commands(text) == wrong
+
+
+def test_flags_that_stand_alone_exist():
+  known = {flag for path in (ROOT / 'experiments').glob('*.py')
+           for flag in flags_of(path.stem)}
+  known |= {flag for path in (ROOT / 'scripts').glob('*.sh')
+            for flag in re.findall(r'--(\w+)', path.read_text())}
+  for page in PAGES:
+    spans = re.findall(r'(?<!`)`(--[^`]+)`(?!`)', page.read_text())
+    used = {flag for span in spans for flag in re.findall(r'--(\w+)', span)}
+    assert used <= known, (page.name, used - known)
