@@ -259,14 +259,33 @@ def test_batch_ensemble_multiplies_weights_by_their_channels():
         [outputs(single, effective_weights(named, k))[0] for k in range(2)])
 
 
+def with_plain_member(named):
+  """The same, the fast weights of member 0 being 1."""
+  return {name: (np.concatenate([np.ones((1, value.shape[1])), value[1:]])
+                 if name[0] in 'rs' else value)
+          for name, value in named.items()}
+
+
+@pytest.mark.parametrize('plain_member', [False, True])
+def test_batch_ensemble_decays_the_weights_that_its_members_have(plain_member):
+  named = make_fast(3, ones=False)
+  found = batch_ensemble.mean_squares({'batch_ensemble_small_cnn': named},
+                                      plain_member)
+  if plain_member:
+    named = with_plain_member(named)
+  members = [effective_weights(named, k) for k in range(3)]
+  for i, squares in enumerate(found):
+    np.testing.assert_allclose(
+        squares, np.mean([np.square(member[i][0]) for member in members], 0),
+        rtol=1e-5)
+
+
 def test_batch_ensemble_with_a_plain_member_that_alone_trains_the_weights():
   named = make_fast(3, ones=False)
   network = make_batch_network(3, plain_member=True,
                                train_shared_by_plain=True)
-  ones = {name: (np.concatenate([np.ones((1, value.shape[1])), value[1:]])
-                 if name[0] in 'rs' else value)
-          for name, value in named.items()}
-  check(outputs(network, named), outputs(make_batch_network(3), ones))
+  check(outputs(network, named),
+        outputs(make_batch_network(3), with_plain_member(named)))
 
   def loss(named, member):
     out, _ = network.apply_indices(

@@ -8,7 +8,8 @@ member z uses W o (r_z s_z^T) and a bias of its own,
 so K members are one batched product. In a convolution r has an entry per
 output channel and s one per input channel. Norms are shared, but for the
 statistics of batch norms, of which every member has its own. The index z picks
-the member; prior and target noise as in a deep ensemble:
+the member; prior and target noise are those of the testbed's deep ensembles,
+the paper has neither:
 
   f(x, z) = g(x; W, r_z, s_z, b_z) + prior_scale * (same, untrained)
   loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
@@ -20,6 +21,7 @@ ensemble and lifelong learning" (arXiv 2002.06715).
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import haiku as hk
@@ -181,6 +183,13 @@ def member_layers(layers: Sequence[LayerWeights],
   return found
 
 
+def all_members(params: base.Params,
+                plain_member: bool = False) -> networks.Layers:
+  """`member_layers` of all members from Haiku's parameters."""
+  (named,) = params.values()
+  return member_layers(name_weights(named), None, plain_member)
+
+
 def make_network(config: BatchEnsembleConfig,
                  input_shape: networks.Shape | None = None,
                  num_outputs: int = 1) -> base.EpistemicNetwork:
@@ -197,46 +206,24 @@ def make_network(config: BatchEnsembleConfig,
     drawn = hk.transform(lambda x: BatchEnsembleBody(config, body)(
         x.shape[1:], x.dtype))
 
-    def init(key, x):
-      return drawn.init(key, x), networks.start_statistics(
-          body, x, config.num_ensemble)
+    def weights(params, x, indices):
+      return member_layers(drawn.apply(params, None, x), indices,
+                           config.plain_member, config.train_shared_by_plain)
 
-    def forward(params, state, x, indices, is_training, key=None):
-      weights = member_layers(
-          drawn.apply(params, None, x), indices, config.plain_member,
-          config.train_shared_by_plain)
-      return networks.forward_members(body, weights, state, x, indices,
-                                      is_training=is_training,
-                                      dropout_key=key)
-
-    def apply_indices(params, state, x, indices):
-      return forward(params, state, x, indices, is_training=False)
-
-    def apply_train(params, state, x, indices, key):
-      return forward(params, state, x, indices, is_training=True, key=key)
-
-    def member_weights(params, input_shape):
-      (named,) = params.values()
-      return networks.flatten_members(
-          member_layers(name_weights(named), None, config.plain_member),
-          body.weight_shapes(input_shape), config.num_ensemble)
-
-    return networks.network_from_indices(
-        init=init, apply_indices=apply_indices,
-        apply_train=apply_train if body.differs_in_training else None,
-        indexer=networks.EnsembleIndexer(config.num_ensemble),
-        member_weights=member_weights)
+    return networks.network_of_members(
+        body, config.num_ensemble, drawn.init, weights,
+        functools.partial(all_members, plain_member=config.plain_member))
 
   return networks.with_additive_prior(
       members(body), members(networks.without_statistics(body)),
       config.prior_scale)
 
 
-def mean_squares(params: base.Params) -> list[base.Array]:
+def mean_squares(params: base.Params,
+                 plain_member: bool = False) -> list[base.Array]:
   """The mean over members of the squared weights W o (r s^T), b, per layer."""
-  (named,) = params.values()
   return [jnp.mean(jnp.square(w), axis=0)
-          for w in member_layers(name_weights(named), None)]
+          for w in all_members(params, plain_member)]
 
 
 def make_agent(config: BatchEnsembleConfig) -> base.Agent:
@@ -245,7 +232,8 @@ def make_agent(config: BatchEnsembleConfig) -> base.Agent:
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
-        weight_decay=config.weight_decay, mean_squares=mean_squares,
+        weight_decay=config.weight_decay, mean_squares=functools.partial(
+            mean_squares, plain_member=config.plain_member),
         shapes=networks.choose_body(
             config, prior.input_shape, prior.num_outputs).weight_shapes(
                 prior.input_shape))

@@ -14,6 +14,7 @@ The ground-truth cache, the checkpoints of units and the steps of the
 matrix-free solver are such files.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
@@ -106,6 +107,39 @@ def read(path: files.PathLike, identity: str) -> Contents:
     stream.seek(start)
     with _load(stream) as arrays:
       return Contents(header['info'], dict(arrays))
+
+
+def read_or_say_why(path: files.PathLike, identity: str, inputs: str,
+                    label: str, difference: Callable[[str], str]
+                    ) -> Contents | str | None:
+  """Reads a file that was made from certain draws, if it is the one wanted.
+
+  Args:
+    path: the file.
+    identity: what its arrays must be of.
+    inputs: the checksum of the draws that they must be made from, which
+      `info['inputs']` holds.
+    label: what an error calls the file.
+    difference: what a file's other identity differs in, as a clause.
+
+  Returns:
+    The contents; a clause that says why the file is not used; None where there
+    is no file.
+
+  Raises:
+    ValueError: the file exists and cannot be read.
+  """
+  try:
+    contents = read(path, identity)
+  except FileNotFoundError:
+    return None
+  except OSError as error:
+    raise ValueError(f'{label} cannot be read: {error.strerror}.') from error
+  except StaleError as error:
+    return str(error) if error.identity is None else difference(error.identity)
+  if contents.info.get('inputs') != inputs:
+    return 'it was made from other draws'
+  return contents
 
 
 @contextlib.contextmanager

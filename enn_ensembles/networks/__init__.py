@@ -31,6 +31,7 @@ from enn_ensembles.networks.members import Layers
 from enn_ensembles.networks.members import make_member_network
 from enn_ensembles.networks.members import member_mean_squares
 from enn_ensembles.networks.members import network_from_indices
+from enn_ensembles.networks.members import network_of_members
 from enn_ensembles.networks.members import pick_members
 from enn_ensembles.networks.members import stacked_forward
 from enn_ensembles.networks.members import StackedBody
@@ -91,6 +92,7 @@ __all__ = [
     'mix',
     'mlp_shapes',
     'network_from_indices',
+    'network_of_members',
     'noise_indexer',
     'number_indices',
     'pick_members',

@@ -191,14 +191,41 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
   drawn = hk.transform(lambda x: StackedBody(
       body, num_members, num_shared_layers)(x.shape[1:], x.dtype))
 
+  def weights(params, x, indices):
+    return pick_members(drawn.apply(params, None, x), indices)
+
+  return network_of_members(body, num_members, drawn.init, weights, get_weights,
+                            num_shared_layers)
+
+
+def network_of_members(
+    body: bodies.Body, num_members: int,
+    init_params: Callable[[chex.PRNGKey, base.Array], base.Params],
+    weights: Callable[[base.Params, base.Array, base.Array | None], Layers],
+    all_weights: Callable[[base.Params], Layers],
+    num_shared_layers: int = 0) -> base.EpistemicNetwork:
+  """An ENN whose index picks the weights of one of num_members bodies.
+
+  Args:
+    body: the network of one member.
+    num_members: K.
+    init_params: (key, x [B, ...]) -> params.
+    weights: (params, x, indices [J] or None for all) -> the weight arrays of
+      these members, [J, out, columns] each, or [1, ...] where members share.
+    all_weights: params -> the same of all members.
+    num_shared_layers: the first layers whose statistics all members share.
+
+  Returns:
+    The network; `apply_indices` runs all members in batched products.
+  """
   def init(key, x):
-    return drawn.init(key, x), start_statistics(
+    return init_params(key, x), start_statistics(
         body, x, num_members, num_shared_layers)
 
   def forward(params, state, x, indices, is_training, key=None):
-    weights = pick_members(drawn.apply(params, None, x), indices)
-    out, state = forward_members(body, weights, state, x, indices,
-                                 is_training=is_training, dropout_key=key)
+    out, state = forward_members(
+        body, weights(params, x, indices), state, x, indices,
+        is_training=is_training, dropout_key=key)
     num = num_members if indices is None else len(indices)
     return jnp.broadcast_to(out, (num, *out.shape[1:])), state
 
@@ -209,7 +236,7 @@ def make_member_network(body: bodies.Body | Sequence[int], num_members: int,
     return forward(params, state, x, indices, is_training=True, key=key)
 
   def member_weights(params, input_shape):
-    return flatten_members(get_weights(params), body.weight_shapes(input_shape),
+    return flatten_members(all_weights(params), body.weight_shapes(input_shape),
                            num_members)
 
   return network_from_indices(

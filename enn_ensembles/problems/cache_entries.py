@@ -52,21 +52,15 @@ class CacheEntry:
     Raises:
       ValueError: the file exists and cannot be read.
     """
-    try:
-      contents = array_files.read(self._path, self._identity)
-      if contents.info.get('inputs') == self._inputs:
-        return contents.arrays
-      reason = 'it was made from other draws'
-    except FileNotFoundError:
+    found = array_files.read_or_say_why(
+        self._path, self._identity, self._inputs,
+        f'cache_dir holds {self._path}, which', _difference)
+    if found is None:
       return None
-    except OSError as error:
-      raise ValueError(f'cache_dir holds {self._path}, which cannot be read: '
-                       f'{error.strerror}.') from error
-    except array_files.StaleError as error:
-      reason = (str(error) if error.identity is None
-                else _difference(error.identity))
+    if isinstance(found, array_files.Contents):
+      return found.arrays
     if self._path not in stale:
-      logging.warning('%s is not used: %s.', self._path, reason)
+      logging.warning('%s is not used: %s.', self._path, found)
     stale.add(self._path)
     return None
 

@@ -143,20 +143,14 @@ def read(path: pathlib.Path, config: nngp_regression.ProblemConfig,
     ValueError: the file exists and cannot be read.
   """
   file = path / file_name(config, solver)
-  try:
-    contents = array_files.read(file, _identity(config, solver))
-    if contents.info.get('inputs') == inputs:
-      return _unpack(contents)
-    reason = 'it was made from other draws'
-  except FileNotFoundError:
-    return None
-  except OSError as error:
-    raise ValueError(f'published ground truth {file} cannot be read: '
-                     f'{error.strerror}.') from error
-  except array_files.StaleError as error:
-    reason = (str(error) if error.identity is None
-              else _difference(error.identity, _identity(config, solver)))
-  complain(file, reason)
+  identity = _identity(config, solver)
+  found = array_files.read_or_say_why(
+      file, identity, inputs, f'published ground truth {file}',
+      functools.partial(_difference, expected=identity))
+  if isinstance(found, array_files.Contents):
+    return _unpack(found)
+  if found is not None:
+    complain(file, found)
   return None
 
 
