@@ -102,10 +102,6 @@ def _make_board_line(setting: agent_settings.AgentSetting,
     floor_mean = setting.mean(entry.floor)
     found = _relative(floor[0], floor[1] & scope.covered, baseline)
     floor_relative = found and found.value
-  status = setting.status[setting.inside]
-  params = setting.unique('num_params')
-  train, timed = scope.columns.time('train_seconds')
-  rows = setting.placed.rows[setting.inside]
   line = {
       'ranking': scope.ranking.label, 'rank': None,
       'rank_low': None, 'rank_high': None,
@@ -136,7 +132,22 @@ def _make_board_line(setting: agent_settings.AgentSetting,
   line.update({f'{name}_mean': setting.mean(name)
                for name in table.scores_of(scope.ranking.score_set)
                if name not in (score, entry.floor)})
-  line.update({
+  line.update(_counts_and_settings(
+      setting, 0 if floor is None else int(np.sum(
+          np.isinf(floor[0][floor[1] & scope.covered])))))
+  return line
+
+
+def _counts_and_settings(setting: agent_settings.AgentSetting,
+                         num_infinite_floor: int) -> dict[str, Any]:
+  """A board line's columns that are no scores."""
+  scope, values = setting.scope, setting.values
+  there = setting.covered_there
+  status = setting.status[setting.inside]
+  params = setting.unique('num_params')
+  train, timed = scope.columns.time('train_seconds')
+  rows = setting.placed.rows[setting.inside]
+  return {
       'num_cells_expected': int(scope.covered.any(axis=1).sum()),
       'num_cells': int(there.any(axis=1).sum()),
       'num_expected': int(scope.covered.sum()),
@@ -145,8 +156,7 @@ def _make_board_line(setting: agent_settings.AgentSetting,
          for name in ('ok', 'diverged', 'failed')},
       'num_scored': int(there.sum()),
       'num_non_finite': int(np.sum(~np.isfinite(values[there]))),
-      'num_infinite_floor': 0 if floor is None else int(np.sum(
-          np.isinf(floor[0][floor[1] & scope.covered]))),
+      'num_infinite_floor': num_infinite_floor,
       'num_outside': int(np.sum(~setting.inside)),
       'kind': scope.ranking.kind, 'score_set': scope.ranking.score_set,
       **dict(scope.ranking.same),
@@ -160,8 +170,7 @@ def _make_board_line(setting: agent_settings.AgentSetting,
       'num_params_max': max(params, default=None),
       'train_seconds_mean': float(np.mean(train[rows][timed[rows]]))
                             if timed[rows].any() else None,
-  })
-  return line
+  }
 
 
 def _minus(value: float | None, floor: float | None) -> float | None:

@@ -157,12 +157,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
       validation data and early stopping do not go together.
     preemption.Preempted: the process was told to stop; only with `checkpoint`.
   """
-  for name, value in (('seeds_per_chunk', seeds_per_chunk),
-                      ('steps_between_checkpoints', steps_between_checkpoints)):
-    if value is not None and value < 1:
-      raise ValueError(f'{name} must be >= 1, got {value}.')
-  if memory_budget_mb is not None and not memory_budget_mb > 0:
-    raise ValueError(f'memory_budget_mb must be > 0, got {memory_budget_mb}.')
+  _check_options(seeds_per_chunk, steps_between_checkpoints, memory_budget_mb)
   _check_shapes(x, y, likelihood)
   num_seeds = len(y)
   devices = default_devices() if devices is None else devices
@@ -181,14 +176,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   num_chunks = -(-per_device // seeds_per_chunk)
   chunk_size = -(-per_device // num_chunks) * len(devices)
 
-  if len(devices) > 1:
-    sharding = jax.sharding.NamedSharding(
-        jax.sharding.Mesh(np.array(devices), ('seed',)),
-        jax.sharding.PartitionSpec('seed'))
-    replicated = jax.sharding.NamedSharding(
-        sharding.mesh, jax.sharding.PartitionSpec())
-  else:
-    sharding = replicated = devices[0]
+  sharding, replicated = _placements(devices)
   levels = jax.device_put(
       jax.tree.map(lambda leaf: np.asarray(leaf, dtype), likelihood),
       replicated)
@@ -233,6 +221,27 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
                    for p in jax.tree.leaves(together['params']))
   return Trained(**together, num_params=num_params, dtype=jnp.dtype(dtype),
                  train_seconds=train_seconds, compile_seconds=compile_seconds)
+
+
+def _check_options(seeds_per_chunk: int | None,
+                   steps_between_checkpoints: int | None,
+                   memory_budget_mb: float | None) -> None:
+  """Raises ValueError unless each is None or positive."""
+  for name, value in (('seeds_per_chunk', seeds_per_chunk),
+                      ('steps_between_checkpoints', steps_between_checkpoints)):
+    if value is not None and value < 1:
+      raise ValueError(f'{name} must be >= 1, got {value}.')
+  if memory_budget_mb is not None and not memory_budget_mb > 0:
+    raise ValueError(f'memory_budget_mb must be > 0, got {memory_budget_mb}.')
+
+
+def _placements(devices: Sequence[jax.Device]) -> tuple[Any, Any]:
+  """Where arrays go whose first axis is the seed, and where all others do."""
+  if len(devices) == 1:
+    return devices[0], devices[0]
+  mesh = jax.sharding.Mesh(np.array(devices), ('seed',))
+  return (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('seed')),
+          jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray,

@@ -54,30 +54,13 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
       if setting not in compared.settings:
         continue
       curve = compared.curve(setting, score)
-      means = drawing.draw_curve(
-          panel_axes, curve, drawing.SELECTION_STYLES[selection],
-          color=drawing.SELECTION_COLOURS[selection])
-      shown += list(means[4:])
       best = statistics.best_num_samples(curve)
+      means = _draw_curve(panel_axes, curve, selection, best)
+      shown += list(means[4:])
       table += drawing.curve_rows(name, compared, setting, scores,
                                   always=(best, drawing.READ_OFF, 36))
-      note = (f'{setting}: best P {best} of {len(means)}, mean {score} '
-              f'{text.short_number(float(means[best - 1]))}')
-      if len(means) >= drawing.READ_OFF:
-        note += (f'; P = {drawing.READ_OFF}: '
-                 f'{text.short_number(float(means[drawing.READ_OFF - 1]))}')
-      notes.append(f'{note}; all: '
-                   f'{text.short_number(float(means[-1]))}.')
-      if selection != 'none':
-        panel_axes.plot([best], [means[best - 1]], marker='*', markersize=12,
-                        color=drawing.SELECTION_COLOURS[selection],
-                        markeredgecolor='white', markeredgewidth=0.7, zorder=5)
-        # Both stars are often close: one number above, one below.
-        panel_axes.annotate(
-            f'P = {best}', (best, means[best - 1]),
-            (0, -13 if selection == 'oracle' else 8),
-            textcoords='offset points', ha='center', fontsize=8,
-            color=drawing.SELECTION_COLOURS[selection])
+      notes.append(_note(f'{setting}: best P {best} of {len(means)}, mean '
+                         f'{score}', means, best))
     for setting in lines:
       mean = float(np.mean(compared.values(setting, score)))
       num = setting.get('num_ensemble')
@@ -103,6 +86,43 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
                f'{curves[0].get_ylim()[1]:.3g}; few samples lie above, their '
                'values are in the table.')
   _draw_best_by_cell(axes.flat[5], compared, scores, table)
+  figure.legend(handles=_marks(), loc='outside lower center', ncols=7,
+                fontsize=8.5, frameon=False)
+  figure.suptitle(f'{drawing.axis_name(score)}, by number of samples; '
+                  f'{compared.scope()}', fontsize=11)
+  return drawing.Drawn(plots.to_png(figure), pd.DataFrame(table, dtype=object),
+                       tuple(notes))
+
+
+def _draw_curve(axes, curve: np.ndarray, selection: str,
+                best: int) -> np.ndarray:
+  """Draws a curve with a star at the best P; returns its means by P."""
+  colour = drawing.SELECTION_COLOURS[selection]
+  means = drawing.draw_curve(axes, curve, drawing.SELECTION_STYLES[selection],
+                             color=colour)
+  if selection != 'none':
+    axes.plot([best], [means[best - 1]], marker='*', markersize=12,
+              color=colour, markeredgecolor='white', markeredgewidth=0.7,
+              zorder=5)
+    # Both stars are often close: one number above, one below.
+    axes.annotate(f'P = {best}', (best, means[best - 1]),
+                  (0, -13 if selection == 'oracle' else 8),
+                  textcoords='offset points', ha='center', fontsize=8,
+                  color=colour)
+  return means
+
+
+def _note(start: str, means: np.ndarray, best: int) -> str:
+  """What a curve's means are at the best P, at READ_OFF and with all."""
+  note = f'{start} {text.short_number(float(means[best - 1]))}'
+  if len(means) >= drawing.READ_OFF:
+    note += (f'; P = {drawing.READ_OFF}: '
+             f'{text.short_number(float(means[drawing.READ_OFF - 1]))}')
+  return f'{note}; all: {text.short_number(float(means[-1]))}.'
+
+
+def _marks() -> list[lines_lib.Line2D]:
+  """The legend's entries."""
   marks = [lines_lib.Line2D([], [], color=drawing.SELECTION_COLOURS[s],
                             linestyle=drawing.SELECTION_STYLES[s],
                             linewidth=1.7, label=words)
@@ -116,12 +136,7 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
                        linewidth=0, label='best P'),
       lines_lib.Line2D([], [], color='#bbbbbb', linewidth=0.8,
                        label=f'P = {drawing.READ_OFF}')]
-  figure.legend(handles=marks, loc='outside lower center', ncols=7,
-                fontsize=8.5, frameon=False)
-  figure.suptitle(f'{drawing.axis_name(score)}, by number of samples; '
-                  f'{compared.scope()}', fontsize=11)
-  return drawing.Drawn(plots.to_png(figure), pd.DataFrame(table, dtype=object),
-                       tuple(notes))
+  return marks
 
 
 def _draw_best_by_cell(axes, compared: comparison.Comparison,

@@ -128,24 +128,7 @@ def _draw(compared: comparison.Comparison, entries: list, score: str) -> bytes:
     if y % 2:
       for axes in (left, *rights):
         axes.axhspan(y - 0.5, y + 0.5, color='#f4f4f4', zorder=0, linewidth=0)
-    values = kl[np.isfinite(kl)]
-    if values.size and low <= np.max(values) and np.min(values) <= high:
-      q0, q1, q2, q3, q4 = np.clip(np.quantile(values, [0, .25, .5, .75, 1]),
-                                   low, high)
-      left.plot([q0, q4], [y, y], '-', color=colour, linewidth=0.9, zorder=2)
-      left.barh(y, q3 - q1, left=q1, height=0.5, color=colour, alpha=0.28,
-                zorder=2)
-      left.plot([q2, q2], [y - 0.25, y + 0.25], color=colour, linewidth=1.4,
-                zorder=3)
-    found = statistics.mean_interval(kl)
-    if found.is_known and low <= found.value <= high:
-      ends = np.clip([found.low, found.high], low, high)
-      left.plot(ends, [y, y], '-', color='black', linewidth=2.4, zorder=4,
-                solid_capstyle='butt')
-    drawing.mark(left, float(found.value), y, low, high, color='black',
-                 markersize=6)
-    left.text(1.015, y, text.short_number(float(found.value)),
-              transform=left.get_yaxis_transform(), va='center', fontsize=8.5)
+    _draw_spread(left, y, kl, low, high, colour)
     for axes, group in zip(rights, _GROUPS):
       levels = _levels(compared, group)
       for i, level in enumerate(levels):
@@ -181,3 +164,35 @@ def _draw(compared: comparison.Comparison, entries: list, score: str) -> bytes:
   figure.suptitle(f'All agents; {compared.scope()}. '
                   'Arrows: off the axis', fontsize=11)
   return plots.to_png(figure)
+
+
+def _draw_spread(axes, y: int, kl: np.ndarray, low: float, high: float,
+                 colour: str | None) -> None:
+  """An agent's line: box and range of kl, its mean and 95 % interval.
+
+  Args:
+    axes: where.
+    y: the line's place.
+    kl: scores over cells and seeds, [C, S].
+    low: lower end of the axis.
+    high: upper end.
+    colour: of box and range.
+  """
+  values = kl[np.isfinite(kl)]
+  if values.size and low <= np.max(values) and np.min(values) <= high:
+    q0, q1, q2, q3, q4 = np.clip(np.quantile(values, [0, .25, .5, .75, 1]),
+                                 low, high)
+    axes.plot([q0, q4], [y, y], '-', color=colour, linewidth=0.9, zorder=2)
+    axes.barh(y, q3 - q1, left=q1, height=0.5, color=colour, alpha=0.28,
+              zorder=2)
+    axes.plot([q2, q2], [y - 0.25, y + 0.25], color=colour, linewidth=1.4,
+              zorder=3)
+  found = statistics.mean_interval(kl)
+  if found.is_known and low <= found.value <= high:
+    ends = np.clip([found.low, found.high], low, high)
+    axes.plot(ends, [y, y], '-', color='black', linewidth=2.4, zorder=4,
+              solid_capstyle='butt')
+  drawing.mark(axes, float(found.value), y, low, high, color='black',
+               markersize=6)
+  axes.text(1.015, y, text.short_number(float(found.value)),
+            transform=axes.get_yaxis_transform(), va='center', fontsize=8.5)
