@@ -68,6 +68,11 @@ def make_output(train: Array, prior: Array,
   class. When it is loaded (and only then: it is never imported from here) its
   class is used, so that its losses and experiments take our networks as they
   are. Here outputs are recognised by their `preds`, whatever their class.
+
+  Args:
+    train: what is trained, [B, out].
+    prior: what is not, [B, out].
+    extra: further arrays by name.
   """
   output_class = deepmind_class('base', 'OutputWithPrior') or OutputWithPrior
   if extra is None:
@@ -163,7 +168,7 @@ class EpistemicNetwork:
 
 def get_shared(network: EpistemicNetwork, params: Params, state: State,
                x: Array) -> Any:
-  """What a network's indices share at x; None where it has no such thing."""
+  """What a network's indices share at x [B, ...]; None for nothing."""
   shared = getattr(network, 'shared', None)
   return None if shared is None else shared(params, state, x)
 

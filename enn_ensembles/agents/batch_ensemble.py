@@ -108,7 +108,11 @@ class LayerWeights(NamedTuple):
 
 
 def name_weights(named: Mapping[str, base.Array]) -> list[LayerWeights]:
-  """The layers' weights in Haiku's parameters, from the input on."""
+  """The weights of every layer, from the input on.
+
+  Args:
+    named: 'w_i', 'r_i', 's_i', 'b_i' of layer i; shapes as in `LayerWeights`.
+  """
   num = 1 + max(int(name[2:]) for name in named)
   return [LayerWeights(*(named.get(f'{part}_{layer}') for part in 'wrsb'))
           for layer in range(num)]

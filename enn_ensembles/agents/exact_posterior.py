@@ -9,12 +9,13 @@ Scored on its exact moments it must get 0; scored on samples, the finite-sample
 floor. Anything else is a mistake in problems, keys, evaluation or scores.
 
 `reference` says what noise variance s^2 it assumes, whatever it is scored
-against: 'bayes' is the posterior of its own data; against the 'enn2021' ground
-truth of the published testbeds it scores about 0.16 at (D_x, lambda, eps) =
-(10, 10, 1), which shows that ground truth to be no posterior.
+against: 'bayes' is the posterior of its own data. Scored against the 'enn2021'
+ground truth of the published testbeds it gets about 0.16 at (D_x, lambda, eps)
+= (10, 10, 1): that ground truth is not the posterior of those data.
 
-Where the kernel matrix has no room in memory, every set of points that it is
-asked at is solved for without it: minutes at 100,000 training points.
+Where the kernel matrix does not fit into memory, the matrix-free solver runs
+for every set of points that the sampler is asked at: minutes at 100,000
+training points.
 """
 
 import dataclasses

@@ -11,6 +11,10 @@ Combinations that share a prefix share their first layers, so all K^N outputs
 cost K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer
 ensemble (OLE, Algorithm 1 of the paper; `networks/layer_stack.py`).
 
+Every combination has target noise n_{t,z} of its own. In the published code all
+combinations with the same option in the first layer share it, which makes a
+difference at K = 2 (docs/studies.md); `noise_by='first_option'` does the same.
+
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
 

@@ -1,9 +1,12 @@
-"""MAP: one network, no prior, no target noise: the single-model baseline.
+"""MAP: one network without prior function and target noise, the baseline.
 
-  loss = (g(x_t; theta) - y_t)^2
+  loss = mean over t of (g(x_t; theta) - y_t)^2
+         + weight_decay * (penalty of the kernel's Gaussian prior on theta)
 
-It says nothing about what it does not know: its std is 0, and only the ridge on
-the stds keeps its score finite.
+With weight_decay = 1 its minimum is the mode of a finite network's posterior,
+with 0, the default, the maximum of the likelihood. It says nothing about what
+it does not know: its std is 0, and only the ridge on the stds keeps its score
+finite.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Deep ensemble whose members say what the noise of a label is.
+"""Deep ensemble whose members predict the noise of a label.
 
 K networks with two outputs per label, a mean and a log variance; the index z
 picks one of them:

@@ -1,15 +1,15 @@
-"""Mixture of experts: one function, shared out among networks by a gate.
+"""Mixture of experts: one function, divided among networks by a gate.
 
-K expert networks and a gate that says at each input how much each counts:
+It has K expert networks and a gate with their weights at each input:
 
   f(x) = sum_k g_k(x) e_k(x; theta_k),   g(x) = softmax of the gate's outputs
 
-with those of the `num_active` largest kept and normalised again. Of classes the
-probabilities are mixed, not the logits. It is a contrast to ensembles: it has
-as many networks as one of K members, and it is a single network, trained by the
-loss of the mixture. Experts are made to differ, so that their spread is no
-uncertainty about f and stands for no posterior; the index has one value, and
-the std of this agent is 0.
+with the `num_active` largest weights kept and normalised again. In
+classification probabilities are mixed, not logits. It is a contrast to
+ensembles: it has as many networks as one of K members, and it is a single
+network, trained by the loss of the mixture. Experts are made to differ, so that
+their spread is no uncertainty about f and stands for no posterior; the index
+has one value, and the std of this agent is 0.
 
 Jacobs, Jordan, Nowlan & Hinton 1991, "Adaptive mixtures of local experts";
 Shazeer et al. 2017, "Outrageously large neural networks: the sparsely-gated

@@ -1,4 +1,4 @@
-"""The prior itself, blind to the data: what learning has to beat.
+"""The prior itself, which ignores the data: what learning has to beat.
 
   f ~ N(0, k(x, x)),  k the kernel that made the data
 

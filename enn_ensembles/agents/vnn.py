@@ -18,19 +18,20 @@ multiplies it), to the result ('end'), joined by '+', or nowhere ('none'). With
   w_t(z) = ((b_t . z)^2 + (c_t . z)^2) / (2 dim z)
 
 with fixed b_t, c_t ~ N(0, I) for every data point: for each index the data have
-exponential weights, about 1 on average. Or squared error on noisy targets.
+exponential weights, about 1 on average. With loss_function='target_noise' it is
+the squared error on noisy targets.
 
-Given z the weights are the same for all indices, so all of them are one matrix
-product per layer, mean and std together, [2 out, in + 1] by [in + 1, J B]; and
-the first layer's maps do not depend on z: they are computed once for all. For J
+The weights M, S are the same for all indices, so that all indices are one
+matrix product per layer, mean and std together, [2 out, in + 1] by [in + 1,
+J B]; the first layer's maps do not depend on z and are computed once. For J
 indices, B data points and m_l inputs to layer l with n_l units, a step takes
 
   12 J B sum_{l > 1} n_l (m_l + 1) + 8 B n_1 (D + 1)
 
 operations in products (half of that with 'replace'): 2.4e9 for three layers of
 100. With 'none' every sample is one affine map of x, found by multiplying the
-layers together from the output on, a row vector per index: the B is gone from
-the first term, and all of a step is 3e7 operations.
+layers together from the output on, a row vector per index: the first term loses
+its factor B, and a step takes 3e7 operations.
 
 The published testbed code of the Layer Ensembles paper differs. Its selected
 setting names three hidden layers, but its sweep builds two: hidden_sizes=(100,

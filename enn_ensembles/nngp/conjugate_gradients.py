@@ -43,6 +43,7 @@ class ConjugateGradients:
     self.increments = np.zeros(guess.shape[1])
 
   def wanted(self) -> np.ndarray:
+    """The vectors [T, E] whose products with R `take` needs next."""
     return self.weights if self.residuals is None else self.search
 
   def take(self, product: np.ndarray) -> None:
@@ -88,9 +89,11 @@ class ConjugateGradients:
     return np.linalg.norm(self._scales[:, None] * self.residuals, axis=0)
 
   def state(self) -> dict[str, np.ndarray]:
+    """All that later steps need, by name."""
     return {name: getattr(self, name)
             for name in ('weights', 'residuals', 'search', 'squares')}
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    """Takes back what `state` gave."""
     for name, array in state.items():
       setattr(self, name, array)

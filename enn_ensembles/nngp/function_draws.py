@@ -41,7 +41,7 @@ class Prior(NamedTuple):
   ridge: float = posterior.SAMPLE_JITTER
 
   def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `Process`."""
+    """Mean 0 [n] and covariance [n, n], ridge included, at x [n, D]."""
     covariance = kernels.nngp(self.kernel, x)
     covariance[np.diag_indices_from(covariance)] += self.ridge
     return np.zeros(len(x)), covariance

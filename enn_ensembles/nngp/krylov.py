@@ -198,6 +198,7 @@ class Krylov:
             'row_errors')
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    """Takes back one step of what `state` gave."""
     self.columns.append(state['column'])
     for name in self._STATE:
       setattr(self, name, state[name])

@@ -28,12 +28,15 @@ class Lanczos:
 
   @property
   def num_steps(self) -> int:
+    """Steps taken."""
     return len(self.diagonal)
 
   def wanted(self) -> np.ndarray:
+    """The vector [T, 1] whose product with R `take` needs next."""
     return self.vectors[:, -1:]
 
   def take(self, product: np.ndarray) -> None:
+    """Takes R wanted() [T, 1]: a step."""
     vector = product[:, 0].copy()
     self.diagonal = np.append(self.diagonal, self.vectors[:, -1] @ vector)
     for _ in range(2):
@@ -79,10 +82,12 @@ class Lanczos:
     return float(self._norm * integral / np.sqrt(len(self.vectors)))
 
   def state(self) -> dict[str, np.ndarray]:
+    """All that later steps need, by name."""
     return {'vectors': self.vectors, 'diagonal': self.diagonal,
             'off_diagonal': self.off_diagonal,
             'product_error': self.product_error}
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    """Takes back what `state` gave."""
     for name in self.state():
       setattr(self, name, state[name])

@@ -237,6 +237,7 @@ class Split:
 
 
 def panels(num: int, size: int) -> list[slice]:
+  """num rows in slices of at most size rows, in order."""
   return [slice(i, min(i + size, num)) for i in range(0, num, size)]
 
 

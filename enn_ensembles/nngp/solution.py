@@ -76,4 +76,5 @@ class Solution:
 
   @property
   def num_block_steps(self) -> int:
+    """Block steps of the space that served all noise levels."""
     return len(self.std_error_history)

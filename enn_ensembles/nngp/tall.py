@@ -15,7 +15,10 @@ PANEL = 4096
 
 
 def inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """left^T right: a panel in the wider of their types, their sum in float64."""
+  """left^T right [a, b] of left [T, a] and right [T, b].
+
+  A panel is in the wider of their types, the sum of panels in float64.
+  """
   total = np.zeros((left.shape[1], right.shape[1]))
   for panel in remainder.panels(len(left), PANEL):
     total += left[panel].T @ right[panel]
@@ -85,7 +88,13 @@ def orthonormalise(vectors: np.ndarray,
 
 def subtract(vectors: np.ndarray, basis: Sequence[np.ndarray],
               coefficients: Sequence[np.ndarray]) -> None:
-  """vectors -= Q coefficients, in place and block by block."""
+  """vectors [T, b] -= Q coefficients, in place and block by block.
+
+  Args:
+    vectors: is changed.
+    basis: blocks of Q, [T, b_j] each.
+    coefficients: [b_j, b] each.
+  """
   for block, part in zip(basis, coefficients, strict=True):
     part = part.astype(block.dtype)
     for panel in remainder.panels(len(vectors), PANEL):

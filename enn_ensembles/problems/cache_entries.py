@@ -39,7 +39,14 @@ class CacheEntry:
     self._inputs = inputs
 
   def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes the file at once or not at all; whoever comes last wins."""
+    """Writes the file at once or not at all; whoever comes last wins.
+
+    Args:
+      arrays: numpy arrays of any shape, by name.
+
+    Raises:
+      FileError: the folder or the disk refuses.
+    """
     array_files.write(self._path, self._identity, arrays,
                       {'inputs': self._inputs})
 

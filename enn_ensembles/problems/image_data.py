@@ -77,7 +77,7 @@ class ImageData:
     return sha.hexdigest()
 
   def take(self, rows: np.ndarray | slice) -> 'ImageData':
-    """Some of the images, with the same name."""
+    """The images at some rows, integers or booleans [N], or a slice."""
     return dataclasses.replace(self, images=self.images[rows],
                                labels=self.labels[rows])
 

@@ -278,7 +278,23 @@ def make_problem(config: ProblemConfig | None, x_train: np.ndarray,
                   y_test: np.ndarray | None = None,
                   f_test: np.ndarray | None = None,
                   x_dyadic: np.ndarray | None = None) -> Problem:
-  """Takes moments at x_test and x_val together apart; locks the arrays."""
+  """A problem from its draws and its posterior; makes the arrays read-only.
+
+  Args:
+    config: what was drawn; None for data that somebody brought.
+    x_train: [T, D] float64.
+    y_train: [T, 1] float64.
+    x_test: [N, D] float64.
+    x_val: [M, D] float64.
+    y_val: [M, 1] float64, or None.
+    solved: the posterior at x_test and then x_val, [N + M].
+    noise_std: std of the labels' noise.
+    reference: 'bayes' or 'enn2021'.
+    kernel: the prior.
+    y_test: labels at x_test, [N, 1] float64, or None.
+    f_test: f at x_test, [N, 1] float64, or None.
+    x_dyadic: points of the joint score, [B, D] float64, or None.
+  """
   num_test, moments = len(x_test), solved.moments
   arrays = dict(
       x_train=x_train, y_train=y_train, x_test=x_test, x_val=x_val, y_val=y_val,

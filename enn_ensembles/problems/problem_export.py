@@ -125,6 +125,6 @@ def read_export(path: pathlib.Path) -> tuple[dict[str, np.ndarray],
 
 
 def array_sha256(array: np.ndarray) -> str:
-  """SHA-256 of an array's numbers as little-endian float64, row by row."""
+  """SHA-256 of an array [...] as little-endian float64, row by row, in hex."""
   return hashlib.sha256(
       np.ascontiguousarray(array, dtype='<f8')).hexdigest()

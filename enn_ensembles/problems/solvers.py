@@ -64,6 +64,7 @@ def choose_solver(config: nngp_regression.ProblemConfig, solver: str = 'auto',
 
 def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
                    input_dim: int, num_points: int) -> str:
+  """`choose_solver` by T, D and the number of points of the posterior."""
   checks.check_choice('solver', solver, SOLVERS)
   checks.check_positive('solver_memory_mb', memory_budget_mb)
   needed = {name: memory_mb(name, num_train, input_dim, num_points)
@@ -179,7 +180,13 @@ class DenseSolver:
 
   def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
             reference: str) -> list[nngp_regression.Solved]:
-    """The posterior at x_test and x_val per noise level."""
+    """The posterior at x_test and x_val per noise level.
+
+    Args:
+      targets: y of each noise level, [T] float64.
+      noise_stds: of each.
+      reference: 'bayes' or 'enn2021'.
+    """
     start = time.perf_counter()
     diagonal = np.diagonal(self._matrix)
     found = posterior.posterior_moments(
@@ -234,7 +241,7 @@ class MatrixFreeSolver:
 
   def solve(self, targets: Sequence[np.ndarray], noise_stds: Sequence[float],
             reference: str) -> list[nngp_regression.Solved]:
-    """The posterior at x_test and x_val per noise level."""
+    """As `DenseSolver.solve`, with error bounds."""
     found = self._drawn
     if found is None or not np.array_equal(found.noise_stds, noise_stds):
       found = self._run(noise_stds, reference, targets=targets)

@@ -46,7 +46,7 @@ class ConfidenceBins:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-  """Logarithms of the probabilities softmax(logits), float64, same shape.
+  """Logarithms of softmax(logits), float64, of logits [..., C].
 
   That of the highest logit keeps its digits where its probability rounds to 1:
   -exp(-60) is told from -exp(-100).

@@ -88,7 +88,7 @@ class Points:
     return prediction_counts.compare_members(self.log_probs)
 
   def count(self, labels: np.ndarray | None = None) -> prediction_counts.Counts:
-    """What a row keeps of the points; of labelled ones also bins."""
+    """What a row keeps of the points; with labels [N] also bins."""
     if not self.is_finite:
       return {}
     found = prediction_counts.count_information(self.uncertainties.epistemic)
@@ -100,7 +100,7 @@ class Points:
 def as_points(logits: np.ndarray | Points,
               aggregation: aggregation_lib.Aggregation = aggregation_lib.MEAN
               ) -> Points:
-  """Points as they are, or of logits."""
+  """Points as they are, or those of logits [J, N, C]."""
   return logits if isinstance(logits, Points) else Points(logits, aggregation)
 
 

@@ -24,10 +24,13 @@ def wasserstein(mean_p: np.ndarray, std_p: np.ndarray, mean_q: np.ndarray,
   mass at the posterior's mean.
 
   Args:
-    mean_p: means of the posterior.
-    std_p: its stds, > 0.
-    mean_q: means of the agent.
-    std_q: its stds, >= 0.
+    mean_p: means of the posterior, [N].
+    std_p: its stds [N], > 0.
+    mean_q: means of the agent, [N].
+    std_q: its stds [N], >= 0.
+
+  Returns:
+    [N].
   """
   return ((mean_p - mean_q)**2 + (std_p - std_q)**2) / std_p**2
 
@@ -58,9 +61,12 @@ def crps(label: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
   scoring rules, prediction, and estimation".
 
   Args:
-    label: y.
-    mean: of the predictive distribution of the label.
-    std: of the same, > 0: noise included.
+    label: y, [N].
+    mean: of the predictive distribution of the label, [N].
+    std: of the same [N], > 0: noise included.
+
+  Returns:
+    [N].
   """
   return _mean_distance(label - mean, std) - std / _SQRT_PI
 
@@ -91,9 +97,12 @@ def log_score(label: np.ndarray, mean: np.ndarray,
   """-log density of N(mean, std^2) at labels, nats; lower is better.
 
   Args:
-    label: y.
-    mean: of the predictive distribution of the label.
-    std: of the same, > 0: noise included.
+    label: y, [N].
+    mean: of the predictive distribution of the label, [N].
+    std: of the same [N], > 0: noise included.
+
+  Returns:
+    [N].
   """
   return 0.5 * (np.log(2. * np.pi) + ((label - mean) / std)**2) + np.log(std)
 

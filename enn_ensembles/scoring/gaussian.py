@@ -30,15 +30,15 @@ def gaussian_kl(mean_p: Array, std_p: Array, mean_q: Array,
   """KL(N(mean_p, std_p^2) || N(mean_q, std_q^2)), elementwise, in nats.
 
   Args:
-    mean_p: means of the first Gaussian, any shape.
-    std_p: its standard deviations, > 0.
-    mean_q: means of the second Gaussian.
-    std_q: its standard deviations, > 0.
+    mean_p: means of the first Gaussian, of any shape [...].
+    std_p: its standard deviations [...], > 0.
+    mean_q: means of the second Gaussian [...].
+    std_q: its standard deviations [...], > 0.
 
   Returns:
     log(std_q / std_p) + (std_p^2 + (mean_p - mean_q)^2) / (2 std_q^2) - 1/2,
-    written so that it is exactly 0 for equal Gaussians and keeps its digits
-    where they are nearly equal.
+    [...]. It is written so that it is exactly 0 for equal Gaussians and keeps
+    its digits where they are nearly equal.
   """
   xp = _module(mean_p, std_p, mean_q, std_q)
   ratio = std_p / std_q
@@ -73,20 +73,36 @@ def finite_sample_floor(num_samples: int) -> float:
 
 
 def relative_error(truth: Array, estimate: Array) -> Array:
-  """mean |(truth - estimate) / truth|, the ENN testbed's relative error."""
+  """mean |(truth - estimate) / truth|, the ENN testbed's relative error.
+
+  Args:
+    truth: of any shape [...], not 0.
+    estimate: [...].
+
+  Returns:
+    A scalar.
+  """
   xp = _module(truth, estimate)
   return xp.mean(xp.abs((truth - estimate) / truth))
 
 
 def root_mean_square_error(truth: Array, estimate: Array) -> Array:
-  """sqrt(mean (truth - estimate)^2)."""
+  """sqrt(mean (truth - estimate)^2) of two arrays [...], a scalar."""
   xp = _module(truth, estimate)
   return xp.sqrt(xp.mean((truth - estimate) ** 2))
 
 
 def sample_moments(samples: Array, axis: int
                    ) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and std (ddof=0) over an axis, accumulated in float64."""
+  """Mean and std (ddof=0) over an axis, accumulated in float64.
+
+  Args:
+    samples: of any shape, e.g. [J, N].
+    axis: that of the samples, 0 of [J, N].
+
+  Returns:
+    (mean, std) float64, both of the shape without the axis, e.g. [N].
+  """
   with np.errstate(invalid='ignore', over='ignore'):  # Diverged agents.
     mean = np.mean(samples, axis=axis, dtype=np.float64)
     std = np.std(samples, axis=axis, dtype=np.float64)

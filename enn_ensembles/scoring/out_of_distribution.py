@@ -77,5 +77,5 @@ def _false_positives(is_positive: np.ndarray, values: np.ndarray) -> float:
 
 
 def without_rounding(epistemic: np.ndarray) -> np.ndarray:
-  """Epistemic uncertainties with those below RESOLUTION as 0: ties."""
+  """Epistemic uncertainties [N], nats; those below RESOLUTION are 0: ties."""
   return np.where(epistemic < RESOLUTION, 0., epistemic)

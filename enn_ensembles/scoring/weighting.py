@@ -128,7 +128,7 @@ def maximise_mixture(log_densities: np.ndarray,
 
 
 def effective_sample_size(weights: np.ndarray) -> float:
-  """1 / sum_m w_m^2: K for uniform weights, 1 where one member has all."""
+  """1 / sum_m w_m^2 of weights [K]: K if uniform, 1 if one member has all."""
   return float(1. / np.sum(np.square(weights)))
 
 

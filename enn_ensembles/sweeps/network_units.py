@@ -28,6 +28,7 @@ from enn_ensembles.training import prediction
 def num_index_draws(agent: network_agent.NetworkAgent,
                      unit: work_units.WorkUnit,
                      prior: base.PriorKnowledge) -> int | None:
+  """As `prediction.num_index_draws`, for a unit's settings."""
   return prediction.num_index_draws(
       agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
 

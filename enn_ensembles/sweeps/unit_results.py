@@ -136,6 +136,7 @@ def score_brought(problem: Any, predict: base.Predict
 
 
 def failure(error: Exception) -> Result:
+  """The result of a problem whose training raised an error."""
   text = ' '.join(f'{type(error).__name__}: {error}'.split())
   return Result('failed', text[:_LONGEST_MESSAGE],
                  details=''.join(traceback.format_exception(error)))

@@ -62,6 +62,7 @@ def train(case: str, num_steps: int) -> float:
 
 
 def main() -> None:
+  """Answers a case per line of stdin by its seconds, a line of JSON each."""
   for line in sys.stdin:
     asked = json.loads(line)
     print(json.dumps({'seconds': train(asked['case'], asked['num_steps']),
