@@ -1,4 +1,4 @@
-"""Package metadata. WORKSPACE.md says which versions were run.
+"""Package metadata. CONTRIBUTING.md says which versions were run.
 
 In a clone the commands (experiments) and configs (testbed_configs) stand beside
 the package; installed, they stand inside it, and nothing else does at the top
