@@ -6,8 +6,8 @@ python -m experiments.benchmark [--quick] [--agents=ensemble,bbb]
 Prints first what this machine can do (products, factorisations, memory), then
 a table of agents, and writes all columns to ceiling.csv and benchmark.csv; the
 package's `studies/speed/benchmarking.py` says what is measured and how, and
-docs/speed.md how to read it. With two workers on two cores, --quick is meant to
-take less than four minutes: six agents, few repeats.
+docs/speed.md how to read it. --quick measures six agents with few repeats; at
+D_x = 10 alone that takes two minutes on two cores.
 """
 
 from collections.abc import Sequence
