@@ -1,0 +1,218 @@
+"""Tables of docs have the numbers of the CSV files that they stand beside."""
+
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def rows_of(page, *header):
+  """The rows of the table that has these columns, as dicts by column."""
+  text = (ROOT / 'docs' / f'{page}.md').read_text()
+  for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
+    lines = [[cell.strip() for cell in line.strip().strip('|').split('|')]
+             for line in block.splitlines()]
+    if set(header) <= set(lines[0]):
+      assert len(lines) > 2
+      return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+  raise AssertionError(f'{page} has no table of {header}')
+
+
+def csv(name):
+  return pd.read_csv(ROOT / 'leaderboards' / f'{name}.csv')
+
+
+def agrees(text, value):
+  """Whether a number is what is printed, at the printed precision."""
+  text = text.strip('*% ').replace('−', '-').replace(',', '')
+  if text in ('-', ''):
+    return value is None or np.isnan(value)
+  if text == 'inf':
+    return np.isinf(value)
+  mantissa, _, exponent = text.partition('e')
+  decimals = len(mantissa.partition('.')[2])
+  unit = 10.**(int(exponent or 0) - decimals)
+  return abs(float(text) - value) <= 0.5 * unit * (1 + 1e-9)
+
+
+def check(pairs):
+  wrong = [(name, text, value) for name, text, value in pairs
+           if not agrees(text, value)]
+  assert not wrong
+
+
+@pytest.mark.parametrize('text, value, found', [
+    ('0.25', 0.2549, True), ('0.25', 0.2551, False), ('.75', 0.7446, False),
+    ('−0.3', -0.34, True), ('1.8e+05', 184_999., True),
+    ('1.8e+05', 186_000., False), ('4,138', 4138.2, True), ('-', np.nan, True),
+    ('-', 1., False), ('inf', np.inf, True), ('**0.688**', 0.6884, True)])
+def test_agrees(text, value, found):
+  assert bool(agrees(text, value)) == found
+
+
+def test_board():
+  board = csv('board_D10_D100/leaderboard').set_index('label')
+  columns = {'KL / prior_only': 'kl_estimate_relative',
+             'floor / prior_only': 'kl_floor_relative',
+             'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
+             '± s.e.': 'kl_estimate_standard_error',
+             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
+                for level in ('0.01', '0.1', '1')}}
+  for row in rows_of('scores_and_statistics', 'rank (95 %)', *columns):
+    line = board.loc[row['agent'].removesuffix(' (brought)')]
+    check((row['agent'], row[column], line[name])
+          for column, name in columns.items())
+    ranks = [] if np.isnan(line['rank']) else [
+        int(line[name]) for name in ('rank', 'rank_low', 'rank_high')]
+    assert list(map(int, re.findall(r'\d+', row['rank (95 %)']))) in (
+        ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
+    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
+
+
+def test_first_board():
+  board = csv('paper_D10_D100/leaderboard')
+  board = board[board['ranking'].str.startswith(
+      'reference bayes; selection none')].set_index('label')
+  columns = {'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
+             '± s.e.': 'kl_estimate_standard_error',
+             'geometric': 'kl_estimate_geometric_mean',
+             'reverse KL': 'kl_reverse_mean', 'train s': 'train_seconds_mean'}
+  for row in rows_of('scores_and_statistics', 'remarks', *columns):
+    check((row['agent'], row[column], board.loc[row['agent'], name])
+          for column, name in columns.items())
+
+
+def test_ranks_by_score():
+  ranks = csv('board_D10_D100/ranks_by_score').set_index('label')
+  columns = {
+      'KL': 'kl_estimate', 'reverse KL': 'kl_reverse',
+      'joint KL': 'joint_kl_dyadic_tau10',
+      'joint, 2 test points': 'joint_kl_tau2',
+      'joint, 10 test points': 'joint_kl_tau10', 'Wasserstein': 'wasserstein',
+      'CRPS, expected': 'crps_excess_expected', 'CRPS': 'crps_excess',
+      'log score, expected': 'log_score_excess_expected',
+      'log score': 'log_score_excess'}
+  for row in rows_of('scores_side_by_side', 'agent', *columns):
+    check((row['agent'], row[column], ranks.loc[row['agent'], f'{name}_rank'])
+          for column, name in columns.items())
+  relations = csv('board_D10_D100/score_relations').set_index('score')
+  for row in rows_of('scores_side_by_side', 'not explained'):
+    line = relations.loc[columns[row['score']]]
+    check((row['score'], row[column], line[name]) for column, name in {
+        'agents': 'num_agents',
+        'pairs told apart by both': 'num_pairs_told_apart_by_both',
+        'of them in opposite order': 'num_pairs_in_opposite_order',
+        'not explained': 'share_of_variance_not_explained'}.items())
+
+
+def test_brought_predictions():
+  board = csv('board_D10_D100/leaderboard').set_index('agent')
+  names = {'GaussianProcessRegressor': 'gaussian_process',
+           'RandomForestRegressor': 'random_forest'}
+  for row in rows_of('bring_predictions', 'method', 'joint KL'):
+    line = board[board.label == f'scikit-learn {names[row["method"]]}'].iloc[0]
+    check((row['method'], row[column], line[name]) for column, name in {
+        'KL / prior_only': 'kl_estimate_relative',
+        'mean KL': 'kl_estimate_mean',
+        'joint KL': 'joint_kl_dyadic_tau10_mean',
+        'expected log score excess': 'log_score_excess_expected_mean',
+        'coverage of 90 %': 'coverage_90_mean'}.items())
+
+
+def test_random_features():
+  found = csv('random_features/random_features')
+  found = found[found.num_ensemble == 30].set_index(
+      ['input_dim', 'data_ratio', 'noise_std', 'width'])['kl_estimate']
+  for row in rows_of('study_random_features', '(D_x, λ), T', '2048'):
+    input_dim, data_ratio, _ = map(int, re.findall(r'\d+', row['(D_x, λ), T']))
+    check((row['(D_x, λ), T'], row[str(width)], found.get(
+        (input_dim, data_ratio, float(row['ε']), width)))
+          for width in (128, 256, 512, 1024, 2048))
+
+
+def test_batch_ensemble_on_digits():
+  names = {'one network': 'map', 'deep ensemble': 'ensemble K=4',
+           'deep ensemble, K = 8': 'ensemble K=8',
+           'BatchEnsemble, sign': 'batch_ensemble K=4 sign',
+           'BatchEnsemble, sign, K = 8': 'batch_ensemble K=8 sign',
+           'BatchEnsemble, normal 0.5, as in the public code':
+               'batch_ensemble K=4 normal std=0.5 plain member trains W',
+           'deep sub-ensemble': 'deep_sub_ensemble',
+           'layer ensemble, 16 members': 'layer_ensemble',
+           'MC dropout': 'mc_dropout'}
+  scores = csv('batch_ensemble_digits/scores')
+  means = scores[scores['set'].isna()].set_index(['setting', 'score'])['mean']
+  for row in rows_of('study_batch_ensemble', 'K = 4 unless said'):
+    label = row['K = 4 unless said']
+    setting = names.get(label, label.replace(
+        'BatchEnsemble, normal ', 'batch_ensemble K=4 normal std='))
+    printed = {'accuracy': 'accuracy', 'NLL': 'nll', 'ECE': 'ece',
+               'NLL under shift': 'shift_nll',
+               'OOD AUROC (MSP)': 'ood_auroc_msp',
+               'disagreement': 'disagreement',
+               'cosine of weights': 'weight_cosine'}
+    check((label, row[column], means.get((setting, name)))
+          for column, name in printed.items())
+    information = row['MI in / shift / OOD'].split(' / ')
+    if len(information) > 1:
+      check((label, text, means[setting, f'{name}epistemic_uncertainty'])
+            for text, name in zip(information, ('', 'shift_', 'ood_'),
+                                  strict=True))
+
+
+def test_decomposition():
+  errors = csv('decomposition/disentanglement').set_index(['dataset', 'agent'])
+  dataset = 'digits'
+  for row in rows_of('study_decomposition', 'disentanglement error'):
+    if row['agent'].startswith('MNIST'):
+      dataset = 'npz:mnist'
+    line = errors.loc[dataset, re.search('`(.*?)`', row['agent']).group(1)]
+    check((row['agent'], row[column], line[name]) for column, name in {
+        'disentanglement error': 'disentanglement_error',
+        'AU left over': 'aleatoric_left_over',
+        'EU left over': 'epistemic_left_over',
+        'correlation of AU and EU over cells': 'cell_correlation',
+        'over test images': 'point_correlation'}.items())
+  split = csv('decomposition/split').groupby(
+      ['num_train', 'noise_std', 'agent']).mean(numeric_only=True)
+  for row in rows_of('study_decomposition', 'AU error', 'exact NLL'):
+    num_train, noise_std = re.fullmatch(r'([\d,]+), ([\d.]+)',
+                                        row['T, ε']).groups()
+    cell = (int(num_train.replace(',', '')), float(noise_std))
+    line = split.loc[(*cell, row['agent'].replace(' function', ''))]
+    check([(row['agent'], row[column], line[name]) for column, name in {
+        'AU error': 'aleatoric_error', 'EU error': 'epistemic_error',
+        'AU correlation': 'aleatoric_correlation',
+        'EU correlation': 'epistemic_correlation',
+        'NLL': 'mixture_nll'}.items()] + [
+            ('exact', row['exact NLL'],
+             split.loc[(*cell, 'exact posterior')]['mixture_nll'])])
+  attacked = csv('decomposition/robustness')
+  attacked = attacked[attacked.dataset == 'digits'].groupby(
+      ['agent', 'attack', 'epsilon'])['accuracy'].mean()
+  for row in rows_of('study_decomposition', 'PGD on single .1'):
+    check((row['accuracy'], row[column], attacked.get((row['accuracy'], *key)))
+          for column, key in {
+              'no attack': ('none', 0.), 'FGSM .05': ('fgsm', 0.05),
+              'PGD .05': ('pgd', 0.05),
+              'PGD on single .1': ('pgd on single', 0.1)}.items())
+
+
+def test_ensemble_sizes_on_the_testbed():
+  curve = csv('loss_landscape_testbed/testbed_curve').groupby(
+      ['method', 'size', 'noise_std'])['kl_labels'].mean()
+  names = {'one network': ('inits', 1),
+           '30 snapshots of one run (steps 275 to 1,000)':
+               ('snapshots of one run', 30),
+           'averaged weights of those snapshots':
+               ('averaged weights of snapshots', 1),
+           'averaged weights of 30 inits': ('averaged weights of inits', 1)}
+  for row in rows_of('study_loss_landscape', 'ε = 0.01', 'ε = 0.1'):
+    label = next(iter(row.values()))
+    key = names.get(label) or ('inits', int(label.removeprefix('inits: ')))
+    check((label, row[f'ε = {level:g}'], curve[(*key, level)])
+          for level in (0.01, 0.1, 1.))
