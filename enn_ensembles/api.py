@@ -258,7 +258,7 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
   store = results.open_store(results_dir, create=True)
   store.write_manifest([entry for unit in units
                         for entry in unit.manifest_entries()])
-  done = store.done_row_ids()
+  done = results.done_row_ids(store)
   todo = [part for unit in units for part in sweeps.narrow(unit, done)]
   conformance.check_units(todo, options)
   for i, unit in enumerate(reversed(sweeps.longest_first(todo)), 1):

@@ -9,17 +9,25 @@ import math
 import numbers
 from typing import Any
 
+# No array has as many entries; above, messages would be those of numpy and jax.
+_LARGEST_COUNT = 2**32
+
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
-  """`value` is an integer >= minimum."""
+  """`value` is an integer >= minimum, and at most 2**32."""
   if (not isinstance(value, numbers.Integral) or isinstance(value, bool)
       or value < minimum):
     raise ValueError(f'{name} must be an integer >= {minimum}, got {value!r}.')
+  if value > _LARGEST_COUNT:
+    raise ValueError(f'{name} must be at most 2**32, got {value!r}.')
 
 
 def _is_finite_number(value: Any) -> bool:
-  return (isinstance(value, numbers.Real) and not isinstance(value, bool)
-          and math.isfinite(value))
+  try:
+    return (isinstance(value, numbers.Real) and not isinstance(value, bool)
+            and math.isfinite(value))
+  except OverflowError:  # An integer that no float can be.
+    return False
 
 
 def check_scale(name: str, value: Any) -> None:
@@ -42,9 +50,19 @@ def check_rate(name: str, value: Any) -> None:
     raise ValueError(f'{name} must be in [0, 1), got {value!r}.')
 
 
+def _sort_of(value: Any) -> tuple[bool, ...]:
+  return tuple(isinstance(value, kind)
+               for kind in (bool, numbers.Integral, numbers.Number))
+
+
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
   """`value` is one of `choices`."""
-  if value not in choices:
+  try:
+    # True is 1 and 1.0 is 1, and neither is a choice of what says 1.
+    known = value in choices and _sort_of(value) in map(_sort_of, choices)
+  except (TypeError, ValueError):  # It cannot be a key, or is an array.
+    known = False
+  if not known:
     allowed = ', '.join(repr(choice) for choice in choices)
     raise ValueError(f'{name} must be one of {allowed}; got {value!r}.')
 

@@ -11,7 +11,6 @@ from absl import flags
 import jax
 import pandas as pd
 
-from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.layer_ensembles import against_ensemble
@@ -28,12 +27,11 @@ _SECONDS = flags.DEFINE_float(
 
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  for network in _NETWORK.value:
-    checks.check_choice('network', network, against_ensemble.NETWORKS)
+  networks = cli.names(_NETWORK, against_ensemble.NETWORKS)
   options = against_ensemble.AgainstEnsembleOptions(
       repeats=_REPEATS.value, seconds=_SECONDS.value)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  rows = against_ensemble.run(_NETWORK.value, options)
+  rows = against_ensemble.run(networks, options)
   path = folder / 'against_ensemble.csv'
   files.write_atomically(
       path, csv_files.table_text(pd.DataFrame(rows, dtype=object)).encode())

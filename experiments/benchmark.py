@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from enn_ensembles import checks
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
@@ -104,12 +105,13 @@ _PRINTED = {
 def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
   """The cases, those on the same problems one after the other."""
   quick = _QUICK.value
-  agents = _AGENTS.value if _AGENTS.value is not None else (
+  agents = cli.names(_AGENTS) if _AGENTS.value is not None else (
       list(_QUICK_AGENTS) if quick else None)
   if _NUM_SEEDS.value < 1:
     raise ValueError(f'num_seeds must be >= 1, got {_NUM_SEEDS.value}.')
-  input_dim = cli.numbers(_INPUT_DIM, int)
-  data_ratio = cli.numbers(_DATA_RATIO, float)
+  input_dim = cli.numbers(_INPUT_DIM, int, checks.check_count)
+  data_ratio = cli.numbers(_DATA_RATIO, float,
+                           nngp.CONFIG_NAMES['DATA_RATIO'].check)
   grids = _QUICK_GRIDS if quick else _GRIDS
   if input_dim is not None or data_ratio is not None:
     grids = ((_GRIDS[0][0] if input_dim is None else input_dim,

@@ -11,11 +11,11 @@ that has not run whole; the files say on how many of its seeds.
 """
 
 import pprint
-import runpy
 
 from absl import flags
 import pandas as pd
 
+from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
@@ -29,12 +29,13 @@ _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where chosen.csv and tuned.py go; made if missing.',
     required=True)
 _BOARD_CONFIG = flags.DEFINE_string(
-    'board_config', 'testbed_configs/paper.py',
-    "The config whose problems are taken: papers' settings.")
-
+    'board_config', 'paper', 'The config whose problems are taken, a file or a '
+    "name: papers' settings.")
 _TUNING_CONFIG = flags.DEFINE_string(
-    'tuning_config', 'testbed_configs/tuning.py',
-    'The config of the tuning sweep, for how many seeds it has.')
+    'tuning_config', 'tuning', 'The config of the tuning sweep, a file or a '
+    'name, for how many seeds it has.')
+
+_PROBLEM_NAMES = ('input_dim', 'data_ratio', 'noise_std')
 
 _HEADER = '''\
 """Settings chosen by held-out labels, on the problems of the board.
@@ -57,12 +58,13 @@ def _tried(choices: list[choice.Choice], num_seeds: int) -> str:
       for chosen in choices if chosen.noise_std is None)
 
 
-def _write_config(choices: list[choice.Choice], board: dict,
+def _write_config(choices: list[choice.Choice], board: sweeps.SweepConfig,
                   num_seeds: int) -> str:
   """The config of the board of tuned settings."""
   lines = [_HEADER.format(tried=_tried(choices, num_seeds)).rstrip() + '\n']
-  for name in ('INPUT_DIM', 'DATA_RATIO', 'NOISE_STD', 'SEED'):
-    lines.append(f'{name} = {board[name]!r}')
+  for name in _PROBLEM_NAMES:
+    lines.append(f'{name.upper()} = {list(board.problem[name])}')
+  lines.append(f'SEED = {list(board.seed)}')
   lines.append('\nAGENTS = [')
   for chosen in choices:
     if chosen.noise_std is None:
@@ -82,10 +84,10 @@ def _size(config) -> dict:
                                           'index_scale') if name in config}
 
 
-def _defaults(board: dict) -> dict[str, dict]:
+def _defaults(board: sweeps.SweepConfig) -> dict[str, dict]:
   """agent -> the settings of the board, where they are one."""
   found = {}
-  for entry in board['AGENTS']:
+  for entry in board.agents:
     settings = {name: value for name, value in entry.items()
                 if name not in ('agent', 'selection')}
     if not any(isinstance(value, list) for value in settings.values()):
@@ -94,9 +96,12 @@ def _defaults(board: dict) -> dict[str, dict]:
 
 
 def main(_) -> None:
+  board = sweeps.load_config(_BOARD_CONFIG.value)
+  if not set(_PROBLEM_NAMES) <= set(board.problem):
+    raise ValueError('--board_config must be a config of NNGP problems, got '
+                     f'{_BOARD_CONFIG.value!r}, of kind {board.kind!r}.')
+  num_seeds = len(sweeps.load_config(_TUNING_CONFIG.value).seed)
   rows, _ = columns.read_results(_RESULTS_DIR.value)
-  board = runpy.run_path(_BOARD_CONFIG.value)
-  num_seeds = len(runpy.run_path(_TUNING_CONFIG.value)['SEED'])
   choices = choice.choose(rows, _defaults(board))
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   table = pd.DataFrame([{

@@ -7,6 +7,7 @@ the pipe, as `| head` does. A bug keeps its traceback and ends with 1.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Sequence
 import logging as python_logging
 import math
@@ -25,6 +26,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from enn_ensembles import checks
 from enn_ensembles.machine import plain_text
 
 BAD_INPUT = 2
@@ -33,6 +35,11 @@ CLOSED_PIPE = 141
 
 _NOT_BOOLEAN = re.compile(
     r"=\S*: \('Non-boolean argument to boolean flag', (.*)\)")
+_NOT_A_NUMBER = {
+    re.compile(f'flag (--[a-z_0-9]+)=(.*): {said}: .*', re.DOTALL): what
+    for said, what in ((r'invalid literal for int\(\) with base 10',
+                        'an integer'),
+                       ('could not convert string to float', 'a number'))}
 _MISSING_FLAG = re.compile('Flag (--[a-z_0-9]+) must have a value other than N')
 
 
@@ -113,6 +120,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     missing = _MISSING_FLAG.search(str(error))
     # Of a Boolean flag the message is a tuple.
     message = _NOT_BOOLEAN.sub(r' must be true or false, got \1', str(error))
+    for pattern, what in _NOT_A_NUMBER.items():
+      if found := pattern.fullmatch(message):
+        message = f'{found[1]} must be {what}, got {found[2]!r}'
     sys.exit(_refuse(f'{missing[1]} must be given.' if missing else
                      message.rstrip('.') + '.'))
   except SystemExit:
@@ -129,17 +139,18 @@ def peak_memory_mb() -> float | None:
 
 
 def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
-            check: Callable[[str, Any], None] | None = None
-            ) -> list[Any] | None:
+            check: Callable[[str, Any], None] | None = None,
+            are_different: bool = True) -> list[Any] | None:
   """The values of a list flag as numbers; None if it was not given.
 
   Args:
     flag: the flag.
     kind: int or float.
     check: one of `checks`: called with the flag's name and each value.
+    are_different: whether there is at least one value, and none twice.
 
   Raises:
-    ValueError: one is no number of this kind, or not allowed.
+    ValueError: one is no number of this kind, or they are not allowed.
   """
   if flag.value is None:
     return None
@@ -152,7 +163,40 @@ def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
   if check is not None:
     for value in values:
       check(f'every value of --{flag.name}', value)
+  if are_different:
+    _check_different(flag, values)
   return values
+
+
+def names(flag: flags.FlagHolder,
+          choices: Collection[str] | None = None) -> list[str]:
+  """The values of a list flag that must be given: at least one, none twice.
+
+  Args:
+    flag: the flag.
+    choices: what is allowed; None for whatever is no empty text.
+
+  Raises:
+    ValueError: they are not allowed.
+  """
+  for value in flag.value:
+    if choices is not None:
+      checks.check_choice(f'every value of --{flag.name}', value, choices)
+    elif not value:
+      raise ValueError(f'--{flag.name} must be names with commas between, got '
+                       f'{",".join(flag.value)!r}.')
+  _check_different(flag, flag.value)
+  return flag.value
+
+
+def _check_different(flag: flags.FlagHolder, values: Sequence[Any]) -> None:
+  if not values:
+    raise ValueError(f'--{flag.name} must be a list of at least one value, got '
+                     'none.')
+  for i, value in enumerate(values):
+    if value in values[:i]:
+      raise ValueError(f'--{flag.name} must name every value once, got '
+                       f'{value!r} twice.')
 
 
 def positive(flag: flags.FlagHolder) -> Any:

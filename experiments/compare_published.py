@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pathlib
 import re
 from typing import Any
+import zipfile
 
 from absl import flags
 import jax
@@ -20,6 +21,8 @@ import pandas as pd
 from enn_ensembles import agents
 from enn_ensembles import base
 from enn_ensembles import problems
+from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.training import loop
 from enn_ensembles.training import prediction
@@ -59,6 +62,7 @@ PUBLISHED_AGENTS = {
 
 CELL = ['input_dim', 'data_ratio', 'noise_std', 'seed']
 NUM_DRAWS = 100
+_ARRAYS = ('x_train', 'y_train', 'x_test', 'test_mean', 'test_std')
 
 
 def read_published(path: pathlib.Path) -> pd.DataFrame:
@@ -67,10 +71,7 @@ def read_published(path: pathlib.Path) -> pd.DataFrame:
   Raises:
     ValueError: there is no such file, or it lacks a column.
   """
-  if not path.is_file():
-    raise ValueError(f'published_csv must be a CSV file, got {str(path)!r}, '
-                     'which does not exist.')
-  table = pd.read_csv(path)
+  table = csv_files.read_table(path, 'published_csv')
   missing = [name for name in [*CELL, 'agent', 'kl_estimate']
              if name not in table]
   if missing:
@@ -98,13 +99,34 @@ def read_problems(folder: pathlib.Path) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
+def read_problem(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """The arrays of one stored problem.
+
+  Raises:
+    ValueError: the file cannot be read, or lacks an array.
+  """
+  try:
+    with files.open_regular(path) as stream, np.load(
+        stream, allow_pickle=False) as loaded:
+      return {name: loaded[name] for name in _ARRAYS}
+  except KeyError as error:
+    raise ValueError(f'{path} must hold the arrays {", ".join(_ARRAYS)}: '
+                     f'{error.args[0]}.') from error
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+  except (ValueError, EOFError, TypeError, AttributeError,
+          zipfile.BadZipFile) as error:
+    raise ValueError(f'{path} is no npz file of plain arrays: '
+                     f'{error}.') from error
+
+
 def score_agent(name: str, settings: dict, path: pathlib.Path,
                 noise_std: float, num_agent_seeds: int) -> np.ndarray:
   """kl_estimate of several trainings of an agent on one stored problem."""
   agent_module = agents.load_agent(name)
   agent = agents.make_agent(
       agent_module, agents.make_config(agent_module, settings))
-  stored = np.load(path)
+  stored = read_problem(path)
   repeat = lambda a: np.broadcast_to(a, (num_agent_seeds, *a.shape))
   seeds = range(num_agent_seeds)
   trained = loop.train(
@@ -132,10 +154,18 @@ def main(_) -> None:
       read_problems(pathlib.Path(_PROBLEMS_DIR.value)), on=CELL)
   wanted = _AGENTS.value or [name for name in PUBLISHED_AGENTS
                              if name in set(table['agent'])]
+  if not len(table):
+    raise ValueError('published_csv must have scores on the problems of '
+                     'problems_dir, got none.')
   for name in wanted:
     if name not in PUBLISHED_AGENTS:
       raise ValueError(f'agents must be among {", ".join(PUBLISHED_AGENTS)}; '
                        f'got {name!r}.')
+    if name not in set(table['agent']):
+      raise ValueError(f'agents must have published scores on these problems, '
+                       f'{name!r} has none.')
+  for path in set(table['path']):
+    read_problem(path)  # Before anything is trained.
   for name in wanted:
     agent_name, settings = PUBLISHED_AGENTS[name]
     log_ratios, text = [], []

@@ -58,7 +58,7 @@ def format_relations(found: pd.DataFrame) -> str:
 
 
 def main(_) -> None:
-  for score in _SCORES.value:
+  for score in cli.names(_SCORES):
     if table.check_score(score).direction == 'none':
       raise ValueError(f'scores must be lower or higher the better they are; '
                        f'{score!r} is neither.')

@@ -12,7 +12,6 @@ the parts.
 from collections.abc import Callable
 import dataclasses
 import functools
-import json
 import time
 from typing import Any
 
@@ -20,15 +19,20 @@ from absl import flags
 import jax
 import pandas as pd
 
-from enn_ensembles import checks
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
+from enn_ensembles.problems import image_data
+from enn_ensembles.problems import image_files
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.decomposition import drawing
 from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
 from enn_ensembles.studies.decomposition import verdicts
 from experiments import cli
+from experiments import kept_units
+
+_MOST = 1_000_000
 
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the results go; made if missing.', required=True)
@@ -39,13 +43,14 @@ _DATASETS = flags.DEFINE_list('datasets', ['digits'], 'Which images.')
 _DATA_DIR = flags.DEFINE_string(
     'data_dir', None, 'Folder with files of real data. Default: the '
     'environment variable ENN_ENSEMBLES_DATA.')
-_NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1)
+_NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1,
+                                 upper_bound=_MOST)
 _NUM_BATCHES = flags.DEFINE_integer(
     'num_batches', 1000, 'Steps of training; 500 of data sets other than '
-    'digits.', lower_bound=1)
+    'digits.', lower_bound=1, upper_bound=_MOST)
 _NUM_MEMBERS = flags.DEFINE_integer(
     'num_members', 10, 'Members of ensembles; 5 on data sets other than '
-    'digits.', lower_bound=2)
+    'digits.', lower_bound=2, upper_bound=_MOST)
 _DATA_RATIOS = flags.DEFINE_list(
     'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10; the '
     'part response has the first.')
@@ -71,11 +76,10 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
             'num_batches': _NUM_BATCHES.value,
             'num_members': _NUM_MEMBERS.value}
   made = []
-  for part in _PARTS.value:
-    checks.check_choice('every value of --parts', part,
-                        (*_ON_TESTBED, *_ON_IMAGES))
+  for part in cli.names(_PARTS, (*_ON_TESTBED, *_ON_IMAGES)):
     if part in _ON_TESTBED:
-      ratios = cli.numbers(_DATA_RATIOS, float, checks.check_positive) or []
+      ratios = cli.numbers(_DATA_RATIOS, float,
+                           nngp.CONFIG_NAMES['DATA_RATIO'].check)
       levels = (0.1, 1.)
       if part == 'response':
         ratios, levels = ratios[:1], (0.01, 0.1, 1.)
@@ -85,13 +89,21 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
         made.append((part, f'T{settings.num_train}', settings,
                      functools.partial(_ON_TESTBED[part], settings)))
     else:
-      for dataset in _DATASETS.value:
+      for dataset in cli.names(_DATASETS):
+        for split in image_data.SPLITS:  # That they are there and sound.
+          image_files.read_images(dataset, split, _DATA_DIR.value)
         larger = {} if dataset == 'digits' else _LARGER
         settings = images.ImageSettings(dataset, **{**shared, **larger})
         made.append((part, dataset.replace(':', '_'), settings,
                      functools.partial(_ON_IMAGES[part], settings,
                                        _DATA_DIR.value)))
   return made
+
+
+def _is_unit(found: Any) -> bool:
+  return (isinstance(found, dict) and set(found) == {'cpu_seconds', 'lines'}
+          and isinstance(found['cpu_seconds'], float)
+          and kept_units.are_lines(found['lines']))
 
 
 def main(_) -> None:
@@ -104,16 +116,17 @@ def main(_) -> None:
   for part, name, settings, run in made:
     code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
     path = kept / f'{part}_{name}_{code}.json'
-    if not path.exists() and _ONLY_KEPT.value:
-      continue
-    if not path.exists():
+
+    def run_timed(part=part, name=name, run=run):
       print(part, name, flush=True)
       start = time.process_time()
       lines = run()
-      files.write_atomically(path, json.dumps(
-          {'cpu_seconds': time.process_time() - start, 'lines': lines}
-          ).encode())
-    unit = json.loads(path.read_text())
+      return {'cpu_seconds': time.process_time() - start, 'lines': lines}
+
+    unit = kept_units.find_or_run(
+        path, None if _ONLY_KEPT.value else run_timed, _is_unit)
+    if unit is None:
+      continue
     found.setdefault(part, []).extend(unit['lines'])
     seconds.append({'part': part, 'data': name,
                     'cpu_seconds': round(unit['cpu_seconds'], 1)})

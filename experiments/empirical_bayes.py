@@ -10,13 +10,15 @@ commands with other --problems may share a folder.
 """
 
 import dataclasses
+import functools
 import itertools
-import json
+from typing import Any
 
 from absl import flags
 import jax
 import pandas as pd
 
+from enn_ensembles import checks
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
 from enn_ensembles.report import csv_files
@@ -25,6 +27,7 @@ from enn_ensembles.studies.empirical_bayes import drawing
 from enn_ensembles.studies.empirical_bayes import units
 from enn_ensembles.studies.empirical_bayes import verdicts
 from experiments import cli
+from experiments import kept_units
 
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the results go; made if missing.', required=True)
@@ -56,12 +59,14 @@ _FORMAT = 1
 
 def _make_units() -> list[units.Unit]:
   snapshots = tuple(step for step in _SNAPSHOTS if step < _NUM_BATCHES.value)
-  num_members = tuple(cli.numbers(_NUM_MEMBERS, int))
-  if list(num_members) != sorted(set(num_members)) or num_members[0] < 2:
-    raise ValueError('--num_members must be increasing integers >= 2, got '
+  num_members = tuple(cli.numbers(
+      _NUM_MEMBERS, int, functools.partial(checks.check_count, minimum=2)))
+  if list(num_members) != sorted(num_members):
+    raise ValueError('--num_members must be increasing, got '
                      f'{",".join(_NUM_MEMBERS.value)}.')
   made = []
-  for problem, kind in itertools.product(_PROBLEMS.value, _KINDS.value):
+  for problem, kind in itertools.product(
+      cli.names(_PROBLEMS), cli.names(_KINDS, units.KINDS)):
     num_seeds = (_NUM_DIGITS_SEEDS if problem == units.DIGITS
                  else _NUM_SEEDS).value
     made += [units.Unit(problem, kind, seed, num_members, _NUM_BATCHES.value,
@@ -79,13 +84,17 @@ def _report_diversity() -> None:
     settings = diversity.DiversitySettings(seed=seed)
     code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
     path = kept / f'diversity_s{seed}_{code}.json'
-    if not path.exists():
-      files.write_atomically(path, json.dumps(diversity.run(settings)).encode())
-    lines += json.loads(path.read_text())
+    lines += kept_units.find_or_run(
+        path, functools.partial(diversity.run, settings), kept_units.are_lines)
   table = pd.DataFrame(lines)
   files.write_atomically(folder / 'diversity.csv',
                          csv_files.short_text(table).encode())
   files.write_atomically(folder / 'diversity.png', diversity.picture(table))
+
+
+def _is_unit(found: Any) -> bool:
+  return isinstance(found, list) and len(found) == 2 and all(
+      map(kept_units.are_lines, found))
 
 
 def main(_) -> None:
@@ -103,12 +112,16 @@ def main(_) -> None:
         dataclasses.asdict(unit), dataclasses.asdict(unit.config),
         unit.init_spread, _FORMAT])
     path = kept / f'{name}_{code}.json'
-    if not path.exists():
-      if _ONLY_KEPT.value:
-        continue
+
+    def run(unit=unit, name=name):
       print(name, flush=True)
-      files.write_atomically(path, json.dumps(units.run(unit)).encode())
-    for table, lines in zip(tables, json.loads(path.read_text()), strict=True):
+      return units.run(unit)
+
+    found = kept_units.find_or_run(
+        path, None if _ONLY_KEPT.value else run, _is_unit)
+    if found is None:
+      continue
+    for table, lines in zip(tables, found, strict=True):
       table.extend(lines)
   if not tables[0]:
     raise ValueError(f'output_dir must hold units with --only_kept, got none '

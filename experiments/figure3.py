@@ -11,7 +11,6 @@ measured and how. The default takes about three minutes on one core.
 from collections.abc import Sequence
 import csv
 import io
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -72,10 +71,11 @@ def main(_) -> int:
   # All that can be wrong is found before any work starts.
   options = ole_benchmark.OleBenchmarkOptions(
       batch_size=_BATCH_SIZE.value, repeats=_REPEATS.value, dtype=_DTYPE.value,
-      channels=tuple(cli.numbers(_CHANNELS, int)), hidden=_HIDDEN.value,
+      channels=tuple(cli.numbers(_CHANNELS, int, are_different=False)),
+      hidden=_HIDDEN.value,
       seconds=_SECONDS.value)
   measured = ole_benchmark.run(cli.numbers(_NUM_OPTIONS, int), options)
-  folder = files.make_folder(pathlib.Path(_OUTPUT_DIR.value), 'output_dir')
+  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
 
   rows = []
   for row in measured:

@@ -71,17 +71,18 @@ def read_sweep() -> sweeps.SweepConfig:
     if flag.value is not None:
       check(f'--{flag.name}', flag.value)
   return sweeps.override(
-      sweeps.load_config(_CONFIG.value), agents=_AGENTS.value,
+      sweeps.load_config(_CONFIG.value),
+      agents=None if _AGENTS.value is None else cli.names(_AGENTS),
       agent_modules=problem_flags.agent_modules(),
       problem={
           'input_dim': cli.numbers(_INPUT_DIM, int, checks.check_count),
           'data_ratio': cli.numbers(_DATA_RATIO, float,
                                     nngp.CONFIG_NAMES['DATA_RATIO'].check),
           'noise_std': cli.numbers(
-              _NOISE_STD, float, checks.check_positive),
+              _NOISE_STD, float, nngp.CONFIG_NAMES['NOISE_STD'].check),
           'reference': _REFERENCE.value, 'kernel': _KERNEL.value,
           'solver': _SOLVER.value},
-      seed=cli.numbers(_SEED, int, _check_seed),
+      seed=cli.numbers(_SEED, int, sweep_config.check_seed),
       max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
@@ -94,7 +95,3 @@ def task() -> job_arrays.Task:
     ValueError: as `sweeps.choose_task`.
   """
   return job_arrays.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)
-
-
-def _check_seed(name: str, value: int) -> None:
-  checks.check_count(name, value, minimum=0)

@@ -104,7 +104,8 @@ def main(_) -> None:
     return
   settings = settings_lib.LandscapeSettings(
       trajectories.TrainingSettings(
-          body=_BODY.value, hidden_sizes=tuple(cli.numbers(_HIDDEN_SIZES, int)),
+          body=_BODY.value, hidden_sizes=tuple(cli.numbers(
+              _HIDDEN_SIZES, int, are_different=False)),
           num_epochs=_NUM_EPOCHS.value, batch_size=_BATCH_SIZE.value,
           learning_rate=_LEARNING_RATE.value, dropout=_DROPOUT.value,
           seed=_SEED.value),

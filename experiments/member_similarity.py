@@ -42,6 +42,9 @@ from enn_ensembles.report import text
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.studies.layer_ensembles import settings
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import sweep_config
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import loop
 from enn_ensembles.training import prediction
 from experiments import cli
@@ -233,22 +236,21 @@ def _add_one_network_share(table: pd.DataFrame) -> pd.DataFrame:
 def _make_units() -> list[sweeps.WorkUnit]:
   entries = AGENTS
   if _AGENTS.value is not None:
-    known = {entry['agent'] for entry in AGENTS}
-    for name in _AGENTS.value:
-      if name not in known:
-        raise ValueError(f'agents must be among {", ".join(sorted(known))}, '
-                         f'got {name!r}.')
-    entries = tuple(e for e in AGENTS if e['agent'] in _AGENTS.value)
+    named = cli.names(_AGENTS, sorted({entry['agent'] for entry in AGENTS}))
+    entries = tuple(entry for entry in AGENTS if entry['agent'] in named)
   if _NUM_BATCHES.value is not None:
     entries = tuple({**entry, 'num_batches': _NUM_BATCHES.value}
                     for entry in entries)
-  return list(sweeps.expand(sweeps.SweepConfig(
+  units = sweeps.expand(sweeps.SweepConfig(
       name='of member_similarity', agents=entries,
-      seed=tuple(cli.numbers(_SEED, int)),
-      problem={'input_dim': tuple(cli.numbers(_INPUT_DIM, int)),
-               'data_ratio': tuple(cli.numbers(_DATA_RATIO, float)),
-               'noise_std': tuple(cli.numbers(_NOISE_STD, float)),
-               'reference': _REFERENCE.value})))
+      seed=tuple(cli.numbers(_SEED, int, sweep_config.check_seed)),
+      problem={**{flag.name: tuple(cli.numbers(
+          flag, kind, nngp.CONFIG_NAMES[flag.name.upper()].check))
+                  for flag, kind in ((_INPUT_DIM, int), (_DATA_RATIO, float),
+                                     (_NOISE_STD, float))},
+               'reference': _REFERENCE.value}))
+  one_unit.check_units(units, unit_results.RunOptions(results_dir=''))
+  return list(units)
 
 
 def main(_) -> None:

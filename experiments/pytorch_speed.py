@@ -8,12 +8,14 @@ package's `studies/speed/rivals.py` says what is measured.
 
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 
 from absl import flags
 import pandas as pd
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import text
@@ -28,14 +30,31 @@ _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', '.', 'Where pytorch_speed.csv goes; made if missing.')
 
 
+_IMPORT_SECONDS = 300.
+
+
+def _check_interpreter(python: str) -> None:
+  """ValueError unless it imports torch."""
+  try:
+    done = subprocess.run([python, '-c', 'import torch; print(torch.ones(1))'],
+                          capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL, timeout=_IMPORT_SECONDS)
+    answer, said = done.stdout, done.stderr.strip().splitlines()[-1:]
+  except (OSError, subprocess.TimeoutExpired) as error:
+    answer, said = '', [str(error)]
+  if 'tensor' not in answer:
+    raise ValueError('--torch_python must be a Python interpreter that has '
+                     f'torch, got {python!r}: {"".join(said) or "no answer"}.')
+
+
 def main(_) -> None:
-  if _REPEATS.value < 1:
-    raise ValueError(f'--repeats must be >= 1, got {_REPEATS.value}.')
+  checks.check_count('--repeats', _REPEATS.value)
   if shutil.which(_TORCH_PYTHON.value) is None:
     raise ValueError('--torch_python must be a Python interpreter, got '
                      f'{_TORCH_PYTHON.value!r}.')
   if shutil.which('taskset') is None:
     raise ValueError('the comparison needs the command taskset (util-linux).')
+  _check_interpreter(_TORCH_PYTHON.value)
   folder = files.make_folder(_OUTPUT_DIR.value, '--output_dir')
   program = pathlib.Path(__file__).parents[1] / 'scripts' / 'pytorch_cases.py'
   with tempfile.TemporaryDirectory() as cache:

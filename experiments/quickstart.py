@@ -15,6 +15,7 @@ import sys
 
 from absl import flags
 
+from enn_ensembles.machine import files
 from experiments import cli
 
 _PROBLEMS = flags.DEFINE_enum(
@@ -95,9 +96,13 @@ def _run(*command: str) -> int:
 
 def main(_) -> int:
   kind, name = _PROBLEMS.value, _NAMES[_PROBLEMS.value]
-  config = _CONFIG.value or name
-  results = _RESULTS_DIR.value or f'results/{name}'
-  output = _OUTPUT_DIR.value or f'output/{name}'
+  config = name if _CONFIG.value is None else _CONFIG.value
+  results, output = (
+      f'{default}/{name}' if flag.value is None else flag.value
+      for flag, default in ((_RESULTS_DIR, 'results'), (_OUTPUT_DIR, 'output')))
+  # Before the minute that the sweep takes.
+  files.check_folder(results, '--results_dir')
+  files.check_folder(output, '--output_dir')
   code = _run('run', f'--config={config}', f'--results_dir={results}')
   if code not in (0, 1):  # 1: an agent failed, which the board shows.
     return code

@@ -16,12 +16,16 @@ from absl import flags
 import jax
 import pandas as pd
 
+from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles.machine import files
+from enn_ensembles.problems import kinds
+from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.random_features import drawing
 from enn_ensembles.studies.random_features import measuring
+from enn_ensembles.sweeps import sweep_config
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -39,20 +43,20 @@ _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders of sweeps of trained_last_layer.')
 
 
-def _numbers(flag: flags.FlagHolder, kind: type) -> list:
-  """The values of a list flag that has a default."""
-  return cli.numbers(flag, kind) or []
-
-
 def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
-  widths, nums = _numbers(_WIDTH, int), _numbers(_NUM_ENSEMBLE, int)
-  seeds = _numbers(_SEED, int)
-  configs = [[problems.ProblemConfig(input_dim, data_ratio, noise_std, seed)
-              for noise_std in _numbers(_NOISE_STD, float)]
-             for input_dim in _numbers(_INPUT_DIM, int)
-             for data_ratio in _numbers(_DATA_RATIO, float)
-             for seed in seeds]
+  widths, nums = (cli.numbers(flag, int, checks.check_count)
+                  for flag in (_WIDTH, _NUM_ENSEMBLE))
+  seeds = cli.numbers(_SEED, int, sweep_config.check_seed)
+  input_dims, data_ratios, noise_stds = (
+      cli.numbers(flag, kind, nngp.CONFIG_NAMES[flag.name.upper()].check)
+      for flag, kind in ((_INPUT_DIM, int), (_DATA_RATIO, float),
+                         (_NOISE_STD, float)))
+  families = [nngp.NngpFamily(input_dim, data_ratio, tuple(noise_stds))
+              for input_dim in input_dims for data_ratio in data_ratios]
+  for family in families:
+    family.check(kinds.ProblemSettings())
+  configs = [family.configs(seed) for family in families for seed in seeds]
   trained = [] if _RESULTS_DIR.value is None else measuring.trained_rows(
       columns.read_results(_RESULTS_DIR.value)[0])
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')

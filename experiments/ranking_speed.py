@@ -17,6 +17,7 @@ from absl import flags
 import jax
 import numpy as np
 
+from enn_ensembles import checks
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.scoring import ranking
@@ -80,11 +81,9 @@ def _measure(num_samples: int, num_x: int, dtype: str) -> dict[str, object]:
 
 
 def main(_) -> None:
-  num_samples = cli.numbers(_NUM_SAMPLES, int) or []
-  for name, value in (('num_x', _NUM_X.value), ('repeats', _REPEATS.value),
-                      *(('num_samples', value) for value in num_samples)):
-    if value < 1:
-      raise ValueError(f'{name} must be >= 1, got {value}.')
+  num_samples = cli.numbers(_NUM_SAMPLES, int, checks.check_count)
+  for flag, minimum in ((_NUM_X, 1), (_REPEATS, 1), (_MAX_PLAIN, 0)):
+    checks.check_count(f'--{flag.name}', flag.value, minimum)
   path = (files.make_folder(_OUTPUT_DIR.value, '--output_dir')
           / 'ranking_speed.csv')
   jax.config.update('jax_enable_x64', True)

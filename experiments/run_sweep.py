@@ -171,6 +171,8 @@ def _sweep(ending: _Ending) -> int:
   if task.source:
     print(f'task {task.index} of {task.num_tasks}, from {task.source}')
   if _DRY_RUN.value:
+    if _RESULTS_DIR.value is not None:
+      files.check_folder(_RESULTS_DIR.value, 'results_dir')
     _print_units(mine)
     print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
           f'{len(sweep)} and {_num_rows(sweep)} in the sweep); nothing '
@@ -185,7 +187,7 @@ def _sweep(ending: _Ending) -> int:
   store = results.open_store(_RESULTS_DIR.value, create=True)
   options = dataclasses.replace(
       options, units_before=claimed_units.unit_versions(store.results_dir))
-  done = store.done_row_ids(retry_failed=_RETRY_FAILED.value)
+  done = results.done_row_ids(store, retry_failed=_RETRY_FAILED.value)
   for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
     if folder is not None:
       files.remove_stale_files(pathlib.Path(folder))

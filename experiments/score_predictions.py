@@ -12,16 +12,19 @@ checked before anything is written.
 
 import datetime
 import hashlib
+import os
 import pathlib
 import re
 
 from absl import flags
 import jax
 
+from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import files
 from enn_ensembles.problems import brought_predictions
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems.kinds import nngp
@@ -52,7 +55,7 @@ def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
       'brought', _LABEL.value, {'label': _LABEL.value}, family, (seed,),
       num_enn_samples=0, dtype='float64')
   fields = unit.row_fields(family.cells[0], seed, 'none')
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+  digest = hashlib.sha256(files.read_bytes(path)).hexdigest()[:16]
   return {
       **fields, 'schema_version': results.SCHEMA_VERSION,
       'run_id': f'brought-{fields["row_id"]}',
@@ -85,18 +88,22 @@ def _find_problem(path: pathlib.Path) -> tuple[nngp.NngpFamily, int]:
 def main(_) -> int:
   jax.config.update('jax_enable_x64', True)
   folder = pathlib.Path(_PREDICTIONS.value)
-  if not folder.is_dir():
-    raise ValueError(
-        f'predictions must be a folder, got {str(folder)!r}, which '
-        'is none.')
+  if not _PREDICTIONS.value or not os.path.isdir(folder):
+    raise ValueError('predictions must be a folder, got '
+                     f'{_PREDICTIONS.value!r}, which is none.')
   if not _LABEL_PATTERN.fullmatch(_LABEL.value):
     raise ValueError('label must be 1 to 80 letters, digits or ._ ,=+- and '
                      f'begin with a letter, got {_LABEL.value!r}.')
+  if _NUM_PARAMS.value is not None:
+    checks.check_count('--num_params', _NUM_PARAMS.value, minimum=0)
+  settings = problem_flags.problem_settings()
+  files.check_folder(_RESULTS_DIR.value, 'results_dir')
+  if os.path.exists(os.path.join(_RESULTS_DIR.value, 'STORE.json')):
+    results.open_store(_RESULTS_DIR.value).check_writable()
   paths = sorted(folder.glob('*.npz'))
   if not paths:
     raise ValueError(f'predictions {str(folder)!r} holds no .npz file.')
   named = [_find_problem(path) for path in paths]
-  settings = problem_flags.problem_settings()
   rows = [_row(path, family, seed, family.make(seed, settings)[0])
           for path, (family, seed) in zip(paths, named)]
   store = results.open_store(_RESULTS_DIR.value, create=True)

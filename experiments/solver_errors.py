@@ -29,11 +29,14 @@ from absl import flags
 import jax
 import numpy as np
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.problems.kinds import nngp
+from enn_ensembles.sweeps import sweep_config
 from experiments import cli
 
 _INPUT_DIM = flags.DEFINE_list('input_dim', ['100', '1000'], 'Values of D_x.')
@@ -201,15 +204,20 @@ def main(argv: Sequence[str]) -> int:
   del argv
   jax.config.update('jax_enable_x64', True)
   cells = [(input_dim, data_ratio, seed)
-           for input_dim in cli.numbers(_INPUT_DIM, int) or ()
-           for data_ratio in cli.numbers(_DATA_RATIO, float) or ()
-           for seed in cli.numbers(_SEED, int) or ()
+           for input_dim in cli.numbers(_INPUT_DIM, int, checks.check_count)
+           for data_ratio in cli.numbers(_DATA_RATIO, float,
+                                         nngp.CONFIG_NAMES['DATA_RATIO'].check)
+           for seed in cli.numbers(_SEED, int, sweep_config.check_seed)
            if _MAX_NUM_TRAIN.value is None
            or input_dim * data_ratio <= _MAX_NUM_TRAIN.value]
   if not cells:
     raise ValueError('no cell has at most max_num_train = '
                      f'{_MAX_NUM_TRAIN.value} training points.')
-  noise_stds = cli.numbers(_NOISE_STD, float)
+  noise_stds = cli.numbers(_NOISE_STD, float, checks.check_positive)
+  for flag, minimum in ((_NUM_EVAL, 1), (_CHECK_ROWS, 1),
+                        (_MAX_DENSE_TRAIN, 0)):
+    checks.check_count(f'--{flag.name}', flag.value, minimum)
+  cli.positive(_MEMORY_BUDGET_MB)
   if _CHECKPOINT_PATH.value is not None and len(cells) != 1:
     raise ValueError('checkpoint_path is of one (input_dim, data_ratio, seed), '
                      f'got {len(cells)} of them.')

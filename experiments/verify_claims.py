@@ -10,11 +10,8 @@ enn_ensembles/studies/layer_ensembles states the rule of every verdict.
 """
 
 import collections
-import io
-import pathlib
 
 from absl import flags
-import pandas as pd
 
 from enn_ensembles.machine import files
 from enn_ensembles.report import columns
@@ -38,31 +35,10 @@ _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the tables go; made if missing.', required=True)
 
 
-def read_table(flag: flags.FlagHolder) -> pd.DataFrame | None:
-  """The CSV that a flag names; None if it was not given.
-
-  Raises:
-    ValueError: there is no such file, or it is no CSV.
-  """
-  if flag.value is None:
-    return None
-  path = pathlib.Path(flag.value)
-  try:
-    return pd.read_csv(io.BytesIO(files.read_bytes(path)))
-  except FileNotFoundError:
-    raise ValueError(f'{flag.name} must be a CSV file, got {str(path)!r}, '
-                     'which does not exist.') from None
-  except OSError as error:
-    raise ValueError(f'{flag.name} {str(path)!r} cannot be read: '
-                     f'{error.strerror}.') from error
-  except (ValueError, pd.errors.ParserError) as error:
-    raise ValueError(f'{flag.name} {str(path)!r} is no CSV file: '
-                     f'{error}.') from error
-
-
 def main(_) -> None:
-  tables = [read_table(flag) for flag in (
-      _FIGURE3_CSV, _SIMILARITY_CSV, _AGAINST_ENSEMBLE_CSV)]
+  tables = [None if flag.value is None else
+            csv_files.read_table(flag.value, flag.name) for flag in (
+                _FIGURE3_CSV, _SIMILARITY_CSV, _AGAINST_ENSEMBLE_CSV)]
   rows, _ = columns.read_results(_RESULTS_DIR.value)
   lines = claims.evaluate(rows, *tables)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')

@@ -235,10 +235,10 @@ def test_bad_input_is_one_line(tmp_path):
   output = f'--output_dir={tmp_path}'
   cases = [
       (['--agents=esemble', output], "got 'esemble'"),
-      (['--agents=', output], 'agents must be a list of at least one value'),
-      (['--input_dim=', output], 'INPUT_DIM must be a list of at least one'),
+      (['--agents=', output], '--agents must be a list of at least one value'),
+      (['--input_dim=', output], '--input_dim must be a list of at least one'),
       (['--input_dim=1.5', output], '--input_dim must be integers'),
-      (['--input_dim=0', output], 'must be an integer >= 1, got 0'),
+      (['--input_dim=0', output], '--input_dim must be an integer >= 1, got 0'),
       (['--data_ratio=ten', output], 'must be numbers with commas between'),
       (['--input_dim=1000', '--data_ratio=1000',
         output], 'solver_memory_mb must'),

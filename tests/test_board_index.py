@@ -1,5 +1,6 @@
 """The index of published results."""
 
+import os
 import re
 
 import example_rows
@@ -49,3 +50,26 @@ def test_folders_become_entries(tmp_path):
   assert '<b>' not in text and '&lt;b&gt;.csv' in text
   with pytest.raises(ValueError, match='no_such'):
     board_index.write(tmp_path / 'no_such')
+
+
+@pytest.mark.parametrize('file, content, message', [
+    ('leaderboard.csv', b'', 'is no CSV file: No columns'),
+    ('leaderboard.csv', b'agent,kl\nmap,1\n', 'a column label or agent_id'),
+    ('leaderboard.csv', b'label\n"map\n', 'is no CSV file'),
+    ('leaderboard.csv', b'label\n\xff\n', 'is no CSV file'),
+    ('leaderboard.html', b'\xff', 'is no page: it is not UTF-8')])
+def test_a_damaged_board_is_named(tmp_path, file, content, message):
+  (tmp_path / 'board').mkdir()
+  (tmp_path / 'board' / file).write_bytes(content)
+  with pytest.raises(ValueError, match=message) as caught:
+    board_index.write(tmp_path)
+  assert str(tmp_path / 'board' / file) in str(caught.value)
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'index.html').exists()
+
+
+def test_pipes_are_no_files_of_a_board(tmp_path):
+  (tmp_path / 'board').mkdir()
+  for name in ('leaderboard.csv', 'leaderboard.html'):
+    os.mkfifo(tmp_path / 'board' / name)
+  assert not board_index.read_folders(tmp_path)

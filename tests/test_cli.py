@@ -69,8 +69,8 @@ def run(command, *flags, **environment):
     (['--what=number'], 2, 'error: a number is too large: cannot convert float '
      'infinity to integer.\n'),
     ([], 2, 'error: --what must be given.\n'),
-    (['--what=ok', '--count=many'], 2, 'error: flag --count=many: invalid '
-     "literal for int() with base 10: 'many'.\n"),
+    (['--what=ok', '--count=many'], 2, 'error: --count must be an integer, got '
+     "'many'.\n"),
     (['--what=ok', '--count=0'], 2, 'error: flag --count=0: 0 is not a '
      'positive integer.\n'),
     (['--what=ok', '--number=1'], 2, "error: Unknown command line flag 'number'"

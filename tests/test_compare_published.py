@@ -1,6 +1,7 @@
 """The comparison with published scores, on a problem made here."""
 
 import functools
+import os
 import pathlib
 
 import commands
@@ -44,10 +45,16 @@ def test_ratio_is_ours_over_published(folder):
 
 
 def test_bad_input_is_one_line(folder, tmp_path):
+  os.mkfifo(tmp_path / 'D4_l3_e0.1_s0.npz')
   csv = f'--published_csv={folder / "scores.csv"}'
   for arguments, text in (
-      ((f'--problems_dir={tmp_path}', csv), 'holds none'),
+      ((f'--problems_dir={tmp_path}', csv), 'on the problems of problems_dir'),
+      ((f'--problems_dir={tmp_path / "no"}', csv), 'holds none'),
       ((f'--problems_dir={folder}', csv, '--agents=nobody'), "'nobody'"),
+      ((f'--problems_dir={folder}', csv, '--agents=bbb'),
+       "these problems, 'bbb' has none"),
+      ((f'--problems_dir={folder}', f'--published_csv={tmp_path}'),
+       'cannot be read: it is no regular file'),
       ((f'--problems_dir={folder}', f'--published_csv={tmp_path / "no.csv"}'),
        'no.csv')):
     done = run(*arguments)
@@ -55,3 +62,18 @@ def test_bad_input_is_one_line(folder, tmp_path):
     assert done.stdout == ''
     (line,) = done.stderr.splitlines()
     assert line.startswith('error: ') and text in line
+
+
+def test_a_stored_problem_is_read_before_anything_is_trained(folder, tmp_path):
+  read = commands.load_command('compare_published').read_problem
+  path = tmp_path / 'D4_l2_e0.1_s0.npz'
+  for make, text in (
+      (lambda: os.mkfifo(path), 'it is no regular file'),
+      (lambda: path.write_bytes((folder / path.name).read_bytes()[:-100]),
+       'is no npz file'),
+      (lambda: path.write_bytes(b''), 'is no npz file'),
+      (lambda: np.savez(path, x_train=np.zeros(3)), 'must hold the arrays')):
+    make()
+    with pytest.raises(ValueError, match=text):
+      read(path)
+    path.unlink()

@@ -59,6 +59,25 @@ def test_choices_are_listed():
     checks.check_choice('kind', 'c', ('a', 'b'))
 
 
+@pytest.mark.parametrize('value', [
+    True, 1., np.float32(1.), [1], np.array([1, 2]), {}, None, NAN])
+def test_what_only_equals_a_choice_is_none(value):
+  checks.check_choice('number', 1, (0, 1))
+  checks.check_choice('number', np.int64(1), (0, 1))
+  for choices in ((0, 1), {0: 'a', 1: 'b'}):
+    with pytest.raises(ValueError, match='number must be one of 0, 1; got '):
+      checks.check_choice('number', value, choices)
+
+
+def test_integers_that_no_array_and_no_float_holds():
+  for check in (checks.check_scale, checks.check_positive, checks.check_rate):
+    with pytest.raises(ValueError, match='field must be .*, got 1000'):
+      check('field', 10**400)
+  checks.check_count('field', 2**32)
+  with pytest.raises(ValueError, match='field must be at most 2..32, got 42'):
+    checks.check_count('field', 2**32 + 1)
+
+
 @pytest.mark.parametrize('field, value', [
     ('hidden_sizes', (0,)), ('learning_rate', 0.), ('num_batches', 0),
     ('batch_size', 1.5)])

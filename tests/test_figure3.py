@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
   output = f'--output_dir={tmp_path}/out'
   cases = [
-      (['--num_options=', output], 'num_options must name at least one'),
+      (['--num_options=', output], '--num_options must be a list of at'),
       (['--num_options=2,x', output], "--num_options must be integers with "
        "commas between, got '2,x'"),
       (['--num_options=2,0', output], 'num_options must be an integer >= 1, '

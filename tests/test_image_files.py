@@ -370,8 +370,54 @@ def test_real_files():
 def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
   for read in (image_formats.read_idx, image_formats.read_npy,
                lambda path: image_formats.read_cifar_binary(path, 1)):
-    with pytest.raises(ValueError, match='cannot be read: Is a directory.$'):
+    with pytest.raises(ValueError, match='cannot be read: it is no regular'):
       read(tmp_path)
+
+
+@pytest.mark.parametrize('file, name', [
+    ('mnist/t10k-images-idx3-ubyte.gz', 'mnist'),
+    ('mnist/t10k-images-idx3-ubyte', 'mnist'),
+    ('cifar-10-batches-bin/test_batch.bin', 'cifar10'),
+    ('cifar-10-batches-py/test_batch', 'cifar10'),
+    ('test_32x32.mat', 'svhn'), ('own.npz', 'npz:own'),
+    ('own_test.npz', 'npz:own'),
+    ('MNIST-C/fog/test_images.npy', None)])
+def test_what_is_no_regular_file_is_refused(tmp_path, file, name):
+  path = tmp_path / file
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if name == 'mnist':
+    path.with_name(path.name.replace('images-idx3', 'labels-idx1')).touch()
+
+  def refused(reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+      if name is None:
+        image_files.read_corrupted('mnist_c', 'fog', tmp_path)
+      else:
+        image_files.read_images(name, 'test', tmp_path)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+  os.mkfifo(path)  # To open one for reading waits for who writes.
+  refused('no regular file')
+  path.unlink()
+  path.mkdir()
+  refused('no regular file')
+  path.rmdir()
+  path.symlink_to('/dev/zero')  # It has no end.
+  refused('no regular file')
+  path.unlink()
+  path.symlink_to(path)
+  refused('cannot be read')
+  path.unlink()
+  path.symlink_to(tmp_path / 'nowhere')
+  refused('No such file')
+
+
+def test_a_header_may_not_ask_for_more_than_the_memory(tmp_path):
+  with open(tmp_path / 'a.npy', 'wb') as stream:
+    np.lib.format.write_array_header_1_0(
+        stream, {'descr': '|u1', 'fortran_order': False, 'shape': (1 << 50,)})
+  with pytest.raises(ValueError, match='a.npy cannot be read'):
+    image_formats.read_npy(tmp_path / 'a.npy')
 
 
 def test_idx_reader_has_all_shapes(tmp_path):

@@ -138,7 +138,7 @@ def test_a_kind_that_is_one_file_is_found_and_swept(folder):
       assert row['scores']['mean_rmse'] == pytest.approx(
           np.sqrt(np.mean((1.5 - slope * x - 9.)**2)))
   # All is done: nothing is left of any unit.
-  done = store.done_row_ids()
+  done = results.done_row_ids(store)
   assert not [part for unit in units for part in sweeps.narrow(unit, done)]
 
 

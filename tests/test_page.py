@@ -178,6 +178,28 @@ def parse(page):
   return checker
 
 
+def test_the_picture_says_settings_that_all_agents_have_once(monkeypatch):
+  shared = ','.join(f'setting_number_{i}={i}' for i in range(8))
+  rows = [row for k in (1, 2) for row in make_rows(
+      f'ensemble,num_ensemble={k},{shared}', ((1. * k, 2. * k, 4. * k),))]
+  tables = tables_lib.make_tables(rows)
+  monkeypatch.setattr(plots, 'to_png', lambda figure: figure)
+  figure = board_picture.make_picture(tables)
+  labels = [tick.get_text() for axes in figure.axes
+            for tick in axes.get_yticklabels()]
+  assert [label.rpartition('. ')[2] for label in labels] == [
+      'ensemble,num_ensemble=1', 'ensemble,num_ensemble=2'] * (len(labels) // 2)
+  title = ' '.join(' '.join(part.get_text() for part in figure.texts).split())
+  assert f'every agent with {shared.replace(",", ", ")}' in title
+  assert max(len(line) for part in figure.texts
+             for line in part.get_text().splitlines()) <= 100
+  # However much they share, the picture has a height that can be drawn.
+  longer = ','.join(f'setting_number_{i}={i}' for i in range(5000))
+  tables = tables_lib.make_tables([row for name in 'ab' for row in make_rows(
+      f'{name},{longer}', ((1., 2., 3.),))])
+  assert board_picture.make_picture(tables).get_size_inches()[1] < 10.
+
+
 def test_page_is_well_formed_self_contained_and_accessible():
   rows, expected = realistic_rows()
   tables = tables_lib.make_tables(rows, expected)

@@ -21,6 +21,6 @@ def test_measures_and_refuses(tmp_path):
     # The plain order was computed, and is the same.
     assert bool(row['plain_seconds']) == (row['dtype'] == 'float64')
   for answer, message in ((no_number, "must be integers .* 'a'"),
-                          (zero, 'num_samples must be >= 1, got 0')):
+                          (zero, '--num_samples must be an integer >= 1')):
     assert answer[0] == 2 and answer[2].count('\n') == 1
     assert message.split(' .* ')[0] in answer[2]

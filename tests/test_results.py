@@ -310,13 +310,15 @@ def _set_score(document):
 ], ids=['truncated', 'empty', 'binary', 'list', 'no_fields', 'loose_json',
         'edited_score', 'lost_row', 'no_checksum', 'no_rows', 'extra_field',
         'edited_id', 'renamed'])
-@pytest.mark.parametrize('read', ['read_units', 'read_rows', 'done_row_ids'])
+@pytest.mark.parametrize('read', [
+    results.ResultsStore.read_units, results.ResultsStore.read_rows,
+    results.done_row_ids])
 def test_damaged_unit_is_named_with_what_to_do(store, damage, read):
   store.write_unit(*make_unit())
   damage(next((store.results_dir / 'units').iterdir()))
   path = next((store.results_dir / 'units').iterdir())
   with pytest.raises(files.FileError) as error:
-    getattr(store, read)()
+    read(store)
   assert str(path) in str(error.value)
   assert 'Delete it and run the sweep again' in str(error.value)
   assert '\n' not in str(error.value)
@@ -356,15 +358,16 @@ def test_stale_temporary_and_foreign_files_are_ignored(store):
   (units / f'._{run_id}.json').write_text('resource fork')
   (units / 'notes.txt').write_text('x')
   assert len(store.read_rows()) == 3
-  assert len(store.done_row_ids()) == 3
+  assert len(results.done_row_ids(store)) == 3
 
 
 def test_done_rows(store):
   run_id, rows = make_unit()
   store.write_unit(run_id, rows)
   ids = [row['row_id'] for row in rows]
-  assert store.done_row_ids() == dict(zip(ids, ('ok', 'diverged', 'failed')))
-  assert store.done_row_ids(retry_failed=True) == dict(
+  assert results.done_row_ids(store) == dict(
+      zip(ids, ('ok', 'diverged', 'failed')))
+  assert results.done_row_ids(store, retry_failed=True) == dict(
       zip(ids[:2], ('ok', 'diverged')))
 
 
@@ -416,7 +419,7 @@ def test_failed_row_gives_way_to_a_score(store, order):
   store.write_unit(order[1], [make_row(0.5, run_id=order[1])])
   [row] = store.read_rows()
   assert (row['status'], row['scores']['kl_estimate']) == ('ok', 0.5)
-  assert list(store.done_row_ids(retry_failed=True).values()) == ['ok']
+  assert list(results.done_row_ids(store, retry_failed=True).values()) == ['ok']
 
 
 def test_units_of_two_folders_merge(tmp_path):
@@ -517,7 +520,7 @@ def test_no_clock_decides_what_is_done(store, monkeypatch):
     for path in (store.results_dir / 'units').iterdir():
       os.utime(path, (0, 0) if day == '2030' else (4e9, 4e9))
   monkeypatch.setattr(time, 'time', lambda: 0.)
-  assert len(store.done_row_ids()) == 2
+  assert len(results.done_row_ids(store)) == 2
 
 
 @pytest.fixture(name='small_disk')

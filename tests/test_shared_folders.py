@@ -56,7 +56,7 @@ def become_nobody(store):
 
 @pytest.mark.parametrize('folder, read', [
     ('units', lambda store: store.read_rows()),
-    ('units', lambda store: store.done_row_ids()),
+    ('units', lambda store: results.done_row_ids(store)),
     ('manifests', lambda store: store.read_manifests())])
 def test_a_folder_that_cannot_be_listed_is_not_empty(store, nobody, folder,
                                                      read):

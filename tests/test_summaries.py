@@ -83,6 +83,39 @@ def test_a_unit_is_not_parsed_where_its_summary_fits(store, monkeypatch):
   assert len(summary.row_ids) == 4 and not copies
 
 
+def test_what_is_done_is_read_off_summaries(store, monkeypatch):
+  write(store, 'u', *different_rows())
+  statuses = {row['row_id']: row['status'] for row in store.read_rows()}
+  assert sorted(statuses.values()) == ['diverged', 'failed', 'ok', 'ok']
+  monkeypatch.setattr(type(store), 'read_rows', None)
+  monkeypatch.setattr(type(store), 'iter_units', None)
+  assert results.done_row_ids(store) == statuses
+  assert results.done_row_ids(store, retry_failed=True) == {
+      row_id: status for row_id, status in statuses.items()
+      if status != 'failed'}
+
+
+def test_a_summary_of_other_bytes_makes_nothing_done(store):
+  path = write(store, 'u', make_row(0.5))
+  kept = summaries.path_of(path).read_bytes()
+  write(store, 'u', make_row(None))
+  summaries.path_of(path).write_bytes(kept)  # Of the file before.
+  assert not results.done_row_ids(store, retry_failed=True)
+  # A writer that was killed before its unit was there.
+  summaries.path_of(path).write_bytes(kept)
+  path.unlink()
+  assert not results.done_row_ids(store)
+
+
+def test_of_copies_what_succeeded_is_done(store):
+  write(store, 'u', make_row(0.5, 'a'))
+  write(store, 'v', make_row(None, 'a'))
+  assert list(results.done_row_ids(store, retry_failed=True).values()) == ['ok']
+  write(store, 'v', make_row(0.7, 'a'))
+  with pytest.raises(files.FileError, match='delete the file that is wrong'):
+    results.done_row_ids(store)
+
+
 def test_what_was_changed_is_seen(store):
   path = write(store, 'u', make_row(0.5))
   kept = summaries.path_of(path).read_bytes()

@@ -105,6 +105,37 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
   return folder
 
 
+def _is_there(path: pathlib.Path) -> bool:
+  """Whether something has this name; OSError where nothing can."""
+  try:
+    os.lstat(path)
+    return True
+  except FileNotFoundError:
+    return False
+
+
+def check_folder(path: PathLike, name: str) -> None:
+  """Checks, without making anything, that `make_folder` has a chance.
+
+  Raises:
+    FileError: what is there already, the folder or one above, is no folder that
+      can be written to.
+  """
+  if not str(path):
+    raise FileError(f'{name} must name a folder, got nothing.')
+  folder = pathlib.Path(path).absolute()
+  try:
+    while not _is_there(folder):
+      folder = folder.parent
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+      raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+  except OSError as error:
+    raise FileError(f'{name} {str(path)!r} is not a folder that can be '
+                    f'written to: {error.strerror}.') from error
+
+
 def make_private_folder(path: PathLike, name: str) -> pathlib.Path:
   """As `make_folder`, for a folder whose content is trusted or run.
 

@@ -43,7 +43,7 @@ def problem_from_data(
       not fit into the budget, or jax runs without x64.
   """
   kernels.require_x64()
-  checks.check_positive('noise_std', noise_std)
+  nngp_regression.check_noise_std('noise_std', noise_std)
   checks.check_choice('reference', reference, posterior.REFERENCES)
   x_train = _check_points('x_train', x_train)
   y_train = _check_targets('y_train', y_train, x_train)

@@ -122,6 +122,8 @@ class ImageProblemConfig:
     checks.check_count('pad', self.pad, minimum=0)
     checks.check_flag('flip', self.flip)
     checks.check_scale('brightness', self.brightness)
+    if self.brightness > 1:
+      raise ValueError(f'brightness must be at most 1, got {self.brightness}.')
     if self.ood_jpeg is not None:
       checks.check_choice('ood_jpeg', self.ood_jpeg, range(1, 101))
 

@@ -212,14 +212,16 @@ def read_images(name: str, split: str,
   places = known.places(split)
   for place in places:
     paths = [folder / file for file in place.files]
-    if all(path.is_file() for path in paths):
+    # What is there and no regular file is refused by the reader.
+    if all(map(os.path.lexists, paths)):
       return _checked(name, *place.read(paths), known.num_classes, known.shape,
                       paths[0].parent)
   # The place that has most of its files is the one that is meant.
-  counts = [sum((folder / file).is_file() for file in place.files)
+  counts = [sum(os.path.lexists(folder / file) for file in place.files)
             for place in places]
   meant = places[int(np.argmax(counts))]
-  missing = next(file for file in meant.files if not (folder / file).is_file())
+  missing = next(file for file in meant.files
+                 if not os.path.lexists(folder / file))
   others = sorted({place.files[0].rsplit('/', 1)[0] for place in places}
                   - {'.'})
   raise ValueError(
@@ -280,7 +282,7 @@ def read_corrupted(name: str, corruption: str,
   arrays = {}
   for file in (known.images, known.labels):
     path = folder / file.format(corruption)
-    if not path.is_file():
+    if not os.path.lexists(path):
       raise ValueError(f'{name} has no file {file.format(corruption)} in '
                        f'{folder}; it comes from {known.page}.')
     arrays[file] = image_formats.read_npy(path)
@@ -318,9 +320,9 @@ def _read_npz(name: str, split: str,
   named, unnamed = (f'x_{split}', f'y_{split}'), ('x', 'y')
   # What has no split can only be tested on: training images that are also
   # test images would go unnoticed.
-  if of_split.is_file():
+  if os.path.lexists(of_split):
     path, names = of_split, [unnamed]
-  elif whole.is_file():
+  elif os.path.lexists(whole):
     path = whole
     names = [named] if split == 'train' else [named, unnamed]
   else:

@@ -3,7 +3,8 @@
 Every reader returns images [N, H, W, C] and labels [N] as they are in the
 file. Every fault of a file is a ValueError with one line that names the file.
 No reader runs code from a file: pickles are read by an unpickler that knows
-arrays, dicts, lists, strings and numbers only.
+arrays, dicts, lists, strings and numbers only. No reader waits for a pipe: what
+is no regular file is refused.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ import zlib
 
 import numpy as np
 import scipy.io
+
+from enn_ensembles.machine import files
 
 # More than any data set of small images; a damaged header may ask for more.
 _MAX_BYTES = 1 << 32
@@ -37,9 +40,9 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
   Raises:
     ValueError: the file cannot be read, or is no whole idx file of bytes.
   """
-  opener = gzip.open if path.suffix == '.gz' else open
   try:
-    with opener(path, 'rb') as file:
+    with files.open_regular(path) as stream, (
+        gzip.open(stream) if path.suffix == '.gz' else stream) as file:
       start = file.read(4)
       if len(start) < 4 or start[:2] != b'\0\0' or start[2] != _UINT8:
         raise ValueError(f'{path} is no idx file of bytes: it begins with '
@@ -134,11 +137,11 @@ def read_npy(path: pathlib.Path) -> np.ndarray:
     ValueError: the file cannot be read, or holds objects.
   """
   try:
-    loaded = np.load(path, allow_pickle=False)
-  except (OSError, EOFError, ValueError) as error:
+    with files.open_regular(path) as stream:
+      loaded = np.load(stream, allow_pickle=False)
+  except Exception as error:  # A header may ask for more than the memory.
     raise _unreadable(path, error) from error
   if not isinstance(loaded, np.ndarray):
-    loaded.close()
     raise ValueError(f'{path} must hold one array, it is an .npz file.')
   return loaded
 
@@ -159,7 +162,8 @@ def read_npz(path: pathlib.Path, names: Sequence[tuple[str, str]]
     ValueError: the file cannot be read, holds objects, or none of the pairs.
   """
   try:
-    with np.load(path, allow_pickle=False) as loaded:
+    with files.open_regular(path) as stream, np.load(
+        stream, allow_pickle=False) as loaded:
       held = list(loaded)
       for x, y in names:
         if x in held and y in held:
@@ -180,7 +184,8 @@ def read_svhn(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     ValueError: the file cannot be read, or has no X and y of such shapes.
   """
   try:
-    loaded = scipy.io.loadmat(path, variable_names=('X', 'y'))
+    with files.open_regular(path) as stream:
+      loaded = scipy.io.loadmat(stream, variable_names=('X', 'y'))
   except Exception as error:  # Damaged files raise nearly everything.
     raise _unreadable(path, error) from error
   missing = {'X', 'y'} - set(loaded)
@@ -208,7 +213,7 @@ def _cifar_images(rows: np.ndarray) -> np.ndarray:
 
 def _read_bytes(path: pathlib.Path) -> bytes:
   try:
-    return path.read_bytes()
+    return files.read_bytes(path)
   except OSError as error:
     raise _unreadable(path, error) from error
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from enn_ensembles import results
 from enn_ensembles.machine import files
+from enn_ensembles.machine import strict_json
 from enn_ensembles.nngp import posterior
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.scoring import gaussian
@@ -107,8 +108,8 @@ def read_export(path: pathlib.Path) -> tuple[dict[str, np.ndarray],
   """
   path = pathlib.Path(path)
   try:
-    payload = path.with_suffix('.npz').read_bytes()
-    metadata = json.loads(path.with_suffix('.json').read_text())
+    payload = files.read_bytes(path.with_suffix('.npz'))
+    metadata = strict_json.parse(files.read_bytes(path.with_suffix('.json')))
   except (OSError, ValueError) as error:
     raise ValueError(f'exported problem {path} cannot be read: '
                      f'{error}.') from error
@@ -117,7 +118,7 @@ def read_export(path: pathlib.Path) -> tuple[dict[str, np.ndarray],
         f'exported problem {path} has format_version '
         f'{metadata.get("format_version")}, this program reads '
         f'{FORMAT_VERSION}.')
-  if metadata['npz_sha256'] != hashlib.sha256(payload).hexdigest():
+  if metadata.get('npz_sha256') != hashlib.sha256(payload).hexdigest():
     raise ValueError(f'exported problem {path.with_suffix(".npz")} does not '
                      'match its checksum: export it again.')
   with np.load(io.BytesIO(payload), allow_pickle=False) as file:

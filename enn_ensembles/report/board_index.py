@@ -7,9 +7,9 @@ import pathlib
 from typing import NamedTuple
 
 import jinja2
-import pandas as pd
 
 from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
 
 NAME = 'index.html'
 
@@ -50,6 +50,15 @@ class _Title(html.parser.HTMLParser):
     self._is_inside = False
 
 
+def _read_page(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8')
+  except UnicodeDecodeError:
+    raise files.FileError(f'{path} is no page: it is not UTF-8.') from None
+  except OSError as error:
+    raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
+
+
 def read_folders(root: files.PathLike) -> list[Folder]:
   """The folders of published results, those with a board first.
 
@@ -67,12 +76,16 @@ def read_folders(root: files.PathLike) -> list[Folder]:
     title, agents = folder.name, None
     if pages:
       parser = _Title()
-      parser.feed((folder / pages[0]).read_text(encoding='utf-8'))
+      parser.feed(_read_page(folder / pages[0]))
       title = f'{parser.title} ({folder.name})'
     if 'leaderboard.csv' in names:
-      board = pd.read_csv(folder / 'leaderboard.csv')
-      agents = len(board.drop_duplicates(
-          'label' if 'label' in board else 'agent_id'))
+      board = csv_files.read_table(folder / 'leaderboard.csv', 'the board')
+      column = next((name for name in ('label', 'agent_id') if name in board),
+                    None)
+      if column is None:
+        raise files.FileError(f'{folder / "leaderboard.csv"} must have a '
+                              'column label or agent_id, it has neither.')
+      agents = board[column].nunique()
     if names:
       found.append(Folder(folder.name, title, pages[0] if pages else None,
                           agents, [name for name in names
@@ -98,6 +111,11 @@ def write(root: files.PathLike) -> pathlib.Path:
   Raises:
     FileError: the folder is missing, or cannot be written to.
   """
-  path = pathlib.Path(root) / NAME
-  files.write_atomically(path, make_page(read_folders(root)).encode())
+  if not str(root):
+    raise files.FileError('boards_dir must name a folder, got nothing.')
+  path, folders = pathlib.Path(root) / NAME, read_folders(root)
+  if not folders:
+    raise files.FileError(
+        f'boards_dir {str(root)!r} has no folder with results in it.')
+  files.write_atomically(path, make_page(folders).encode())
   return path

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+import textwrap
 from typing import Any
 from typing import NamedTuple
 
@@ -34,13 +35,20 @@ MOST_LINES = 60
 
 # Inches.
 _ROW, _HEAD, _FOOT = 0.34, 0.62, 0.55
+_TITLE_LINE = 0.17
 _NAMES, _MAIN, _NUMBERS, _LEVEL, _GAP = 2.35, 3.3, 1.95, 1.45, 0.25
 _LEGEND = 0.4
+_TITLE_CHARACTERS, _TITLE_LINES = 95, 4
 
 
 class _Block(NamedTuple):
-  """Rows of one block of the picture and what is drawn of them."""
+  """Rows of one block of the picture and what is drawn of them.
+
+  `names` has each label without the settings that all agents of the ranking
+  share, which the title says.
+  """
   title: str
+  names: Mapping[str, str]
   board: list[Mapping[str, Any]]
   seeds: pd.DataFrame
   value: str
@@ -53,7 +61,8 @@ class _Block(NamedTuple):
 
   @property
   def height(self) -> float:
-    return _HEAD + _ROW * len(self.board) + _FOOT
+    more = max(0, self.title.count('\n') - 1)
+    return _HEAD + _TITLE_LINE * more + _ROW * len(self.board) + _FOOT
 
   @property
   def is_share(self) -> bool:
@@ -96,22 +105,26 @@ def _make_blocks(ranking: str, board: pd.DataFrame,
            f'{lines[0]["num_expected"]} problems')
   better = f'{entry.direction} is better'
   ranked = [line for line in lines if line['rank'] is not None]
+  short, shared = text.split_labels([line['label'] for line in lines])
+  names = {line['label']: name for line, name in zip(lines, short)}
   blocks = []
-  title = f'{text.sentence(ranking)}\n'
+  title = ''.join(f'{line}\n' for line in textwrap.wrap(
+      text.board_title(ranking, shared), _TITLE_CHARACTERS,
+      max_lines=_TITLE_LINES, placeholder=' …'))
   if ranked:
     label = (f'{entry.label} as a share of that of {shown.baseline} '
              f'({better})' if shown.is_relative else
              f'mean {entry.label}, {entry.unit} ({better})')
     blocks.append(_cut(_Block(
-        f'{title}Ranked agent settings, {scope}', ranked, seeds, shown.value,
-        shown.low, shown.high, shown.floor, shown.value,
+        f'{title}Ranked agent settings, {scope}', names, ranked, seeds,
+        shown.value, shown.low, shown.high, shown.floor, shown.value,
         text.level_columns(board, shown), label)))
     title = ''
   if shown.is_relative or len(ranked) < len(lines):
     blocks.append(_cut(_Block(
-        f'{title}All agent settings, {scope}', lines, seeds, f'{score}_mean',
-        f'{score}_low', f'{score}_high', entry.floor and f'{entry.floor}_mean',
-        f'{score}_mean', {},
+        f'{title}All agent settings, {scope}', names, lines, seeds,
+        f'{score}_mean', f'{score}_low', f'{score}_high',
+        entry.floor and f'{entry.floor}_mean', f'{score}_mean', {},
         f'mean {entry.label}, {entry.unit} ({better})')))
   return blocks
 
@@ -186,7 +199,8 @@ def _draw_block(figure: figure_lib.Figure, block: _Block, top: float,
   _finish(axes, low, high, block.is_share)
   axes.set_yticks(range(len(block.board)), [
       ('' if line['rank'] is None else f'{line["rank"]}. ')
-      + plots.wrap_label(line['label']) for line in block.board], fontsize=8)
+      + plots.wrap_label(block.names[line['label']])
+      for line in block.board], fontsize=8)
   axes.tick_params(axis='y', length=0)
   axes.set_xlabel(plots.plain(block.xlabel), fontsize=8.5)
   figure.text(0.1 / width, (bottom + room + 0.12) / height,

@@ -234,6 +234,8 @@ def _open(results_dirs: files.PathLike | Sequence[files.PathLike]
           ) -> list[results.ResultsStore]:
   if isinstance(results_dirs, (str, pathlib.PurePath)):
     results_dirs = [results_dirs]
+  if not results_dirs:
+    raise files.FileError('results_dir must name a folder, got nothing.')
   return [results.open_store(folder) for folder in results_dirs]
 
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import csv
 import io
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from enn_ensembles import results
+from enn_ensembles.machine import files
 from enn_ensembles.machine import plain_text
 from enn_ensembles.report import columns as columns_lib
 from enn_ensembles.results import schema
@@ -28,6 +30,30 @@ _FIRST = tuple(
     key for key in results.ROW_SCHEMA
     if key not in (*results.TIMING_FIELDS, 'agent_config', 'scores', 'curve',
                    'by_set', 'counts'))
+
+
+def read_table(path: files.PathLike, name: str) -> pd.DataFrame:
+  """Reads a CSV with a header.
+
+  Args:
+    path: the file.
+    name: what to call it in an error, e.g. 'figure3_csv'.
+
+  Raises:
+    FileError: there is no such file, or it is no CSV.
+  """
+  path = pathlib.Path(path)
+  try:
+    return pd.read_csv(io.BytesIO(files.read_bytes(path)))
+  except FileNotFoundError:
+    raise files.FileError(f'{name} must be a CSV file, got {str(path)!r}, '
+                          'which does not exist.') from None
+  except OSError as error:
+    raise files.FileError(f'{name} {str(path)!r} cannot be read: '
+                          f'{error.strerror}.') from error
+  except ValueError as error:  # Those of pandas are of this kind.
+    raise files.FileError(f'{name} {str(path)!r} is no CSV file: '
+                          f'{str(error).strip().rstrip(".")}.') from error
 
 
 def value_text(value: Any) -> str:

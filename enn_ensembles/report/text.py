@@ -178,8 +178,7 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
   right = [True, False, *[True] * (len(header) - 3), False]
   labels, shared = split_labels(
       [' '.join(label.splitlines()) for label in board['label']])
-  title = sentence(ranking) + (
-      f'; every agent with {", ".join(shared)}' if shared else '')
+  title = board_title(ranking, shared)
   body = [[
       rank(line), label,
       *(short_number(line[name]) for _, name in numbers),
@@ -195,6 +194,12 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
         header, ['-' * max(len(line[i]) for line in [header, *body])
                  for i in range(len(header))], *body], right)]
   return '\n'.join(lines)
+
+
+def board_title(ranking: str, shared: Sequence[str]) -> str:
+  """The ranking, and the settings of `split_labels` that all agents share."""
+  return sentence(ranking) + (
+      f'; every agent with {", ".join(shared)}' if shared else '')
 
 
 def split_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:

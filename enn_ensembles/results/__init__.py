@@ -4,6 +4,7 @@ from enn_ensembles.results.merging import merge_units
 from enn_ensembles.results.row_ids import make_agent_id
 from enn_ensembles.results.row_ids import make_row_id
 from enn_ensembles.results.row_ids import RowIds
+from enn_ensembles.results.scanning import done_row_ids
 from enn_ensembles.results.scanning import scan
 from enn_ensembles.results.schema import Cell
 from enn_ensembles.results.schema import cell_names
@@ -42,6 +43,7 @@ __all__ = [
     'cell_names',
     'cell_of',
     'check_row',
+    'done_row_ids',
     'make_agent_id',
     'make_row_id',
     'merge_units',

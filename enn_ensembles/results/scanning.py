@@ -48,6 +48,29 @@ def scan(stores: Sequence[store_lib.ResultsStore],
       for store in stores for unit in store.iter_units(paths))
 
 
+def done_row_ids(store: store_lib.ResultsStore,
+                 retry_failed: bool = False) -> dict[str, str]:
+  """row_id -> status of the rows that need not be computed again.
+
+  A diverged row is done: the same computation diverges again. A failed row is
+  done too, so that a broken agent does not cost its time at every start, unless
+  `retry_failed`.
+
+  Raises:
+    FileError: as in `scan`.
+  """
+  statuses: dict[str, str] = {}
+
+  def take(summary: summaries.Summary) -> None:
+    statuses.update((row['row_id'], row['status'])
+                    for row in summary.rows(('status',)))
+
+  for row in scan([store], take):
+    statuses[row['row_id']] = row['status']
+  return {row_id: status for row_id, status in statuses.items()
+          if not (retry_failed and status == 'failed')}
+
+
 def _summaries(store: store_lib.ResultsStore) -> Iterator[summaries.Summary]:
   """Of all units, in the order of their files' names.
 

@@ -244,19 +244,6 @@ class ResultsStore:
     """
     return merging.merge_units(self.read_units())
 
-  def done_row_ids(self, retry_failed: bool = False) -> dict[str, str]:
-    """row_id -> status of the rows that need not be computed again.
-
-    A diverged row is done: the same computation diverges again. A failed row
-    is done too, so that a broken agent does not cost its time at every start,
-    unless `retry_failed`.
-
-    Raises:
-      FileError: as in `read_rows`.
-    """
-    return {row['row_id']: row['status'] for row in self.read_rows()
-            if not (retry_failed and row['status'] == 'failed')}
-
   def write_manifest(self, entries: Sequence[Mapping[str, Any]]
                      ) -> pathlib.Path:
     """Says what a sweep is going to compute, so that what is missing shows.

@@ -52,7 +52,8 @@ _MAX_SEED = 2**32 - 1
 DTYPES = ('float32', 'float64')
 
 
-def _check_seed(name: str, value: Any) -> None:
+def check_seed(name: str, value: Any) -> None:
+  """`value` is a seed of problems: an integer from 0 to 2**32 - 1."""
   checks.check_count(name, value, minimum=0)
   if value > _MAX_SEED:
     raise ValueError(f'{name} must be at most 2**32 - 1, got {value}.')
@@ -60,7 +61,7 @@ def _check_seed(name: str, value: Any) -> None:
 
 # What every config may define, whatever its kind of problem.
 _SHARED_NAMES: Mapping[str, kinds.ConfigName] = {
-    'SEED': kinds.ConfigName(_check_seed),
+    'SEED': kinds.ConfigName(check_seed),
     'NUM_ENN_SAMPLES': kinds.ConfigName(checks.check_count, False, 1000),
     'ENUMERATE_INDICES': kinds.ConfigName(checks.check_flag, False, True),
     'DTYPE': kinds.ConfigName(

@@ -37,7 +37,7 @@ def _check_data_ratio(name: str, value: Any) -> None:
 CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
     'INPUT_DIM': kinds.ConfigName(checks.check_count),
     'DATA_RATIO': kinds.ConfigName(_check_data_ratio),
-    'NOISE_STD': kinds.ConfigName(checks.check_positive),
+    'NOISE_STD': kinds.ConfigName(nngp_regression.check_noise_std),
     'REFERENCE': kinds.ConfigName(
         lambda name, value: checks.check_choice(name, value,
                                                 posterior.REFERENCES),

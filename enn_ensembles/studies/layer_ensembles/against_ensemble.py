@@ -77,7 +77,7 @@ class AgainstEnsembleOptions:
       checks.check_count(name, getattr(self, name))
     checks.check_sizes('batch_sizes', self.batch_sizes)
     checks.check_count('repeats', self.repeats, minimum=2)
-    checks.check_positive('seconds', self.seconds)
+    checks.check_positive('seconds', self.seconds, maximum=3600.)
     checks.check_sizes('hidden_sizes', self.hidden_sizes)
 
 

@@ -64,6 +64,9 @@ ANALYSED = (*TIMED, 'one_program')
 _NUM_CLASSES = 10
 _SEED = 0
 
+_LONGEST_SECONDS = 3600.
+_MOST_OPTIONS = 30  # Of each of four layers: 810,000 networks.
+
 # Between outputs of different ways; float32 leaves about 1e-6.
 _LARGEST_DIFFERENCE = 1e-3
 
@@ -101,7 +104,7 @@ class OleBenchmarkOptions:
                        f'{self.channels!r}.')
     checks.check_count('hidden', self.hidden)
     checks.check_count('image_size', self.image_size, minimum=4)
-    checks.check_positive('seconds', self.seconds)
+    checks.check_positive('seconds', self.seconds, _LONGEST_SECONDS)
     checks.check_positive('one_program_mib', self.one_program_mib)
 
   @property
@@ -343,4 +346,7 @@ def run(num_options: Sequence[int],
     raise ValueError('num_options must name at least one number, got none.')
   for number in num_options:
     checks.check_count('every num_options', number)
+    if number > _MOST_OPTIONS:
+      raise ValueError(f'every num_options must be at most {_MOST_OPTIONS}, '
+                       f'got {number}.')
   return (measure(number, options) for number in num_options)

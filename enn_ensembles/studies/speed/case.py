@@ -60,7 +60,8 @@ class CaseOptions:
   def __post_init__(self):
     checks.check_count('repeats', self.repeats)
     checks.check_flag('plain', self.plain)
-    checks.check_positive('seconds_per_case', self.seconds_per_case)
+    checks.check_positive('seconds_per_case', self.seconds_per_case,
+                          maximum=86400.)
 
 
 class Plain(NamedTuple):
