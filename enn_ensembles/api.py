@@ -32,6 +32,7 @@ from enn_ensembles.report import versions
 from enn_ensembles.sweeps import agent_scores
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
+from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
 from enn_ensembles.training import prediction
 
@@ -147,6 +148,9 @@ def train(agent: base.Agent, problem: base.Problem,
           seed: int | None = None) -> base.EpistemicSampler:
   """What an agent learns from a problem, with the key that a sweep gives it.
 
+  As in sweeps, agents that train networks see the problem's augmented inputs,
+  and its validation data if they stop early.
+
   Args:
     agent: the agent.
     problem: the problem.
@@ -157,14 +161,20 @@ def train(agent: base.Agent, problem: base.Problem,
     The agent's sampler: (x [N, ...], key) -> a draw of f, [N, out].
 
   Raises:
-    ValueError: agent cannot be called with (data, prior, key).
+    ValueError: agent cannot be called with (data, prior, key), or stops early
+      on a problem without validation data.
   """
   if _num_arguments(agent) != 3:
     raise ValueError('agent must be a function of (data, prior, key), got '
                      f'{agent!r}.')
   seed = seed_of(problem) if seed is None else seed
+  held = getattr(agent, '_held', agent)
   with float64_mode():
-    return agent(problem.data, problem.prior, problems_lib.agent_key(seed))
+    key = problems_lib.agent_key(seed)
+    if isinstance(held, network_agent.NetworkAgent):
+      return _InFloat64Mode(held.for_problem(problem)(
+          problem.data, problem.prior, key, problem.validation))
+    return agent(problem.data, problem.prior, key)
 
 
 def score(agent_or_sampler: base.Agent | base.EpistemicSampler,

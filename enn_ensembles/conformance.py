@@ -65,7 +65,11 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
       'key)')
   if isinstance(held, network_agent.NetworkAgent):
     _check_network(held, prior, x, rules)
-    agent = dataclasses.replace(held, num_batches=_NUM_STEPS)
+    # Two steps, whatever its own are fit for: so few points are no epoch of
+    # large batches, and there is nothing to stop early by.
+    agent = dataclasses.replace(
+        held, num_batches=_NUM_STEPS, early_stopping=None, snapshots=(),
+        batch_size=min(held.batch_size, prior.num_train))
   sampler = _train(agent, data, prior, rules)
   _check_draws(sampler, x, data, prior, rules)
 

@@ -200,3 +200,23 @@ def test_problems_of_images_are_found_by_their_id():
     ee.load_problem('digits_s3', colour='red')
   with pytest.raises(ValueError, match="or of a data set, 'digits_s0'"):
     ee.load_problem('no_such_s3')
+
+
+def test_scores_of_images_are_the_sweeps(tmp_path):
+  """With augmented inputs and early stopping, which need the problem."""
+  settings = {'hidden_sizes': (8,), 'batch_size': 50, 'num_batches': 40,
+              'validate_every': 5, 'patience': 1, 'learning_rate': 0.03}
+  config = ee.SweepConfig(
+      'test', (1,), ({'agent': 'map', **settings},),
+      {'dataset': ('digits',), 'num_train': (200,), 'pad': 1},
+      kind='images', num_enn_samples=20)
+  row, = ee.run_sweep(config, tmp_path, report=lambda line: None)
+  problem = ee.load_problem('digits_s1', num_train=200, pad=1)
+  agent = ee.make_agent('map', **settings)
+  scores = ee.score(agent, problem, num_enn_samples=20)
+  for name, value in row['scores'].items():
+    np.testing.assert_allclose(scores[name], value, rtol=1e-6, atol=1e-6,
+                               err_msg=name)
+  ee.check_agent(agent)
+  with pytest.raises(ValueError, match='early stopping .* needs validation'):
+    agent(problem.data, problem.prior, ee.agent_key(1))

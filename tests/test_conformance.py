@@ -225,3 +225,13 @@ def test_float64_draws_are_fine():
   conformance.check_agent(
       lambda data, prior, key:
       lambda x, key: jnp.asarray(x[:, :1]) * jax.random.normal(key))
+
+
+def test_training_that_few_points_do_not_fit_is_no_mistake():
+  """Early stopping, an epoch of large batches, snapshots after steps."""
+  module = agents.load_agent('map')
+  for settings in ({'validate_every': 5, 'patience': 1, 'num_batches': 40},
+                   {'sampling': 'epochs', 'batch_size': 128}):
+    made = agents.make_agent(module, agents.make_config(module, settings))
+    conformance.check_agent(made)
+  conformance.check_agent(dataclasses.replace(made, snapshots=(0, 500)))

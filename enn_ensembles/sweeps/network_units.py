@@ -51,11 +51,9 @@ def run_network(
     for seeds in _seeds_by_augmentation(groups):
       chosen = {seed: [_reserve(problem, share) for problem in groups[seed]]
                 for seed in seeds}
-      augmentation = _augmentation(groups[seeds[0]])
-      changed = (agent if augmentation is None else
-                 dataclasses.replace(agent, augment=augmentation))
-      found.update(_train_and_score(changed, unit, chosen, selections, options,
-                                    checkpoint))
+      found.update(_train_and_score(
+          agent.for_problem(groups[seeds[0]][0]), unit, chosen, selections,
+          options, checkpoint))
   return found
 
 

@@ -23,18 +23,40 @@ class NetworkAgent(network_training.NetworkTraining):
   itself it learns from one problem.
   """
 
+  def for_problem(self, problem: base.Problem) -> 'NetworkAgent':
+    """Trains on the inputs as the problem changes them, where it does."""
+    augment = getattr(problem, 'augmentation', None)
+    return (self if augment is None
+            else dataclasses.replace(self, augment=augment))
+
   def __call__(self, data: base.Data, prior: base.PriorKnowledge,
-               key: chex.PRNGKey) -> base.EpistemicSampler:
-    """Trains on one problem: the plain `base.Agent` contract.
+               key: chex.PRNGKey, validation: base.Data | None = None
+               ) -> base.EpistemicSampler:
+    """Trains on one problem: `base.Agent`.
+
+    Args:
+      data: x [T, ...] and y [T, 1] or [T].
+      prior: what is known besides.
+      key: of all that is drawn.
+      validation: held-out data, where the agent stops early.
 
     Raises:
-      ValueError: the agent stops early, which needs validation data
-        (`loop.train` takes them).
+      ValueError: the agent stops early and validation is None.
     """
+    if self.early_stopping is None:
+      held_out = None
+    elif validation is None:
+      raise ValueError(
+          'early stopping (validate_every, patience) needs validation data, '
+          'got none: train(agent, problem) takes those of a problem.')
+    else:
+      held_out = base.Data(np.asarray(validation.x)[None],
+                           np.asarray(validation.y)[None, None])
     likelihood = jax.tree.map(lambda leaf: np.asarray(leaf)[None],
                               prior.likelihood)
     trained = loop.train(self, np.asarray(data.x)[None],
-                         np.asarray(data.y)[None, None], likelihood, key[None])
+                         np.asarray(data.y)[None, None], likelihood, key[None],
+                         validation=held_out)
     params, state = jax.tree.map(lambda a: a[0, 0],
                                  (trained.params, trained.state))
     return network_sampler.NetworkSampler(self.make_network(prior), params,

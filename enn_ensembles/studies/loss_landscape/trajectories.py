@@ -217,8 +217,8 @@ def make_agent(settings: TrainingSettings, prior: base.PriorKnowledge
 def _train_run(settings: TrainingSettings,
                problem: image_classification.ImageClassificationProblem,
                forward: Forward, number: int, num_kept: int | None) -> Run:
-  data, agent = problem.data, make_agent(settings, problem.prior)
-  agent = dataclasses.replace(agent, augment=problem.augmentation)
+  data = problem.data
+  agent = make_agent(settings, problem.prior).for_problem(problem)
   key = jax.random.fold_in(draws.agent_key(settings.seed), number)
   trained = loop.train(
       agent, data.x[None], data.y[None, None],
