@@ -68,8 +68,8 @@ def load_problem(problem_id: str,
       another.
   """
   how = kinds.ProblemSettings(
-      cache_dir=None if cache_dir is None else str(cache_dir),
-      data_dir=None if data_dir is None else str(data_dir))
+      cache_dir=cache_dir and str(files.as_folder(cache_dir, 'cache_dir')),
+      data_dir=data_dir and str(files.as_folder(data_dir, 'data_dir')))
   family, seed = kinds.find_problem(problem_id, how, settings)
   family.check(how)
   with float64_mode():
@@ -164,6 +164,7 @@ def train(agent: base.Agent, problem: base.Problem,
     ValueError: agent cannot be called with (data, prior, key), or stops early
       on a problem without validation data.
   """
+  _check_problem(problem)
   if _num_arguments(agent) != 3:
     raise ValueError('agent must be a function of (data, prior, key), got '
                      f'{agent!r}.')
@@ -195,6 +196,7 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
     ValueError: it is neither an agent nor a sampler, or a sampler that returns
       another shape than [N, out].
   """
+  _check_problem(problem)
   checks.check_count('num_enn_samples', num_enn_samples)
   checks.check_flag('enumerate_indices', enumerate_indices)
   num_arguments = _num_arguments(agent_or_sampler)
@@ -214,6 +216,12 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
       scores.update(agent_scores.score_members(
           trained.network, trained.params, problem.prior.input_shape))
     return scores
+
+
+def _check_problem(problem: Any) -> None:
+  if not all(hasattr(problem, name) for name in ('data', 'prior', 'score')):
+    raise ValueError('problem must be a problem, as load_problem gives it, got '
+                     f'{type(problem).__name__}.')
 
 
 def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,

@@ -180,6 +180,9 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
                          f'{_describe(moments)}.')
     for name, moment in zip(('mean', 'std'), moments):
       _check_values(f'the {name} of moments(x)', moment, (len(x),), rules)
+    if (np.asarray(moments[1]) < 0).any():
+      raise rules.broken('the std of moments(x) is >= 0, got '
+                         f'{np.min(moments[1]):g}.')
     return
   rules.callable_with(sampler, (x, _key(1)),
                       'a sampler is called with (x, key)')

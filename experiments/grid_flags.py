@@ -7,6 +7,7 @@ from absl import flags
 from enn_ensembles import checks
 from enn_ensembles import sweeps
 from enn_ensembles.machine import job_arrays
+from enn_ensembles.problems import draws
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import sweep_config
 from experiments import cli
@@ -82,7 +83,7 @@ def read_sweep() -> sweeps.SweepConfig:
               _NOISE_STD, float, nngp.CONFIG_NAMES['NOISE_STD'].check),
           'reference': _REFERENCE.value, 'kernel': _KERNEL.value,
           'solver': _SOLVER.value},
-      seed=cli.numbers(_SEED, int, sweep_config.check_seed),
+      seed=cli.numbers(_SEED, int, draws.check_seed),
       max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)

@@ -35,6 +35,7 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.agents import batch_ensemble
 from enn_ensembles.machine import files
+from enn_ensembles.problems import draws
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import statistics
@@ -43,7 +44,6 @@ from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.studies.layer_ensembles import settings
 from enn_ensembles.sweeps import one_unit
-from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import loop
 from enn_ensembles.training import prediction
@@ -243,7 +243,7 @@ def _make_units() -> list[sweeps.WorkUnit]:
                     for entry in entries)
   units = sweeps.expand(sweeps.SweepConfig(
       name='of member_similarity', agents=entries,
-      seed=tuple(cli.numbers(_SEED, int, sweep_config.check_seed)),
+      seed=tuple(cli.numbers(_SEED, int, draws.check_seed)),
       problem={**{flag.name: tuple(cli.numbers(
           flag, kind, nngp.CONFIG_NAMES[flag.name.upper()].check))
                   for flag, kind in ((_INPUT_DIM, int), (_DATA_RATIO, float),

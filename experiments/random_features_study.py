@@ -19,13 +19,13 @@ import pandas as pd
 from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles.machine import files
+from enn_ensembles.problems import draws
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.random_features import drawing
 from enn_ensembles.studies.random_features import measuring
-from enn_ensembles.sweeps import sweep_config
 from experiments import cli
 
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -47,7 +47,7 @@ def main(_) -> None:
   jax.config.update('jax_enable_x64', True)
   widths, nums = (cli.numbers(flag, int, checks.check_count)
                   for flag in (_WIDTH, _NUM_ENSEMBLE))
-  seeds = cli.numbers(_SEED, int, sweep_config.check_seed)
+  seeds = cli.numbers(_SEED, int, draws.check_seed)
   input_dims, data_ratios, noise_stds = (
       cli.numbers(flag, kind, nngp.CONFIG_NAMES[flag.name.upper()].check)
       for flag, kind in ((_INPUT_DIM, int), (_DATA_RATIO, float),

@@ -35,8 +35,8 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.problems import draws
 from enn_ensembles.problems.kinds import nngp
-from enn_ensembles.sweeps import sweep_config
 from experiments import cli
 
 _INPUT_DIM = flags.DEFINE_list('input_dim', ['100', '1000'], 'Values of D_x.')
@@ -207,7 +207,7 @@ def main(argv: Sequence[str]) -> int:
            for input_dim in cli.numbers(_INPUT_DIM, int, checks.check_count)
            for data_ratio in cli.numbers(_DATA_RATIO, float,
                                          nngp.CONFIG_NAMES['DATA_RATIO'].check)
-           for seed in cli.numbers(_SEED, int, sweep_config.check_seed)
+           for seed in cli.numbers(_SEED, int, draws.check_seed)
            if _MAX_NUM_TRAIN.value is None
            or input_dim * data_ratio <= _MAX_NUM_TRAIN.value]
   if not cells:

@@ -120,6 +120,99 @@ def test_what_is_no_agent_is_refused(problem):
     ee.make_agent('ensemble', num_members=3)
 
 
+class Moments:
+  """A sampler of exact moments."""
+  analytic = True
+
+  def __init__(self, moments):
+    self.moments = lambda x: moments(len(x))
+
+  def __call__(self, x, key):
+    return np.zeros((len(x), 1))
+
+
+@pytest.mark.parametrize('moments, message', [
+    (lambda n: None, 'moments must return a pair, mean and std, got NoneType'),
+    (lambda n: np.zeros(n), 'moments must return a pair, mean and std, got nd'),
+    (lambda n: (np.zeros(n), -np.ones(n)), 'must return std >= 0, got -1'),
+    (lambda n: (np.zeros(n, complex), np.ones(n)), 'real numbers, got complex'),
+    (lambda n: (np.zeros(n), ['a'] * n), 'moments must return real numbers')])
+def test_moments_that_are_none(problem, moments, message):
+  with pytest.raises(ValueError, match=message):
+    ee.score(Moments(moments), problem)
+
+
+@pytest.mark.parametrize('value', ['a', None, 1j, b'a'])
+def test_a_draw_is_real_numbers(problem, value):
+  def sampler(x, key):
+    return np.full((len(x), 1), value)
+  with pytest.raises(ValueError, match='a sampler must return real numbers'):
+    ee.score(sampler, problem, 5)
+
+
+def test_a_negative_std_breaks_a_rule():
+  with pytest.raises(ValueError, match='the std of moments.x. is >= 0, got -1'):
+    ee.check_agent(lambda data, prior, key: Moments(
+        lambda n: (np.zeros(n), -np.ones(n))))
+
+
+@pytest.mark.parametrize('value', [None, 3, {'a': 1}, object()])
+def test_what_is_no_path_is_refused(value):
+  for call in (ee.open_store, ee.make_board, ee.load_config,
+               lambda value: ee.run_sweep(ee.SweepConfig(
+                   't', (0,), ({'agent': 'prior_only'},),
+                   {'input_dim': (2,), 'data_ratio': (1.,),
+                    'noise_std': (1.,)}), value)):
+    with pytest.raises(ValueError, match='a folder|a Python file') as caught:
+      call(value)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('seed', [-1, 1.5, True, '3', [1], 2**32, 10**20])
+def test_what_is_no_seed_is_refused(problem, seed):
+  for call in (ee.agent_key, ee.evaluation_key, lambda seed: ee.train(
+      ee.make_agent('prior_only'), problem, seed=seed)):
+    with pytest.raises(ValueError, match='seed must be a'):
+      call(seed)
+
+
+@pytest.mark.parametrize('name', [None, 3, b'map', ['map']])
+def test_what_is_no_name_is_refused(name):
+  with pytest.raises(ValueError, match='agent must be the name of an agent'):
+    ee.make_agent(name)
+  with pytest.raises(ValueError, match='problem_id must be as'):
+    ee.load_problem(name)
+
+
+def test_a_cache_that_is_no_path_is_refused(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match='cache_dir must name a folder, got 3'):
+    ee.load_problem('D2_l3_e0.1_s4', cache_dir=3)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('num_points', [1, 2, 9])
+def test_fewer_points_than_a_block_have_no_joint_score(num_points):
+  x = np.linspace(-1, 1, 2 * num_points).reshape(num_points, 2)
+  problem = ee.problem_from_data(x, x[:, 0], x + 1., x + 2., 0.1)
+  scores = ee.score(
+      lambda x, key: jax.random.normal(key, (len(x), 1)), problem, 5)
+  assert np.isfinite(scores['kl_estimate'])
+  assert not [name for name in scores if name.startswith('joint')]
+  with pytest.raises(ValueError, match='kernel must be a KernelConfig, got 3'):
+    ee.problem_from_data(x, x[:, 0], x, x, 0.1, kernel=3)
+
+
+@pytest.mark.parametrize('value', [None, 3, 'D2_l3_e0.1_s4'])
+def test_what_is_no_problem_is_refused(value):
+  agent = ee.make_agent('prior_only')
+  for call in (ee.train, ee.score):
+    with pytest.raises(ValueError, match='problem must be a problem, as load_'):
+      call(agent, value)
+  with pytest.raises(ValueError, match='problem must be a dict of values'):
+    ee.SweepConfig('t', (0,), ({'agent': 'prior_only'},), value)
+
+
 def test_a_small_sweep(tmp_path):
   (tmp_path / 'own.py').write_text(
       'import jax\n\n\ndef make_agent():\n'

@@ -49,6 +49,9 @@ def load_agent(name_or_path: str) -> AgentModule:
     ValueError: there is no such agent or file, it cannot be imported, or it
       does not define make_agent as it must.
   """
+  if not isinstance(name_or_path, str):
+    raise ValueError('agent must be the name of an agent, or the path of a '
+                     f'Python file as text, got {name_or_path!r}.')
   if name_or_path.endswith('.py'):
     return _load_file(pathlib.Path(name_or_path))
   if name_or_path not in agent_names():

@@ -80,6 +80,14 @@ def write_atomically(path: PathLike,
       raise FileError(f'cannot write {path}: {error.strerror}.') from error
 
 
+def as_folder(path: PathLike, name: str) -> pathlib.Path:
+  """The path of a folder; FileError where it is empty or no path at all."""
+  if not isinstance(path, PathLike) or not str(path):
+    got = repr(path) if str(path) else 'nothing'
+    raise FileError(f'{name} must name a folder, got {got}.')
+  return pathlib.Path(path)
+
+
 def make_folder(path: PathLike, name: str) -> pathlib.Path:
   """Makes a folder, parents included, and checks that it takes files.
 
@@ -90,9 +98,7 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
   Raises:
     FileError: it cannot be made or written to.
   """
-  if not str(path):
-    raise FileError(f'{name} must name a folder, got nothing.')
-  folder = pathlib.Path(path)
+  folder = as_folder(path, name)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f'.probe.{os.getpid()}.{secrets.token_hex(4)}.tmp'
@@ -121,9 +127,7 @@ def check_folder(path: PathLike, name: str) -> None:
     FileError: what is there already, the folder or one above, is no folder that
       can be written to.
   """
-  if not str(path):
-    raise FileError(f'{name} must name a folder, got nothing.')
-  folder = pathlib.Path(path).absolute()
+  folder = as_folder(path, name).absolute()
   try:
     while not _is_there(folder):
       folder = folder.parent

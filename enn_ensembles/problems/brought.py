@@ -45,6 +45,8 @@ def problem_from_data(
   kernels.require_x64()
   nngp_regression.check_noise_std('noise_std', noise_std)
   checks.check_choice('reference', reference, posterior.REFERENCES)
+  if not isinstance(kernel, kernels.KernelConfig):
+    raise ValueError(f'kernel must be a KernelConfig, got {kernel!r}.')
   x_train = _check_points('x_train', x_train)
   y_train = _check_targets('y_train', y_train, x_train)
   x_test = _check_points('x_test', x_test, x_train.shape[1])

@@ -10,6 +10,7 @@ for a second per shape.)
 """
 
 import hashlib
+from typing import Any
 from typing import NamedTuple
 
 import chex
@@ -17,8 +18,13 @@ import jax
 import numpy as np
 import scipy.special
 
+from enn_ensembles import checks
+
 # A change of any draw raises it.
 VERSION = 1
+
+# Seeds are 32-bit: the same key with and without x64.
+_MAX_SEED = 2**32 - 1
 
 
 class Use(NamedTuple):
@@ -54,13 +60,30 @@ TEST_FUNCTION_KEY = Use(14, 2)
 TEST_NOISE_KEY = Use(15, 2)
 
 
+def check_seed(name: str, value: Any) -> None:
+  """`value` is a seed: an integer from 0 to 2**32 - 1."""
+  checks.check_count(name, value, minimum=0)
+  if value > _MAX_SEED:
+    raise ValueError(f'{name} must be at most 2**32 - 1, got {value}.')
+
+
 def agent_key(seed: int) -> chex.PRNGKey:
-  """The key of what an agent draws on the problems of a seed, [2] uint32."""
+  """The key of what an agent draws on the problems of a seed, [2] uint32.
+
+  Raises:
+    ValueError: as `check_seed`.
+  """
+  check_seed('seed', seed)
   return jax.random.key_data(_fold(seed, _AGENT_KEY))
 
 
 def evaluation_key(seed: int) -> chex.PRNGKey:
-  """The key of what evaluation draws on the problems of a seed, [2] uint32."""
+  """The key of what evaluation draws on the problems of a seed, [2] uint32.
+
+  Raises:
+    ValueError: as `check_seed`.
+  """
+  check_seed('seed', seed)
   return jax.random.key_data(_fold(seed, _EVALUATION_KEY))
 
 

@@ -37,9 +37,6 @@ NUM_DYADIC_BLOCKS = 30
 # to 0.34 (seed 0 of five cells, three noise levels each).
 DYADIC_COSINE = 0.95
 
-# Seeds are 32-bit: the same key with and without x64.
-_MAX_SEED = 2**32 - 1
-
 _SMALLEST_NOISE_STD, _LARGEST_NOISE_STD = 1e-6, 1e6
 
 
@@ -83,9 +80,7 @@ class ProblemConfig:
     checks.check_count('input_dim', self.input_dim)
     checks.check_positive('data_ratio', self.data_ratio)
     check_noise_std('noise_std', self.noise_std)
-    checks.check_count('seed', self.seed, minimum=0)
-    if self.seed > _MAX_SEED:
-      raise ValueError(f'seed must be at most 2**32 - 1, got {self.seed}.')
+    draws.check_seed('seed', self.seed)
     checks.check_choice('reference', self.reference, posterior.REFERENCES)
     if not isinstance(self.kernel, kernels.KernelConfig):
       raise ValueError(f'kernel must be a KernelConfig, got {self.kernel!r}.')

@@ -111,9 +111,8 @@ def write(root: files.PathLike) -> pathlib.Path:
   Raises:
     FileError: the folder is missing, or cannot be written to.
   """
-  if not str(root):
-    raise files.FileError('boards_dir must name a folder, got nothing.')
-  path, folders = pathlib.Path(root) / NAME, read_folders(root)
+  path = files.as_folder(root, 'boards_dir') / NAME
+  folders = read_folders(root)
   if not folders:
     raise files.FileError(
         f'boards_dir {str(root)!r} has no folder with results in it.')

@@ -101,8 +101,10 @@ def _make_blocks(ranking: str, board: pd.DataFrame,
   shown = text.headline(board)
   score, entry = shown.score, shown.entry
   lines = board.to_dict('records')
-  scope = (f'{lines[0]["num_cells_expected"]} cells, '
-           f'{lines[0]["num_expected"]} problems')
+  scope = ', '.join(
+      f'{lines[0][name]} {noun}{"" if lines[0][name] == 1 else "s"}'
+      for name, noun in (('num_cells_expected', 'cell'),
+                         ('num_expected', 'problem')))
   better = f'{entry.direction} is better'
   ranked = [line for line in lines if line['rank'] is not None]
   short, shared = text.split_labels([line['label'] for line in lines])

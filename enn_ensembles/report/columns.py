@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -232,7 +231,7 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> Columns:
 
 def _open(results_dirs: files.PathLike | Sequence[files.PathLike]
           ) -> list[results.ResultsStore]:
-  if isinstance(results_dirs, (str, pathlib.PurePath)):
+  if not isinstance(results_dirs, Sequence) or isinstance(results_dirs, str):
     results_dirs = [results_dirs]
   if not results_dirs:
     raise files.FileError('results_dir must name a folder, got nothing.')

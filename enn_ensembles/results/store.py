@@ -67,9 +67,7 @@ class ResultsStore:
       FileError: the folder is missing, is no results store, or has another
         schema version.
     """
-    if not str(results_dir):
-      raise files.FileError('results_dir must name a folder, got nothing.')
-    self.results_dir = pathlib.Path(results_dir)
+    self.results_dir = files.as_folder(results_dir, 'results_dir')
     self._units = self.results_dir / 'units'
     self._manifests = self.results_dir / 'manifests'
     try:

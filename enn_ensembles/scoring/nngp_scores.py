@@ -129,8 +129,10 @@ def _neighbour_scores(problem: ScoredProblem, predictions: base.Predictions,
                       mean: np.ndarray) -> dict[str, float]:
   """Joint KL of f at blocks of neighbouring test points, and its floor."""
   largest = problem.test_covariances.shape[1]
+  if not len(problem.test_covariances):  # There are fewer points than a block.
+    return {}
   covariances = _block_covariances(predictions, largest)
-  if covariances is None or not len(problem.test_covariances):
+  if covariances is None:
     return {}
   num = len(covariances) * largest
   scores = {}

@@ -44,24 +44,17 @@ from typing import Any
 
 from enn_ensembles import checks
 from enn_ensembles.machine import files
+from enn_ensembles.problems import draws
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
 
-_MAX_SEED = 2**32 - 1
 # Precisions of training.
 DTYPES = ('float32', 'float64')
 
 
-def check_seed(name: str, value: Any) -> None:
-  """`value` is a seed of problems: an integer from 0 to 2**32 - 1."""
-  checks.check_count(name, value, minimum=0)
-  if value > _MAX_SEED:
-    raise ValueError(f'{name} must be at most 2**32 - 1, got {value}.')
-
-
 # What every config may define, whatever its kind of problem.
 _SHARED_NAMES: Mapping[str, kinds.ConfigName] = {
-    'SEED': kinds.ConfigName(check_seed),
+    'SEED': kinds.ConfigName(draws.check_seed),
     'NUM_ENN_SAMPLES': kinds.ConfigName(checks.check_count, False, 1000),
     'ENUMERATE_INDICES': kinds.ConfigName(checks.check_flag, False, True),
     'DTYPE': kinds.ConfigName(
@@ -106,6 +99,9 @@ class SweepConfig:
 
   def _check(self):
     names = kinds.load_kind(self.kind).CONFIG_NAMES
+    if not isinstance(self.problem, Mapping):
+      raise ValueError('problem must be a dict of values by name, got '
+                       f'{self.problem!r}.')
     unknown = [name for name in self.problem if name.upper() not in names]
     if unknown:
       raise ValueError(
@@ -164,6 +160,9 @@ def find_config(name_or_path: str | pathlib.Path) -> pathlib.Path:
   Raises:
     ValueError: there is no such file.
   """
+  if not isinstance(name_or_path, files.PathLike):
+    raise ValueError('config must be the path of a Python file, or a name, got '
+                     f'{name_or_path!r}.')
   path = pathlib.Path(name_or_path)
   if files.is_file(path):
     return path

@@ -175,16 +175,24 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
 
   Raises:
     ValueError: the sampler, its `moments`, `members` or `draws` return another
-      shape; of single draws found at the first.
+      shape, of single draws found at the first; or what is no real number; or
+      `moments` a negative std.
   """
   if getattr(sampler, 'analytic', False):
     # What is analytic has them; other samplers need not.
     given = sampler.moments(x)  # pyright: ignore[reportAttributeAccessIssue]
-    mean, std = (np.asarray(m, np.float64) for m in given)
+    try:
+      mean, std = given
+    except (TypeError, ValueError):
+      raise ValueError('moments must return a pair, mean and std, got '
+                       f'{type(given).__name__}.') from None
+    mean, std = (_real('moments', m).astype(np.float64) for m in (mean, std))
     if not mean.shape == std.shape == (len(x),):
       raise ValueError(
           f'moments must return shape ({len(x)},) for mean and std at {len(x)} '
           f'points, got {mean.shape} and {std.shape}.')
+    if (std < 0).any():
+      raise ValueError(f'moments must return std >= 0, got {std.min():g}.')
     joint = getattr(sampler, 'joint_covariance', None)
     return base.Predictions(
         None, mean=mean[:, None], std=std[:, None],
@@ -194,7 +202,7 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
     with_noise = getattr(sampler, 'members_with_noise', None)
     samples, variances = ((members(x), None) if with_noise is None
                           else with_noise(x))
-    samples = np.asarray(samples)
+    samples = _real('members', samples)
     if samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs):
       raise ValueError(
           f'members must return shape [K, {len(x)}, {num_outputs}] at '
@@ -205,13 +213,13 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
   draws = getattr(sampler, 'draws', None)
   progress.report('draw', 0, num_enn_samples)
   if draws is not None:
-    samples = np.asarray(draws(x, keys))
+    samples = _real('draws', draws(x, keys))
     if samples.shape != (num_enn_samples, *shape):
       raise ValueError(
           f'draws must return shape {(num_enn_samples, *shape)} for '
           f'{num_enn_samples} keys at {len(x)} points, got {samples.shape}.')
     return base.Predictions(samples)
-  first = np.asarray(sampler(x, keys[0]))
+  first = _real('a sampler', sampler(x, keys[0]))
   if first.shape != shape:
     raise ValueError(f'a sampler must return shape {shape} '
                      f'at {len(x)} points, got {first.shape}.')
@@ -220,5 +228,13 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
   found = [first]
   for key in keys[1:]:
     progress.report('draw', len(found), num_enn_samples)
-    found.append(np.asarray(sampler(x, key)))
+    found.append(_real('a sampler', sampler(x, key)))
   return base.Predictions(np.stack(found))
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+  """An array of real numbers; ValueError for texts, objects, complex ones."""
+  found = np.asarray(value)
+  if found.dtype.kind in 'OSUcMm':
+    raise ValueError(f'{name} must return real numbers, got {found.dtype}.')
+  return found

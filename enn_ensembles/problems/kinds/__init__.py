@@ -130,7 +130,7 @@ def find_problem(problem_id: str,
   Raises:
     ValueError: no kind has such ids, or a value in it is not allowed.
   """
-  for name in kind_names():
+  for name in kind_names() if isinstance(problem_id, str) else ():
     parse = getattr(load_kind(name), 'parse_problem_id', None)
     found = None if parse is None else parse(
         problem_id, settings or ProblemSettings(), values or {})
