@@ -4,7 +4,8 @@ python -m experiments.build_leaderboard --results_dir=DIR --output_dir=OUT \
     [--score=kl_reverse] [--by=input_dim] [--all_versions]
 
 Writes leaderboard.html, a page that needs nothing else, leaderboard.png, and
-leaderboard.csv, cells.csv and scores.csv, which hold all its numbers.
+leaderboard.csv, cells.csv and scores.csv, which hold all its numbers, and
+costs.csv: the seconds of every agent setting on every cell, as rows carry them.
 --forget=LABEL removes an agent's rows from the folders, after saying what it
 removes; no sweep may be at work there.
 """

@@ -16,6 +16,7 @@ command goes on.
 """
 
 import collections
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import multiprocessing
@@ -35,8 +36,10 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import claimed_units
+from enn_ensembles.sweeps import forecast
 from enn_ensembles.sweeps import long_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import sweep_status
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 from experiments import cli
@@ -59,6 +62,10 @@ _DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print what would run, and stop.')
 _RETRY_FAILED = flags.DEFINE_bool(
     'retry_failed', False, 'Run again what failed before.')
+_TIMING_SECONDS = flags.DEFINE_float(
+    'timing_seconds', 10., 'For so long user-defined agents without rows are '
+    'timed before the first unit, so that the cost is known; 0 for not at all. '
+    'Tasks of a job array time nothing.')
 _MEMORY_BUDGET_MB = flags.DEFINE_float(
     'memory_budget_mb', None, 'Memory that training may take per device. '
     'Default: a seed at once on a CPU, half the memory of an accelerator.')
@@ -72,8 +79,22 @@ def _print_units(units: Sequence[sweeps.WorkUnit]) -> None:
     print(f'{unit.num_rows:6d} rows  {unit.run_id}')
 
 
+def _print_cost(todo: Sequence[sweeps.WorkUnit],
+                measured: Mapping[sweep_status.Group, sweep_status.Cost],
+                timings: Sequence[forecast.Timing], num_workers: int) -> None:
+  parts = forecast.make_forecast(todo, measured, timings)
+  own = {pathlib.Path(path).stem for path in problem_flags.agent_modules()}
+  if parts:
+    print(forecast.format_text(parts, num_workers, {
+        unit.agent_label for unit in todo if unit.agent in own}), flush=True)
+
+
 def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
   return sum(unit.num_rows for unit in units)
+
+
+def _say_line(line: str) -> None:
+  print(f'  {line}', flush=True)
 
 
 def _say(bar: tqdm.tqdm, line: str) -> None:
@@ -136,9 +157,9 @@ class _Ending:
 
 
 def main(_) -> int:
-  if not _GRACE_SECONDS.value >= 0:
-    raise ValueError(
-        f'--grace_seconds must be >= 0, got {_GRACE_SECONDS.value}.')
+  for flag in (_GRACE_SECONDS, _TIMING_SECONDS):
+    if not flag.value >= 0:
+      raise ValueError(f'--{flag.name} must be >= 0, got {flag.value}.')
   ending = _Ending()
   with preemption.SignalHandlers(_GRACE_SECONDS.value, before_exit=ending):
     try:
@@ -147,6 +168,17 @@ def main(_) -> int:
       print('told to stop: what is done is written, and the same command goes '
             'on.', file=sys.stderr)
       return preemption.EXIT_CODE
+
+
+def _remove_leftovers() -> None:
+  """Removes what killed processes left; it harms nobody, and takes room."""
+  for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
+    if folder is not None:
+      files.remove_stale_files(pathlib.Path(folder))
+  heartbeats.remove_dead(_RESULTS_DIR.value)
+  for lock in files.list_files(pathlib.Path(_RESULTS_DIR.value, 'claims'),
+                               '.lock'):
+    file_locks.remove_abandoned(lock)
 
 
 def _sweep(ending: _Ending) -> int:
@@ -174,9 +206,15 @@ def _sweep(ending: _Ending) -> int:
     if _RESULTS_DIR.value is not None:
       files.check_folder(_RESULTS_DIR.value, 'results_dir')
     _print_units(mine)
+    timings = []
+    if _TIMING_SECONDS.value:
+      timings = conformance.check_units(sweep, options, _say_line,
+                                        timing_seconds=_TIMING_SECONDS.value)
+    workers_per_task = _NUM_WORKERS.value or devices.default_num_workers()
+    _print_cost(sweep, {}, timings, task.num_tasks * workers_per_task)
     print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
-          f'{len(sweep)} and {_num_rows(sweep)} in the sweep); nothing '
-          'was run or written.')
+          f'{len(sweep)} and {_num_rows(sweep)} in the sweep); none was run, '
+          'nothing was written.')
     return 0
   if _RESULTS_DIR.value is None:
     raise ValueError('--results_dir must be given, except with --dry_run.')
@@ -187,14 +225,12 @@ def _sweep(ending: _Ending) -> int:
   store = results.open_store(_RESULTS_DIR.value, create=True)
   options = dataclasses.replace(
       options, units_before=claimed_units.unit_versions(store.results_dir))
-  done = results.done_row_ids(store, retry_failed=_RETRY_FAILED.value)
-  for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
-    if folder is not None:
-      files.remove_stale_files(pathlib.Path(folder))
-  heartbeats.remove_dead(_RESULTS_DIR.value)
-  for lock in files.list_files(pathlib.Path(_RESULTS_DIR.value, 'claims'),
-                               '.lock'):
-    file_locks.remove_abandoned(lock)
+  rows = results.scan_rows([store], sweep_status.ROW_FIELDS)
+  done = results.done_statuses(rows, _RETRY_FAILED.value)
+  if task.index == 0:
+    # One task of a job array: a thousand that open each other's files are a
+    # million requests to a file server, and nothing waits for it.
+    _remove_leftovers()
   store.write_manifest([entry for unit in sweep
                         for entry in unit.manifest_entries()])
   before = collections.Counter(done.get(row_id) for unit in mine
@@ -214,9 +250,11 @@ def _sweep(ending: _Ending) -> int:
           'them again.')
   begun = {unit.agent_id for unit in sweep
            if any(row_id in done for row_id in unit.row_ids())}
-  conformance.check_units(
-      [unit for unit in todo if unit.agent_id not in begun], options,
-      lambda line: print(f'  {line}', flush=True))
+  timings = conformance.check_units(
+      [unit for unit in todo if unit.agent_id not in begun], options, _say_line,
+      timing_seconds=_TIMING_SECONDS.value if task.num_tasks == 1 else 0.)
+  _print_cost(todo, sweep_status.costs_in_rows(mine, rows), timings,
+              num_workers)
   with heartbeats.Heartbeat(
       _RESULTS_DIR.value, f'{task.index} of {task.num_tasks}',
       num_workers) as ending.heartbeat:

@@ -77,10 +77,7 @@ def main(_) -> int:
              for worker in heartbeats.read(store.results_dir)]
   alive = [worker for worker in workers if worker.alive]
   # Read after the heartbeats: what was finished in between counts as done.
-  rows: dict[str, results.Row] = {}
-  again = results.scan(stores, lambda unit: rows.update(
-      (row['row_id'], row) for row in unit.rows(sweep_status.ROW_FIELDS)))
-  rows.update((row['row_id'], row) for row in again)
+  rows = results.scan_rows(stores, sweep_status.ROW_FIELDS)
   status = sweep_status.make_status(units, rows.values(),
                                     *_row_ids_in_hand(alive))
   if _CSV.value is not None:

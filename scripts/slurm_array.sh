@@ -92,7 +92,7 @@ for flag in "${sweep[@]}"; do
     --task_index*|--num_tasks*|--num_workers*|--grace_seconds*|--dry_run*)
       fail "$flag is set by this script" ;;
     --retry_failed*|--noretry_failed|--memory_budget_mb=*|\
-    --compilation_cache_dir=*) ;;
+    --timing_seconds=*|--compilation_cache_dir=*) ;;
     --*=*|--enumerate_indices|--noenumerate_indices) common+=("$flag") ;;
     *) fail "flags of the sweep are given as --name=value, got '$flag'" ;;
   esac
@@ -103,9 +103,13 @@ done
 output_dir="${output_dir:-$results_dir.leaderboard}"
 log_dir="${log_dir:-$results_dir.logs}"
 
-# All that can be wrong with the sweep is found before anything is queued.
-"$PYTHON" -m experiments.run_sweep "${sweep[@]}" --dry_run --task_index=0 \
-  --num_tasks="$num_tasks" > /dev/null || exit 2
+# All that can be wrong with the sweep is found before anything is queued, and
+# what it costs is said.
+workers="$cpus"
+(( gpus == 0 )) || workers="$gpus"
+dry="$("$PYTHON" -m experiments.run_sweep "${sweep[@]}" --dry_run \
+  --task_index=0 --num_tasks="$num_tasks" --num_workers="$workers")" || exit 2
+sed -n '/^cost: /,/^[0-9]* work units/{/^[0-9]* work units/!p}' <<< "$dry"
 
 if [[ -z "$max_array_size" ]]; then
   # Where there is no scontrol, a dry run takes Slurm's default.
@@ -186,8 +190,7 @@ submit() {
 quote() { printf '%q ' "$@"; }
 python="$(quote "$PYTHON")"
 gpu_args=()
-workers="$cpus"
-if (( gpus )); then gpu_args=("--gres=gpu:$gpus"); workers="$gpus"; fi
+(( gpus == 0 )) || gpu_args=("--gres=gpu:$gpus")
 [[ -n "$dry_run" ]] || mkdir -p "$log_dir" 2> /dev/null ||
   fail "--log_dir $log_dir cannot be made"
 

@@ -87,7 +87,8 @@ def test_report_does_not_depend_on_the_order_of_rows(tmp_path):
     random.Random(i).shuffle(rows)
     random.Random(i).shuffle(expected)
   assert set(written[0]) == {'leaderboard.html', 'leaderboard.png',
-                             'leaderboard.csv', 'cells.csv', 'scores.csv'}
+                             'leaderboard.csv', 'cells.csv', 'costs.csv',
+                             'scores.csv'}
   for name, content in written[0].items():
     assert content == written[1][name], name
 

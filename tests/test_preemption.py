@@ -97,7 +97,7 @@ def start_sweep(folder, num_workers, num_free, grace_seconds=commands.HANG):
   return commands.start_module(
       'experiments.run_sweep', f'--config={folder / "config.py"}',
       f'--results_dir={folder / "results"}',
-      f'--agent_module={folder / "my_agent.py"}',
+      f'--agent_module={folder / "my_agent.py"}', '--timing_seconds=0',
       f'--num_workers={num_workers}', '--num_enn_samples=2',
       f'--cache_dir={commands.shared_problems()}', '--compilation_cache_dir=',
       f'--grace_seconds={grace_seconds}', new_session=True)

@@ -119,6 +119,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'task_index': 1}, 'task_index 1 was given without num_tasks'),
       ({'grace_seconds': -1}, 'grace_seconds must be >= 0, got -1'),
       ({'num_workers': 0}, 'num_workers must be >= 1, got 0'),
+      ({'timing_seconds': -1}, '--timing_seconds must be >= 0, got -1'),
       ({'memory_budget_mb': 0}, '--memory_budget_mb must be a finite number > '
        '0, got 0'),
       ({'solver_memory_mb': 0}, '--solver_memory_mb must be a finite number > '
@@ -180,9 +181,20 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
 
   assert dry[0] == 0
   lines = dry[1].splitlines()
-  assert len(lines) == 3 * 2 + 1 and lines[-1].startswith(
+  assert lines[-1].startswith(
       '6 work units, 24 rows (of 6 and 24 in the sweep)')
-  assert lines[0].split()[:2] == ['4', 'rows']
+  assert [line.split()[:2] for line in lines[:6]] == [['4', 'rows']] * 6
+  # Of the agent that fails where it is timed nobody knows what it takes.
+  assert lines[6].startswith('cost: at least ')
+  assert 'unknown in 2 of 6' in lines[6]
+  assert [line.rpartition(' ')[2] for line in lines[7:]
+          if 'my_agent,level=' in line] == ['(timed)', '(unknown)']
+  # Before the first unit: of a share nobody has timed anything, of what is left
+  # the rows say it.
+  assert 'unknown' in share[1].partition('] ')[0]
+  for out in (share[1], rest[1]):
+    assert 0 < out.index('\ncost: ') < out.index('] ')
+  assert '(rows' in rest[1]
   assert lines[0].split()[2].startswith('my_agent,level=0-')
 
   # A share does its part; the whole does the rest, and fails where it fails.

@@ -73,6 +73,7 @@ def sweep_flags(folder, results_dir='results'):
           f'--results_dir={folder / results_dir}',
           f'--agent_module={folder / "my_agent.py"}',
           '--agents=my_agent,prior_only', '--num_enn_samples=4',
+          '--timing_seconds=0',
           f'--cache_dir={folder / "cache"}']
 
 
@@ -102,6 +103,9 @@ def test_slurm_dry_run(folder):
       '--job_name=abc', '--signal_seconds=60', '--', *sweep_flags(folder),
       '--retry_failed')
   assert not list(folder.glob('results*'))  # Nothing was made.
+  # What it costs, before anything is queued.
+  assert text.startswith('cost: at least ') and ' on 14 workers\n' in text
+  assert '  my_agent,level=0: an unknown time for 12 problems (unknown)' in text
   problems, *arrays, leaderboard = jobs_of(text)
   for _, lines, _ in (problems, *arrays, leaderboard):
     assert {'--requeue', '--open-mode=append', '--signal=B:TERM@60',

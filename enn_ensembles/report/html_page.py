@@ -23,6 +23,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.report import board_picture
 from enn_ensembles.report import cells as cells_lib
 from enn_ensembles.report import columns as columns_lib
+from enn_ensembles.report import costs as costs_lib
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import page_text
 from enn_ensembles.report import provenance
@@ -248,12 +249,14 @@ def _breakable(label: str) -> markupsafe.Markup:
   return markupsafe.Markup(',<wbr>').join(label.split(','))
 
 
-def make_page(tables: tables_lib.Tables, picture: bytes) -> str:
+def make_page(tables: tables_lib.Tables, picture: bytes,
+              costs: pd.DataFrame | None = None) -> str:
   """The report as one HTML page that needs nothing but itself.
 
   Args:
     tables: of `make_tables`.
     picture: of `board_picture.make_picture`.
+    costs: of `costs.make_costs`; None leaves out what the rows cost.
   """
   boards, remarks = [], []
   grouped = list(tables.leaderboard.groupby('ranking', sort=False))
@@ -282,14 +285,16 @@ def make_page(tables: tables_lib.Tables, picture: bytes) -> str:
       remarks=remarks, errors=_errors_table(tables.errors), boards=boards,
       picture=base64.b64encode(picture).decode(), breakable=_breakable,
       agents=page_text.settings_of_agents(tables.rows),
+      cost='' if costs is None else costs_lib.sentence(costs),
       provenance=_provenance(tables.rows)) + '\n'
 
 
 def write_report(tables: tables_lib.Tables,
                  output_dir: files.PathLike) -> dict[str, pathlib.Path]:
-  """Writes scores.csv, leaderboard.csv, cells.csv, .png and .html.
+  """Writes scores.csv, leaderboard.csv, cells.csv, costs.csv, .png and .html.
 
-  The same rows give the same bytes, whatever their order.
+  Costs are of all rows. The same rows give the same bytes, whatever their
+  order.
 
   Returns:
     File name -> path.
@@ -299,11 +304,13 @@ def write_report(tables: tables_lib.Tables,
   """
   folder = files.make_folder(output_dir, 'output_dir')
   picture = board_picture.make_picture(tables)
+  costs = costs_lib.make_costs(tables.rows)
   contents = {
-      'leaderboard.html': make_page(tables, picture).encode(),
+      'leaderboard.html': make_page(tables, picture, costs).encode(),
       'leaderboard.png': picture,
       'leaderboard.csv': csv_files.table_text(tables.leaderboard).encode(),
       'cells.csv': csv_files.table_text(tables.cells).encode(),
+      'costs.csv': csv_files.table_text(costs).encode(),
   }
   for name, content in contents.items():
     files.write_atomically(folder / name, content)

@@ -5,7 +5,9 @@ from enn_ensembles.results.row_ids import make_agent_id
 from enn_ensembles.results.row_ids import make_row_id
 from enn_ensembles.results.row_ids import RowIds
 from enn_ensembles.results.scanning import done_row_ids
+from enn_ensembles.results.scanning import done_statuses
 from enn_ensembles.results.scanning import scan
+from enn_ensembles.results.scanning import scan_rows
 from enn_ensembles.results.schema import Cell
 from enn_ensembles.results.schema import cell_names
 from enn_ensembles.results.schema import cell_of
@@ -44,6 +46,7 @@ __all__ = [
     'cell_of',
     'check_row',
     'done_row_ids',
+    'done_statuses',
     'make_agent_id',
     'make_row_id',
     'merge_units',
@@ -51,5 +54,6 @@ __all__ = [
     'problem_of',
     'same_value',
     'scan',
+    'scan_rows',
     'score_of',
 ]

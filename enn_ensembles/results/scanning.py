@@ -1,7 +1,9 @@
 """All units of some folders, as summaries, in which every row counts once."""
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 
@@ -48,27 +50,48 @@ def scan(stores: Sequence[store_lib.ResultsStore],
       for store in stores for unit in store.iter_units(paths))
 
 
+def scan_rows(stores: Sequence[store_lib.ResultsStore],
+              names: Collection[str]) -> dict[str, schema.Row]:
+  """Some fields of all rows, each row once, by `row_id`.
+
+  Args:
+    stores: the folders.
+    names: the fields; see `summaries.Summary.rows`.
+
+  Raises:
+    FileError: as in `scan`.
+  """
+  rows: dict[str, schema.Row] = {}
+  again = scan(stores, lambda unit: rows.update(
+      (row['row_id'], row) for row in unit.rows(names)))
+  rows.update((row['row_id'], row) for row in again)
+  return rows
+
+
 def done_row_ids(store: store_lib.ResultsStore,
                  retry_failed: bool = False) -> dict[str, str]:
   """row_id -> status of the rows that need not be computed again.
+
+  Raises:
+    FileError: as in `scan`.
+  """
+  return done_statuses(scan_rows([store], ('status',)), retry_failed)
+
+
+def done_statuses(rows: Mapping[str, schema.Row],
+                  retry_failed: bool = False) -> dict[str, str]:
+  """row_id -> status of those rows that need not be computed again.
 
   A diverged row is done: the same computation diverges again. A failed row is
   done too, so that a broken agent does not cost its time at every start, unless
   `retry_failed`.
 
-  Raises:
-    FileError: as in `scan`.
+  Args:
+    rows: rows by `row_id`, with their `status`.
+    retry_failed: whether failed rows are computed again.
   """
-  statuses: dict[str, str] = {}
-
-  def take(summary: summaries.Summary) -> None:
-    statuses.update((row['row_id'], row['status'])
-                    for row in summary.rows(('status',)))
-
-  for row in scan([store], take):
-    statuses[row['row_id']] = row['status']
-  return {row_id: status for row_id, status in statuses.items()
-          if not (retry_failed and status == 'failed')}
+  return {row_id: row['status'] for row_id, row in rows.items()
+          if not (retry_failed and row['status'] == 'failed')}
 
 
 def _summaries(store: store_lib.ResultsStore) -> Iterator[summaries.Summary]:

@@ -42,10 +42,31 @@ def estimate_seconds(unit: work_units.WorkUnit) -> float:
   comes first: it is no unit's own. An agent that trains no network counts as
   reading its problems.
   """
+  return _estimate(unit, estimate_training_seconds(unit))
+
+
+def _estimate(unit: work_units.WorkUnit, training_seconds: float) -> float:
   family = unit.family
   numbers = len(unit.seeds) * family.num_train * math.prod(family.input_shape)
   return (START_SECONDS + numbers / _NUMBERS_PER_SECOND
-          + unit.num_problems * estimate_training_seconds(unit))
+          + unit.num_problems * training_seconds)
+
+
+def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
+  """`estimate_seconds` of a unit whose agent is made already.
+
+  Args:
+    unit: the unit; its agent may be user-defined.
+    made: the agent.
+
+  Returns:
+    Seconds; None where the agent is no `NetworkAgent`.
+  """
+  family = unit.family
+  counted = _count_training_flops(
+      made, tuple(family.input_shape), family.num_outputs,
+      family.score_set == 'classification')
+  return _estimate(unit, counted / _FLOPS) if counted else None
 
 
 def estimate_training_seconds(unit: work_units.WorkUnit) -> float:
@@ -66,6 +87,12 @@ def _training_flops(agent: str, config: str, input_shape: tuple[int, ...],
   module = agents_lib.load_agent(agent)
   made = agents_lib.make_agent(
       module, agents_lib.make_config(module, _settings(json.loads(config))))
+  return _count_training_flops(made, input_shape, num_outputs, categorical)
+
+
+def _count_training_flops(made: Any, input_shape: tuple[int, ...],
+                          num_outputs: int, categorical: bool) -> float:
+  """Operations of a whole training on one problem; 0 of other agents."""
   if not isinstance(made, network_agent.NetworkAgent):
     return 0.
   likelihood = (base.Categorical(num_outputs) if categorical

@@ -58,7 +58,7 @@ def _check_selectable(unit: work_units.WorkUnit,
   """ValueError unless the agent has a finite index set, and rules fit."""
   for rule in unit.selections:
     selection_lib.check_rule(rule, bare_prior(unit).likelihood)
-  agent = _make_agent(unit, options)
+  agent = make_agent(unit, options)
   if not isinstance(agent, network_agent.NetworkAgent) or (
       network_units.num_index_draws(agent, unit, bare_prior(unit)) is not None):
     raise ValueError(
@@ -104,7 +104,7 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
 
   try:
-    agent = _make_agent(unit, options)
+    agent = make_agent(unit, options)
     if isinstance(agent, network_agent.NetworkAgent):
       found = network_units.run_network(agent, unit, groups, options,
                                         checkpoint)
@@ -173,9 +173,13 @@ _make_small_group = functools.lru_cache(maxsize=_NUM_KEPT_GROUPS)(
     _make_any_group)
 
 
-def _make_agent(unit: work_units.WorkUnit,
-                options: unit_results.RunOptions) -> Any:
-  """The agent of a unit."""
+def make_agent(unit: work_units.WorkUnit,
+               options: unit_results.RunOptions) -> Any:
+  """The agent of a unit.
+
+  Raises:
+    ValueError: its file is no agent, or a setting is not allowed.
+  """
   module = work_units.load_agent(unit.agent, options.agent_modules)
   settings = {name: value for name, value in unit.agent_config.items()
               if name != work_units.SOURCE_FILE

@@ -151,19 +151,38 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
         counts.running += 1
       else:
         counts.missing += 1
-  measured = {group: cost for group, found in ours.items()
-              if (cost := _measure(found)) is not None}
+  measured = costs_in_rows(units, by_id)
   num_unknown = _add_times(units, by_id, groups, measured, seconds_left or {})
   return Status(groups, _count_errors(ours), len(measured), num_unknown)
 
 
-class _Cost(NamedTuple):
+class Cost(NamedTuple):
   """Seconds of one problem with all its selections, and of one unit's start."""
   problem: float
   start: float
 
+  def of(self, unit: work_units.WorkUnit) -> float:
+    """Seconds of a unit, or of a part of one."""
+    return self.start + self.problem * unit.num_problems
 
-def _measure(rows: Sequence[Row]) -> _Cost | None:
+
+def costs_in_rows(units: Sequence[work_units.WorkUnit],
+                  by_id: Mapping[str, Row]) -> dict[Group, Cost]:
+  """What each agent setting was found to take on each cell that has rows.
+
+  Args:
+    units: the sweep.
+    by_id: rows by their `row_id`.
+  """
+  found: dict[Group, list[Row]] = collections.defaultdict(list)
+  for unit in units:
+    found[unit.agent_label, unit.family.name] += [
+        by_id[row_id] for row_id in unit.row_ids() if row_id in by_id]
+  return {group: cost for group, rows in found.items()
+          if (cost := _measure(rows)) is not None}
+
+
+def _measure(rows: Sequence[Row]) -> Cost | None:
   """The mean cost in rows of one agent setting on one cell."""
   rows = [row for row in rows if row['train_seconds'] is not None]
   if not rows:
@@ -175,12 +194,12 @@ def _measure(rows: Sequence[Row]) -> _Cost | None:
                             'evaluate_seconds'))
   ranking = sum(row['rank_seconds'] or 0. for row in rows)
   start = sum(row['compile_seconds'] or 0. for row in rows) / len(rows)
-  return _Cost((shared + ranking) / len(problems), start)
+  return Cost((shared + ranking) / len(problems), start)
 
 
 def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
                groups: Mapping[Group, Counts],
-               measured: Mapping[Group, _Cost],
+               measured: Mapping[Group, Cost],
                seconds_left: Mapping[str, float]) -> int:
   """Fills in seconds_left, from measured costs where there are any.
 
@@ -205,7 +224,7 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
         continue
       cost = measured[group]
       for name in (unit.agent, ''):
-        spent[name][0] += cost.start + cost.problem * unit.num_problems
+        spent[name][0] += cost.of(unit)
         spent[name][1] += cost_model.estimate_seconds(unit)
   for group, parts in left.items():
     # A unit that runs knows best. It may be a part of what is asked for here.
@@ -214,7 +233,7 @@ def _add_times(units: Sequence[work_units.WorkUnit], by_id: Mapping[str, Row],
     for part in parts:
       if group in measured:
         cost = measured[group]
-        seconds = cost.start + cost.problem * part.num_problems
+        seconds = cost.of(part)
       else:
         num_unknown += (part.agent not in package and part.agent not in spent
                         and not set(part.row_ids()) & set(seconds_left))

@@ -130,7 +130,8 @@ class KillTest:
     self._random = random.Random(seed)
     (folder / 'config.py').write_text(_QUICK_CONFIG if quick else _CONFIG)
     (folder / 'quick_agent.py').write_text(_QUICK_AGENT)
-    self._agent = [f'--agent_module={folder / "quick_agent.py"}'] * quick
+    self._agent = [f'--agent_module={folder / "quick_agent.py"}',
+                   '--timing_seconds=0'] * quick
     self._launcher = processes.Launcher(launcher, folder / 'log')
     self._plain: dict[str, Any] = {}
     self._seconds: dict[int, tuple[float, float]] = {}
