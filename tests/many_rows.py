@@ -13,6 +13,7 @@ random. Then:
       --output_dir=FOLDER/board
 """
 
+import itertools
 import pathlib
 import sys
 
@@ -44,18 +45,23 @@ def make_folder(folder: pathlib.Path, num_units: int) -> None:
   rng = np.random.default_rng(0)
   for unit in units:
     rows = []
-    for cell in unit.family.cells:
-      for seed in unit.seeds:
-        scores = dict(zip(('kl_reverse', 'mean_error', 'std_error',
-                           'mean_rmse', 'std_ratio'),
-                          rng.exponential(size=5).tolist()))
-        curve = {'order': list(range(10)),
-                 'kl_estimate': rng.exponential(size=10).tolist(),
-                 'mean_rmse': rng.exponential(size=10).tolist()}
-        rows.append(example_rows.make_row(
-            float(rng.exponential()), **{
-                **unit.row_fields(cell, seed, 'none'), **scores,
-                'run_id': unit.run_id, 'curve': curve}))
+    # What the rows of a unit share is hashed once.
+    shared = unit.row_fields(unit.family.cells[0], unit.seeds[0], 'none')
+    for (seed, cell), row_id in zip(
+        itertools.product(unit.seeds, unit.family.cells), unit.row_ids(),
+        strict=True):
+      scores = dict(zip(('kl_reverse', 'mean_error', 'std_error',
+                         'mean_rmse', 'std_ratio'),
+                        rng.exponential(size=5).tolist()))
+      curve = {'order': list(range(10)),
+               'kl_estimate': rng.exponential(size=10).tolist(),
+               'mean_rmse': rng.exponential(size=10).tolist()}
+      rows.append(example_rows.make_row(
+          float(rng.exponential()), **{
+              **shared, **scores, 'row_id': row_id, 'run_id': unit.run_id,
+              'problem': {**shared['problem'], 'seed': seed, 'cell': cell},
+              'problem_id': unit.family.problem_id(cell, seed),
+              'curve': curve}))
     store.write_unit(unit.run_id, rows)
   store.write_manifest([entry for unit in units
                         for entry in unit.manifest_entries()])

@@ -105,4 +105,5 @@ def test_the_sentence_has_the_total_and_what_an_agent_costs():
           for seed in range(2)]
   text = costs_lib.sentence(costs_lib.make_costs(columns_lib.collect(rows)))
   assert 'this board took 7.00 h of' in text
-  assert 'an agent setting 1.00 h to 4.00 h, half of them at most 2.00 h' in text
+  assert ('an agent setting 1.00 h to 4.00 h, half of them at most 2.00 h'
+          in text)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import tiny_sweeps
 
-from enn_ensembles import agents as agents_lib
 from enn_ensembles import conformance
 from enn_ensembles import sweeps
 from enn_ensembles.sweeps import forecast
+from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import sweep_status
 from enn_ensembles.sweeps import unit_results
 
@@ -50,41 +50,46 @@ def test_the_cost_of_a_first_run_is_its_end_and_its_start():
   assert forecast.cost_of_run([]) is None
 
 
+LOGS = '''  import pathlib
+  def agent(data, prior, key):
+    with open(pathlib.Path(__file__).with_name('seen'), 'a') as file:
+      print(*data.x.shape, file=file)
+    return lambda x, key: jax.random.normal(key, (len(x), 1))
+  return agent'''
+
+
 def test_a_plain_agent_is_timed_on_small_problems_only(tmp_path):
   """On two seeds of each, the smallest first; it writes nothing."""
-  units, options = make_units(tmp_path, PLAIN, input_dim=(3, 2),
+  units, options = make_units(tmp_path, LOGS, input_dim=(3, 2),
                               data_ratio=(2., 400.))
-  seen = []
-
-  def agent(data, prior, key):
-    seen.append(data.x.shape)
-    return lambda x, key: x[:, :1] * float(key[-1] % 5)
-
+  agents = {units[0].agent_id: one_unit.make_agent(units[0], options)}
   before = sorted(tmp_path.iterdir())
-  found = list(forecast.time_agents(units, {units[0].agent_id: agent}, options,
-                                    60.))
+  # No time, no family.
+  assert not list(forecast.time_agents(units, agents, options, -1.))
+  assert sorted(tmp_path.iterdir()) == before
+  found = list(forecast.time_agents(units, agents, options, 60.))
   # T = 1200 is not made; two noise levels and two seeds.
   assert [timing.family for timing in found] == [
       'D2_l2_bayes', 'D3_l2_bayes', 'D2_l400_bayes']
-  assert seen == [shape for shape in ((4, 2), (6, 3), (800, 2))
-                  for _ in range(4)]
+  assert (tmp_path / 'seen').read_text().splitlines() == [
+      shape for shape in ('4 2', '6 3', '800 2') for _ in range(4)]
   assert all(timing.source == 'timed' and timing.cost.problem > 0
              for timing in found)
-  assert sorted(tmp_path.iterdir()) == before
-  # No time, no family; a failing agent has no cost.
-  assert not list(forecast.time_agents(units, {units[0].agent_id: agent},
-                                       options, -1.))
-  fails = lambda data, prior, key: 1 / 0
-  assert not list(forecast.time_agents(units, {units[0].agent_id: fails},
-                                       options, 60.))
+  assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / 'seen'])
+
+
+def test_an_agent_that_fails_has_no_cost(tmp_path):
+  units, options = make_units(
+      tmp_path, '  return lambda data, prior, key: 1 / 0', input_dim=(2,))
+  agents = {units[0].agent_id: one_unit.make_agent(units[0], options)}
+  assert not list(forecast.time_agents(units, agents, options, 60.))
 
 
 def test_a_network_of_ones_own_costs_what_the_same_of_the_package_does(
     tmp_path):
   own, options = make_units(tmp_path, NETWORK)
-  agent = agents_lib.load_agent(options.agent_modules[0]).make_agent()
-  found = list(forecast.time_agents(own, {own[0].agent_id: agent}, options,
-                                    60.))
+  agents = {own[0].agent_id: one_unit.make_agent(own[0], options)}
+  found = list(forecast.time_agents(own, agents, options, 60.))
   assert [timing.source for timing in found] == ['operations'] * 2
   package, _ = make_units(tmp_path, agent='ensemble', num_ensemble=3,
                           hidden_sizes=(4, 3))
@@ -110,7 +115,7 @@ def test_what_is_measured_comes_before_what_is_estimated(tmp_path):
   lines = forecast.format_text(parts, 2, [label]).splitlines()
   assert lines[:5] == [
       'cost: at least 2.6 min (unknown in 1 of 3 cases) of one core, without '
-      'making problems; at least 78 s on 2 workers',
+      'making problems; at least 78 s on 2 workers, shared evenly',
       '  own_agent: at least 2.6 min (unknown in 1 of 3 cases) for 16 problems '
       '(rows, timed, unknown)',
       '    D2_l2_bayes: 2.8 s per problem, 17 s for 6',
@@ -129,8 +134,9 @@ def test_agents_of_the_package_have_sources_too(tmp_path):
   parts = forecast.make_forecast([*trained, *plain], {})
   assert [part.source for part in parts] == ['operations'] * 2 + ['reading'] * 2
   assert [part.seconds for part in parts] == [
-      pytest.approx(sweeps.estimate_seconds(unit))
-      for unit in (*trained, *plain)]
+      *(pytest.approx(sweeps.estimate_seconds(unit)) for unit in trained),
+      # Three seeds of T x D numbers, 2e7 per second.
+      pytest.approx(3 * 4 * 2 / 2e7), pytest.approx(3 * 6 * 3 / 2e7)]
 
 
 def test_a_sweep_times_its_agents_where_it_checks_them(tmp_path):

@@ -77,6 +77,13 @@ def test_scores_hold_every_row_as_it_is():
         assert results.same_value(float(line[name]), row['scores'][name])
 
 
+def test_scores_that_are_written_in_pieces_are_the_same_text():
+  columns = tables_lib.make_tables(*realistic_rows()).rows
+  pieces = list(csv_files.rows_pieces(columns, num_rows=20))
+  assert len(pieces) == -(-len(columns) // 20) > 3
+  assert ''.join(pieces) == csv_files.rows_text(columns)
+
+
 def test_report_does_not_depend_on_the_order_of_rows(tmp_path):
   rows, expected = realistic_rows()
   written = []

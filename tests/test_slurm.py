@@ -104,7 +104,7 @@ def test_slurm_dry_run(folder):
       '--retry_failed')
   assert not list(folder.glob('results*'))  # Nothing was made.
   # What it costs, before anything is queued.
-  assert text.startswith('cost: at least ') and ' on 14 workers\n' in text
+  assert text.startswith('cost: at least ') and ' on 14 workers, ' in text
   assert '  my_agent,level=0: an unknown time for 12 problems (unknown)' in text
   problems, *arrays, leaderboard = jobs_of(text)
   for _, lines, _ in (problems, *arrays, leaderboard):

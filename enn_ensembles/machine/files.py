@@ -38,7 +38,8 @@ def finish_writing(timeout_seconds: float) -> None:
 
 
 def write_atomically(path: PathLike,
-                     content: bytes | Callable[[BinaryIO], object]) -> None:
+                     content: bytes | Callable[[BinaryIO], object],
+                     durable: bool = True) -> None:
   """Writes a file whole or not at all, whatever happens meanwhile.
 
   The content goes to a hidden temporary file in the same folder, to the disk,
@@ -49,6 +50,8 @@ def write_atomically(path: PathLike,
     path: the file.
     content: what goes there, or what writes it to the stream that it is given,
       where it should not be in the memory as a whole.
+    durable: wait until it is on the disk. Without, a machine that loses its
+      power may keep an empty file, for readers who know what they expect.
 
   Raises:
     FileError: the folder or the disk refuses, with its reason.
@@ -65,11 +68,15 @@ def write_atomically(path: PathLike,
             content(stream)
           else:
             stream.write(content)
-          stream.flush()
-          os.fsync(stream.fileno())
+          if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(temporary, path)
-      finally:
+      except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+      if not durable:
+        return
       # The rename is on the disk only when its folder is.
       folder = os.open(path.parent, os.O_RDONLY)
       try:

@@ -144,7 +144,7 @@ class Columns:
 
   def codes(self, name: str) -> np.ndarray:
     """Number of each row's value of a repeated field, int32 [R]."""
-    return self._once(name, lambda: self.repeated[name].codes)
+    return self.once(name, lambda: self.repeated[name].codes)
 
   def values(self, name: str) -> list[Any]:
     """The different values of a repeated field, in the order of the codes."""
@@ -157,14 +157,15 @@ class Columns:
       if column is None:
         return np.full(len(self), np.nan), np.zeros(len(self), bool)
       return column.values, column.present
-    return self._once(f'scores.{name}', read)
+    return self.once(f'scores.{name}', read)
 
   def time(self, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(float64 [R], bool [R]): a time in s, and whether the row has it."""
     column = self.seconds[name]
-    return self._once(name, lambda: (column.values, column.present))
+    return self.once(name, lambda: (column.values, column.present))
 
-  def _once(self, name: str, read: Callable[[], Any]) -> Any:
+  def once(self, name: str, read: Callable[[], Any]) -> Any:
+    """read(), which is called for each name once."""
     if name not in self._arrays:
       self._arrays[name] = read()
     return self._arrays[name]

@@ -5,6 +5,7 @@ and `nan`, None as an empty field, lists and dicts as JSON.
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
@@ -80,27 +81,49 @@ def short_text(table: pd.DataFrame) -> str:
                               if isinstance(value, float) else value))
 
 
-def _csv(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def _csv(names: Iterable[str] | None, rows: Iterable[Iterable[str]]) -> str:
   stream = io.StringIO()
   writer = csv.writer(stream, lineterminator='\n')
   # No cell may be a formula to a spreadsheet: texts are whatever users wrote.
-  writer.writerow(map(plain_text.csv_cell, names))
+  if names is not None:
+    writer.writerow(map(plain_text.csv_cell, names))
   writer.writerows(map(plain_text.csv_cell, row) for row in rows)
   return stream.getvalue()
 
 
 def rows_text(columns: columns_lib.Columns) -> str:
+  """All of `rows_pieces` together."""
+  return ''.join(rows_pieces(columns))
+
+
+def rows_pieces(columns: columns_lib.Columns,
+                num_rows: int = 100_000) -> Iterator[str]:
   """Rows as CSV, a line each, in an order that files do not decide.
 
   The problem's cell, ranking and facts, the scores, the agent's config
   ('agent.<name>') and versions ('versions.<name>') are columns of their own.
   Curves, which have a length of their own in every row, are left out.
+
+  Args:
+    columns: the rows.
+    num_rows: of a piece: a million rows as texts are gigabytes.
+
+  Yields:
+    The lines, so many rows at a time, the header first.
   """
   order = reading_order(columns)
+  for start in range(0, max(1, len(order)), num_rows):
+    found = _row_texts(columns, order[start:start + num_rows])
+    yield _csv(None if start else found, zip(*found.values()))
+
+
+def _row_texts(columns: columns_lib.Columns,
+               order: np.ndarray) -> dict[str, Sequence[str]]:
+  """Name of a column -> its texts in the rows with these numbers."""
   found: dict[str, Sequence[str]] = {}
   for name in _FIRST:
     if name == 'schema_version':
-      found[name] = [str(results.SCHEMA_VERSION)] * len(columns)
+      found[name] = [str(results.SCHEMA_VERSION)] * len(order)
     elif name == 'row_id':
       found[name] = [columns.row_ids[i] for i in order]
     elif name == 'problem':
@@ -122,11 +145,15 @@ def rows_text(columns: columns_lib.Columns) -> str:
   for name in ('numerics', 'versions'):
     found.update({f'{name}.{key}': texts for key, texts in _flattened(
         columns, order, name).items()})
-  return _csv(found, zip(*found.values()))
+  return found
 
 
 def reading_order(columns: columns_lib.Columns) -> np.ndarray:
   """Numbers of the rows in the order that they are listed in, [R]."""
+  return columns.once('reading order', lambda: _reading_order(columns))
+
+
+def _reading_order(columns: columns_lib.Columns) -> np.ndarray:
   def place(values: Sequence[Any]) -> np.ndarray:
     keys = [_sort_key(value) for value in values]
     ranks = {key: i for i, key in enumerate(sorted(set(keys)))}

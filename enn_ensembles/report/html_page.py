@@ -315,8 +315,9 @@ def write_report(tables: tables_lib.Tables,
   for name, content in contents.items():
     files.write_atomically(folder / name, content)
   # Large: made when the others are written.
-  files.write_atomically(folder / 'scores.csv',
-                         csv_files.rows_text(tables.rows).encode())
+  files.write_atomically(folder / 'scores.csv', lambda stream: [
+      stream.write(piece.encode())
+      for piece in csv_files.rows_pieces(tables.rows)])
   return {name: folder / name for name in (*contents, 'scores.csv')}
 
 

@@ -175,8 +175,11 @@ def make_forecast(todo: Sequence[work_units.WorkUnit],
       seconds, source = sum(map(timing.cost.of, units)), timing.source
     elif units[0].agent in package:
       seconds = sum(map(cost_model.estimate_seconds, units))
-      source = ('operations' if cost_model.estimate_training_seconds(units[0])
-                else 'reading')
+      source = 'operations'
+      if not cost_model.estimate_training_seconds(units[0]):
+        # It compiles no training, which is what a start takes.
+        seconds -= len(units) * cost_model.START_SECONDS
+        source = 'reading'
     else:
       seconds, source = None, 'unknown'
     parts.append(Part(*group, sum(unit.num_problems for unit in units),
@@ -230,8 +233,9 @@ def _hours(parts: Sequence[Part], num_workers: int) -> str:
     return 'nobody knows yet how long it takes here'
   least = 'at least' if len(known) < len(parts) else 'about'
   workers = 'one worker' if num_workers == 1 else f'{num_workers} workers'
+  even = '' if num_workers == 1 else ', shared evenly'
   return (f'{least} {sweep_status.duration_text(sum(known) / num_workers)} on '
-          f'{workers}')
+          f'{workers}{even}')
 
 
 def _per_problem(part: Part) -> str:
