@@ -128,6 +128,18 @@ def test_what_is_measured_comes_before_what_is_estimated(tmp_path):
   assert 'nobody knows yet how long it takes here' in only
 
 
+def test_long_lists_are_cut():
+  parts = [forecast.Part(f'a{i}', f'D{j}', 1, 1., 'rows')
+           for i in range(23) for j in range(22)]
+  lines = forecast.format_text(parts, 1, ['a0']).splitlines()
+  assert lines[1].startswith('  a0: about 22 s for 22 problems')
+  assert lines[21:23] == ['    D19: 1 s per problem, 1 s for 1',
+                          '    and 2 others']
+  assert lines[-2:] == ['  and 3 other agent settings',
+                        '  rows: rows in the results folder']
+  assert len(lines) == 1 + 20 + 21 + 2
+
+
 def test_agents_of_the_package_have_sources_too(tmp_path):
   trained, _ = make_units(tmp_path, agent='map')
   plain, _ = make_units(tmp_path, agent='prior_only')

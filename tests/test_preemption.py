@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_sweeps
 
 from enn_ensembles import base
 from enn_ensembles import results
@@ -566,3 +568,34 @@ def test_checkpoints_know_the_code_of_the_whole_package(monkeypatch):
   checkpoints._source_digest.__wrapped__()
   names = {path.name for path in read}
   assert {'base.py', 'checkpoints.py', 'program.py', 'ensemble.py'} <= names
+
+
+def test_a_worker_that_the_same_signal_ended_is_not_called_dead(
+    tmp_path, monkeypatch):
+  """As when a cluster sends SIGTERM to all processes while workers start."""
+  ours, theirs = multiprocessing.Pipe()
+  theirs.close()
+
+  class Process:
+    exitcode = -signal.SIGTERM
+
+    def join(self):
+      pass
+
+  def wait(connections, timeout):
+    del timeout
+    preemption.request_stop()  # After this process looked, before the answer.
+    return list(connections)
+
+  monkeypatch.setattr(workers, '_start_worker', lambda *_, **__: (
+      workers._Worker(Process(), ours, (0,), {}, True)))
+  monkeypatch.setattr(workers.connection_lib, 'wait', wait)
+  results.open_store(tmp_path / 'results', create=True)
+  units = [tiny_sweeps.make_unit(agent='prior_only')]
+  found = []
+  with pytest.raises(preemption.Preempted):
+    for outcome in workers.run(
+        units, unit_results.RunOptions(str(tmp_path / 'results')), 1,
+        in_this_process=False):
+      found.append(outcome)
+  assert not found

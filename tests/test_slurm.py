@@ -26,7 +26,9 @@ INPUT_DIM = [2]
 DATA_RATIO = [1, 2, 3]
 NOISE_STD = [0.1, 1.0]
 SEED = [0, 1]
-AGENTS = [{'agent': 'my_agent', 'level': [0., 1.]}, {'agent': 'prior_only'}]
+# With the shares of three tasks each has some of the slow agent.
+AGENTS = [{'agent': 'my_agent', 'level': [0., 1., 2.]},
+          {'agent': 'prior_only'}]
 '''
 
 # As slow as a file next to it says, where there is one.
@@ -300,16 +302,16 @@ def test_an_array_that_is_cancelled_and_requeued(folder, cluster):
   # The rest is missing, and said to be.
   text, = (path.read_text() for path in
            (folder / 'results.logs').glob('enn-leaderboard-*.log'))
-  assert 'of 36 rows are done' in text and '36 of 36' not in text
+  assert 'of 48 rows are done' in text and '48 of 48' not in text
   before = len(results.ResultsStore(folder / 'results').read_rows())
-  assert 12 <= before < 36
+  assert 12 <= before < 48
 
   # Submitted again: what is missing is done, and nothing else.
   again = submit(folder, '--num_tasks=4', '--max_array_size=2',
                  '--concurrency=2', '--problem_tasks=0')
   assert len(again) == 3  # Two arrays.
   wait_for(lambda: states(again[2]) == {again[2]: 'COMPLETED'})
-  assert len(results.ResultsStore(folder / 'results').read_rows()) == 36
+  assert len(results.ResultsStore(folder / 'results').read_rows()) == 48
   for name in ('running', 'checkpoints'):
     folder_now = folder / 'results' / name
     assert not folder_now.exists() or not list(folder_now.iterdir())

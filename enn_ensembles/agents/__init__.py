@@ -8,6 +8,7 @@ may do without a config: `make_agent() -> Agent`.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -36,7 +37,12 @@ class AgentModule(NamedTuple):
 
 def agent_names() -> list[str]:
   """The names of all agents of the package, sorted."""
-  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+  return list(_agent_names())
+
+
+@functools.cache  # Every unit asks, and each time the folder would be listed.
+def _agent_names() -> tuple[str, ...]:
+  return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def load_agent(name_or_path: str) -> AgentModule:

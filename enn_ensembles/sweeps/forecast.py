@@ -34,7 +34,7 @@ from enn_ensembles.sweeps import work_units
 # Problems with more training points, or numbers, are not made to time an agent.
 _MOST_POINTS, _MOST_NUMBERS = 1000, 1_000_000
 
-_LONGEST_LIST = 20  # Agent settings that have a line.
+_LONGEST_LIST = 20  # Agent settings, or families of one, that have a line.
 
 _SOURCES: Mapping[str, str] = {
     'rows': 'rows in the results folder',
@@ -208,7 +208,9 @@ def format_text(parts: Sequence[Part], num_workers: int,
                  f'({sources})')
     if label in own:
       lines += [f'    {part.family}: {_per_problem(part)}'
-                for part in own_parts]
+                for part in own_parts[:_LONGEST_LIST]]
+      if len(own_parts) > _LONGEST_LIST:
+        lines.append(f'    and {len(own_parts) - _LONGEST_LIST} others')
   if len(agents) > _LONGEST_LIST:
     lines.append(f'  and {len(agents) - _LONGEST_LIST} other agent settings')
   lines += [f'  {source}: {_SOURCES[source]}' for source in _SOURCES

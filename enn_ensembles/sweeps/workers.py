@@ -128,7 +128,7 @@ def _run_in_workers(
   busy: dict[connection_lib.Connection,
              tuple[_Worker, claimed_units.Job, float]] = {}
   stages: dict[str, progress.Stage] = {}  # By run id.
-  stopping = False
+  stopping = stopped = False  # This process, a worker.
 
   def give(worker: _Worker) -> None:
     position = -1
@@ -167,7 +167,9 @@ def _run_in_workers(
             continue
         except (EOFError, OSError):
           worker.process.join()
-          if worker.process.exitcode == preemption.EXIT_CODE or stopping:
+          # A signal to the whole group ends a worker that is still starting.
+          if (worker.process.exitcode == preemption.EXIT_CODE or stopping
+              or preemption.stop_requested()):
             answer = preemption.Preempted()
           else:
             answer = _dead_worker_outcome(worker, job.unit, start)
@@ -176,6 +178,7 @@ def _run_in_workers(
                                      options, worker.takes_shortest)
         if isinstance(answer, preemption.Preempted):
           preemption.request_stop()
+          stopped = True
           worker.connection.close()
           continue
         if isinstance(answer, BaseException):
@@ -189,7 +192,7 @@ def _run_in_workers(
         if not isinstance(answer, _PutOff):
           yield answer
     announce([])
-    if stopping:
+    if stopping or stopped:
       raise preemption.Preempted('told to stop')
   finally:
     for worker, _, _ in busy.values():
