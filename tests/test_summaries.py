@@ -12,6 +12,7 @@ from enn_ensembles import results
 from enn_ensembles.machine import files
 from enn_ensembles.report import columns
 from enn_ensembles.results import summaries
+from enn_ensembles.results import unit_files
 from enn_ensembles.sweeps import sweep_status
 
 make_row = example_rows.make_row
@@ -143,6 +144,37 @@ def test_a_damaged_summary_is_made_anew(store, change):
   kept.write_bytes(change(content))
   (summary,), _ = scan(store)
   assert summary.scores['kl_estimate'] == [0.5]
+  assert kept.read_bytes() == content
+
+
+@pytest.mark.parametrize('path, value', [
+    (('row_ids',), 3), (('row_ids', 0), None), (('repeated', 'device'), None),
+    (('repeated', 'device', 0), []), (('repeated', 'device', 1), [0]),
+    (('repeated', 'device', 1), [0, 0, 0, 'x']),
+    (('repeated', 'device', 1), [0, 0, 0, -1]),
+    (('repeated', 'device', 1), [0, 0, 0, True]),
+    (('repeated', 'created', 0, 0), True), (('repeated', 'status', 0, 0), 'on'),
+    (('repeated', 'numerics', 0, 0), 'x'), (('repeated', 'cell', 0, 0), [1]),
+    (('repeated', 'cell', 0, 0), {'a': []}), (('seconds',), []),
+    (('seconds', 'train_seconds', 0), 'x'), (('scores', 'kl_estimate', 0), [1]),
+    (('scores', 'kl_estimate'), [0.5])])
+def test_a_summary_that_somebody_else_wrote_is_made_anew(store, path, value):
+  unit = write(store, 'u', *different_rows())
+  kept = summaries.path_of(unit)
+  content = kept.read_bytes()
+  head, _, columns_text = content.partition(b'\n')
+  found = part = json.loads(columns_text)
+  for step in path[:-1]:
+    part = part[step]
+  part[path[-1]] = value
+  changed = json.dumps(found).encode()
+  version, digest, _ = head.decode().split()
+  # With a checksum that holds.
+  kept.write_bytes(f'{version} {digest} {unit_files.digest_of(changed)}\n'
+                   .encode() + changed)
+  assert summaries.read(unit) is None
+  check_equal(columns.read_columns(store.results_dir)[0],
+              store.read_unit('u').rows)
   assert kept.read_bytes() == content
 
 

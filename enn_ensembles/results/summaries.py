@@ -38,6 +38,9 @@ REPEATED = tuple(
     key for key in schema.ROW_SCHEMA
     if key not in (*SECONDS, *_LEFT_OUT)) + PROBLEM_PARTS
 
+_FIELDS = {**schema.ROW_SCHEMA, 'kind': schema.Field('str', ''),
+           'seed': schema.Field('int', '')}
+
 
 class Column(NamedTuple):
   """Values that repeat.
@@ -159,13 +162,44 @@ def read(unit_path: pathlib.Path) -> Summary | None:
       return None
     found = strict_json.parse(columns)
     num_rows = len(found['row_ids'])
-    return Summary(
+    summary = Summary(
         unit_path, found['row_ids'],
-        {name: Column(values, codes or [0] * num_rows)
+        {name: Column(values, [0] * num_rows if codes is None else codes)
          for name, (values, codes) in found['repeated'].items()},
         _decode(found['seconds']), _decode(found['scores']))
-  except (OSError, ValueError, KeyError, TypeError):
+    return summary if _is_sound(summary) else None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return None
+
+
+def _is_sound(summary: Summary) -> bool:
+  """Whether readers may take it as it is; ValueError or TypeError if not.
+
+  Its checksum tells damage; this, what somebody else has written there.
+  """
+  num_rows = len(summary.row_ids)
+  if set(map(type, summary.row_ids)) != {str} or (
+      set(summary.repeated) != set(REPEATED)
+      or set(summary.seconds) != set(SECONDS)):
+    return False
+  for name, (values, codes) in summary.repeated.items():
+    if len(codes) != num_rows or set(map(type, codes)) != {int} or not (
+        0 <= min(codes) <= max(codes) < len(values)):
+      return False
+    for value in values:
+      if name in ('cell', 'ranking', 'facts'):
+        if not all(isinstance(part, (str, int, float))
+                   for part in value.values()):
+          return False
+      elif not isinstance(value, dict):  # To check one takes as long as all.
+        schema.check_value(value, _FIELDS[name], name)
+      elif _FIELDS[name].kind != 'dict':
+        return False
+  allowed = {float, type(None)}
+  return all(
+      len(numbers) == num_rows and set(map(type, numbers)) <= allowed
+      for part in (summary.seconds, summary.scores)
+      for numbers in part.values())
 
 
 def _decode(numbers: Mapping[str, Sequence[Any]]
