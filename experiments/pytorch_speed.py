@@ -6,11 +6,13 @@ Nothing else may run meanwhile. Prints a table and writes pytorch_speed.csv; the
 package's `studies/speed/rivals.py` says what is measured.
 """
 
+from collections.abc import Mapping
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from absl import flags
 import pandas as pd
@@ -57,20 +59,27 @@ def main(_) -> None:
   _check_interpreter(_TORCH_PYTHON.value)
   folder = files.make_folder(_OUTPUT_DIR.value, '--output_dir')
   program = pathlib.Path(__file__).parents[1] / 'scripts' / 'pytorch_cases.py'
+  lines = []
   with tempfile.TemporaryDirectory() as cache:
-    lines = rivals.compare(
+    for found in rivals.compare(
         [sys.executable, '-m', 'enn_ensembles.studies.speed.own_cases'],
-        [_TORCH_PYTHON.value, str(program)], _REPEATS.value, cache)
-  table = pd.DataFrame(lines, dtype=object)
-  files.write_atomically(folder / 'pytorch_speed.csv',
-                         csv_files.table_text(table).encode())
-  for line in lines:
-    goal = '' if line['goal'] is None else f'  (goal {line["goal"]:g})'
-    print(f'{line["case"]:26s} {line["runner"]:17s} '
-          f'{text.short_number(line["seconds"]):>7s} s  '
-          f'{line["member_images_per_second"]:10,.0f} member-images/s  '
-          f'{line["ratio_to_ours"]:6.2f} x ours  '
-          f'{line["ratio_to_our_sweep"]:6.2f} x our sweep{goal}')
+        [_TORCH_PYTHON.value, str(program)], _REPEATS.value, cache):
+      # What is measured is kept, whatever becomes of the next case.
+      lines += found
+      table = pd.DataFrame(lines, dtype=object)
+      files.write_atomically(folder / 'pytorch_speed.csv',
+                             csv_files.table_text(table).encode())
+      for line in found:
+        _print(line)
+
+
+def _print(line: Mapping[str, Any]) -> None:
+  goal = '' if line['goal'] is None else f'  (goal {line["goal"]:g})'
+  print(f'{line["case"]:26s} {line["runner"]:17s} '
+        f'{text.short_number(line["seconds"]):>7s} s  '
+        f'{line["member_images_per_second"]:10,.0f} member-images/s  '
+        f'{line["ratio_to_ours"]:6.2f} x ours  '
+        f'{line["ratio_to_our_sweep"]:6.2f} x our sweep{goal}', flush=True)
 
 
 if __name__ == '__main__':

@@ -10,12 +10,14 @@ done again.
 """
 
 import pathlib
+import signal
 import subprocess
 import sys
 
 from absl import flags
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import preemption
 from experiments import cli
 
 _PROBLEMS = flags.DEFINE_enum(
@@ -89,9 +91,21 @@ def make_ending(kind: str, page: str, config: str, results: str,
 
 
 def _run(*command: str) -> int:
-  """One command of the package in a process of its own; its exit code."""
-  return subprocess.run([sys.executable, '-m', 'enn_ensembles', *command],
-                        check=False).returncode
+  """One command of the package in a process of its own; its exit code.
+
+  Signals are passed on: the command knows how to end, and this one ends then.
+  """
+  with subprocess.Popen([sys.executable, '-m', 'enn_ensembles',
+                         *command]) as process:
+    handlers = {name: signal.signal(getattr(signal, name),
+                                    lambda number, _: process.send_signal(
+                                        number))
+                for name in preemption.SIGNALS if hasattr(signal, name)}
+    try:
+      return process.wait()
+    finally:
+      for name, handler in handlers.items():
+        signal.signal(getattr(signal, name), handler)
 
 
 def main(_) -> int:

@@ -1,6 +1,10 @@
 """The quickstart on digits: a board of small images, all in this process."""
 
+import os
 import re
+import signal
+import threading
+import time
 
 import commands
 import pytest
@@ -71,3 +75,27 @@ def test_what_it_says_at_its_end(kind):
   assert 'file:///page' in ending and '--results_dir=R' in ending
   assert ('AUROC' in ending) == (kind == 'digits')
   assert ending.isascii()  # Terminals of clusters know no more.
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
+def test_signals_reach_the_command_that_computes(tmp_path, monkeypatch, name):
+  """Told alone, as by `kill`, the quickstart left its sweep running."""
+  program = tmp_path / 'program.sh'
+  program.write_text(
+      "#!/bin/sh\ntrap 'exit 75' TERM INT\n"
+      f'touch {tmp_path}/ready\nwhile :; do sleep 0.05; done\n')
+  program.chmod(0o700)
+  monkeypatch.setattr(quickstart.sys, 'executable', str(program))
+  number = getattr(signal, name)
+  before = signal.getsignal(number)
+
+  def tell():
+    while not (tmp_path / 'ready').exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), number)
+
+  thread = threading.Thread(target=tell)
+  thread.start()
+  assert quickstart._run('run') == 75
+  thread.join()
+  assert signal.getsignal(number) == before

@@ -33,11 +33,13 @@ def program(tmp_path, seconds, version):
 
 @pytest.mark.skipif(shutil.which('taskset') is None, reason='needs taskset')
 def test_ratios_are_of_the_fastest_repeats(tmp_path):
-  lines = rivals.compare(program(tmp_path, 1., 'ours'),
-                         program(tmp_path, 10., 'theirs'), 2, str(tmp_path))
   by_case = collections.defaultdict(dict)
-  for line in lines:
-    by_case[line['case']][line['runner']] = line
+  for lines in rivals.compare(
+      program(tmp_path, 1., 'ours'), program(tmp_path, 10., 'theirs'), 2,
+      str(tmp_path)):
+    assert len({line['case'] for line in lines}) == 1  # A case at a time.
+    for line in lines:
+      by_case[line['case']][line['runner']] = line
   assert set(by_case) == set(own_cases.CASES)
   first = by_case['mlp_ensemble']
   # Warmed up once, then twice: 0.9^3, 0.9^2. No line without an answer.
@@ -60,7 +62,7 @@ def test_ratios_are_of_the_fastest_repeats(tmp_path):
 def test_a_program_that_ends_is_named(tmp_path):
   dead = [sys.executable, '-S', '-c', '']
   with pytest.raises(RuntimeError, match='ended without an answer'):
-    rivals.compare(dead, dead, 1, str(tmp_path))
+    list(rivals.compare(dead, dead, 1, str(tmp_path)))
 
 
 def test_every_case_of_ours_trains():

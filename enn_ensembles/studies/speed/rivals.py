@@ -13,6 +13,7 @@ The same case is asked of several runners:
   our sweep   one process per core at once, as in a sweep; seconds per training
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
@@ -117,8 +118,8 @@ def _measure(runners: Sequence[Runner], case: str, num_steps: int
 
 
 def compare(ours: Sequence[str], theirs: Sequence[str], repeats: int,
-            cache_dir: str) -> list[dict[str, Any]]:
-  """Measures all cases.
+            cache_dir: str) -> Iterator[list[dict[str, Any]]]:
+  """Measures all cases, one after the other.
 
   Args:
     ours: the command that runs `own_cases`.
@@ -126,8 +127,8 @@ def compare(ours: Sequence[str], theirs: Sequence[str], repeats: int,
     repeats: of every case, >= 1; each runner has one more to warm up.
     cache_dir: a folder for compiled programs: each is compiled once.
 
-  Returns:
-    A line per case and runner: seconds of the fastest and of the slowest
+  Yields:
+    Of each case, a line per runner: seconds of the fastest and of the slowest
     repeat, images per second and member, ratios of the fastest to ours, the
     goal of the ratio, and the version. What cannot be run has no line.
   """
@@ -141,7 +142,6 @@ def compare(ours: Sequence[str], theirs: Sequence[str], repeats: int,
       'routine': [Runner(theirs, cores, len(cores), {})],
       'ours': [Runner(ours, cores, len(cores), cached)],
       'our sweep': [Runner(ours, [core], 1, cached) for core in cores]}
-  lines = []
   try:
     for case in (*CASES, LAYER_ENSEMBLE):
       asked = {name: case.routine if name == 'routine' else case.name
@@ -161,12 +161,11 @@ def compare(ours: Sequence[str], theirs: Sequence[str], repeats: int,
           elif repeat:
             seconds.setdefault(name, []).append(found['seconds'])
             versions[name] = found['version']
-      lines += _lines(case, seconds, versions)
+      yield _lines(case, seconds, versions)
   finally:
     for runners in groups.values():
       for runner in runners:
         runner.close()
-  return lines
 
 
 def _lines(case: Case, seconds: Mapping[str, Sequence[float]],
