@@ -109,9 +109,9 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
       list(_QUICK_AGENTS) if quick else None)
   if _NUM_SEEDS.value < 1:
     raise ValueError(f'num_seeds must be >= 1, got {_NUM_SEEDS.value}.')
-  input_dim = cli.numbers(_INPUT_DIM, int, checks.check_count)
-  data_ratio = cli.numbers(_DATA_RATIO, float,
-                           nngp.CONFIG_NAMES['DATA_RATIO'].check)
+  input_dim = cli.numbers_if_given(_INPUT_DIM, int, checks.check_count)
+  data_ratio = cli.numbers_if_given(_DATA_RATIO, float,
+                                    nngp.CONFIG_NAMES['DATA_RATIO'].check)
   grids = _QUICK_GRIDS if quick else _GRIDS
   if input_dim is not None or data_ratio is not None:
     grids = ((_GRIDS[0][0] if input_dim is None else input_dim,

@@ -140,8 +140,8 @@ def peak_memory_mb() -> float | None:
 
 def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
             check: Callable[[str, Any], None] | None = None,
-            are_different: bool = True) -> list[Any] | None:
-  """The values of a list flag as numbers; None if it was not given.
+            are_different: bool = True) -> list[Any]:
+  """The values of a list flag, which is given or has a default, as numbers.
 
   Args:
     flag: the flag.
@@ -152,8 +152,6 @@ def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
   Raises:
     ValueError: one is no number of this kind, or they are not allowed.
   """
-  if flag.value is None:
-    return None
   try:
     values = [kind(text) for text in flag.value]
   except ValueError:
@@ -166,6 +164,12 @@ def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],
   if are_different:
     _check_different(flag, values)
   return values
+
+
+def numbers_if_given(flag: flags.FlagHolder, kind: Callable[[str], Any],
+                     check: Callable[[str, Any], None]) -> list[Any] | None:
+  """As `numbers`; None if the flag was not given."""
+  return None if flag.value is None else numbers(flag, kind, check)
 
 
 def names(flag: flags.FlagHolder,

@@ -76,14 +76,15 @@ def read_sweep() -> sweeps.SweepConfig:
       agents=None if _AGENTS.value is None else cli.names(_AGENTS),
       agent_modules=problem_flags.agent_modules(),
       problem={
-          'input_dim': cli.numbers(_INPUT_DIM, int, checks.check_count),
-          'data_ratio': cli.numbers(_DATA_RATIO, float,
-                                    nngp.CONFIG_NAMES['DATA_RATIO'].check),
-          'noise_std': cli.numbers(
+          'input_dim': cli.numbers_if_given(_INPUT_DIM, int,
+                                            checks.check_count),
+          'data_ratio': cli.numbers_if_given(
+              _DATA_RATIO, float, nngp.CONFIG_NAMES['DATA_RATIO'].check),
+          'noise_std': cli.numbers_if_given(
               _NOISE_STD, float, nngp.CONFIG_NAMES['NOISE_STD'].check),
           'reference': _REFERENCE.value, 'kernel': _KERNEL.value,
           'solver': _SOLVER.value},
-      seed=cli.numbers(_SEED, int, draws.check_seed),
+      seed=cli.numbers_if_given(_SEED, int, draws.check_seed),
       max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)

@@ -111,16 +111,18 @@ def _frame(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def sentence(costs: pd.DataFrame) -> str:
   """What the rows cost together, and one agent setting of them."""
-  hours = costs['seconds'].astype(float) / 3600
-  by_agent = hours.groupby(costs['agent_id']).sum()
+  hours = costs['seconds'].to_numpy(float) / 3600
+  agent_ids = costs['agent_id'].to_numpy(str)
+  by_agent = np.array([np.sum(hours[agent_ids == agent_id])
+                       for agent_id in np.unique(agent_ids)])
   words = lambda value: f'{text.short_number(float(value))} h'
-  found = (f'By the clocks of its rows this board took {words(hours.sum())} of '
-           'single workers (a core or an accelerator each), making or reading '
-           'problems included')
+  found = ('By the clocks of its rows this board took '
+           f'{words(np.sum(hours))} of single workers (a core or an '
+           'accelerator each), making or reading problems included')
   if len(by_agent) > 1:
-    found += (f': an agent setting {words(by_agent.min())} to '
-              f'{words(by_agent.max())}, half of them at most '
-              f'{words(by_agent.median())}')
+    found += (f': an agent setting {words(np.min(by_agent))} to '
+              f'{words(np.max(by_agent))}, half of them at most '
+              f'{words(np.median(by_agent))}')
   num_untimed = int(costs['num_untimed'].sum())
   if num_untimed:
     found += (f'. {num_untimed} of {int(costs["num_problems"].sum())} problems '

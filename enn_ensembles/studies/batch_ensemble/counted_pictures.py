@@ -28,6 +28,9 @@ def _panels(labels: list[str], height: float) -> tuple[Any, dict[str, Any]]:
                          squeeze=False).ravel()
   for panel in axes[len(labels):]:
     panel.set_visible(False)
+  # The lowest panel of a column says its numbers, whatever its row.
+  for panel in axes[max(len(labels) - num_columns, 0):len(labels)]:
+    panel.tick_params(labelbottom=True)
   return figure, dict(zip(labels, axes))
 
 
