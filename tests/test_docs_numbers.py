@@ -73,6 +73,24 @@ def test_board():
     assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
 
 
+def test_board_of_21_cells():
+  board = csv('board_21_cells/leaderboard').set_index('label')
+  columns = {'KL / prior_only': 'kl_estimate_relative',
+             'floor / prior_only': 'kl_floor_relative',
+             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
+                for level in ('0.01', '0.1', '1')}}
+  name = 'rank of 21 cells (95 %)'
+  for row in rows_of('scores_and_statistics', name, *columns):
+    line = board.loc[row['agent']]
+    check((row['agent'], row[column], line[column_of])
+          for column, column_of in columns.items())
+    ranks = [] if np.isnan(line['rank']) else [
+        int(line[end]) for end in ('rank', 'rank_low', 'rank_high')]
+    assert list(map(int, re.findall(r'\d+', row[name]))) in (
+        ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
+    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
+
+
 def test_first_board():
   board = csv('paper_D10_D100/leaderboard')
   board = board[board['ranking'].str.startswith(

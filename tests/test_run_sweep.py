@@ -189,12 +189,11 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   assert 'unknown in 2 of 6' in lines[6]
   assert [line.rpartition(' ')[2] for line in lines[7:]
           if 'my_agent,level=' in line] == ['(timed)', '(unknown)']
-  # Before the first unit: of a share nobody has timed anything, of what is left
-  # the rows say it.
+  # Before the first unit: of a share nobody has timed anything. Where an agent
+  # setting has rows on a cell, they say it.
   assert 'unknown' in share[1].partition('] ')[0]
   for out in (share[1], rest[1]):
     assert 0 < out.index('\ncost: ') < out.index('] ')
-  assert '(rows' in rest[1]
   assert lines[0].split()[2].startswith('my_agent,level=0-')
 
   # A share does its part; the whole does the rest, and fails where it fails.
@@ -211,6 +210,7 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
 
   assert again[0] == 1 and '0 rows in 0 work units to run' in again[1]
   assert '4 of those done before failed; --retry_failed' in again[1]
+  assert '(rows' in more[1].partition('] ')[0]
   # One more seed: that seed alone.
   assert '12 rows in 6 work units to run, 24 done before' in more[1]
 
