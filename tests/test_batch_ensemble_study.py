@@ -199,6 +199,20 @@ def test_counts_of_seeds_add_up_and_matrices_are_averaged():
   assert not counted.make_tables(measures.read_data_sets(old))
 
 
+def test_seeds_with_other_numbers_of_members_have_no_mean_matrix():
+  """A selection may keep three for one seed and two for the others."""
+  rows = make_rows()
+  row = next(row for row in rows if row['agent_config'].get('fast_init')
+             == 'sign')
+  test = row['counts']['test']
+  row['counts'] = {**row['counts'], 'test': {**test, **{
+      name: np.eye(3).tolist() for name in prediction_counts.MATRICES
+      if name in test}}}
+  matrix = counted.make_tables(measures.read_data_sets(rows))['similarity']
+  assert 'batch_ensemble sign' not in set(matrix['setting'])
+  assert 'ensemble' in set(matrix['setting'])
+
+
 def test_two_single_networks_are_refused():
   rows = make_rows() + [make_row('map', 0, 0.3, learning_rate=1.)]
   with pytest.raises(ValueError, match='must have one setting of map, got'):

@@ -152,22 +152,26 @@ def test_random_features():
           for width in (128, 256, 512, 1024, 2048))
 
 
-def test_batch_ensemble_on_digits():
-  names = {'one network': 'map', 'deep ensemble': 'ensemble K=4',
+@pytest.mark.parametrize('folder, header, size', [
+    ('batch_ensemble_digits', 'K = 4 unless said', ' K=4'),
+    ('batch_ensemble_mnist', 'MNIST, K = 4', '')])
+def test_batch_ensemble(folder, header, size):
+  names = {'one network': 'map', 'deep ensemble': f'ensemble{size}',
            'deep ensemble, K = 8': 'ensemble K=8',
-           'BatchEnsemble, sign': 'batch_ensemble K=4 sign',
+           'BatchEnsemble, sign': f'batch_ensemble{size} sign',
            'BatchEnsemble, sign, K = 8': 'batch_ensemble K=8 sign',
            'BatchEnsemble, normal 0.5, as in the public code':
-               'batch_ensemble K=4 normal std=0.5 plain member trains W',
+               f'batch_ensemble{size} normal std=0.5 plain member trains W',
+           'layer ensemble, ranked by val_nll': 'layer_ensemble, val_nll',
            'deep sub-ensemble': 'deep_sub_ensemble',
            'layer ensemble, 16 members': 'layer_ensemble',
            'MC dropout': 'mc_dropout'}
-  scores = csv('batch_ensemble_digits/scores')
+  scores = csv(f'{folder}/scores')
   means = scores[scores['set'].isna()].set_index(['setting', 'score'])['mean']
-  for row in rows_of('study_batch_ensemble', 'K = 4 unless said'):
-    label = row['K = 4 unless said']
+  for row in rows_of('study_batch_ensemble', header):
+    label = row[header]
     setting = names.get(label, label.replace(
-        'BatchEnsemble, normal ', 'batch_ensemble K=4 normal std='))
+        'BatchEnsemble, normal ', f'batch_ensemble{size} normal std='))
     printed = {'accuracy': 'accuracy', 'NLL': 'nll', 'ECE': 'ece',
                'NLL under shift': 'shift_nll',
                'OOD AUROC (MSP)': 'ood_auroc_msp',

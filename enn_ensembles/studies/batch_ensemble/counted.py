@@ -78,14 +78,17 @@ def information_table(data_sets: Mapping[str, Sequence[measures.Setting]]
 
 def similarity_table(data_sets: Mapping[str, Sequence[measures.Setting]]
                      ) -> pd.DataFrame:
-  """Every entry of the matrices of members on test images, mean over seeds."""
+  """Every entry of the matrices of members on test images, mean over seeds.
+
+  A setting whose seeds have selected different numbers of members has none.
+  """
   lines = []
   for data_set, settings in data_sets.items():
     for setting in settings:
       own = [counts['test'] for counts in _counts_of(setting)]
       for name in prediction_counts.MATRICES:
         matrices = [counts[name] for counts in own if name in counts]
-        if not matrices:
+        if len({len(matrix) for matrix in matrices}) != 1:
           continue
         mean = np.mean(matrices, axis=0)
         lines += [{
