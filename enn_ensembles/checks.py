@@ -5,6 +5,7 @@ work starts and the code behind may take good input for granted.
 """
 
 from collections.abc import Collection
+from collections.abc import Sequence
 import math
 import numbers
 from typing import Any
@@ -48,6 +49,14 @@ def check_rate(name: str, value: Any) -> None:
   """`value` is a number in [0, 1)."""
   if not _is_finite_number(value) or not 0 <= value < 1:
     raise ValueError(f'{name} must be in [0, 1), got {value!r}.')
+
+
+def check_different(name: str, values: Sequence[Any]) -> None:
+  """No value is there twice."""
+  for i, value in enumerate(values):
+    if value in values[:i]:
+      raise ValueError(f'{name} must name every value once, got {value!r} '
+                       'twice.')
 
 
 def _sort_of(value: Any) -> tuple[bool, ...]:

@@ -197,10 +197,7 @@ def _check_different(flag: flags.FlagHolder, values: Sequence[Any]) -> None:
   if not values:
     raise ValueError(f'--{flag.name} must be a list of at least one value, got '
                      'none.')
-  for i, value in enumerate(values):
-    if value in values[:i]:
-      raise ValueError(f'--{flag.name} must name every value once, got '
-                       f'{value!r} twice.')
+  checks.check_different(f'--{flag.name}', values)
 
 
 def positive(flag: flags.FlagHolder) -> Any:

@@ -54,39 +54,24 @@ def test_agrees(text, value, found):
   assert bool(agrees(text, value)) == found
 
 
-def test_board():
-  board = csv('board_D10_D100/leaderboard').set_index('label')
+@pytest.mark.parametrize('folder, header, more_columns', [
+    ('board_D10_D100', 'rank (95 %)', {
+        'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
+        '± s.e.': 'kl_estimate_standard_error'}),
+    ('board_21_cells', 'rank of 21 cells (95 %)', {})])
+def test_boards(folder, header, more_columns):
+  board = csv(f'{folder}/leaderboard').set_index('label')
   columns = {'KL / prior_only': 'kl_estimate_relative',
-             'floor / prior_only': 'kl_floor_relative',
-             'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
-             '± s.e.': 'kl_estimate_standard_error',
+             'floor / prior_only': 'kl_floor_relative', **more_columns,
              **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
                 for level in ('0.01', '0.1', '1')}}
-  for row in rows_of('scores_and_statistics', 'rank (95 %)', *columns):
+  for row in rows_of('scores_and_statistics', header, *columns):
     line = board.loc[row['agent'].removesuffix(' (brought)')]
     check((row['agent'], row[column], line[name])
           for column, name in columns.items())
     ranks = [] if np.isnan(line['rank']) else [
         int(line[name]) for name in ('rank', 'rank_low', 'rank_high')]
-    assert list(map(int, re.findall(r'\d+', row['rank (95 %)']))) in (
-        ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
-    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
-
-
-def test_board_of_21_cells():
-  board = csv('board_21_cells/leaderboard').set_index('label')
-  columns = {'KL / prior_only': 'kl_estimate_relative',
-             'floor / prior_only': 'kl_floor_relative',
-             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
-                for level in ('0.01', '0.1', '1')}}
-  name = 'rank of 21 cells (95 %)'
-  for row in rows_of('scores_and_statistics', name, *columns):
-    line = board.loc[row['agent']]
-    check((row['agent'], row[column], line[column_of])
-          for column, column_of in columns.items())
-    ranks = [] if np.isnan(line['rank']) else [
-        int(line[end]) for end in ('rank', 'rank_low', 'rank_high')]
-    assert list(map(int, re.findall(r'\d+', row[name]))) in (
+    assert list(map(int, re.findall(r'\d+', row[header]))) in (
         ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
     assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
 

@@ -52,7 +52,7 @@ class _Title(html.parser.HTMLParser):
 
 def _read_page(path: pathlib.Path) -> str:
   try:
-    return path.read_text(encoding='utf-8')
+    return files.read_bytes(path).decode()
   except UnicodeDecodeError:
     raise files.FileError(f'{path} is no page: it is not UTF-8.') from None
   except OSError as error:

@@ -230,11 +230,9 @@ def _check_values(name: str, values: Any,
   if not isinstance(values, (list, tuple)) or not values:
     raise ValueError(f'{name} must be a list of at least one value, got '
                      f'{values!r}.')
-  for i, value in enumerate(values):
+  for value in values:
     check(f'every value of {name}', value)
-    if value in values[:i]:
-      raise ValueError(f'{name} must name every value once, got {value!r} '
-                       'twice.')
+  checks.check_different(name, values)
 
 
 def _check_agent_entry(name: str, entry: Any) -> None:

@@ -151,7 +151,7 @@ def make_status(units: Sequence[work_units.WorkUnit], rows: Iterable[Row],
         counts.running += 1
       else:
         counts.missing += 1
-  measured = costs_in_rows(units, by_id)
+  measured = _costs(ours)
   num_unknown = _add_times(units, by_id, groups, measured, seconds_left or {})
   return Status(groups, _count_errors(ours), len(measured), num_unknown)
 
@@ -178,8 +178,13 @@ def costs_in_rows(units: Sequence[work_units.WorkUnit],
   for unit in units:
     found[unit.agent_label, unit.family.name] += [
         by_id[row_id] for row_id in unit.row_ids() if row_id in by_id]
-  return {group: cost for group, rows in found.items()
-          if (cost := _measure(rows)) is not None}
+  return _costs(found)
+
+
+def _costs(rows: Mapping[Group, Sequence[Row]]) -> dict[Group, Cost]:
+  """Of the groups whose rows say what they took."""
+  return {group: cost for group, found in rows.items()
+          if (cost := _measure(found)) is not None}
 
 
 def _measure(rows: Sequence[Row]) -> Cost | None:
