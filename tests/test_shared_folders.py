@@ -267,9 +267,9 @@ def test_a_claim_follows_no_link(tmp_path):
 def test_the_lock_of_the_machine_is_in_a_folder_of_ones_own(
     tmp_path, monkeypatch, caplog, trap):
   monkeypatch.setattr(file_locks.tempfile, 'gettempdir', lambda: tmp_path)
-  folder = file_locks._machine_folder()
+  folder = file_locks.machine_folder()
   assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
-  assert file_locks._machine_folder() == folder and not caplog.records
+  assert file_locks.machine_folder() == folder and not caplog.records
   folder.rmdir()
   if trap == 'link':
     (tmp_path / 'of_another').mkdir(mode=0o700)
@@ -279,7 +279,7 @@ def test_the_lock_of_the_machine_is_in_a_folder_of_ones_own(
     folder.chmod(0o777)
   else:
     folder.write_text('')
-  assert file_locks._machine_folder() is None
+  assert file_locks.machine_folder() is None
   assert 'is not a folder of this user alone' in caplog.text
 
 

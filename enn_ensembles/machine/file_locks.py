@@ -25,7 +25,7 @@ from absl import logging
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import strict_json
 
-# What all solvers of this machine's user that are large share.
+# What processes of one user on one machine share.
 _MACHINE_FOLDER = 'enn_ensembles-{user}'
 _MACHINE_LOCK = 'large_solver.lock'
 # Of the machine's memory; the rest is for whatever else runs.
@@ -180,13 +180,13 @@ def claim_memory(memory_mb: float) -> contextlib.AbstractContextManager[object]:
   num_processes = max(2, _machine_cores() // _own_cores())
   if memory is None or memory_mb * num_processes <= _SHARE_OF_MEMORY * memory:
     return contextlib.nullcontext()
-  folder = _machine_folder()
+  folder = machine_folder()
   if folder is None:
     return contextlib.nullcontext()
   return claim(folder / _MACHINE_LOCK)
 
 
-def _machine_folder() -> pathlib.Path | None:
+def machine_folder() -> pathlib.Path | None:
   """A folder of this user alone in the temporary folder that all users share.
 
   None, and a warning, where another user was there first: what lies there may

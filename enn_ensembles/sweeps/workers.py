@@ -28,6 +28,7 @@ import time
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles.machine import core_claims
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
@@ -55,7 +56,8 @@ def run(
     units: what to run; none may be done (`sweeps.narrow`).
     options: how.
     num_workers: processes. Each has one core, where no GPUs are seen: the
-      number of threads decides last digits.
+      number of threads decides last digits. It is one that no worker of another
+      sweep has, if there is any.
     announce: called with the units that are running, whenever that changes or
       one of them has come to another stage.
     in_this_process: whether a single worker is this process, with all of its
@@ -77,7 +79,10 @@ def run(
   units = shares.longest_first(shares.limit_inputs(units))
   num_workers = min(num_workers, len(units))
   if units and (num_workers > 1 or not in_this_process):
-    yield from _run_in_workers(units, options, num_workers, announce)
+    gpus = devices.visible_gpus()
+    environments = devices.worker_environments(num_workers, os.environ, gpus)
+    with _choose_cores(num_workers, bool(gpus)) as cores:
+      yield from _run_in_workers(units, options, cores, environments, announce)
   elif units:
     one_unit.configure_jax(options)
     jobs, put_off = claimed_units.make_jobs(units[::-1], options), []
@@ -111,20 +116,29 @@ class _PutOff(NamedTuple):
 _POLL_SECONDS = 0.5
 
 
+@contextlib.contextmanager
+def _choose_cores(num_workers: int,
+                  use_gpus: bool) -> Iterator[list[list[int]]]:
+  """The cores of each worker: one, or beside a GPU its share of all."""
+  shared_cores = worker_processes.share_cores(devices.available_cores(),
+                                              num_workers)
+  with contextlib.ExitStack() as claims:
+    # As far apart as they can be: neighbours may be one core's two threads.
+    yield shared_cores if use_gpus else [
+        [claims.enter_context(core_claims.claim_core(share))]
+        for share in shared_cores]
+
+
 def _run_in_workers(
     units: Sequence[work_units.WorkUnit], options: unit_results.RunOptions,
-    num_workers: int, announce: claimed_units.Announce
-) -> Iterator[claimed_units.Outcome]:
+    cores: Sequence[Sequence[int]], environments: Sequence[Mapping[str, str]],
+    announce: claimed_units.Announce) -> Iterator[claimed_units.Outcome]:
   """Hands units out to workers, one at a time, each to the first that is free.
 
   A unit is tried once: whatever kills workers, this ends. A worker that is told
   to stop stops them all.
   """
   waiting = list(reversed(claimed_units.make_jobs(units, options)))
-  gpus = devices.visible_gpus()
-  shared_cores = worker_processes.share_cores(devices.available_cores(),
-                                              num_workers)
-  environments = devices.worker_environments(num_workers, os.environ, gpus)
   busy: dict[connection_lib.Connection,
              tuple[_Worker, claimed_units.Job, float]] = {}
   stages: dict[str, progress.Stage] = {}  # By run id.
@@ -143,10 +157,9 @@ def _run_in_workers(
       pass  # It is dead, which reading from it will tell.
 
   try:
-    for i, share in enumerate(shared_cores):
-      # As far apart as they can be: neighbours may be one core's two threads.
-      give(_start_worker(share if gpus else share[:1], environments[i],
-                         options, takes_shortest=i == 0))
+    for i, own_cores in enumerate(cores):
+      give(_start_worker(own_cores, environments[i], options,
+                         takes_shortest=i == 0))
     while busy:
       announce([claimed_units.Running(job.unit, stages.get(job.unit.run_id))
                 for _, job, _ in busy.values()])
