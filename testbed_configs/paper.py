@@ -2,8 +2,8 @@
 
 Osband et al. 2021 (arXiv 2107.08924); Oleksiienko & Iosifidis 2022 (arXiv
 2210.04882). The cell (1000, 100) has 100,000 training points: its ground truth
-is matrix-free, 18 minutes per seed on two cores, and exact_posterior solves for
-it again, per noise level. --max_num_train=10000 leaves it out.
+is matrix-free, 11 to 18 minutes per seed on two cores, and exact_posterior
+solves for it again, per noise level. --max_num_train=10000 leaves it out.
 """
 
 INPUT_DIM = [10, 100, 1000]
