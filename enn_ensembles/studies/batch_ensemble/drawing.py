@@ -119,11 +119,11 @@ def draw_verdicts(verdicts: pd.DataFrame) -> bytes:
     panel.set_xlim(-_WIDEST_SHARE, _WIDEST_SHARE)
     panel.set_yticks(range(len(labels)), labels)
   if not names:
-    plots.style_axes(panels[0], 'No gain of the deep ensemble is decided')
+    plots.style_axes(panels[0], 'No difference of the deep ensemble is decided')
   for panel, name in zip(panels, names):
     plots.style_axes(panel, table.SCORES[name].label.replace(' under ',
                                                              '\nunder '),
-                     'share of the gain')
+                     "share of the deep\nensemble's difference")
     for _, line in decided.loc[decided['score'] == name].iterrows():
       place, colour = labels.index(line['setting']), _VERDICT_COLOURS[
           line['verdict']]

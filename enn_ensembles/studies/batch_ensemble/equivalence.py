@@ -2,9 +2,10 @@
 
 "Like one network" must allow a margin, or no data could ever show it. The
 margin is a third of what a deep ensemble of as many members gains over one
-network, on the same score: whoever takes less than a third of the way to the
-deep ensemble is nearer to one network, by far. With d = BatchEnsemble - one and
-g = deep ensemble - one, paired by seed, it is shown where both
+network, or loses (it may be less calibrated), on the same score: whoever takes
+less than a third of the way to the deep ensemble is nearer to one network, by
+far. With d = BatchEnsemble - one and g = deep ensemble - one, paired by seed,
+it is shown where both
 
   d - g / 3  and  d + g / 3
 
@@ -83,17 +84,20 @@ def judge(one: np.ndarray, batch_ensemble: np.ndarray,
     return Equivalence(verdict, reason, *d, *g, share, len(one))
 
   if g[1] <= 0. <= g[2]:
-    return result(INCONCLUSIVE, "the deep ensemble's own gain is not decided")
+    return result(INCONCLUSIVE, "the deep ensemble's own difference is not "
+                  'decided')
   # As if more were better: both are measured along the gain.
   sign = np.sign(g[0])
   below = sign * (difference - MARGIN * gain)  # To be < 0.
   above = sign * (difference + MARGIN * gain)  # To be > 0.
   if max(_p_value(below, 'less'), _p_value(above, 'greater')) <= LEVEL:
-    return result(REPRODUCED, "within a third of the deep ensemble's gain")
+    return result(REPRODUCED, "within a third of the deep ensemble's "
+                  'difference')
   if min(_p_value(below, 'greater'), _p_value(above, 'less')) <= LEVEL / 2:
-    way = ('gains more than' if np.mean(below) > 0 else 'is worse by more than')
+    way = ("goes the deep ensemble's way" if np.mean(below) > 0 else
+           'goes away from the deep ensemble')
     return result(NOT_REPRODUCED,
-                  f"{way} a third of the deep ensemble's gain")
+                  f'{way}, by more than a third of its difference')
   return result(INCONCLUSIVE, 'the seeds do not decide it')
 
 

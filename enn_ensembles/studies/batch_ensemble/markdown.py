@@ -33,8 +33,7 @@ def format_verdicts(verdicts: pd.DataFrame, claimed: bool) -> str:
   own = verdicts[(verdicts['is_claimed'] == claimed) & (verdicts['set'] == '')]
   return _lines(
       ('data set', 'setting', 'score', 'minus one network',
-       'deep ensemble minus one network', 'share of the gain', 'like one '
-       'network?'),
+       'deep ensemble minus one network', 'share', 'like one network?'),
       ((line['data_set'], line['setting'],
         table.SCORES[line['score']].label,
         _with_interval(line, 'difference'), _with_interval(line, 'gain'),
@@ -84,7 +83,8 @@ _METHOD = '''
 Zamyatin, Indri, Malhotra & Gärtner, arXiv 2601.16936. Differences are paired by
 seed, with Student's t 95 % intervals over seeds. "Reproduced" means that two
 one-sided tests at 5 % show the difference from one network to be within a third
-of what the deep ensemble of as many members gains; "not reproduced", that it is
-decided to be outside; where the deep ensemble's own gain is not decided,
-nothing can be. Verdicts are not corrected for their number.
+of that of the deep ensemble of as many members; "not reproduced", that it is
+decided to be outside; where the deep ensemble's own difference is not decided,
+nothing can be. The share is the one difference over the other. Verdicts are not
+corrected for their number.
 '''.strip()
