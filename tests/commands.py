@@ -1,4 +1,7 @@
-"""Runs commands of `experiments` as a user would, forked off one process."""
+"""Runs commands of `experiments` as a user would, forked off one process.
+
+That process is `command_server`.
+"""
 
 import contextlib
 import functools
@@ -22,63 +25,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Seconds after which something hangs; no machine is so busy.
 HANG = 600.
 
-# Imports once what takes seconds, and forks for every command. A line on stdin
-# is a request, answered by a line on stdout. Nothing of `experiments` may be
-# imported here: commands have flags of the same names.
-_SERVER = '''
-import importlib, json, multiprocessing.connection, os, pkgutil, runpy, sys
-import traceback
-import haiku, jax.numpy, matplotlib.figure, optax, pandas, scipy.linalg
-import scipy.stats, sklearn.datasets, tqdm
-import enn_ensembles
-for folder in ('', 'agents.', 'problems.', 'report.', 'sweeps.'):
-  package = importlib.import_module(f'enn_ensembles.{folder}'.rstrip('.'))
-  for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
-    if not module.name.endswith(('__main__', 'experiments')):
-      importlib.import_module(module.name)
-
-def run(request):
-  if request['new_session']:
-    os.setsid()
-  for number, name in enumerate((os.devnull, request['out'], request['err'])):
-    mode = os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY
-    os.dup2(os.open(name, mode), number)
-  os.chdir(request['folder'])
-  os.environ.clear()
-  os.environ.update(request['environment'])
-  sys.argv = request['argv']
-  try:
-    runpy.run_module(request['module'], run_name='__main__', alter_sys=True)
-    code = 0
-  except SystemExit as end:
-    code = end.code or 0
-  except BaseException:
-    traceback.print_exc()
-    code = 1
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)  # Clearing up takes half a second.
-
-for line in sys.stdin:
-  request = json.loads(line)
-  if 'pid' in request:
-    pid, status = os.waitpid(request['pid'], os.WNOHANG)
-    print(os.waitstatus_to_exitcode(status) if pid else 'null', flush=True)
-    continue
-  child = os.fork()
-  if not child:
-    run(request)
-  print(child, flush=True)
-'''
-
 
 class _Server:
   """A process that has imported everything and forks."""
 
   def __init__(self):
     self._process = subprocess.Popen(
-        [sys.executable, '-c', _SERVER], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        [sys.executable, ROOT / 'tests' / 'command_server.py'], cwd=ROOT,
+        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
   def ask(self, **request):
     self._process.stdin.write(json.dumps(request) + '\n')
@@ -141,7 +95,18 @@ class Started:
             for file in self._files]
 
 
-def start_module(module, *argv, folder=ROOT, new_session=False, **environment):
+def _num_spares(module, argv):
+  """How many processes a command may start: see `command_server`."""
+  if module != 'experiments.run_sweep' or not sys.platform.startswith('linux'):
+    return 0
+  workers = [flag.rpartition('=')[2] for flag in map(str, argv)
+             if flag.startswith('--num_workers=')]
+  # One checks user-defined agents.
+  return 1 + sum(int(number) for number in workers if number.isdecimal())
+
+
+def start_module(module, *argv, folder=ROOT, new_session=False,
+                 num_spares=None, **environment):
   """Starts `python -m module *argv` in a folder, without its imports.
 
   Args:
@@ -149,6 +114,8 @@ def start_module(module, *argv, folder=ROOT, new_session=False, **environment):
     *argv: its flags.
     folder: where it runs.
     new_session: whether it leads a session, and so a group, of its own.
+    num_spares: processes that are kept for those it starts, see
+      `command_server`; None for what it may need.
     **environment: variables besides those of this process.
   """
   environment = {**os.environ, **environment}
@@ -159,6 +126,8 @@ def start_module(module, *argv, folder=ROOT, new_session=False, **environment):
   pid = server.ask(
       module=module, argv=[module.rpartition('.')[2], *map(str, argv)],
       environment=environment, folder=str(folder), new_session=new_session,
+      num_spares=(_num_spares(module, argv) if num_spares is None
+                  else num_spares),
       out=files[0].name, err=files[1].name)
   return Started(server, pid, files)
 
@@ -195,18 +164,20 @@ def load_command(name):
   return module
 
 
-def run_commands(name, *commands):
+def run_commands(name, *commands, **options):
   """(exit code, stdout, stderr) of each, one after the other.
 
   Args:
     name: module of `experiments`.
     *commands: their flags, a list each; or (flags, environment variables).
+    **options: of `start_module`.
   """
   answers = []
   for command in commands:
     argv, environment = command if command and isinstance(
         command[-1], dict) else (command, {})
-    answers.append(run_module(f'experiments.{name}', *argv, **environment))
+    answers.append(run_module(f'experiments.{name}', *argv, **options,
+                              **environment))
   return answers
 
 
@@ -223,7 +194,7 @@ def check_refused(name, cases):
     name: module of `experiments`.
     cases: (flags, part of the message) each.
   """
-  answers = run_commands(name, *(argv for argv, _ in cases))
+  answers = run_commands(name, *(argv for argv, _ in cases), num_spares=0)
   for (argv, message), (code, out, err) in zip(cases, answers, strict=True):
     assert code == 2 and message in err and err.count('\n') == 1, (argv, err)
     assert err.startswith('error: ') and not out, argv
