@@ -50,6 +50,20 @@ def test_training_is_estimated_from_its_operations(tmp_path):
   assert sweeps.estimate_training_seconds(plain) == 0
 
 
+def test_predictions_of_draws_are_estimated(tmp_path):
+  def per_problem(**settings):
+    unit = make_unit(tmp_path, 1000, 1., **settings)
+    return (sweeps.estimate_seconds(unit)
+            - cost_model.START_SECONDS) / unit.num_problems
+
+  # docs/speed.md: two cores train in 0.23 and predict in 1 s.
+  assert 0.5 < per_problem(agent='mc_dropout') / (2 * (0.23 + 1)) < 2
+  # All members are few draws.
+  unit = make_unit(tmp_path, 1000, 1., num_ensemble=3)
+  assert per_problem(num_ensemble=3) == pytest.approx(
+      sweeps.estimate_training_seconds(unit), rel=0.05)
+
+
 @pytest.mark.parametrize('data_ratio,measured', [(10., 42.), (100., 3000.)])
 def test_estimated_cost_of_ground_truth(tmp_path, data_ratio, measured):
   # Measured at D_x = 1000 on two cores: CPU seconds of one seed with three

@@ -5,6 +5,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.agents import ensemble
+from enn_ensembles.agents import mc_dropout
 from enn_ensembles.training import flops
 
 
@@ -40,3 +41,11 @@ def test_flops_of_a_training_step():
   inputs = 3 * 4 + 1 * 3
   expected = 2 * 3 * 5 * (forward + weights + inputs)
   assert flops.step_flops(agent, prior) == expected
+
+
+def test_flops_of_a_draw_are_those_of_its_forward_pass():
+  network = mc_dropout.make_network(mc_dropout.McDropoutConfig(
+      hidden_sizes=(4, 3)), (2,))
+  prior = base.PriorKnowledge((2,), 8, base.Gaussian(0.1))
+  # As above, but that every layer adds its biases.
+  assert flops.draw_flops(network, prior, 7) == 2 * 7 * (4 * 2 + 3 * 4 + 1 * 3)

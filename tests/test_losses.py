@@ -233,6 +233,20 @@ def test_sampled_indices_are_different_draws():
                                 one)
 
 
+def test_indices_that_are_read_twice_are_drawn_once():
+  """XLA draws numbers anew for every reader, unless a loop has made them."""
+  network = zero_network(networks.GaussianIndexer(50))
+
+  def read_twice(key):
+    z = losses.sample_indices(network, key, 20)
+    return jnp.sum(z @ z.T) + jnp.sum(jnp.cumsum(z, axis=1))
+
+  equations = jax.make_jaxpr(read_twice)(KEY).jaxpr.eqns
+  drawing = [equation.primitive.name for equation in equations
+             if 'erf_inv' in str(equation)]
+  assert drawing == ['scan']
+
+
 @pytest.mark.parametrize('num_blocks', [1, 4])
 def test_mean_over_blocks_is_the_mean(num_blocks):
   params = {'a': jnp.asarray(RNG.standard_normal(3)), 'b': jnp.asarray(2.)}

@@ -59,7 +59,9 @@ def test_initial_draws_are_those_of_jax_random():
 
 def test_halves_put_together_are_the_whole():
   for num in (1, 2, 5):
-    found = random_draws.in_halves(
-        lambda places: jnp.stack([places, 2 * places], axis=-1), num)
+    found, negative = random_draws.in_halves(
+        lambda places: (jnp.stack([places, 2 * places], axis=-1),
+                        -places.astype(int)), num)
     np.testing.assert_array_equal(
         found, np.arange(num)[:, None] * np.array([1, 2]))
+    np.testing.assert_array_equal(negative, -np.arange(num))

@@ -118,7 +118,7 @@ def draw_truncated_normal(key: chex.PRNGKey, num: int,
       -largest, largest), num)
 
 
-def in_halves(draw: Callable[[base.Array], base.Array], num: int) -> base.Array:
+def in_halves(draw: Callable[[base.Array], Any], num: int) -> Any:
   """draw(0, ..., num - 1), by a loop over two halves.
 
   What a loop has made lies in memory. Everything else XLA may compile, and
@@ -126,13 +126,14 @@ def in_halves(draw: Callable[[base.Array], base.Array], num: int) -> base.Array:
   random numbers to draw.
 
   Args:
-    draw: places, uint32 [n] -> [n, ...].
+    draw: places, uint32 [n] -> arrays [n, ...].
     num: how many places.
 
   Returns:
-    [num, ...].
+    Arrays [num, ...].
   """
   half = -(-num // 2)
   places = jax.lax.iota(jnp.uint32, 2 * half).reshape(2, half)
-  halves = jax.lax.map(draw, places)
-  return halves.reshape(2 * half, *halves.shape[2:])[:num]
+  return jax.tree.map(
+      lambda halves: halves.reshape(2 * half, *halves.shape[2:])[:num],
+      jax.lax.map(draw, places))

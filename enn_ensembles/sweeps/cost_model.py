@@ -1,7 +1,8 @@
 """What a work unit costs, estimated: to order units and to balance shares.
 
-Operations are counted in the traced program of a training step; the speeds are
-those of one core of a 2024 server, and a factor of 2 does no harm.
+Operations are counted in the traced programs of a training step and of a draw
+of predictions; the speeds are those of one core of a 2024 server, and a factor
+of 2 does no harm.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import functools
 import json
 import math
 from typing import Any
+from typing import NamedTuple
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
@@ -19,13 +21,14 @@ from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import flops
 from enn_ensembles.training import network_agent
+from enn_ensembles.training import prediction
 
 # Seconds that a unit takes on one core.
 Estimate = Callable[[work_units.WorkUnit], float]
 
-_FLOPS = 6e10  # Floating-point operations per second of training.
+_FLOPS = 6e10  # Floating-point operations per second of a network.
 START_SECONDS = 3.  # Tracing, compiling, reading the cache: per unit.
-_NUM_POINTS = 1000  # Test points; as many validation points.
+_NUM_POINTS = 1000  # Test points; as many validation or dyadic points.
 _NUMBERS_PER_SECOND = 2e7  # Inputs drawn or read, in every unit.
 _SOLVER_FLOPS = 8e10  # Dense linear algebra in float64.
 _TILE_FLOPS = 1e11  # The matrix-free solver's products.
@@ -35,6 +38,18 @@ _TILE_FLOPS = 1e11  # The matrix-free solver's products.
 _NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 3, 7
 
 
+class Counted(NamedTuple):
+  """Operations on one problem.
+
+  Attributes:
+    training: of the whole training; 0 where nothing is known.
+    predictions: of all draws at all points. Members of a finite set are few,
+      and count as none.
+  """
+  training: float = 0.
+  predictions: float = 0.
+
+
 def estimate_seconds(unit: work_units.WorkUnit) -> float:
   """Estimated seconds of a unit on one core, its ground truth apart.
 
@@ -42,14 +57,15 @@ def estimate_seconds(unit: work_units.WorkUnit) -> float:
   comes first: it is no unit's own. An agent that trains no network counts as
   reading its problems.
   """
-  return _estimate(unit, estimate_training_seconds(unit))
+  return _estimate(unit, _counted(unit))
 
 
-def _estimate(unit: work_units.WorkUnit, training_seconds: float) -> float:
+def _estimate(unit: work_units.WorkUnit, counted: Counted) -> float:
   family = unit.family
   numbers = len(unit.seeds) * family.num_train * math.prod(family.input_shape)
   return (START_SECONDS + numbers / _NUMBERS_PER_SECOND
-          + unit.num_problems * training_seconds)
+          + unit.num_problems * (counted.training + counted.predictions)
+          / _FLOPS)
 
 
 def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
@@ -62,44 +78,56 @@ def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
   Returns:
     Seconds; None where the agent is no `NetworkAgent`.
   """
-  family = unit.family
-  counted = _count_training_flops(
-      made, tuple(family.input_shape), family.num_outputs,
-      family.score_set == 'classification')
-  return _estimate(unit, counted / _FLOPS) if counted else None
+  counted = _count(made, *_shapes(unit))
+  return _estimate(unit, counted) if counted.training else None
 
 
 def estimate_training_seconds(unit: work_units.WorkUnit) -> float:
   """Estimated seconds of training on one problem; 0 where nothing is known."""
-  counted = _training_flops(
-      unit.agent, canonical.canonical_json(unit.agent_config),
-      tuple(unit.family.input_shape), unit.family.num_outputs,
-      unit.family.score_set == 'classification')
-  return counted / _FLOPS
+  return _counted(unit).training / _FLOPS
+
+
+def _shapes(unit: work_units.WorkUnit) -> tuple[Any, ...]:
+  """What the operations of a unit's agent depend on."""
+  family = unit.family
+  return (tuple(family.input_shape), family.num_outputs,
+          family.score_set == 'classification', unit.num_enn_samples,
+          unit.enumerate_indices)
+
+
+def _counted(unit: work_units.WorkUnit) -> Counted:
+  return _count_by_name(unit.agent, canonical.canonical_json(unit.agent_config),
+                        *_shapes(unit))
 
 
 @functools.cache
-def _training_flops(agent: str, config: str, input_shape: tuple[int, ...],
-                    num_outputs: int, categorical: bool) -> float:
-  """Operations of a whole training; 0 for what is no agent of the package."""
+def _count_by_name(agent: str, config: str, *shapes: Any) -> Counted:
+  """Operations of an agent of the package; none of another."""
   if agent not in agents_lib.agent_names():
-    return 0.
+    return Counted()
   module = agents_lib.load_agent(agent)
   made = agents_lib.make_agent(
       module, agents_lib.make_config(module, _settings(json.loads(config))))
-  return _count_training_flops(made, input_shape, num_outputs, categorical)
+  return _count(made, *shapes)
 
 
-def _count_training_flops(made: Any, input_shape: tuple[int, ...],
-                          num_outputs: int, categorical: bool) -> float:
-  """Operations of a whole training on one problem; 0 of other agents."""
+def _count(made: Any, input_shape: tuple[int, ...], num_outputs: int,
+           categorical: bool, num_enn_samples: int,
+           enumerate_indices: bool) -> Counted:
+  """Operations of an agent on one problem; none of other agents."""
   if not isinstance(made, network_agent.NetworkAgent):
-    return 0.
+    return Counted()
   likelihood = (base.Categorical(num_outputs) if categorical
                 else base.Gaussian(0.1, num_outputs))
   # The operations of a step do not depend on the size of the training set.
   prior = base.PriorKnowledge(input_shape, 2 * made.batch_size, likelihood)
-  return made.num_batches * flops.step_flops(made, prior)
+  network = made.make_network(prior)
+  num_draws = prediction.num_index_draws(network, num_enn_samples,
+                                         enumerate_indices)
+  return Counted(
+      made.num_batches * flops.step_flops(made, prior),
+      2 * num_draws * flops.draw_flops(network, prior, _NUM_POINTS)
+      if num_draws else 0.)
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

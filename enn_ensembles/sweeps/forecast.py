@@ -6,7 +6,7 @@ setting and family of problems the first of these counts that is there:
   rows        what rows of this agent setting and family say that they took
   timed       a user-defined agent, timed on problems of its small families
   operations  an agent that trains a network with the loop of this package: the
-              operations of its training, counted (`cost_model`)
+              operations of its training and predictions (`cost_model`)
   reading     another agent of the package: reading the problems, no more
   unknown     a user-defined agent elsewhere; its rows say it later
 
@@ -39,7 +39,7 @@ _LONGEST_LIST = 20  # Agent settings, or families of one, that have a line.
 _SOURCES: Mapping[str, str] = {
     'rows': 'rows in the results folder',
     'timed': 'timed just now on at most two seeds of a cell',
-    'operations': 'operations of training, counted',
+    'operations': 'operations of training and predictions, counted',
     'reading': 'only reading the problems is counted',
     'unknown': 'unknown until a unit is done: `status` says it then',
 }

@@ -1,6 +1,6 @@
-"""Floating-point operations of a training step, counted from its program.
+"""Floating-point operations of training and predicting, counted from programs.
 
-Nothing is compiled or run: the step is traced and its matrix products and
+Nothing is compiled or run: the program is traced and its matrix products and
 convolutions are added up.
 """
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import networks
 
 
 def step_flops(agent: Any, prior: base.PriorKnowledge,
@@ -46,6 +47,38 @@ def step_flops(agent: Any, prior: base.PriorKnowledge,
   batch = base.Batch(*shapes(agent.batch_size),
                      jax.ShapeDtypeStruct((agent.batch_size,), jnp.int32))
   return count_flops(jax.make_jaxpr(step)(*started, batch, key).jaxpr)
+
+
+# Indices in the program that is traced; a draw takes as much in any number.
+_NUM_INDICES = 10
+
+
+def draw_flops(network: base.EpistemicNetwork, prior: base.PriorKnowledge,
+               num_points: int, dtype: Any = jnp.float32) -> float:
+  """Operations of predictions of one draw of the index, as evaluated.
+
+  Args:
+    network: the network.
+    prior: what the agent was told of the problem.
+    num_points: where predictions are made.
+    dtype: of training.
+  """
+  def start(x, key):
+    index = network.indexer(key)
+    params, state = network.init(key, x[:1], index)
+    indices = jax.vmap(network.indexer)(
+        networks.fold_in_many(key, _NUM_INDICES))
+    return params, state, indices, base.get_shared(network, params, state, x)
+
+  def forward(params, state, x, indices, shared):
+    out, _ = base.apply_indices(network, params, state, x, indices, shared)
+    return base.get_predictions(out)
+
+  x = jax.ShapeDtypeStruct((num_points, *prior.input_shape), dtype)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params, state, indices, shared = jax.eval_shape(start, x, key)
+  traced = jax.make_jaxpr(forward)(params, state, x, indices, shared)
+  return count_flops(traced.jaxpr) / _NUM_INDICES
 
 
 def count_flops(jaxpr: Any) -> float:

@@ -82,8 +82,10 @@ class IndexContext:
 
 def sample_indices(network: base.EpistemicNetwork, key: chex.PRNGKey,
                    num: int) -> base.Index:
-  """`num` independent indices, stacked on a first axis."""
-  return jax.vmap(network.indexer)(networks.fold_in_many(key, num))
+  """`num` independent indices, stacked on a first axis, each drawn once."""
+  keys = networks.fold_in_many(key, num)
+  return networks.in_halves(
+      lambda places: jax.vmap(network.indexer)(keys[places]), num)
 
 
 def mean_over_blocks(block_loss: Callable[..., base.Array],
