@@ -74,6 +74,7 @@ def test_pipes_sockets_and_links_to_nowhere_are_skipped(store, caplog):
   units = store.results_dir / 'units'
   os.mkfifo(units / 'pipe.json')
   (units / 'link.json').symlink_to(units / 'nowhere')
+  (units / 'loop.json').symlink_to(units / 'loop.json')
   (units / 'folder.json').mkdir()
   server = socket.socket(socket.AF_UNIX)
   before = os.getcwd()
@@ -88,8 +89,37 @@ def test_pipes_sockets_and_links_to_nowhere_are_skipped(store, caplog):
   server.close()
   assert [unit.run_id for unit in found] == ['a']
   said = ' '.join(record.getMessage() for record in caplog.records)
-  assert all(name in said for name in ('pipe.json', 'socket.json',
-                                       'folder.json'))
+  assert all(name in said for name in ('pipe.json', 'socket.json', 'link.json',
+                                       'loop.json', 'folder.json'))
+
+
+def test_a_link_that_cannot_be_followed_is_named(store, nobody, tmp_path):
+  """What it leads to may be there, and hold rows."""
+  del nobody
+  os.seteuid(0)
+  closed = tmp_path / 'closed'
+  closed.mkdir(mode=0o700)
+  unit = store.results_dir / 'units' / 'b.json'
+  unit.symlink_to(closed / 'b.json')
+  os.seteuid(65534)
+  with pytest.raises(files.FileError, match=f'{unit}: Permission denied'):
+    store.read_rows()
+
+
+def test_all_units_that_cannot_be_read_are_named(store, nobody):
+  del nobody
+  os.seteuid(0)
+  paths = [write_unit(store, name) for name in 'bcd']
+  for path in paths[:2]:
+    path.chmod(0)
+  paths[2].write_text('{')
+  os.seteuid(65534)
+  with pytest.raises(files.FileError) as error:
+    store.read_rows()
+  message = str(error.value)
+  assert message.startswith(
+      f'cannot read {paths[0]} (Permission denied), {paths[1]} (Permission '
+      f'denied). {paths[2]} is damaged (')
 
 
 def test_all_damaged_units_are_named_at_once(store):

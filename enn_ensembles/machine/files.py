@@ -177,11 +177,13 @@ def make_private_folder(path: PathLike, name: str) -> pathlib.Path:
 def list_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
   """The regular files of a folder with a suffix, hidden ones left out, sorted.
 
-  Pipes, sockets and devices are skipped with a warning: to open one may take
-  for ever. A folder that is missing has no files.
+  Pipes, sockets and devices, which may take for ever to open, and symbolic
+  links that lead nowhere are skipped with a warning. A folder that is missing
+  has no files.
 
   Raises:
-    FileError: the folder cannot be listed: nobody knows what is in it.
+    FileError: the folder, or where a link leads, cannot be looked at: nobody
+      knows what is there.
   """
   found = []
   try:
@@ -189,15 +191,26 @@ def list_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
       for entry in entries:
         if entry.name.startswith('.') or not entry.name.endswith(suffix):
           continue
-        if entry.is_file():
+        if _is_regular(entry):
           found.append(entry.name)
-        elif not entry.is_symlink():  # One that leads nowhere is no news.
-          logging.warning('%s is skipped: it is no regular file.', entry.path)
+        else:
+          logging.warning('%s is skipped: it is no regular file%s.', entry.path,
+                          ', or leads to none' if entry.is_symlink() else '')
   except FileNotFoundError:
     return []
   except OSError as error:
     raise FileError(f'cannot list {folder}: {error.strerror}.') from error
   return [folder / name for name in sorted(found)]
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+  """Whether it is, or leads to, a regular file."""
+  try:
+    return entry.is_file()
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      return False
+    raise FileError(f'cannot read {entry.path}: {error.strerror}.') from error
 
 
 def is_file(path: PathLike) -> bool:

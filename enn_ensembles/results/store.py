@@ -179,7 +179,8 @@ class ResultsStore:
     """All units, in the order of their file names.
 
     Raises:
-      FileError: files are damaged; it says which, all of them, and what to do.
+      FileError: files are damaged or cannot be read; it says which, all of
+        them, and what to do.
     """
     return list(self.iter_units())
 
@@ -193,7 +194,9 @@ class ResultsStore:
     Raises:
       FileError: as in `read_units`, after the last unit that is whole.
     """
-    damaged, draws = [], self._asked_draws()
+    damaged: list[unit_files.DamagedError] = []
+    unreadable: list[unit_files.UnreadableError] = []
+    draws = self._asked_draws()
     for path in self.unit_paths():
       if paths is not None and path not in paths:
         continue
@@ -201,13 +204,20 @@ class ResultsStore:
         yield unit_files.read_unit(path, draws)
       except unit_files.DamagedError as error:
         damaged.append(error)
+      except unit_files.UnreadableError as error:
+        unreadable.append(error)
+    told = [] if not unreadable else [
+        'cannot read ' + ', '.join(
+            f'{error.path} ({error.reason})' for error in unreadable) + '.']
     if len(damaged) == 1:
-      raise damaged[0]
-    if damaged:
+      told.append(str(damaged[0]))
+    elif damaged:
       which = ', '.join(f'{error.path} ({error.reason})' for error in damaged)
-      raise files.FileError(
+      told.append(
           f'{len(damaged)} files are damaged: {which}. Delete them and run the '
           'sweep again: only these units are computed again.')
+    if told:
+      raise files.FileError(' '.join(told))
 
   def read_unit(self, run_id: str) -> unit_files.Unit | None:
     """One unit; None if it is not there.

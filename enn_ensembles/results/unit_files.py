@@ -43,7 +43,7 @@ def _read_document(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
   try:
     content = files.read_bytes(path)
   except OSError as error:
-    raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
+    raise UnreadableError(path, error) from error
   document = strict_json.parse(content)
   version = document.get('schema_version')
   known = (schema.SCHEMA_VERSION, conversion.OLD_VERSION)
@@ -93,6 +93,15 @@ def read_unit(path: pathlib.Path,
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise DamagedError(path, error) from error
   return Unit(path, document['run_id'], rows, digest_of(content))
+
+
+class UnreadableError(files.FileError):
+  """A file cannot be opened or read."""
+
+  def __init__(self, path: pathlib.Path, error: OSError):
+    self.path = path
+    self.reason = error.strerror
+    super().__init__(f'cannot read {path}: {self.reason}.')
 
 
 class DamagedError(files.FileError):
