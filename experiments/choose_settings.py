@@ -33,7 +33,7 @@ _BOARD_CONFIG = flags.DEFINE_string(
     "name: papers' settings.")
 _TUNING_CONFIG = flags.DEFINE_string(
     'tuning_config', 'tuning', 'The config of the tuning sweep, a file or a '
-    'name, for how many seeds it has.')
+    'name, which says what seeds it has.')
 
 _PROBLEM_NAMES = ('input_dim', 'data_ratio', 'noise_std')
 
@@ -100,8 +100,14 @@ def main(_) -> None:
   if not set(_PROBLEM_NAMES) <= set(board.problem):
     raise ValueError('--board_config must be a config of NNGP problems, got '
                      f'{_BOARD_CONFIG.value!r}, of kind {board.kind!r}.')
-  num_seeds = len(sweeps.load_config(_TUNING_CONFIG.value).seed)
+  seeds = sweeps.load_config(_TUNING_CONFIG.value).seed
+  num_seeds = len(seeds)
   rows, _ = columns.read_results(_RESULTS_DIR.value)
+  others = sorted({row['problem']['seed'] for row in rows} - set(seeds))
+  if others:
+    raise ValueError(
+        f'results_dir must hold rows of --tuning_config={_TUNING_CONFIG.value} '
+        f'alone, got seed {others[0]}, which that config does not have.')
   choices = choice.choose(rows, _defaults(board))
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   table = pd.DataFrame([{

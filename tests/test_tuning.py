@@ -5,6 +5,7 @@ import runpy
 import commands
 import example_rows
 import pytest
+import tiny_sweeps
 
 from enn_ensembles import results
 from enn_ensembles.studies.tuning import choice
@@ -82,3 +83,17 @@ def test_the_command_writes_a_config_that_a_sweep_takes(tmp_path):
       '--max_num_train=10', '--seed=0'])
   assert code == 0, error
   assert '12 rows' in out
+
+
+def test_rows_of_another_sweep_are_refused(tmp_path):
+  """They may be of the board's seeds, and were counted as '3 of 2 seeds'."""
+  store = results.open_store(tmp_path / 'rows', create=True)
+  store.write_unit('unit', [
+      {**row, 'run_id': 'unit', 'row_id': str(i)}
+      for i, row in enumerate(make_rows(LOSSES, num_seeds=3))])
+  tuning = tiny_sweeps.write_config(tmp_path, SEED=[100, 101])
+  commands.check_refused('choose_settings', [(
+      [f'--results_dir={tmp_path / "rows"}', f'--tuning_config={tuning}',
+       f'--output_dir={tmp_path / "out"}'],
+      'alone, got seed 102, which that config does not have.')])
+  assert not (tmp_path / 'out').exists()
