@@ -10,7 +10,6 @@ the parts.
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 import time
 from typing import Any
@@ -114,7 +113,7 @@ def main(_) -> None:
   found: dict[str, list[Any]] = {}
   seconds = []
   for part, name, settings, run in made:
-    code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
+    code = canonical.config_hash([settings, _FORMAT])
     path = kept / f'{part}_{name}_{code}.json'
 
     def run_timed(part=part, name=name, run=run):

@@ -9,7 +9,6 @@ kept in OUT/units: the same command goes on where it was stopped, and several
 commands with other --problems may share a folder.
 """
 
-import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -82,7 +81,7 @@ def _report_diversity() -> None:
   lines = []
   for seed in range(_NUM_DIGITS_SEEDS.value):
     settings = diversity.DiversitySettings(seed=seed)
-    code = canonical.config_hash([dataclasses.asdict(settings), _FORMAT])
+    code = canonical.config_hash([settings, _FORMAT])
     path = kept / f'diversity_s{seed}_{code}.json'
     lines += kept_units.find_or_run(
         path, functools.partial(diversity.run, settings), kept_units.are_lines)
@@ -108,9 +107,8 @@ def main(_) -> None:
   tables = [], []
   for unit in made:
     name = f'{unit.problem}_{unit.kind}_s{unit.seed}'
-    code = canonical.config_hash([
-        dataclasses.asdict(unit), dataclasses.asdict(unit.config),
-        unit.init_spread, _FORMAT])
+    code = canonical.config_hash(
+        [unit, unit.config, unit.init_spread, _FORMAT])
     path = kept / f'{name}_{code}.json'
 
     def run(unit=unit, name=name):

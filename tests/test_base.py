@@ -134,6 +134,27 @@ def test_hash_is_sha256_of_sorted_json():
           == hashlib.sha256(text.encode()).hexdigest()[:10])
 
 
+@dataclasses.dataclass(frozen=True)
+class LaterConfig(Config):
+  weight: float = canonical.later_field(1.)
+
+
+def test_a_later_field_is_named_where_it_has_another_value():
+  fields = {'inner': None, 'sizes': (50, 50), 'rate': 0.5}
+  assert canonical.named_fields(LaterConfig()) == fields
+  assert canonical.named_fields(LaterConfig(weight=1)) == fields
+  assert canonical.named_fields(LaterConfig(weight=2.)) == {
+      **fields, 'weight': 2.}
+  assert canonical.named_fields(LaterConfig(weight=2.), ('rate',)) == {
+      'inner': None, 'sizes': (50, 50), 'weight': 2.}
+  # Also within other configs; a field that was always there is always named.
+  for one, other in ((LaterConfig(), Config()),
+                     (Config(inner=LaterConfig()), Config(inner=Config()))):
+    assert canonical.canonical_json(one) == canonical.canonical_json(other)
+  assert json.loads(canonical.canonical_json(
+      {'config': [LaterConfig(weight=0.5)]}))['config'][0]['weight'] == 0.5
+
+
 @pytest.mark.parametrize('value', [
     float('nan'), float('inf'), len, np.zeros(2), 1j, Config])
 def test_a_config_holds_plain_values_only(value):

@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import itertools
+import json
+import pathlib
 import re
+import tarfile
 
 import pytest
 import tiny_sweeps
@@ -11,8 +14,12 @@ import tiny_sweeps
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import canonical
 from enn_ensembles.nngp import kernels
+from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def test_expands_products_of_lists_agents_first(tmp_path):
@@ -145,6 +152,76 @@ def test_agent_ids_do_not_depend_on_defaults(tmp_path, monkeypatch):
   assert given.agent_config['num_ensemble'] == 10
   assert given.agent_id == left_out.agent_id
   assert given.row_ids() == left_out.row_ids()
+
+
+def test_a_later_field_renames_nothing_until_it_is_set(tmp_path):
+  """From a config to a row and back, with an agent file before and after."""
+  path = tmp_path / 'my_agent.py'
+
+  def units(fields, *entries):
+    path.write_text(
+        'import dataclasses\n'
+        'from enn_ensembles.machine import canonical\n'
+        '@dataclasses.dataclass(frozen=True)\n'
+        f'class Config:\n  size: int = 3\n{fields}'
+        'def make_agent(config: Config):\n  return config\n')
+    modules = (str(path),)
+    config = sweeps.override(
+        tiny_sweeps.make_config(tmp_path, AGENTS=[
+            {'agent': 'my_agent', **entry} for entry in entries]),
+        agent_modules=modules)
+    return sweeps.expand(config, modules)[::4]
+
+  before, = units('', {})
+  # Given or left out, the default is one setting: of three entries two remain.
+  default, other = units('  weight: float = canonical.later_field(1.)\n',
+                         {}, {'weight': 1}, {'weight': 0.5})
+  assert default.agent_id != other.agent_id
+  assert other.agent_label == 'my_agent,weight=0.5'
+  shown = [dict(unit.agent_config) for unit in (before, default, other)]
+  for config in shown:  # A hash of the file, which has changed.
+    del config[work_units.SOURCE_FILE]
+  assert shown == [{'size': 3}, {'size': 3}, {'size': 3, 'weight': 0.5}]
+  module = agents_lib.load_agent(str(path))
+  for config, weight in zip(shown, (1., 1., 0.5)):
+    # What a row says is read as its config, which says the same again.
+    made = agents_lib.make_config(module, config)
+    assert made.weight == weight
+    assert sweeps.all_settings(module, config) == config
+  assert (results.make_agent_id('my_agent', shown[0])
+          == results.make_agent_id('my_agent', shown[1]))
+
+
+def published_rows():
+  """(archive, first row of each file) of all published archives of rows."""
+  for path in sorted((ROOT / 'leaderboards').glob('*/*rows.tar.xz')):
+    with tarfile.open(path) as archive:
+      for member in archive:
+        if pathlib.PurePath(member.name).parent.name == 'units':
+          yield path, json.load(archive.extractfile(member))['rows'][0]
+
+
+def test_names_of_published_rows_are_those_of_the_code():
+  """A new field of a config renames no published row, or this fails."""
+  known, kinds = {}, set()
+  for path, row in published_rows():
+    if row['agent'] not in agents_lib.agent_names():
+      continue
+    key = row['agent_id'], row['agent_config'].get('replica')
+    if key not in known:
+      config = {name: tuple(value) if isinstance(value, list) else value
+                for name, value in row['agent_config'].items()
+                if name not in sweep_config.TREATMENTS}
+      known[key] = sweeps.all_settings(
+          agents_lib.load_agent(row['agent']), config)
+      assert canonical.canonical_json(known[key]) == canonical.canonical_json(
+          config), path
+    if row['agent'] == 'bbb':  # Its rows say how many draws were asked for.
+      kinds.add(row['agent_id'])
+      row_id = results.make_row_id(
+          {**row, 'agent_config': known[key]}, row['num_enn_samples'])
+      assert row_id == row['row_id'], path
+  assert len(known) > 30 and len(kinds) == 2
 
 
 def test_run_id_and_row_id_say_what_is_computed(tmp_path):

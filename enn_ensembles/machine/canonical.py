@@ -1,5 +1,6 @@
 """One text, and one hash, for one config."""
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 import hashlib
@@ -8,11 +9,38 @@ from typing import Any
 
 import numpy as np
 
+_LATER = 'later'
+
+
+def later_field(default: Any) -> Any:
+  """A field of a config that is added after results have names.
+
+  Its default means what the config meant without the field, and may therefore
+  never change. `named_fields` leaves the field out while it has its default:
+  earlier results keep their names, and configs that they hold, which lack the
+  field, are read as what they were.
+  """
+  return dataclasses.field(default=default, metadata={_LATER: True})
+
+
+def named_fields(config: Any, without: Collection[str] = ()) -> dict[str, Any]:
+  """Field -> value of a dataclass: what names and rows hold of a config.
+
+  All fields are there but later ones that have their default, see
+  `later_field`, and those that are named in `without`.
+  """
+  return {
+      field.name: getattr(config, field.name)
+      for field in dataclasses.fields(config) if field.name not in without
+      and not (field.metadata.get(_LATER)
+               and getattr(config, field.name) == field.default)}
+
 
 def canonical_json(config: Any) -> str:
-  """One text for one config: sorted keys, no spaces, dataclasses as dicts.
+  """One text for one config: sorted keys, no spaces.
 
-  Integers and equal floats give the same text (1 and 1.0 are one setting).
+  Dataclasses are dicts of their `named_fields`. Integers and equal floats give
+  the same text (1 and 1.0 are one setting).
 
   Raises:
     ValueError: a value has no such text (a function, NaN, an array).
@@ -20,8 +48,7 @@ def canonical_json(config: Any) -> str:
 
   def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-      value = {f.name: getattr(value, f.name)
-               for f in dataclasses.fields(value)}
+      value = named_fields(value)
     if isinstance(value, Mapping):
       return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

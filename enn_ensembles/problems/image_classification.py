@@ -139,8 +139,7 @@ class ImageProblemConfig:
     Args:
       sha256: of all data, see `ImageClassificationProblem.sha256`.
     """
-    settings = {field.name: getattr(self, field.name)
-                for field in dataclasses.fields(self) if field.name != 'seed'}
+    settings = canonical.named_fields(self, without=('seed',))
     return (f'{self.name}_s{self.seed}_'
             f'{canonical.config_hash([settings, sha256])}')
 

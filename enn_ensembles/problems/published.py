@@ -172,8 +172,7 @@ def _identity(config: nngp_regression.ProblemConfig, solver: str) -> str:
   """What a file is of, noise levels aside, and the versions that made it."""
   return canonical.canonical_json({
       'kind': 'published ground truth',
-      'problem': {name: value for name, value
-                  in dataclasses.asdict(config).items() if name != 'noise_std'},
+      'problem': canonical.named_fields(config, without=('noise_std',)),
       'solver': solver,
       'constants': {
           'jitter': posterior.SAMPLE_JITTER,

@@ -51,7 +51,8 @@ class Setting:
   def holds(self, row: Row) -> bool:
     """Whether a row has the agent, the selection and the values given.
 
-    A field that is None may be missing in the row's config.
+    A field that is None may be missing in the row's config. Rows lack a later
+    field that has its default (`canonical.later_field`): None asks for those.
     """
     return (row['agent'] == self.agent and row['selection'] == self.selection
             and all(_same(row['agent_config'].get(name), value)

@@ -60,11 +60,12 @@ ROW_SCHEMA: Mapping[str, Field] = {
     'row_id': Field('str', 'hash of agent, problem, evaluation and training '
                     'settings: equal ids are the same computation'),
     'agent': Field('str', 'name of the agent'),
-    'agent_id': Field('str', 'the agent setting: its name and a hash of every '
-                      'field of agent_config, whatever the defaults are'),
+    'agent_id': Field('str', 'the agent setting: its name and a hash of '
+                      'agent_config, whatever the defaults are'),
     'agent_label': Field('str', 'readable name of the agent setting: what its '
                          'config wrote out'),
-    'agent_config': Field('dict', 'every field of the agent config'),
+    'agent_config': Field('dict', 'every field of the agent config, but later '
+                          'fields that have their default'),
     'problem_id': Field('str', 'readable name of the problem'),
     'problem': Field('dict', 'kind, seed, cell, ranking and facts'),
     'score_set': Field('str', 'which scores the problem gives',

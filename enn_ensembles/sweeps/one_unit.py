@@ -5,7 +5,6 @@ row that cannot be written stops the sweep: the next unit would fare no better.
 """
 
 from collections.abc import Sequence
-import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -22,6 +21,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
+from enn_ensembles.machine import canonical
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import preemption
@@ -191,9 +191,7 @@ def _run_plain_agent(
     agent: Any, unit: work_units.WorkUnit, groups: unit_results.Groups,
     checkpoint: checkpoints.Checkpoint | None) -> unit_results.Results:
   """Runs any agent on all problems of a unit, one by one."""
-  key = {f.name: getattr(unit, f.name)
-         for f in dataclasses.fields(work_units.WorkUnit)
-         if f.name not in ('agent_label', 'family')}
+  key = canonical.named_fields(unit, without=('agent_label', 'family'))
   key['problems'] = [list(unit.family.cells), unit.family.ranking]
   kept = None if checkpoint is None else checkpoint.restore(key)
   done = [] if kept is None else [unit_results.Result(**result)

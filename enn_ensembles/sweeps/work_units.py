@@ -41,7 +41,8 @@ class WorkUnit:
   Attributes:
     agent: name of the agent.
     agent_label: what the config wrote of the setting, readable.
-    agent_config: every field of the agent's config.
+    agent_config: the fields of the agent's config, as `all_settings` gives
+      them.
     family: the problems of each seed.
     seeds: seeds, ascending.
     num_enn_samples: draws that are asked for.
@@ -67,8 +68,7 @@ class WorkUnit:
   @property
   def run_id(self) -> str:
     """A name that is safe for files: readable, and a hash of everything."""
-    config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
-              if f.name not in ('agent_label', 'family')}
+    config = canonical.named_fields(self, without=('agent_label', 'family'))
     config['problems'] = [self.family.kind, list(self.family.cells),
                           self.family.ranking]
     slug = re.sub(r'[^A-Za-z0-9._,=+-]', '_', self.agent_label)[:_LONGEST_SLUG]
@@ -231,11 +231,15 @@ def _agent_settings(config: sweep_config.SweepConfig,
 
 def all_settings(agent: agents_lib.AgentModule,
                  settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Every field of the agent's config, given or default."""
+  """Every field of the agent's config, given or default.
+
+  Later fields that have their default are left out, see
+  `canonical.later_field`.
+  """
   made = agents_lib.make_config(agent, settings)
   if made is None:
     return {}
-  return {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+  return canonical.named_fields(made)
 
 
 def make_label(agent: str, written: Mapping[str, Any]) -> str:

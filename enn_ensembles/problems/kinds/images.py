@@ -81,13 +81,10 @@ class ImageFamily:
   @functools.cached_property
   def ranking(self) -> dict[str, Any]:
     """The checksum of the data, and a hash of how they are used."""
-    settings = {
-        field.name: getattr(self.config, field.name)
-        for field in dataclasses.fields(self.config)
-        if field.name not in ('seed', 'num_train')}
     return {'dataset': self.config.name,
             'data_sha256': self._first.sha256[:16],
-            'settings': canonical.config_hash(settings)}
+            'settings': canonical.config_hash(canonical.named_fields(
+                self.config, without=('seed', 'num_train')))}
 
   @property
   def name(self) -> str:

@@ -257,7 +257,7 @@ def get_runs(settings: TrainingSettings,
   found = []
   for number in range(num_runs):
     num_kept = None if number < num_whole else num_last
-    fields = dataclasses.asdict(settings)
+    fields = canonical.named_fields(settings)
     if settings.body != 'mlp':
       del fields['hidden_sizes']
     if not settings.body.startswith('resnet'):

@@ -32,7 +32,7 @@ class Choice(NamedTuple):
   Attributes:
     agent: name of the agent.
     noise_std: the noise level that it is for; None for all.
-    config: every field of its config.
+    config: its config, as rows hold it.
     written: those that its tuning config wrote out.
     loss: its mean loss, nats per label.
     default_loss: that of the setting that the board of papers' settings has,
