@@ -58,7 +58,7 @@ def test_agrees(text, value, found):
     ('board_D10_D100', 'rank (95 %)', {
         'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
         '± s.e.': 'kl_estimate_standard_error'}),
-    ('board_21_cells', 'rank of 21 cells (95 %)', {})])
+    ('board_24_cells', 'rank of 24 cells (95 %)', {})])
 def test_boards(folder, header, more_columns):
   board = csv(f'{folder}/leaderboard').set_index('label')
   columns = {'KL / prior_only': 'kl_estimate_relative',
