@@ -319,14 +319,14 @@ with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
 def test_the_kill_test(tmp_path):
   # A short one. What it compares with, and how, is in the command.
   command = [sys.executable, '-m', 'experiments.kill_test', '--quick',
-             '--num_kills=3', '--num_workers=1', '--num_processes=5',
+             '--num_kills=2', '--num_workers=1', '--num_processes=3',
              f'--output_dir={tmp_path / "out"}']
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                         check=False)
   log = tmp_path / 'out' / 'log'
   assert done.returncode == 0, (done.stderr, log.exists() and log.read_text())
-  assert 'SIGKILL: 3 kills' in done.stdout and 'SIGTERM: 3 kills' in done.stdout
-  assert '5 processes on one folder and one cache: equal' in done.stdout
+  assert 'SIGKILL: 2 kills' in done.stdout and 'SIGTERM: 2 kills' in done.stdout
+  assert '3 processes on one folder and one cache: equal' in done.stdout
 
   # It finds what it looks for: a plain run that differs in one digit.
   folder = tmp_path / 'out' / 'plain1.board'

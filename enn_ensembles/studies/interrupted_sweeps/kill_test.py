@@ -48,27 +48,10 @@ del SMALL
 _QUICK_CONFIG = '''
 INPUT_DIM = [2]
 DATA_RATIO = [1, 2, 3]
-NOISE_STD = [0.1, 1.0]
+NOISE_STD = [0.1]
 SEED = [0, 1]
-NUM_ENN_SAMPLES = 5
-AGENTS = [{'agent': 'quick_agent', 'level': [float(i) for i in range(22)]}]
-'''
-
-_QUICK_AGENT = '''
-import dataclasses
-import time
-import numpy as np
-
-@dataclasses.dataclass(frozen=True)
-class QuickConfig:
-  level: float = 0.
-
-def make_agent(config: QuickConfig):
-  def agent(data, prior, key):
-    time.sleep(0.01)
-    return lambda x, key: np.full(
-        [len(x), 1], config.level + np.asarray(key)[-1] % 7)
-  return agent
+AGENTS = [{'agent': 'random_features', 'num_ensemble': 12, 'width': 16,
+           'replica': list(range(22))}]
 '''
 
 
@@ -86,10 +69,14 @@ class FailureError(Exception):
   """Something is not as it must be."""
 
 
+def _unit_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return list(folder.glob('units/*.json'))
+
+
 def _snapshot(folder: pathlib.Path) -> dict[str, tuple[int, bytes]]:
   """Unit files, with times and contents."""
   return {path.name: (path.stat().st_mtime_ns, path.read_bytes())
-          for path in folder.glob('units/*.json')}
+          for path in _unit_files(folder)}
 
 
 def _is_timing(column: str) -> bool:
@@ -122,16 +109,13 @@ class KillTest:
       folder: where everything goes, made by `make_folder`.
       launcher: source of the program that starts sweeps, see
         `processes.Launcher`.
-      quick: agents that train nothing.
+      quick: an agent that trains no network, instead of all kinds.
       seed: of the moments of kills.
     """
     self._folder = folder
     self._problems = folder / 'problems'
     self._random = random.Random(seed)
     (folder / 'config.py').write_text(_QUICK_CONFIG if quick else _CONFIG)
-    (folder / 'quick_agent.py').write_text(_QUICK_AGENT)
-    self._agent = [f'--agent_module={folder / "quick_agent.py"}',
-                   '--timing_seconds=0'] * quick
     self._launcher = processes.Launcher(launcher, folder / 'log')
     self._plain: dict[str, Any] = {}
     self._seconds: dict[int, tuple[float, float]] = {}
@@ -142,7 +126,7 @@ class KillTest:
 
   def _flags(self, name: str, *more: str) -> list[str]:
     return [f'--config={self._folder / "config.py"}',
-            f'--results_dir={self._folder / name}', *self._agent,
+            f'--results_dir={self._folder / name}',
             f'--cache_dir={self._problems}',
             f'--compilation_cache_dir={self._folder / "compiled"}', *more]
 
@@ -157,8 +141,8 @@ class KillTest:
       start = time.monotonic()
       pid = self._launcher.start(self._flags(name, f'--num_workers={num}'))
       first = None
-      while processes.processes_of(pid):
-        if first is None and list((self._folder / name).glob('units/*.json')):
+      while processes.is_running(pid):
+        if first is None and _unit_files(self._folder / name):
           first = time.monotonic() - start
         time.sleep(0.01)
       if (code := self._launcher.wait(pid)):
@@ -213,9 +197,12 @@ class KillTest:
       if self._random.random() < 0.15:
         delay = self._random.uniform(0., first)
       else:
-        delay = first + self._random.uniform(0., 2 * (whole - first) / 10)
+        delay = self._random.uniform(0., 2 * (whole - first) / 10)
+        while len(_unit_files(folder)) == len(before) and (
+            processes.is_running(pid)):
+          time.sleep(0.005)
       deadline = time.monotonic() + delay
-      while time.monotonic() < deadline and processes.processes_of(pid):
+      while time.monotonic() < deadline and processes.is_running(pid):
         time.sleep(0.005)
       start = time.monotonic()
       try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -52,17 +53,29 @@ class Launcher:
     self._process.wait()
 
 
+def _session_of(pid: int | str) -> int | None:
+  """The session of a process, by /proc; None if it has ended.
+
+  A zombie has ended.
+  """
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return None
+  # After the command, which may hold anything, in parentheses.
+  fields = text.rpartition(')')[2].split()
+  return None if fields[0] == 'Z' else int(fields[3])
+
+
+def is_running(pid: int) -> bool:
+  """Whether a process has not ended; asking costs a tenth of a millisecond."""
+  return _session_of(pid) is not None
+
+
 def processes_of(session: int) -> list[int]:
-  """Pids of a session, by /proc; zombies do not count."""
-  found = []
-  for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
-    try:
-      fields = path.read_text().rpartition(')')[2].split()
-    except OSError:
-      continue
-    if int(fields[3]) == session and fields[0] != 'Z':
-      found.append(int(path.parent.name))
-  return found
+  """Pids of a session; this looks at every process of the machine."""
+  return [int(name) for name in os.listdir('/proc')
+          if name.isdecimal() and _session_of(name) == session]
 
 
 def wait_until_gone(session: int) -> None:
