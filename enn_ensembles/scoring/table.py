@@ -26,6 +26,8 @@ class Score(NamedTuple):
     may_be_infinite: whether a row may hold inf there and still be 'ok'.
     positive: whether it is never negative, so that ratios and logarithms of it
       make sense.
+    inverted_points: the points of a block whose sample covariance it inverts;
+      0 where it inverts none.
   """
   score_sets: tuple[str, ...]
   direction: str
@@ -36,6 +38,7 @@ class Score(NamedTuple):
   floor: str | None = None
   may_be_infinite: bool = False
   positive: bool = True
+  inverted_points: int = 0
 
 
 class ScoreSet(NamedTuple):
@@ -161,7 +164,7 @@ SCORES: Mapping[str, Score] = {
     'kl_estimate': Score(
         _NNGP, 'lower', 'nats', 'KL', 'mean over test points of '
         'KL(exact posterior || agent), Gaussians with the means and stds of '
-        'both', required=True, floor='kl_floor'),
+        'both', required=True, floor='kl_floor', inverted_points=1),
     'kl_reverse': Score(
         _NNGP, 'lower', 'nats', 'reverse KL', 'mean over test points of '
         'KL(agent || exact posterior), eq. 2 of the Layer Ensembles paper',
@@ -196,7 +199,7 @@ SCORES: Mapping[str, Score] = {
         'jointly Gaussian with the ridge of kl_estimate; such points are '
         'nearly independent, so this is about twice kl_estimate, a contrast '
         'to joint_kl_dyadic_tau10', floor='joint_kl_tau2_floor',
-        may_be_infinite=True),
+        may_be_infinite=True, inverted_points=2),
     'joint_kl_tau2_floor': Score(
         _NNGP, 'none', 'nats', 'floor, 2 test points', 'expected joint KL over '
         'pairs of as many independent draws of the exact posterior, infinite '
@@ -204,7 +207,8 @@ SCORES: Mapping[str, Score] = {
     'joint_kl_tau10': Score(
         _NNGP, 'lower', 'nats', 'joint KL, 10 test points', 'the same over '
         'blocks of ten neighbouring test points; infinite for ten samples or '
-        'fewer', floor='joint_kl_tau10_floor', may_be_infinite=True),
+        'fewer', floor='joint_kl_tau10_floor', may_be_infinite=True,
+        inverted_points=10),
     'joint_kl_tau10_floor': Score(
         _NNGP, 'none', 'nats', 'floor, 10 test points', 'expected joint KL '
         'over blocks of ten of as many independent draws of the exact '
