@@ -46,6 +46,7 @@ def make_agent(unit):
 @pytest.mark.parametrize('agent, settings', [
     ('layer_ensemble', {'num_options': 2, 'noise_scale': 0.}),
     ('bbb', {'num_index_samples': 22, 'sigma_0': 3.}),
+    ('bbb', {'num_index_samples': 22, 'initial_std': 0.3, 'kl_weight': 0.2}),
     ('mc_dropout', {'dropout_rate': 0.3, 'weight_decay_scale': 2.}),
 ])
 def test_both_ways_train_the_same_agent(agent, settings):

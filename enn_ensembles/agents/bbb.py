@@ -8,7 +8,14 @@ are 1 + u and u. The loss is the negative ELBO
   mean over t, z of (f(x_t, z) - y_t)^2 / (2 eps^2)  +  KL(q || p) / T,
   KL(q || p) = 1/2 sum (s^2 + mu^2 / sigma_0^2 - 1 - 2 log s),
 
-exact for c = 1 and the prior p: u ~ N(0, sigma_0^2).
+exact for c = 1 and the prior p: u ~ N(0, sigma_0^2). `kl_weight` multiplies the
+second term; below 1 it is a cold posterior (Wenzel et al. 2020, "How good is
+the Bayes posterior in deep neural networks really?", arXiv 2002.02405).
+
+By default training starts at mu = 0 and s = 0.69, where all weights are noise,
+and the gradients of mu nearly cancel over z in a network of several layers: on
+images it stays there. With `initial_std` training starts at a network with
+random weights and that std of every u around them.
 
 The published testbed code draws its index with c = sqrt(number of weights), but
 keeps the KL of c = 1: what it calls sigma_0 = 100 is a std of about 1.8 at the
@@ -20,7 +27,10 @@ Blundell et al. 2015, "Weight uncertainty in neural networks"
 (arXiv 1505.05424).
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import haiku as hk
 import jax
@@ -30,6 +40,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
+from enn_ensembles.machine import canonical
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
@@ -48,6 +59,10 @@ class BbbConfig(optimizers.TrainingConfig):
     sigma_0: std of the prior of every (unscaled) weight.
     index_scale: c above: 'unit' is 1, 'enn2021' is sqrt(number of weights).
     num_index_samples: indices drawn per step.
+    initial_std: std of every u at the start, whatever sigma_0 and c are; the
+      means are then drawn like a network's initial weights. None starts with
+      means of 0 and s = 0.69.
+    kl_weight: what the divergence is multiplied by; 1 is the ELBO.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'group' or 'none', of residual networks; this method cannot serve
       'batch'.
@@ -59,11 +74,16 @@ class BbbConfig(optimizers.TrainingConfig):
   body: str | networks.Body = 'mlp'
   norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (50, 50)
+  initial_std: float | None = canonical.later_field(None)
+  kl_weight: float = canonical.later_field(1.)
 
   def __post_init__(self):
     checks.check_positive('sigma_0', self.sigma_0)
     checks.check_choice('index_scale', self.index_scale, INDEX_SCALES)
     checks.check_count('num_index_samples', self.num_index_samples)
+    if self.initial_std is not None:
+      checks.check_positive('initial_std', self.initial_std)
+    checks.check_scale('kl_weight', self.kl_weight)
     super().__post_init__()
     networks.check_body(self)
 
@@ -71,16 +91,44 @@ class BbbConfig(optimizers.TrainingConfig):
 class GaussianWeights(hk.Module):
   """(mu, rho) of all weights, flat [num_weights] each."""
 
-  def __init__(self, num_weights: int, name: str = 'gaussian_weights'):
+  def __init__(self, num_weights: int, initial: Mapping[str, Any],
+               name: str = 'gaussian_weights'):
+    """Args as follows.
+
+    Args:
+      num_weights: how many.
+      initial: of mu and rho, as `networks.draw_parameters` takes stds.
+      name: of the module.
+    """
     super().__init__(name=name)
-    self._num_weights = num_weights
+    self._specs = {part: ((num_weights,), initial[part])
+                   for part in ('mu', 'rho')}
 
   def __call__(self, dtype: jnp.dtype) -> tuple[base.Array, base.Array]:
-    shape = (self._num_weights,)
-    drawn = networks.draw_parameters(
-        {'mu': (shape, 0.), 'rho': (shape, self._num_weights ** -0.5)},
-        dtype)
+    drawn = networks.draw_parameters(self._specs, dtype)
     return drawn['mu'], drawn['rho']
+
+
+def initial_values(initial_std: float | None, index_scale: float,
+                   shapes: Sequence[networks.LayerShape],
+                   u_shapes: Sequence[networks.LayerShape]) -> dict[str, Any]:
+  """What (mu, rho) are drawn with at the start, see `GaussianWeights`.
+
+  Args:
+    initial_std: as in `BbbConfig`.
+    index_scale: sigma_0 / c.
+    shapes: the weight arrays of the network.
+    u_shapes: the same, with the stds that u is multiplied by.
+  """
+  if initial_std is None:
+    num_weights = sum(shape.out * shape.columns for shape in shapes)
+    return {'mu': 0., 'rho': num_weights ** -0.5}
+  mu_stds = np.concatenate([
+      np.tile(networks.column_scales(shape) / networks.column_scales(u_shape),
+              shape.out) for shape, u_shape in zip(shapes, u_shapes)])
+  s = initial_std / index_scale
+  rho = s + np.log(-np.expm1(-s))  # softplus(rho) = s.
+  return {'mu': mu_stds, 'rho': lambda draw: jnp.full_like(draw, rho)}
 
 
 def make_network(config: BbbConfig, input_shape: networks.Shape,
@@ -95,17 +143,20 @@ def make_network(config: BbbConfig, input_shape: networks.Shape,
   body = networks.choose_body(config, input_shape, num_outputs)
   body.check_no_batch_norm('bbb')
   # Only weights are scaled: biases, and what norms add to 1 and 0, are u.
+  weight_shapes = body.weight_shapes(input_shape)
   shapes = [shape._replace(bias_std=1., **(
       {'weight_std': 1.} if shape.is_norm else {}))
-            for shape in body.weight_shapes(input_shape)]
+            for shape in weight_shapes]
   ends = np.cumsum([shape.out * shape.columns for shape in shapes])
   num_weights = int(ends[-1])
   index_scale = config.sigma_0
   if config.index_scale == 'enn2021':
     index_scale *= num_weights ** -0.5
 
+  initial = initial_values(config.initial_std, index_scale, weight_shapes,
+                           shapes)
   transformed = hk.transform_with_state(
-      lambda x: GaussianWeights(num_weights)(x.dtype))
+      lambda x: GaussianWeights(num_weights, initial)(x.dtype))
 
   def apply_indices(params, state, x, indices):
     (mu, rho), state = transformed.apply(params, state, None, x)
@@ -135,8 +186,8 @@ def make_agent(config: BbbConfig) -> base.Agent:
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
     return likelihoods.make_elbo_loss_for(
-        prior, lambda params: weight_divergence(params, config.sigma_0),
-        config.num_index_samples)
+        prior, lambda params: config.kl_weight * weight_divergence(
+            params, config.sigma_0), config.num_index_samples)
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

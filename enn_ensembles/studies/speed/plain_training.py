@@ -71,7 +71,8 @@ def make_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
     value = squared_error(params, state, x, y, noise, key)
     if unit.agent == 'bbb':
       divergence = bbb.weight_divergence(params, config['sigma_0'])
-      return value / (2. * noise_std**2) + divergence / unit.family.num_train
+      return (value / (2. * noise_std**2) + config.get('kl_weight', 1.)
+              * divergence / unit.family.num_train)
     if unit.agent == 'mc_dropout':
       decay = (config['weight_decay_scale']**2 * (1. - config['dropout_rate'])
                / (2. * unit.family.num_train))
