@@ -45,5 +45,8 @@ AGENTS = [
      'selection': ['none', 'val_nll'], **_MEMBERS},
     {'agent': 'deep_sub_ensemble', 'num_ensemble': 4, 'num_shared_layers': 2,
      **_MEMBERS},
+    # It stays at its prior from means of 0, and learns from random ones.
     {'agent': 'bbb', 'num_index_samples': 1, **_SIZES, **_TRAINING},
+    {'agent': 'bbb', 'num_index_samples': 1, 'initial_std': 0.05, **_SIZES,
+     **_TRAINING},
 ]

@@ -30,8 +30,10 @@ AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': 2, **_MEMBERS},
     {'agent': 'mc_dropout', 'dropout_rate': 0.1, 'dropout_input': False,
      'l2': 1e-4, **_NETWORK},
-    # Stays at its prior, NLL ln 8: few labels do not pay for many weights.
-    {'agent': 'bbb', 'num_index_samples': 2, **_TRAINING},
+    # From means of 0 it stays at its prior. Of the weights of the KL that
+    # docs/images.md compares, this one has the best validation NLL.
+    {'agent': 'bbb', 'num_index_samples': 2, 'initial_std': 0.05,
+     'kl_weight': 0.01, **_TRAINING},
     {'agent': 'vnn', 'num_index_samples': 2, **_TRAINING},
     # Its validation score is worse before it is better.
     {'agent': 'hypermodel', 'index_dim': 4, 'samples_per_dim': 1,
