@@ -13,10 +13,12 @@ removes; no sweep may be at work there.
 from absl import flags
 
 from enn_ensembles import results
+from enn_ensembles.machine import files
 from enn_ensembles.report import html_page
 from enn_ensembles.report import tables as tables_lib
 from enn_ensembles.report import text
 from enn_ensembles.results import forgetting
+from enn_ensembles.scoring import table
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -51,6 +53,9 @@ def _forget(label: str) -> None:
 
 
 def main(_) -> None:
+  files.check_folder(_OUTPUT_DIR.value, 'output_dir')
+  if _SCORE.value is not None:
+    table.check_score(_SCORE.value)
   if _FORGET.value is not None:
     _forget(_FORGET.value)
   tables, paths = html_page.build(

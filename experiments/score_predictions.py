@@ -19,6 +19,7 @@ import re
 from absl import flags
 import jax
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles import results
@@ -52,8 +53,8 @@ def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
   scores, num_samples = unit_results.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
   unit = sweeps.WorkUnit(
-      'brought', _LABEL.value, {'label': _LABEL.value}, family, (seed,),
-      num_enn_samples=0, dtype='float64')
+      agents_lib.BROUGHT, _LABEL.value, {'label': _LABEL.value}, family,
+      (seed,), num_enn_samples=0, dtype='float64')
   fields = unit.row_fields(family.cells[0], seed, 'none')
   digest = hashlib.sha256(files.read_bytes(path)).hexdigest()[:16]
   return {

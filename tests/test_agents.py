@@ -317,10 +317,12 @@ def test_a_file_that_is_no_agent_is_refused(tmp_path, text, message):
   assert 'my_agent' in str(info.value) and '\n' not in str(info.value)
 
 
-def test_a_file_cannot_take_the_name_of_an_agent(tmp_path):
-  (tmp_path / 'map.py').write_text(MY_AGENT)
+@pytest.mark.parametrize('name', ['map', 'brought'])
+def test_a_file_cannot_take_the_name_of_an_agent(tmp_path, name):
+  """Boards would take rows of the other name for predictions from files."""
+  (tmp_path / f'{name}.py').write_text(MY_AGENT)
   with pytest.raises(ValueError, match='has the name of an agent'):
-    agents_lib.load_agent(str(tmp_path / 'map.py'))
+    agents_lib.load_agent(str(tmp_path / f'{name}.py'))
 
 
 # Limiting cases, with equal parameters. ----------------------------------

@@ -2,6 +2,7 @@
 
 import os
 import re
+import urllib.parse
 
 import example_rows
 import pytest
@@ -50,6 +51,21 @@ def test_folders_become_entries(tmp_path):
   assert '<b>' not in text and '&lt;b&gt;.csv' in text
   with pytest.raises(ValueError, match='no_such'):
     board_index.write(tmp_path / 'no_such')
+
+
+def test_links_lead_to_files_of_any_name(tmp_path):
+  names = [b'a b#c?d%41.csv', 'עברית é.csv'.encode(), b'\xff\x1b"<.csv',
+           b'two\nlines.csv']
+  folder = os.fsencode(tmp_path) + b'/50% "board" \xfe'
+  os.mkdir(folder)
+  for name in names:
+    with open(os.path.join(folder, name), 'wb'):
+      pass
+  text = board_index.write(tmp_path).read_text(encoding='utf-8')
+  found = {urllib.parse.unquote_to_bytes(link) for link in links(text)}
+  assert found >= {os.path.join(os.path.basename(folder), name)
+                   for name in names}
+  assert '\x1b' not in text
 
 
 @pytest.mark.parametrize('file, content, message', [

@@ -25,6 +25,8 @@ def make_rows():
   for seed in range(3):
     rows += [make_row(0.5, 'prior_only', seed), make_row(0.2, 'sound', seed)]
     rows += [make_row(0.3 + 0.1 * seed, label, seed) for label in LABELS]
+    rows.append(make_row(0.4, 'set', seed, agent_config={
+        'note': '\0\u202e'}))
     rows += [make_row(value, f'value{i}', seed,
                       status='ok' if math.isfinite(value) else 'diverged')
              for i, value in enumerate(VALUES)]
@@ -61,6 +63,9 @@ def test_the_page_runs_no_script_of_a_row(folder):
   page = (folder / 'board' / 'leaderboard.html').read_text(encoding='utf-8')
   assert '<script>alert' not in page and '&lt;script&gt;alert' in page
   assert '\ufffd &lt;b&gt;' in page
+  # What no page may hold, and what turns the direction of text.
+  assert not set(page) & {'\0', '\x1b', '\u202e'}
+  assert r'\x1b[31mred' in page and r'note=\x00\u202e' in page
 
 
 def test_no_cell_of_a_csv_is_a_formula(folder):

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import warnings
 import zlib
 
 import commands
@@ -206,6 +207,28 @@ def test_the_picture_says_settings_that_all_agents_have_once(monkeypatch):
   tables = tables_lib.make_tables([row for name in 'ab' for row in make_rows(
       f'{name},{longer}', ((1., 2., 3.),))])
   assert board_picture.make_picture(tables).get_size_inches()[1] < 10.
+
+
+def test_no_label_leaves_the_picture(monkeypatch, caplog):
+  """The number before it was cut off where capital letters are wide."""
+  names = ['W' * 90, '\u4e2d' * 90, '\u4e2d\u6587', 'x,' * 45, 'short']
+  tables = tables_lib.make_tables([
+      row for name in names for row in make_rows(name, ((1., 2., 4.),))])
+  monkeypatch.setattr(plots, 'to_png', lambda figure: figure)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    figure = board_picture.make_picture(tables)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # Boxes.
+    figure.draw_without_rendering()
+    labels = [tick for axes in figure.axes for tick in axes.get_yticklabels()]
+    assert len(labels) == 5
+    assert all(label.get_window_extent().x0 >= 0 for label in labels)
+  assert {label.get_fontsize() for label in labels
+          if label.get_text().endswith('short')} == {8}
+  # A font without a character draws a box, which is said once.
+  line, = [record.getMessage() for record in caplog.records]
+  assert '\u4e2d, \u6587: boxes' in line
 
 
 def test_page_is_well_formed_self_contained_and_accessible():

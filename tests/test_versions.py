@@ -69,6 +69,17 @@ def test_the_command_shows_the_newest_or_all_and_forgets(tmp_path, rows):
   assert [row['row_id'] for row in store.read_rows()] == ['e0']
 
 
+def test_nothing_is_forgotten_where_another_flag_is_wrong(tmp_path, rows):
+  store = write_store(tmp_path / 'results', rows)
+  (tmp_path / 'file').touch()
+  flags = [f'--results_dir={tmp_path / "results"}', '--forget=mine']
+  commands.check_refused('build_leaderboard', [
+      ([*flags, f'--output_dir={tmp_path / "file"}'], 'not a folder that can'),
+      ([*flags, f'--output_dir={tmp_path / "out"}', '--score=kl'],
+       'score must be one of kl_estimate, ')])
+  assert len(store.read_rows()) == 6
+
+
 def test_manifests_forget_it_too(tmp_path, rows):
   store = write_store(tmp_path / 'results', rows)
 

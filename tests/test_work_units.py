@@ -128,6 +128,51 @@ def test_agent_ids_tell_all_settings_apart(tmp_path):
   assert len(set(strange)) == len(strange)
 
 
+_PLAIN_AGENT = '''
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  note: str = ''
+
+def make_agent(config: Config):
+  return None
+'''
+
+
+@pytest.mark.parametrize('name', [
+    '\u00fcn', '\u4e2d\u6587', '\u05e2\u05d1', '_under', '.hidden', '-dash',
+    '$x^{$', '<b>', '\U0001f600', 'a' * 250, ' '])
+def test_agents_of_any_name_have_names_of_files(tmp_path, name):
+  path = tmp_path / f'{name}.py'
+  path.write_text(_PLAIN_AGENT)
+  notes = ['x' * 300, 'two\nlines\t', '\x1b[31m\0', '\u202e', '', '"\'']
+  config = tiny_sweeps.make_config(tmp_path, AGENTS=[
+      {'agent': name, 'note': notes}])
+  units = sweeps.expand(config, [str(path)])
+  assert len({unit.run_id for unit in units}) == len(units) == 4 * len(notes)
+  for unit in units:
+    assert re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}', unit.run_id)
+  # A label is a line that terminals and pages can show.
+  labels = list(dict.fromkeys(unit.agent_label for unit in units))
+  assert [label.removeprefix(f'{name},note=') if name.strip() else
+          label.removeprefix(',note=') for label in labels] == [
+              'x' * 300, 'two lines', r'\x1b[31m\x00', r'\u202e', '', '"\'']
+
+
+@pytest.mark.parametrize('name, note', [('ours', '\ud800'), ('\udcff', '')])
+def test_text_that_no_file_can_hold_is_refused(tmp_path, name, note):
+  """Rows had U+FFFD in its place, and no board took them with the manifest."""
+  path = tmp_path / f'{name}.py'
+  path.write_text(_PLAIN_AGENT)
+  config = dataclasses.replace(
+      tiny_sweeps.make_config(tmp_path, AGENTS=[{'agent': 'map'}]),
+      agents=({'agent': name, 'note': note},))
+  with pytest.raises(ValueError, match='that UTF-8 can encode, got') as error:
+    sweeps.expand(config, [str(path)])
+  str(error.value).encode()
+
+
 def test_agent_ids_do_not_depend_on_defaults(tmp_path, monkeypatch):
   """A default that changes renames no setting, and hides none."""
   def ids(default):

@@ -21,6 +21,9 @@ from typing import NamedTuple
 
 from enn_ensembles.machine import files
 
+# What rows of predictions that somebody brings have for an agent.
+BROUGHT = 'brought'
+
 
 class AgentModule(NamedTuple):
   """An agent file.
@@ -71,7 +74,7 @@ def _load_file(path: pathlib.Path) -> AgentModule:
   if not files.is_file(path):
     raise ValueError(f'agent_module must be a Python file, got {str(path)!r}, '
                      'which does not exist.')
-  if path.stem in agent_names():
+  if path.stem in (*agent_names(), BROUGHT):
     raise ValueError(f'agent_module {str(path)!r} has the name of an agent of '
                      'the package; rename the file.')
   module_name = f'enn_ensembles_agent_{path.stem}'

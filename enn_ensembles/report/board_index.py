@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 import html.parser
 import importlib.resources
+import os
 import pathlib
 from typing import NamedTuple
+import urllib.parse
 
 import jinja2
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import plain_text
 from enn_ensembles.report import csv_files
 
 NAME = 'index.html'
@@ -94,15 +97,21 @@ def read_folders(root: files.PathLike) -> list[Folder]:
                                            folder.page is None, folder.name))
 
 
+def _link(*names: str) -> str:
+  """The address of a file in its folder, whatever characters are in names."""
+  return '/'.join(urllib.parse.quote(os.fsencode(name)) for name in names)
+
+
 def make_page(folders: Sequence[Folder]) -> str:
   """The index; links are relative to the folder of the folders."""
   source = (importlib.resources.files('enn_ensembles.report')
             / 'index.html.jinja').read_text(encoding='utf-8')
   environment = jinja2.Environment(autoescape=True,
                                    undefined=jinja2.StrictUndefined)
-  return environment.from_string(source).render(
+  return plain_text.printable(environment.from_string(source).render(
+      link=_link,
       boards=[folder for folder in folders if folder.agents is not None],
-      studies=[folder for folder in folders if folder.agents is None]) + '\n'
+      studies=[folder for folder in folders if folder.agents is None])) + '\n'
 
 
 def write(root: files.PathLike) -> pathlib.Path:

@@ -14,6 +14,7 @@ import textwrap
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging
 from matplotlib import figure as figure_lib
 from matplotlib import lines as lines_lib
 import pandas as pd
@@ -38,6 +39,7 @@ _ROW, _HEAD, _FOOT = 0.34, 0.62, 0.55
 _TITLE_LINE = 0.17
 _NAMES, _MAIN, _NUMBERS, _LEVEL, _GAP = 2.35, 3.3, 1.95, 1.45, 0.25
 _LEGEND = 0.4
+_EDGE = 0.1  # What names leave free on both sides.
 _TITLE_CHARACTERS, _TITLE_LINES = 95, 4
 
 
@@ -77,6 +79,10 @@ def make_picture(tables: tables_lib.Tables) -> bytes:
   tick at its floor. Values that a log axis cannot show (0, below its start, not
   finite) are marked at the edge and written.
   """
+  boxes = plots.missing_characters(tables.leaderboard['label'])
+  if boxes:
+    logging.warning('the font of pictures has no %s: boxes stand for them.',
+                    ', '.join(boxes))
   colours = plots.family_colours(tables.leaderboard['agent'])
   blocks = [block for ranking, board in tables.leaderboard.groupby(
       'ranking', sort=False) for block in _make_blocks(
@@ -204,6 +210,7 @@ def _draw_block(figure: figure_lib.Figure, block: _Block, top: float,
       + plots.wrap_label(block.names[line['label']])
       for line in block.board], fontsize=8)
   axes.tick_params(axis='y', length=0)
+  plots.fit_tick_labels(axes.yaxis, _NAMES - _EDGE)
   axes.set_xlabel(plots.plain(block.xlabel), fontsize=8.5)
   figure.text(0.1 / width, (bottom + room + 0.12) / height,
               plots.plain(block.title), fontsize=9.5, va='bottom')

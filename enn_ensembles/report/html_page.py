@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import plain_text
 from enn_ensembles.report import board_picture
 from enn_ensembles.report import cells as cells_lib
 from enn_ensembles.report import columns as columns_lib
@@ -279,14 +280,14 @@ def make_page(tables: tables_lib.Tables, picture: bytes,
             / 'page.html.jinja').read_text(encoding='utf-8')
   environment = jinja2.Environment(autoescape=True,
                                    undefined=jinja2.StrictUndefined)
-  return environment.from_string(source).render(
+  return plain_text.printable(environment.from_string(source).render(
       title=page_text.title(tables),
       introduction=page_text.introduction(tables),
       remarks=remarks, errors=_errors_table(tables.errors), boards=boards,
       picture=base64.b64encode(picture).decode(), breakable=_breakable,
       agents=page_text.settings_of_agents(tables.rows),
       cost='' if costs is None else costs_lib.sentence(costs),
-      provenance=_provenance(tables.rows)) + '\n'
+      provenance=_provenance(tables.rows))) + '\n'
 
 
 def write_report(tables: tables_lib.Tables,

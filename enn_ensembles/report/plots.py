@@ -5,8 +5,10 @@ import colorsys
 import io
 import math
 import textwrap
+import warnings
 
 from matplotlib import figure as figure_lib
+from matplotlib import font_manager
 from matplotlib import ticker
 from matplotlib.backends import backend_agg
 
@@ -26,12 +28,39 @@ def make_canvas(width: float, height: float,
   return figure
 
 
+# What is said of a character that the font does not have, in every layout.
+_NO_GLYPH = 'Glyph .* missing from font'
+
+
 def to_png(figure: figure_lib.Figure) -> bytes:
   """The figure as PNG; the same figure gives the same bytes."""
   stream = io.BytesIO()
-  # Software and date would make the same picture another file.
-  figure.savefig(stream, format='png', metadata={'Software': None})
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', _NO_GLYPH)
+    # Software and date would make the same picture another file.
+    figure.savefig(stream, format='png', metadata={'Software': None})
   return stream.getvalue()
+
+
+def missing_characters(texts: Iterable[str]) -> str:
+  """The characters of texts that pictures show as boxes, sorted."""
+  font = font_manager.get_font(font_manager.findfont(
+      font_manager.FontProperties()))
+  return ''.join(sorted({
+      character for text in texts for character in plain_text.printable(text)
+      if not character.isspace() and not font.get_char_index(ord(character))}))
+
+
+def fit_tick_labels(axis, inches: float) -> None:
+  """Tick labels that are wider than so much get a smaller font."""
+  figure = axis.get_figure(root=True)
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', _NO_GLYPH)
+    for label in axis.get_ticklabels():
+      # Widths are whole pixels per character: not quite as the font's size.
+      while (share := label.get_window_extent().width / figure.dpi
+             / inches) > 1:
+        label.set_fontsize(0.99 * label.get_fontsize() / share)
 
 
 def family_colours(names: Iterable[str]) -> dict[str, str]:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles.report import columns as columns_lib
 from enn_ensembles.report import tables as tables_lib
 
-# The agent of rows of `score_predictions`.
-_BROUGHT = 'brought'
 _SAME = ('agent_id', 'selection', 'enumerate_indices')
 
 
@@ -45,7 +44,7 @@ def _count(rows: columns_lib.Columns, verified: Mapping[str, bool]
               *(rows.codes(name).tolist() for name in _SAME))
   found: dict[tuple[Any, ...], tuple[int, int, int]] = {}
   for row_id, agent, *key_codes in codes:
-    brought = agents[agent] == _BROUGHT
+    brought = agents[agent] == agents_lib.BROUGHT
     if not brought and row_id not in verified:
       continue
     key = tuple(value[code] for value, code in zip(values, key_codes))

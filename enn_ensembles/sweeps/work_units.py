@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import dataclasses
 import hashlib
 import itertools
+import json
 import pathlib
 import re
 from typing import Any
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles.machine import canonical
+from enn_ensembles.machine import plain_text
 from enn_ensembles.problems import kinds
 from enn_ensembles.report import versions
 from enn_ensembles.scoring import selection as selection_lib
@@ -31,7 +33,7 @@ from enn_ensembles.sweeps import sweep_config
 # agent's settings. No dataclass field can have this name.
 SOURCE_FILE = versions.SOURCE_FILE
 
-_LONGEST_SLUG = 100
+_LONGEST_SLUG, _LONGEST_FAMILY = 100, 88
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +73,12 @@ class WorkUnit:
     config = canonical.named_fields(self, without=('agent_label', 'family'))
     config['problems'] = [self.family.kind, list(self.family.cells),
                           self.family.ranking]
-    slug = re.sub(r'[^A-Za-z0-9._,=+-]', '_', self.agent_label)[:_LONGEST_SLUG]
-    return f'{slug}-{self.family.name}-{canonical.config_hash(config)}'
+    agent, family = (re.sub(r'[^A-Za-z0-9._,=+-]', '_', name)
+                     for name in (self.agent_label, self.family.name))
+    # It begins with a letter or a digit, and is at most 200 characters long.
+    agent = agent.lstrip('._,=+-')[:_LONGEST_SLUG] or 'agent'
+    return (f'{agent}-{family[:_LONGEST_FAMILY]}-'
+            f'{canonical.config_hash(config)}')
 
   @property
   def num_problems(self) -> int:
@@ -224,8 +230,13 @@ def _agent_settings(config: sweep_config.SweepConfig,
         source = pathlib.Path(own[agent.name]).read_bytes()
         digest = hashlib.sha256(source).hexdigest()[:10]
         settings[SOURCE_FILE] = f'sha256-{digest}'
-      found.append(_Setting(agent.name, make_label(agent.name, written),
-                            settings, sweep_config.selections(entry)))
+      label = make_label(agent.name, written)
+      plain = json.loads(canonical.canonical_json([agent.name, settings]))
+      if plain_text.encodable(plain) != plain:
+        raise ValueError('an agent and its settings must be text that UTF-8 '
+                         f'can encode, got {label}.')
+      found.append(_Setting(agent.name, label, settings,
+                            sweep_config.selections(entry)))
   return found
 
 
@@ -243,9 +254,13 @@ def all_settings(agent: agents_lib.AgentModule,
 
 
 def make_label(agent: str, written: Mapping[str, Any]) -> str:
-  """A readable name: the agent and what a config wrote of its settings."""
-  return ','.join([agent, *(f'{name}={_setting_text(value)}'
-                            for name, value in written.items())])
+  """A readable name: the agent and what a config wrote of its settings.
+
+  It is one line, in which control characters are written out.
+  """
+  label = ','.join([agent, *(f'{name}={_setting_text(value)}'
+                             for name, value in written.items())])
+  return plain_text.printable(re.sub(r'\s', ' ', label)).strip()
 
 
 def _setting_text(value: Any) -> str:
