@@ -75,10 +75,12 @@ def compare(old: results.Row, new: results.Row) -> str:
   if list(old['problem']) and old['problem'] != new['problem']:
     return f'problem {old["problem"]} is now {new["problem"]}'
   try:
-    # Rows of an older program lack the scores that were added since.
+    # Rows of an older program lack the scores that were added since. A row's
+    # name depends on the draws that were asked for, which those of members and
+    # of moments do not say.
     tolerance.difference(
         {**old, 'scores': shared},
-        {**new, 'run_id': old['run_id'], 'agent_label': old['agent_label'],
+        {**new, 'row_id': old['row_id'],
          'scores': {name: new['scores'][name] for name in shared}})
   except tolerance.ContradictionError as error:
     return f'{error.field} {error.value!r} is now {error.other!r}'
@@ -89,6 +91,7 @@ def main(_) -> int:
   if not 0 < _SHARE.value <= 1:
     raise ValueError(f'share must be in (0, 1], got {_SHARE.value}.')
   rows = results.open_store(_RESULTS_DIR.value).read_rows()
+  verification.read(_RESULTS_DIR.value)  # It shows here if it is damaged.
   names = {*agents_lib.agent_names(), *(
       pathlib.Path(path).stem for path in problem_flags.agent_modules())}
   known = [row for row in rows

@@ -69,6 +69,14 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(store, nobody, folder,
     read(store)
 
 
+def test_a_folder_on_a_disk_that_is_away_is_not_empty(store):
+  (store.results_dir / 'units').rmdir()
+  assert not store.read_units()
+  (store.results_dir / 'units').symlink_to('/no/such/disk')
+  with pytest.raises(files.FileError, match='cannot list .*units: it is a sy'):
+    store.read_units()
+
+
 def test_pipes_sockets_and_links_to_nowhere_are_skipped(store, caplog):
   write_unit(store, 'a')
   units = store.results_dir / 'units'

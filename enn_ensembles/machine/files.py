@@ -197,6 +197,9 @@ def list_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
           logging.warning('%s is skipped: it is no regular file%s.', entry.path,
                           ', or leads to none' if entry.is_symlink() else '')
   except FileNotFoundError:
+    if folder.is_symlink():
+      raise FileError(f'cannot list {folder}: it is a symbolic link that leads '
+                      'nowhere.') from None
     return []
   except OSError as error:
     raise FileError(f'cannot list {folder}: {error.strerror}.') from error

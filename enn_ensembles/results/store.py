@@ -83,8 +83,8 @@ class ResultsStore:
           f'results_dir {str(results_dir)!r} is no results store of '
           f'{schema.PROJECT}: it has no STORE.json.') from None
     except OSError as error:
-      raise files.FileError(f'cannot read results_dir {str(results_dir)!r}: '
-                       f'{error.strerror}.') from error
+      raise files.FileError(f'results_dir cannot be read: {error.filename}: '
+                            f'{error.strerror}.') from error
     try:
       header = strict_json.parse(text)
       project, version = header['project'], header['schema_version']

@@ -46,11 +46,13 @@ def _read(results_dir: files.PathLike) -> dict[str, str]:
   path = pathlib.Path(results_dir) / FILE_NAME
   try:
     text = files.read_bytes(path).decode()
+    lines = list(csv.reader(io.StringIO(text)))
   except FileNotFoundError:
     return {}
-  except (OSError, UnicodeDecodeError) as error:
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
+  except (UnicodeDecodeError, csv.Error) as error:
     raise ValueError(f'{path} cannot be read: {error}.') from error
-  lines = list(csv.reader(io.StringIO(text)))
   if not lines or lines[0] != _FIELDS or any(
       len(line) != 3 or line[1] != ('no' if line[2] else 'yes')
       for line in lines[1:]):

@@ -1,0 +1,71 @@
+"""Rows are computed again, and what came out is kept."""
+
+import os
+
+import commands
+import pytest
+import tiny_sweeps
+
+from enn_ensembles import results
+from enn_ensembles import sweeps
+from enn_ensembles.results import verification
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
+
+HEAD = 'row_id,passed,difference\n'
+
+
+@pytest.fixture(name='folder', scope='module')
+def make_folder(tmp_path_factory):
+  """Rows of moments and of fewer draws than usual."""
+  folder = tmp_path_factory.mktemp('verified')
+  store = results.open_store(folder / 'results', create=True)
+  config = tiny_sweeps.make_config(
+      folder, INPUT_DIM=[2], DATA_RATIO=[2], NOISE_STD=[0.1], SEED=[0],
+      NUM_ENN_SAMPLES=20,
+      AGENTS=[{'agent': 'exact_posterior', 'analytic': [True, False]}])
+  for unit in sweeps.expand(config):
+    rows, _ = one_unit.run_unit(unit, unit_results.RunOptions(
+        str(store.results_dir)))
+    store.write_unit(unit.run_id, rows)
+  return store.results_dir
+
+
+def verify(folder):
+  done, = commands.run_commands('verify_results', [
+      f'--results_dir={folder}', '--share=1',
+      f'--cache_dir={commands.shared_problems()}'])
+  return done
+
+
+def test_rows_pass_whatever_number_of_draws_was_asked_for(folder):
+  code, out, error = verify(folder)
+  assert (code, error) == (0, ''), out
+  assert '2 of 2 rows pass; 0 of 2 rows cannot be checked.' in out
+  assert list(verification.read(folder).values()) == [True, True]
+  (folder / verification.FILE_NAME).unlink()
+
+
+def write(content):
+  return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage, reason', [
+    (os.mkdir, 'cannot be read: it is no regular file.'),
+    (os.mkfifo, 'cannot be read: it is no regular file.'),
+    (lambda path: path.symlink_to(path), 'cannot be read: Too many levels of'),
+    (write(b''), 'must have the columns row_id, passed, difference'),
+    (write(HEAD.encode() + b'a,ye'), 'must have the columns'),
+    (write(b'\xff'), "cannot be read: 'utf-8' codec"),
+    (write(HEAD.encode() + b'a,no,"' + b'x' * 200_000),
+     'cannot be read: field larger than')])
+def test_a_damaged_file_is_named_before_anything_is_computed(
+    folder, damage, reason):
+  path = folder / verification.FILE_NAME
+  damage(path)
+  try:
+    code, out, error = verify(folder)
+  finally:
+    path.rmdir() if path.is_dir() else path.unlink()
+  assert code == 2 and not out
+  assert error.count('\n') == 1 and f'{path} ' in error and reason in error
