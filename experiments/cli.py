@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from typing import Any
 
 try:
@@ -59,6 +60,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+  sys.unraisablehook = _interrupt_again
   streams = sys.stdout, sys.stderr
   sys.stdout, sys.stderr = map(plain_text.PrintableStream, streams)
 
@@ -97,6 +99,20 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
       raise
 
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _interrupt_again(unraisable: Any) -> None:
+  """Ctrl-C that Python prints and forgets comes again a moment later.
+
+  That is so where it arrives inside of a callback, as those of weak references
+  are: pictures and jax have thousands.
+  """
+  if unraisable.exc_type is not KeyboardInterrupt:
+    sys.__unraisablehook__(unraisable)
+    return
+  timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+  timer.daemon = True
+  timer.start()
 
 
 def _refuse(message: str) -> int:

@@ -13,7 +13,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A command whose flag says what goes wrong.
 _COMMAND = '''
+import signal
 import sys
+import time
+import weakref
 from absl import flags
 from experiments import cli
 
@@ -32,6 +35,14 @@ def main(_):
     int(float('inf'))
   if what == 'interrupt':
     raise KeyboardInterrupt
+  if what == 'interrupt_a_callback':
+    class Key:
+      pass
+    key = Key()
+    reference = weakref.ref(
+        key, lambda _: signal.raise_signal(signal.SIGINT))
+    del key
+    time.sleep(60)
   if what == 'print':
     print('a\\x1b[31mb\\x07 \\ud800 \\u00e4')
     print('c\\x1b]0;title\\x07', file=sys.stderr)
@@ -78,6 +89,8 @@ def run(command, *flags, **environment):
     (['--what=ok', 'more'], 2, "error: unknown argument 'more': everything is "
      'given as --flag=value.\n'),
     (['--what=interrupt'], 130, 'stopped.\n'),
+    # Python forgets what a callback raises.
+    (['--what=interrupt_a_callback'], 130, 'stopped.\n'),
     (['--what=one'], 1, ''),
     (['--what=ok'], 0, '')])
 def test_exit_codes_and_lines(command, flags, code, message):
