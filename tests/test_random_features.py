@@ -120,6 +120,85 @@ def test_sampler_contract():
   np.testing.assert_array_equal(more.members(x)[:4], members)
 
 
+def _count_drawn(monkeypatch):
+  """A list that grows by one whenever hidden layers are drawn."""
+  drawn, philox = [], np.random.Philox
+  monkeypatch.setattr(np.random, 'Philox',
+                      lambda seed: drawn.append(seed) or philox(seed))
+  return drawn
+
+
+def _own_members(sampler, x):
+  """Members from features that nobody keeps, [K, n, 1]."""
+  return np.stack([np.concatenate(list(random_features.Network(
+      network.kernel, network.width, network.seed).features(x))) @ w[:, None]
+                   for network, w in zip(sampler.networks,
+                                         sampler.last_layers)])
+
+
+def test_noise_levels_and_calls_share_features(monkeypatch):
+  data, x = _data(), _data(5).x
+  agent = random_features.make_agent(
+      random_features.RandomFeaturesConfig(3, 20))
+
+  def train(noise_std=0.1, kernel=_RELU, key=_KEY):
+    return agent(data, base.PriorKnowledge(
+        (3,), 12, base.Gaussian(noise_std), kernel), key)
+
+  drawn = _count_drawn(monkeypatch)
+  first = train()
+  members = first.members(x)
+  assert len(drawn) == 6  # Three networks at training points and at x.
+  np.testing.assert_array_equal(first.members(x.copy()), members)
+  second = train(1.)
+  others = second.members(x)
+  assert len(drawn) == 6
+  for key in jax.random.split(_KEY, 4):
+    first(x, key)
+  assert len(drawn) == 6
+  first.members(x[:2])
+  assert len(drawn) == 9  # Points that nobody asked for before.
+  assert np.all(others != members)
+  np.testing.assert_array_equal(others, _own_members(second, x))
+  # A sampler stays what it was when its agent learns from another key, or with
+  # another kernel and the same key.
+  third = train(key=jax.random.PRNGKey(1))
+  np.testing.assert_array_equal(first.members(x), members)
+  fourth = train(kernel=kernels.KernelConfig(1))
+  for sampler in (third, fourth):
+    np.testing.assert_array_equal(sampler.members(x),
+                                  _own_members(sampler, x))
+  np.testing.assert_array_equal(first.members(x), members)
+
+
+def test_features_are_kept_up_to_a_bound(monkeypatch):
+  """Two networks at x fit, the third is drawn whenever it is needed."""
+  x = _data(5).x
+  drawn = _count_drawn(monkeypatch)
+  kept = random_features.Kept(2 * 5 * 20 * 4)
+  networks = [random_features.Network(_RELU, 20, (seed,), kept)
+              for seed in range(3)]
+  for times in (3, 4, 5):
+    for network in networks:
+      list(network.features(x))
+    assert len(drawn) == times
+  kept.use_for('something else')
+  list(networks[2].features(x))
+  list(networks[2].features(x))
+  assert len(drawn) == 6
+
+
+def test_layers_are_drawn_once_for_all_blocks(monkeypatch):
+  x = _data().x
+  network = random_features.Network(_RELU, 20, (0,))
+  whole, = network.features(x)
+  monkeypatch.setattr(random_features, '_BLOCK', 5)
+  drawn = _count_drawn(monkeypatch)
+  np.testing.assert_allclose(np.concatenate(list(network.features(x))), whole,
+                             rtol=1e-5, atol=1e-6)
+  assert len(drawn) == 1
+
+
 @pytest.mark.parametrize('prior', [dict(kernel=None), dict(noise_std=None),
                                    dict(noise_std=lambda x: x)])
 def test_refuses_a_prior_that_says_too_little(prior):

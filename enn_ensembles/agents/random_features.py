@@ -17,10 +17,20 @@ Matthews, Hron, Turner & Ghahramani 2017, "Sample-then-optimize posterior
 sampling for Bayesian linear models" (NeurIPS workshop on advances in
 approximate Bayesian inference); Lee et al. 2018, "Deep neural networks as
 Gaussian processes" (arXiv 1711.00165).
+
+Hidden layers depend on the key alone. Features at a set of points are therefore
+computed once for all noise levels of a seed and all calls of a sampler, as far
+as an agent may keep them: 600 MB in all, which are 30 networks of 2048 units at
+2400 points.
 """
 
+from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
 
 import chex
 import jax
@@ -34,6 +44,9 @@ from enn_ensembles.nngp import kernels
 
 # Rows of features that are held at once where there are more points than units.
 _BLOCK = 4096
+
+# Bytes of features that an agent keeps, in float32.
+_MOST_BYTES = 600_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,32 @@ class RandomFeaturesConfig:
     checks.check_count('width', self.width)
 
 
+class Kept:
+  """Arrays that are kept for the next call, in a bounded number of bytes."""
+
+  def __init__(self, most_bytes: int):
+    self._most_bytes = most_bytes
+    self._num_bytes = 0
+    self._purpose: Hashable = None
+    self._arrays: dict[Hashable, np.ndarray] = {}
+
+  def use_for(self, purpose: Hashable) -> None:
+    """Forgets all arrays if they were kept for another purpose."""
+    if purpose != self._purpose:
+      self._purpose, self._num_bytes = purpose, 0
+      self._arrays.clear()
+
+  def get(self, name: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a name; makes it, and keeps it if it fits, where needed."""
+    if name in self._arrays:
+      return self._arrays[name]
+    array = make()
+    if self._num_bytes + array.nbytes <= self._most_bytes:
+      self._num_bytes += array.nbytes
+      self._arrays[name] = array
+    return array
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
   """One network: hidden layers of a key, drawn whenever they are needed.
@@ -61,36 +100,58 @@ class Network:
     kernel: the prior whose shape it has.
     width: units of every hidden layer.
     seed: two 32-bit words that its hidden layers are drawn from.
+    kept: where its features are kept; nothing is by default.
   """
   kernel: kernels.KernelConfig
   width: int
   seed: tuple[int, ...]
+  kept: Kept = dataclasses.field(default_factory=lambda: Kept(0),
+                                 compare=False)
 
   def features(self, x: np.ndarray) -> Iterator[np.ndarray]:
     """phi at x [n, D], in blocks of rows, [at most _BLOCK, width] float64.
 
     phi(x)^T phi(x') approximates the kernel. Hidden layers are float32.
     """
-    kernel, input_dim = self.kernel, x.shape[1]
+    layers = functools.cache(lambda: self._draw_layers(x.shape[1]))
+    for start in range(0, len(x), _BLOCK):
+      block = np.ascontiguousarray(x[start:start + _BLOCK], np.float32)
+      # What is asked for again may be another array with the same numbers.
+      name = (self, block.shape, hashlib.sha256(block).digest())
+      h = self.kept.get(
+          name, lambda block=block: self._last_hidden(block, *layers()))
+      yield np.multiply(h, self.kernel.weight_std / np.sqrt(self.width),
+                        dtype=np.float64)
+
+  def _last_hidden(self, x: np.ndarray, weights: Sequence[np.ndarray],
+                   bias: np.ndarray) -> np.ndarray:
+    """The last hidden layer at x [n, D], [n, width], all of it float32."""
+    activate = {'relu': lambda u: np.maximum(u, 0, out=u),
+                'erf': scipy.special.erf}[self.kernel.activation]
+    h = x
+    for layer, w in enumerate(weights):
+      h = activate(h @ w + bias if layer == 0 else h @ w)
+    return h
+
+  def _draw_layers(self, input_dim: int
+                   ) -> tuple[Sequence[np.ndarray], np.ndarray]:
+    """Weights [inputs, width] of hidden layers, and the first one's bias."""
+    kernel = self.kernel
     rng = np.random.Generator(np.random.Philox(
         np.random.SeedSequence(self.seed)))
 
-    def normals(*shape: int) -> np.ndarray:
-      return rng.standard_normal(shape, dtype=np.float32)
+    def normals(scale: np.float32, *shape: int) -> np.ndarray:
+      drawn = rng.standard_normal(shape, dtype=np.float32)
+      drawn *= scale
+      return drawn
 
     scale = np.float32(kernel.weight_std)
     sizes = [input_dim] + [self.width] * (kernel.num_hidden_layers - 1)
-    weights = [normals(size, self.width) * (scale / np.float32(np.sqrt(size)))
+    weights = [normals(scale / np.float32(np.sqrt(size)), size, self.width)
                for size in sizes]
-    bias = normals(self.width) * np.float32(
-        kernel.first_bias / np.sqrt(input_dim))
-    activate = {'relu': lambda u: np.maximum(u, 0, out=u),
-                'erf': scipy.special.erf}[kernel.activation]
-    for start in range(0, len(x), _BLOCK):
-      h = np.asarray(x[start:start + _BLOCK], np.float32)
-      for layer, w in enumerate(weights):
-        h = activate(h @ w + bias if layer == 0 else h @ w)
-      yield h.astype(np.float64) * (kernel.weight_std / np.sqrt(self.width))
+    bias = normals(np.float32(kernel.first_bias / np.sqrt(input_dim)),
+                   self.width)
+    return weights, bias
 
 
 def fit_last_layer(network: Network, data: base.Data, noise_std: float,
@@ -167,18 +228,28 @@ class RandomFeaturesSampler:
 
 
 def draw_member(key: chex.PRNGKey, k: int, kernel: kernels.KernelConfig,
-                width: int, num_train: int
+                width: int, num_train: int, kept: Kept | None = None
                 ) -> tuple[Network, np.ndarray, np.ndarray]:
-  """What is random in member k: its network, w0 [width] and n [T]."""
+  """What is random in member k: its network, w0 [width] and n [T].
+
+  Args:
+    key: of all members.
+    k: which member.
+    kernel: the prior whose shape the network has.
+    width: units of every hidden layer.
+    num_train: T.
+    kept: where the network keeps its features; None keeps nothing.
+  """
   words = [int(word) for word in
            jax.random.key_data(jax.random.fold_in(key, k))]
   rng = np.random.default_rng((*words, 1))
-  return (Network(kernel, width, (*words, 0)), rng.standard_normal(width),
-          rng.standard_normal(num_train))
+  network = Network(kernel, width, (*words, 0), kept or Kept(0))
+  return network, rng.standard_normal(width), rng.standard_normal(num_train)
 
 
 def make_agent(config: RandomFeaturesConfig) -> base.Agent:
   """Solves the last layers of all networks."""
+  kept = Kept(_MOST_BYTES)
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
@@ -187,10 +258,13 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
       raise ValueError(
           'random_features must be told the kernel and one noise_std, got '
           f'kernel {prior.kernel} and noise_std {noise_std}.')
+    x = np.ascontiguousarray(data.x)
+    kept.use_for((prior.kernel, x.shape, hashlib.sha256(x).digest(),
+                  *map(int, jax.random.key_data(key))))
     networks, last_layers = [], []
     for k in range(config.num_ensemble):
       network, start, noise = draw_member(key, k, prior.kernel, config.width,
-                                          len(data.x))
+                                          len(data.x), kept)
       networks.append(network)
       last_layers.append(fit_last_layer(network, data, float(noise_std), start,
                                         noise))
