@@ -84,17 +84,6 @@ def _size(config) -> dict:
                                           'index_scale') if name in config}
 
 
-def _defaults(board: sweeps.SweepConfig) -> dict[str, dict]:
-  """agent -> the settings of the board, where they are one."""
-  found = {}
-  for entry in board.agents:
-    settings = {name: value for name, value in entry.items()
-                if name not in ('agent', 'selection')}
-    if not any(isinstance(value, list) for value in settings.values()):
-      found.setdefault(entry['agent'], settings)
-  return found
-
-
 def main(_) -> None:
   board = sweeps.load_config(_BOARD_CONFIG.value)
   if not set(_PROBLEM_NAMES) <= set(board.problem):
@@ -108,12 +97,13 @@ def main(_) -> None:
     raise ValueError(
         f'results_dir must hold rows of --tuning_config={_TUNING_CONFIG.value} '
         f'alone, got seed {others[0]}, which that config does not have.')
-  choices = choice.choose(rows, _defaults(board))
+  papers = dict.fromkeys(unit.agent_id for unit in sweeps.expand(board))
+  choices = choice.choose(rows, list(papers))
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   table = pd.DataFrame([{
       'agent': chosen.agent, 'noise_std': chosen.noise_std,
       'log_score_excess_mean': chosen.loss,
-      'papers_log_score_excess_mean': chosen.default_loss,
+      'papers_log_score_excess_mean': chosen.papers_loss,
       'num_settings': chosen.num_settings,
       'num_settings_left_out': chosen.num_left_out,
       'num_problems': chosen.num_problems,

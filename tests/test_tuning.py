@@ -4,10 +4,13 @@ import runpy
 
 import commands
 import example_rows
+import pandas as pd
 import pytest
 import tiny_sweeps
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
+from enn_ensembles import sweeps
 from enn_ensembles.studies.tuning import choice
 
 
@@ -25,11 +28,11 @@ LOSSES = {1: {0.1: 1., 1.: 1.}, 2: {0.1: 0.2, 1.: 1.5}, 3: {0.1: 2., 1.: 0.1}}
 
 
 def test_the_lowest_mean_loss_is_chosen_for_all_levels_and_for_each():
-  chosen = choice.choose(make_rows(LOSSES), {'map': {'size': 1}})
+  chosen = choice.choose(make_rows(LOSSES), ['map-7', 'map-1', 'map-2'])
   assert [(c.noise_std, c.config['size']) for c in chosen] == [
       (None, 2), (0.1, 2), (1., 3)]
   assert chosen[0].loss == pytest.approx(0.85)
-  assert chosen[0].default_loss == pytest.approx(1.)
+  assert chosen[0].papers_loss == pytest.approx(1.)
   assert chosen[0].written == {'size': 2}  # All have the same shape.
   assert {c.num_settings for c in chosen} == {3}
   assert [c.num_problems for c in chosen] == [4, 2, 2]
@@ -39,19 +42,19 @@ def test_settings_that_fail_somewhere_are_no_choice():
   rows = make_rows(LOSSES)
   spoilt = next(row for row in rows if row['agent_config']['size'] == 2)
   spoilt.update(status='failed', message='it broke', scores=None)
-  assert [c.config['size'] for c in choice.choose(rows, {})] == [1, 1, 3]
+  assert [c.config['size'] for c in choice.choose(rows)] == [1, 1, 3]
 
 
 def test_a_partial_sweep_compares_on_the_same_problems():
   """Half of setting 2 is missing: the others are tried on all problems."""
   rows = [row for row in make_rows(LOSSES) if not (
       row['agent_config']['size'] == 2 and row['problem']['seed'] == 101)]
-  chosen = choice.choose(rows, {})[0]
+  chosen = choice.choose(rows)[0]
   assert (chosen.config['size'], chosen.num_settings, chosen.num_left_out,
           chosen.num_problems, chosen.num_seeds) == (1, 2, 1, 4, 2)
   # With one seed of every setting it is the best again.
   rows = [row for row in make_rows(LOSSES) if row['problem']['seed'] == 100]
-  chosen = choice.choose(rows, {})[0]
+  chosen = choice.choose(rows)[0]
   assert (chosen.config['size'], chosen.num_settings, chosen.num_left_out,
           chosen.num_problems, chosen.num_seeds) == (2, 3, 0, 2, 1)
 
@@ -97,3 +100,26 @@ def test_rows_of_another_sweep_are_refused(tmp_path):
        f'--output_dir={tmp_path / "out"}'],
       'alone, got seed 102, which that config does not have.')])
   assert not (tmp_path / 'out').exists()
+
+
+def test_papers_settings_are_told_from_others_of_their_agent(tmp_path):
+  """The board has an ensemble without a prior too, and none with decay."""
+  module = agents_lib.load_agent('ensemble')
+  losses = {(0.3, 1.): 0.2, (0., 0.): 0.9, (0., 1.): 0.5}
+  rows = []
+  for (weight_decay, prior_scale), loss in losses.items():
+    config = sweeps.all_settings(module, {
+        'num_ensemble': 10, 'weight_decay': weight_decay,
+        'prior_scale': prior_scale})
+    rows.append(example_rows.make_row(
+        agent='ensemble', agent_id=results.make_agent_id('ensemble', config),
+        agent_config=config, seed=100, log_score_excess=loss, run_id='unit',
+        row_id=str(loss)))
+  results.open_store(tmp_path / 'rows', create=True).write_unit('unit', rows)
+  (code, _, error), = commands.run_commands('choose_settings', [
+      f'--results_dir={tmp_path / "rows"}',
+      f'--output_dir={tmp_path / "out"}'])
+  assert code == 0, error
+  chosen = pd.read_csv(tmp_path / 'out' / 'chosen.csv')
+  assert list(chosen['log_score_excess_mean']) == [0.2, 0.2]
+  assert list(chosen['papers_log_score_excess_mean']) == [0.5, 0.5]

@@ -35,8 +35,8 @@ class Choice(NamedTuple):
     config: its config, as rows hold it.
     written: those that its tuning config wrote out.
     loss: its mean loss, nats per label.
-    default_loss: that of the setting that the board of papers' settings has,
-      None where it was not among them.
+    papers_loss: that of the first setting on the board of papers' settings
+      that is among them, None where none is.
     num_settings: how many settings there were to choose from.
     num_left_out: settings that failed or diverged somewhere, or lack problems.
     num_problems: problems that each of them was tried on.
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
   config: Mapping[str, Any]
   written: Mapping[str, Any]
   loss: float
-  default_loss: float | None
+  papers_loss: float | None
   num_settings: int
   num_left_out: int
   num_problems: int
@@ -109,12 +109,12 @@ def mean_losses(rows: Sequence[results.Row], agent: str,
 
 
 def choose(rows: Sequence[results.Row],
-           defaults: Mapping[str, Mapping[str, Any]]) -> list[Choice]:
+           papers: Sequence[str] = ()) -> list[Choice]:
   """The best setting of every agent, over all noise levels and for each.
 
   Args:
     rows: of the tuning sweep.
-    defaults: agent -> settings of the board of papers' settings.
+    papers: agent_ids of the board of papers' settings, in its order.
 
   Raises:
     ValueError: an agent has no setting that went well everywhere.
@@ -131,20 +131,14 @@ def choose(rows: Sequence[results.Row],
                          'every problem.')
       best = min(losses.means, key=lambda agent_id: losses.means[agent_id])
       row = configs[best]
-      default = [loss for agent_id, loss in losses.means.items()
-                 if _holds(configs[agent_id], defaults.get(agent))]
       choices.append(Choice(
           agent, level, row['agent_config'],
           _varied(row, [configs[agent_id] for agent_id in losses.means]),
-          losses.means[best], default[0] if default else None,
+          losses.means[best], next((losses.means[agent_id]
+                                    for agent_id in papers
+                                    if agent_id in losses.means), None),
           len(losses.means), *losses[1:]))
   return choices
-
-
-def _holds(row: results.Row, settings: Mapping[str, Any] | None) -> bool:
-  return settings is not None and all(
-      row['agent_config'].get(name) == value
-      for name, value in settings.items())
 
 
 def _varied(row: results.Row, others: Sequence[results.Row]) -> dict[str, Any]:
