@@ -1,5 +1,7 @@
 """Estimated costs of work units, against what was measured."""
 
+import dataclasses
+
 import pytest
 import tiny_sweeps
 
@@ -28,7 +30,7 @@ def test_estimated_costs_are_in_the_right_order(tmp_path):
   assert cost(agent='hypermodel') > cost()
   assert cost(agent='exact_posterior') < cost()
   # Measured: 0.36 and 1.57 s per problem on two cores, four problems here.
-  vnn = cost(1000, agent='vnn') - cost(1000, agent='exact_posterior')
+  vnn = cost(1000, agent='vnn') - cost(1000, agent='prior_only')
   assert 4 < vnn < 30
   # Its samples pass through activations one by one.
   assert cost(1000, agent='vnn', activation_mode='end') > 10 * cost(
@@ -48,6 +50,51 @@ def test_training_is_estimated_from_its_operations(tmp_path):
   assert sweeps.estimate_training_seconds(unit) == pytest.approx(flops / 6e10)
   plain = make_unit(tmp_path, agent='exact_posterior')
   assert sweeps.estimate_training_seconds(plain) == 0
+
+
+@pytest.mark.parametrize('agent,settings,size,num_levels,measured', [
+    # CPU seconds of one seed on an AMD EPYC with AVX-512, compiling apart.
+    ('random_features', {}, (10, 10.), 3, 7.2),
+    ('exact_posterior', {}, (10, 10.), 2, 0.06),
+    ('random_features', {'num_ensemble': 10}, (100, 10.), 2, 4.4),
+    ('random_features', {'num_ensemble': 3}, (100, 100.), 1, 6.4),
+    ('exact_posterior', {}, (100, 10.), 1, 0.15),
+    ('exact_posterior', {}, (100, 100.), 1, 14.),
+    ('exact_posterior', {'analytic': False}, (10, 10.), 1, 0.17),
+])
+def test_what_agents_count_themselves(tmp_path, agent, settings, size,
+                                      num_levels, measured):
+  unit = dataclasses.replace(
+      make_unit(tmp_path, size[0], size[1], agent,
+                (0.01, 0.1, 1.)[:num_levels], (0,), **settings),
+      num_enn_samples=1000)
+  assert cost_model.is_counted(unit)
+  assert sweeps.estimate_training_seconds(unit) == 0
+  found = sweeps.estimate_seconds(unit) - cost_model.START_SECONDS
+  assert measured / 2 < found < 2 * measured
+  # Seeds share nothing.
+  seeds = dataclasses.replace(unit, seeds=(0, 1, 2))
+  assert (sweeps.estimate_seconds(seeds) - cost_model.START_SECONDS
+          == pytest.approx(3 * found))
+
+
+def test_noise_levels_share_features_as_far_as_they_are_kept(tmp_path):
+  def cost(**settings):
+    return [sweeps.estimate_seconds(make_unit(
+        tmp_path, 10, 10., 'random_features', noise_std, (0,), **settings))
+            - cost_model.START_SECONDS for noise_std in ((1.,), (0.1, 1.))]
+
+  one, two = cost()
+  assert one < two < 1.1 * one
+  # Features of 300 networks are too many to keep.
+  one, two = cost(num_ensemble=300)
+  assert 1.5 * one < two < 2 * one
+
+
+def test_agents_that_count_nothing_only_read(tmp_path):
+  unit = make_unit(tmp_path, agent='prior_only')
+  assert not cost_model.is_counted(unit)
+  assert cost_model.is_counted(make_unit(tmp_path))
 
 
 def test_predictions_of_draws_are_estimated(tmp_path):

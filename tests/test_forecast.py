@@ -143,12 +143,19 @@ def test_long_lists_are_cut():
 def test_agents_of_the_package_have_sources_too(tmp_path):
   trained, _ = make_units(tmp_path, agent='map')
   plain, _ = make_units(tmp_path, agent='prior_only')
-  parts = forecast.make_forecast([*trained, *plain], {})
-  assert [part.source for part in parts] == ['operations'] * 2 + ['reading'] * 2
-  assert [part.seconds for part in parts] == [
+  solved, _ = make_units(tmp_path, agent='exact_posterior')
+  parts = forecast.make_forecast([*trained, *plain, *solved], {})
+  assert [part.source for part in parts] == (
+      ['operations'] * 2 + ['reading'] * 2 + ['operations'] * 2)
+  assert [part.seconds for part in parts[:4]] == [
       *(pytest.approx(sweeps.estimate_seconds(unit)) for unit in trained),
       # Three seeds of T x D numbers, 2e7 per second.
       pytest.approx(3 * 4 * 2 / 2e7), pytest.approx(3 * 6 * 3 / 2e7)]
+  # Nothing is compiled that a start would pay for.
+  assert [part.seconds for part in parts[4:]] == [
+      pytest.approx(sweeps.estimate_seconds(unit) - 3.) for unit in solved]
+  assert 'training and predictions, counted' in forecast.format_text(
+      parts[4:], 1)
 
 
 def test_a_sweep_times_its_agents_where_it_checks_them(tmp_path):

@@ -3,6 +3,12 @@
 An agent file defines `make_agent(config) -> Agent`, where config is a frozen
 dataclass annotated in that signature. A user-defined file, outside the package,
 may do without a config: `make_agent() -> Agent`.
+
+A file of the package whose agent trains no network with the package's loop may
+say what it costs: `count_operations(config, workload)` gives the operations on
+the problems of a `training.flops.Workload` as a float64 product counts them,
+two per multiply-add. A float32 product counts half of that, since it takes half
+the time. `sweeps.cost_model` divides them by the speed of a core.
 """
 
 from collections.abc import Callable
@@ -32,10 +38,13 @@ class AgentModule(NamedTuple):
     name: its file name without the ending.
     config_class: dataclass of its settings; None if it has none.
     make_agent: config -> Agent, or () -> Agent without a config_class.
+    count_operations: (config, `training.flops.Workload`) -> operations; None
+      where the file says nothing of them.
   """
   name: str
   config_class: type | None
   make_agent: Callable[..., Any]
+  count_operations: Callable[..., float] | None = None
 
 
 def agent_names() -> list[str]:
@@ -97,14 +106,15 @@ def _inspect_module(name: str, module: Any) -> AgentModule:
   if not callable(make_agent):
     raise ValueError(
         f'agent {name!r} must define make_agent(config), got none.')
+  count = getattr(module, 'count_operations', None)
   parameters = list(inspect.signature(make_agent).parameters)
   if not parameters:
-    return AgentModule(name, None, make_agent)
+    return AgentModule(name, None, make_agent, count)
   config_class = typing.get_type_hints(make_agent).get(parameters[0])
   if not dataclasses.is_dataclass(config_class):
     raise ValueError(f'make_agent of agent {name!r} must annotate its argument '
                      f'with a dataclass, got {config_class!r}.')
-  return AgentModule(name, config_class, make_agent)
+  return AgentModule(name, config_class, make_agent, count)
 
 
 def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:

@@ -30,9 +30,14 @@ from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
+from enn_ensembles.training import flops
 
 # MB for the kernel matrix and its factor; more training points are matrix-free.
 _DENSE_MEMORY_MB = 14_000.
+
+# Operations in whose time one core maps an element of the kernel through a
+# hidden layer, and draws a normal number.
+_MAP, _DRAW = 600, 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +78,42 @@ class PosteriorSampler:
     return self.process.joint(x)[1]
 
 
+def _is_dense(num_train: int) -> bool:
+  """Whether the kernel matrix fits into memory."""
+  return 16e-6 * num_train**2 <= _DENSE_MEMORY_MB
+
+
+def count_operations(config: ExactPosteriorConfig,
+                     workload: flops.Workload) -> float:
+  """Operations on the problems of one seed; see `agents`."""
+  prior, num_levels = workload.prior, workload.num_levels
+  t, dim = prior.num_train, prior.input_dim
+  element = 2. * dim + _MAP * prior.kernel.num_hidden_layers
+  total = t**2 / 2. * element + t**3 / 3. if _is_dense(t) else 0.
+  num_before = 0
+  for num in workload.num_points:
+    # A function that is drawn is drawn jointly at all points so far.
+    n = num if config.analytic else num_before + num
+    num_before += num
+    if _is_dense(t):
+      whiten = n * t * element + n * t**2
+      total += whiten + n**2 * t + n**2 / 2. * element
+      if config.analytic:  # Moments, and then covariances.
+        total += whiten
+    else:
+      total += 0.5 * matrix_free_posterior.count_operations(t, dim, n)
+    if not config.analytic:
+      total += n**3 / 3. + workload.num_draws * (2. * num * n + _DRAW * n)
+  return num_levels * total
+
+
 def make_agent(config: ExactPosteriorConfig) -> base.Agent:
   """Conditions the kernel of `prior` on the data."""
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del key  # Nothing is random before sampling.
-    if 16e-6 * len(data.x)**2 > _DENSE_MEMORY_MB:
+    if not _is_dense(len(data.x)):
       process = matrix_free_posterior.MatrixFreePosterior(
           prior.kernel, data.x, data.y, prior.noise_std, config.reference)
     else:

@@ -41,6 +41,7 @@ import scipy.special
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
+from enn_ensembles.training import flops
 
 # Rows of features that are held at once where there are more points than units.
 _BLOCK = 4096
@@ -245,6 +246,31 @@ def draw_member(key: chex.PRNGKey, k: int, kernel: kernels.KernelConfig,
   rng = np.random.default_rng((*words, 1))
   network = Network(kernel, width, (*words, 0), kept or Kept(0))
   return network, rng.standard_normal(width), rng.standard_normal(num_train)
+
+
+# Operations in whose time one core draws a normal number, and takes a feature
+# from float32 to a prediction.
+_DRAW, _PREDICT = 500, 26
+
+
+def count_operations(config: RandomFeaturesConfig,
+                     workload: flops.Workload) -> float:
+  """Operations on the problems of one seed; see `agents`."""
+  prior, num_levels = workload.prior, workload.num_levels
+  t, width, num = prior.num_train, config.width, config.num_ensemble
+  inputs = prior.input_dim + (prior.kernel.num_hidden_layers - 1) * width
+  num_points = sum(workload.num_points)
+  # Features that are not kept are computed at every noise level.
+  kept = min(1., _MOST_BYTES / (4. * num * (t + num_points) * width))
+  times = kept + (1. - kept) * num_levels
+  num_sets = 1 + len(workload.num_points)
+  hidden = (t + num_points + _DRAW * num_sets) * inputs * width
+  small, large = sorted((t, width))
+  solve = small**2 * large + small**3 / 3.
+  num_asked = num if workload.enumerate_indices else workload.num_draws
+  predict = _PREDICT * num_points * width
+  return (num * (times * hidden + num_levels * solve)
+          + num_levels * num_asked * predict)
 
 
 def make_agent(config: RandomFeaturesConfig) -> base.Agent:

@@ -12,6 +12,22 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 
+# Passes of the solver over the kernel besides the first, at T = 100,000: with
+# as many vectors as there are points (block steps), and with few (Lanczos'
+# method and conjugate gradients).
+_NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 3, 7
+
+
+def count_operations(num_train: int, input_dim: int, num_points: int) -> float:
+  """Operations of one run of the solver, most of them in float32.
+
+  Per pass these are all cosines of half the kernel, and each of its elements
+  twice per vector.
+  """
+  cosines = (1 + _NUM_BLOCK_PASSES + _NUM_THIN_PASSES) * input_dim
+  vectors = input_dim + num_points * _NUM_BLOCK_PASSES
+  return num_train**2 * (cosines + 2. * vectors)
+
 
 class MatrixFreePosterior:
   """Answers as `posterior.GPPosterior` does, without a kernel matrix.

@@ -1,8 +1,9 @@
 """What a work unit costs, estimated: to order units and to balance shares.
 
 Operations are counted in the traced programs of a training step and of a draw
-of predictions; the speeds are those of one core of a 2024 server, and a factor
-of 2 does no harm.
+of predictions, or by the file of an agent of the package that trains otherwise
+(`agents`); the speeds are those of one core of a 2024 server, and a factor of 2
+does no harm.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from typing import NamedTuple
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles.machine import canonical
+from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import matrix_free_posterior
+from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import sweep_config
@@ -32,17 +36,13 @@ _NUM_POINTS = 1000  # Test points; as many validation or dyadic points.
 _NUMBERS_PER_SECOND = 2e7  # Inputs drawn or read, in every unit.
 _SOLVER_FLOPS = 8e10  # Dense linear algebra in float64.
 _TILE_FLOPS = 1e11  # The matrix-free solver's products.
-# Passes of that solver over the kernel besides the first, at T = 100,000: with
-# as many vectors as there are points (block steps), and with few (Lanczos'
-# method and conjugate gradients).
-_NUM_BLOCK_PASSES, _NUM_THIN_PASSES = 3, 7
 
 
 class Counted(NamedTuple):
-  """Operations on one problem.
+  """Operations on one problem of an agent that trains a network.
 
   Attributes:
-    training: of the whole training; 0 where nothing is known.
+    training: of the whole training; 0 of other agents.
     predictions: of all draws at all points. Members of a finite set are few,
       and count as none.
   """
@@ -54,10 +54,15 @@ def estimate_seconds(unit: work_units.WorkUnit) -> float:
   """Estimated seconds of a unit on one core, its ground truth apart.
 
   Ground truth is made once for all agents, by `make_problems` or by whoever
-  comes first: it is no unit's own. An agent that trains no network counts as
-  reading its problems.
+  comes first: it is no unit's own. Where no operations are counted, reading the
+  problems counts alone.
   """
   return _estimate(unit, _counted(unit))
+
+
+def is_counted(unit: work_units.WorkUnit) -> bool:
+  """Whether the operations of a unit's agent are known before it runs."""
+  return bool(_counted(unit).training or _count_solved(unit))
 
 
 def _estimate(unit: work_units.WorkUnit, counted: Counted) -> float:
@@ -65,7 +70,8 @@ def _estimate(unit: work_units.WorkUnit, counted: Counted) -> float:
   numbers = len(unit.seeds) * family.num_train * math.prod(family.input_shape)
   return (START_SECONDS + numbers / _NUMBERS_PER_SECOND
           + unit.num_problems * (counted.training + counted.predictions)
-          / _FLOPS)
+          / _FLOPS
+          + len(unit.seeds) * _count_solved(unit) / _FLOPS)
 
 
 def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
@@ -83,7 +89,7 @@ def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
 
 
 def estimate_training_seconds(unit: work_units.WorkUnit) -> float:
-  """Estimated seconds of training on one problem; 0 where nothing is known."""
+  """Estimated seconds of training a network on one problem; 0 for others."""
   return _counted(unit).training / _FLOPS
 
 
@@ -109,6 +115,32 @@ def _count_by_name(agent: str, config: str, *shapes: Any) -> Counted:
   made = agents_lib.make_agent(
       module, agents_lib.make_config(module, _settings(json.loads(config))))
   return _count(made, *shapes)
+
+
+def _count_solved(unit: work_units.WorkUnit) -> float:
+  """Operations on one seed by an agent that trains no network; 0 if unknown."""
+  family = unit.family
+  if (unit.agent not in agents_lib.agent_names()
+      or not isinstance(family, nngp.NngpFamily)):
+    return 0.
+  prior = base.PriorKnowledge(
+      family.input_shape, family.num_train, base.Gaussian(1.),
+      kernels.KernelConfig.from_name(family.kernel))
+  return _count_workload(
+      unit.agent, canonical.canonical_json(unit.agent_config), flops.Workload(
+          prior, (_NUM_POINTS, nngp_regression.NUM_DYADIC_BLOCKS
+                  * nngp_regression.JOINT_TAU),
+          len(family.cells), unit.num_enn_samples, unit.enumerate_indices))
+
+
+@functools.cache
+def _count_workload(agent: str, config: str,
+                    workload: flops.Workload) -> float:
+  module = agents_lib.load_agent(agent)
+  if module.count_operations is None:
+    return 0.
+  return module.count_operations(
+      agents_lib.make_config(module, _settings(json.loads(config))), workload)
 
 
 def _count(made: Any, input_shape: tuple[int, ...], num_outputs: int,
@@ -144,8 +176,7 @@ def estimate_ground_truth_seconds(
 
   Dense: per seed a kernel matrix and a Cholesky factor for the draw, and per
   noise level a factor and the solves of 2000 points, T^3 / 3 and 2000 T^2
-  operations. Matrix-free: per seed and pass all cosines of half the kernel, and
-  each of its elements twice per vector.
+  operations. Matrix-free: one run of the solver per seed.
   """
   family = unit.family
   assert isinstance(family, nngp.NngpFamily)
@@ -156,7 +187,6 @@ def estimate_ground_truth_seconds(
     counted = (2. * t**2 * family.input_dim + (1 + num_noise) * t**3 / 3.
                + num_noise * 2 * _NUM_POINTS * t**2) / _SOLVER_FLOPS
   else:
-    cosines = (1 + _NUM_BLOCK_PASSES + _NUM_THIN_PASSES) * family.input_dim
-    vectors = family.input_dim + 2 * _NUM_POINTS * _NUM_BLOCK_PASSES
-    counted = t**2 * (cosines + 2. * vectors) / _TILE_FLOPS
+    counted = matrix_free_posterior.count_operations(
+        t, family.input_dim, 2 * _NUM_POINTS) / _TILE_FLOPS
   return len(unit.seeds) * (START_SECONDS + counted)

@@ -6,7 +6,8 @@ setting and family of problems the first of these counts that is there:
   rows        what rows of this agent setting and family say that they took
   timed       a user-defined agent, timed on problems of its small families
   operations  an agent that trains a network with the loop of this package: the
-              operations of its training and predictions (`cost_model`)
+              operations of its training and predictions (`cost_model`); or one
+              of the package whose file counts them
   reading     another agent of the package: reading the problems, no more
   unknown     a user-defined agent elsewhere; its rows say it later
 
@@ -175,11 +176,11 @@ def make_forecast(todo: Sequence[work_units.WorkUnit],
       seconds, source = sum(map(timing.cost.of, units)), timing.source
     elif units[0].agent in package:
       seconds = sum(map(cost_model.estimate_seconds, units))
-      source = 'operations'
+      source = ('operations' if cost_model.is_counted(units[0])
+                else 'reading')
       if not cost_model.estimate_training_seconds(units[0]):
         # It compiles no training, which is what a start takes.
         seconds -= len(units) * cost_model.START_SECONDS
-        source = 'reading'
     else:
       seconds, source = None, 'unknown'
     parts.append(Part(*group, sum(unit.num_problems for unit in units),

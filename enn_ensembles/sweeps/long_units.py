@@ -110,7 +110,7 @@ def seconds_left(running: claimed_units.Running, seconds: float,
   stage = running.stage
   if stage is not None and stage.seconds_left is not None:
     return max(0., stage.seconds_left - since_stage)
-  if not cost_model.estimate_training_seconds(running.unit):
+  if not cost_model.is_counted(running.unit):
     return None
   estimate = cost_model.estimate_seconds(running.unit)
   return estimate - seconds if estimate > seconds else None
@@ -128,7 +128,7 @@ def stage_text(running: claimed_units.Running, seconds: float,
   left = seconds_left(running, seconds, since_stage)
   if left is not None:
     return f'{text}, about {duration(left)} left'
-  if not cost_model.estimate_training_seconds(unit):
+  if not cost_model.is_counted(unit):
     return text  # Nothing is known of what it takes.
   estimate = cost_model.estimate_seconds(unit)
   return f'{text}; {duration(estimate)} were estimated for an idle core'

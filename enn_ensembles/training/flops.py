@@ -1,12 +1,13 @@
 """Floating-point operations of training and predicting, counted from programs.
 
 Nothing is compiled or run: the program is traced and its matrix products and
-convolutions are added up.
+convolutions are added up. Agents that train otherwise count for themselves.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import jax
 from jax.extend import core
@@ -15,6 +16,23 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import networks
+
+
+class Workload(NamedTuple):
+  """The problems of one seed, as an agent's `count_operations` sees them.
+
+  Attributes:
+    prior: what the agent is told; its noise level means nothing.
+    num_points: size of each set of points where the sampler is asked.
+    num_levels: E, problems that differ in their noise level only.
+    num_draws: J, draws of a sampler at each set of points.
+    enumerate_indices: whether finitely many members take the place of draws.
+  """
+  prior: base.PriorKnowledge
+  num_points: tuple[int, ...]
+  num_levels: int
+  num_draws: int
+  enumerate_indices: bool
 
 
 def step_flops(agent: Any, prior: base.PriorKnowledge,
