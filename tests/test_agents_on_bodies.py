@@ -94,29 +94,32 @@ def test_every_agent_learns_on_every_body_or_says_why_not(name, body):
   batch = base.Batch(jnp.asarray(X), jnp.asarray(LABELS), jnp.arange(5))
 
   @jax.jit
-  def run():
-    """A gradient step, and predictions of three indices before it."""
+  def start():
     params, state = network.init(KEY, batch.x[:1], network.indexer(KEY))
     context = loss.prepare(network, params, state, base.Data(X, LABELS), KEY)
-
-    def value(params):
-      return loss.evaluate(network, params, state, context, batch, KEY)
-
-    (before, (after_state, _)), gradients = jax.value_and_grad(
-        value, has_aux=True)(params)
-    squared = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients))
-    step = 1e-3 * before / squared  # A thousandth, where the loss is linear.
-    moved, _ = loss.evaluate(network, jax.tree.map(
-        lambda p, g: p - step * g, params, gradients), state, context, batch,
-                             KEY)
     indices = jax.vmap(network.indexer)(jax.random.split(KEY, 3))
+    return params, state, context, indices
+
+  @jax.jit
+  def evaluate(params, state, context):
+    return jax.value_and_grad(lambda params: loss.evaluate(
+        network, params, state, context, batch, KEY), has_aux=True)(params)
+
+  @jax.jit
+  def predict(params, state, indices):
     out, _ = base.apply_indices(network, params, state, batch.x, indices)
     one, _ = network.apply(params, state, batch.x,
                            jax.tree.map(lambda z: z[1], indices))
-    return (before, moved, gradients, state, after_state,
-            base.get_predictions(out), base.get_predictions(one))
+    return base.get_predictions(out), base.get_predictions(one)
 
-  before, after, gradients, state, after_state, out, one = run()
+  params, state, context, indices = jax.tree.map(np.asarray, start())
+  out, one = predict(params, state, indices)
+  # A gradient step, of a thousandth of the loss where that is linear.
+  (before, (after_state, _)), gradients = evaluate(params, state, context)
+  squared = sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients))
+  moved = jax.tree.map(lambda p, g: p - 1e-3 * before / squared * g, params,
+                       gradients)
+  (after, _), _ = evaluate(moved, state, context)
   assert out.shape == (3, 5, CLASSES) and one.shape == (5, CLASSES)
   np.testing.assert_allclose(out[1], one, rtol=1e-3, atol=1e-4)
   for leaf in jax.tree.leaves((out, gradients, after_state)):
