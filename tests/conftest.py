@@ -35,11 +35,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 if 'XLA_FLAGS' not in os.environ:
   _flags = ['--xla_backend_optimization_level=0',
             '--xla_llvm_disable_expensive_passes=true']
-  # A flag that XLA does not know ends the process: these come and go.
+  # A flag that XLA does not know ends the process: this one comes and goes.
   if importlib.metadata.version('jaxlib').startswith('0.10.'):
-    _flags += ['--xla_cpu_use_fusion_emitters=false',
-               # Of a program that is cut into 32 parts each costs something.
-               '--xla_cpu_parallel_codegen_split_count=1']
+    _flags.append('--xla_cpu_use_fusion_emitters=false')
   os.environ['XLA_FLAGS'] = ' '.join(_flags)
 
 import jax  # noqa: E402
