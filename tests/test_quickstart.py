@@ -87,6 +87,9 @@ def test_signals_reach_the_command_that_computes(tmp_path, monkeypatch, name):
   program.chmod(0o700)
   monkeypatch.setattr(quickstart.sys, 'executable', str(program))
   number = getattr(signal, name)
+  # A program that is born with SIGINT ignored, as jobs in the background are,
+  # cannot trap it.
+  given = signal.signal(number, signal.default_int_handler)
   before = signal.getsignal(number)
 
   def tell():
@@ -99,3 +102,4 @@ def test_signals_reach_the_command_that_computes(tmp_path, monkeypatch, name):
   assert quickstart._run('run') == 75
   thread.join()
   assert signal.getsignal(number) == before
+  signal.signal(number, given)
