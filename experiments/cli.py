@@ -10,7 +10,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
 import logging as python_logging
-import math
 import os
 import re
 import signal
@@ -141,6 +140,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         message = f'{found[1]} must be {what}, got {found[2]!r}'
     sys.exit(_refuse(f'{missing[1]} must be given.' if missing else
                      message.rstrip('.') + '.'))
+  except UnicodeDecodeError as error:  # The only text that is read here.
+    sys.exit(_refuse(f'--flagfile must name a file of flags as text: {error}.'))
   except SystemExit:
     sys.exit(0)  # --help, which absl ends with 1.
 
@@ -216,13 +217,16 @@ def _check_different(flag: flags.FlagHolder, values: Sequence[Any]) -> None:
   checks.check_different(f'--{flag.name}', values)
 
 
-def positive(flag: flags.FlagHolder) -> Any:
-  """The value of a number flag that must be finite and > 0, or not given.
+# No machine has a million terabytes.
+_MOST_MEMORY_MB = 1e12
+
+
+def memory_mb(flag: flags.FlagHolder) -> Any:
+  """The value of a flag that is memory in MB, or is not given.
 
   Raises:
-    ValueError: it is not.
+    ValueError: it is no finite number > 0, or more than any machine has.
   """
-  if flag.value is not None and not 0 < flag.value < math.inf:
-    raise ValueError(f'--{flag.name} must be a finite number > 0, got '
-                     f'{flag.value:g}.')
+  if flag.value is not None:
+    checks.check_positive(f'--{flag.name}', flag.value, _MOST_MEMORY_MB)
   return flag.value

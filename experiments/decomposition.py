@@ -107,8 +107,8 @@ def _is_unit(found: Any) -> bool:
 
 def main(_) -> None:
   made = _make_units()
-  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  kept = files.make_folder(folder / 'units', 'output_dir')
+  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
+  folder = kept.parent
   jax.config.update('jax_enable_x64', True)
   found: dict[str, list[Any]] = {}
   seconds = []

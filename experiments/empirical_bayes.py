@@ -28,6 +28,8 @@ from enn_ensembles.studies.empirical_bayes import verdicts
 from experiments import cli
 from experiments import kept_units
 
+_MOST_SEEDS = 10_000
+
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the results go; made if missing.', required=True)
 _PROBLEMS = flags.DEFINE_list(
@@ -35,13 +37,16 @@ _PROBLEMS = flags.DEFINE_list(
 _KINDS = flags.DEFINE_list(
     'kinds', list(units.KINDS), f'Members: {", ".join(units.KINDS)}.')
 _NUM_SEEDS = flags.DEFINE_integer(
-    'num_seeds', 5, 'Seeds of a testbed cell.', lower_bound=1)
+    'num_seeds', 5, 'Seeds of a testbed cell.', lower_bound=1,
+    upper_bound=_MOST_SEEDS)
 _NUM_DIGITS_SEEDS = flags.DEFINE_integer(
-    'num_digits_seeds', 3, 'Seeds of digits.', lower_bound=1)
+    'num_digits_seeds', 3, 'Seeds of digits.', lower_bound=1,
+    upper_bound=_MOST_SEEDS)
 _NUM_MEMBERS = flags.DEFINE_list(
     'num_members', ['10', '30'], 'Sizes of ensembles, increasing.')
 _NUM_BATCHES = flags.DEFINE_integer(
-    'num_batches', 4000, 'Steps of training.', lower_bound=1)
+    'num_batches', 4000, 'Steps of training.', lower_bound=1,
+    upper_bound=1_000_000)
 
 _DIVERSITY = flags.DEFINE_bool(
     'diversity', False, 'Only where the diversity of members comes from, on '
@@ -76,8 +81,8 @@ def _make_units() -> list[units.Unit]:
 
 def _report_diversity() -> None:
   """Trains what is missing, and writes its table and picture."""
-  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  kept = files.make_folder(folder / 'units', 'output_dir')
+  kept = kept_units.open_folder(_OUTPUT_DIR.value, only_kept=False)
+  folder = kept.parent
   lines = []
   for seed in range(_NUM_DIGITS_SEEDS.value):
     settings = diversity.DiversitySettings(seed=seed)
@@ -101,8 +106,8 @@ def main(_) -> None:
     _report_diversity()
     return
   made = _make_units()
-  folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  kept = files.make_folder(folder / 'units', 'output_dir')
+  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
+  folder = kept.parent
   jax.config.update('jax_enable_x64', True)
   tables = [], []
   for unit in made:

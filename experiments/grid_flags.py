@@ -67,6 +67,7 @@ def read_sweep() -> sweeps.SweepConfig:
       holds no numbers.
   """
   problem_flags.use_data_dir()
+  problem_flags.solver_memory_mb()
   # Here, so that a message names the flag and not the config.
   for flag, check in _CHECKS:
     if flag.value is not None:

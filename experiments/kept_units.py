@@ -8,6 +8,21 @@ from typing import Any
 from enn_ensembles.machine import files
 
 
+def open_folder(output_dir: files.PathLike, only_kept: bool) -> pathlib.Path:
+  """The folder of a study's parts, `units` in its output folder.
+
+  Args:
+    output_dir: the output folder.
+    only_kept: nothing is computed: no folder is made.
+
+  Raises:
+    FileError: it cannot be written to.
+  """
+  folder = files.as_folder(output_dir, 'output_dir') / 'units'
+  (files.check_folder if only_kept else files.make_folder)(folder, 'output_dir')
+  return folder
+
+
 def find_or_run(path: pathlib.Path, run: Callable[[], Any] | None,
                 is_sound: Callable[[Any], bool]) -> Any | None:
   """What a file holds; else what `run` returns, which is written there.

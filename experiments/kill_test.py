@@ -20,6 +20,7 @@ import sys
 
 from absl import flags
 
+from enn_ensembles import checks
 from enn_ensembles.machine import preemption
 from enn_ensembles.studies.interrupted_sweeps import kill_test
 from experiments import cli
@@ -79,21 +80,10 @@ for line in sys.stdin:
 
 def _check_flags() -> list[int]:
   """The numbers of workers."""
-  for name in _SIGNALS.value:
-    if name not in ('SIGKILL', *preemption.SIGNALS):
-      raise ValueError('signals must be among SIGKILL, '
-                       f'{", ".join(preemption.SIGNALS)}, got {name!r}.')
+  cli.names(_SIGNALS, ('SIGKILL', *preemption.SIGNALS))
   for flag, least in ((_NUM_KILLS, 1), (_NUM_PROCESSES, 0)):
-    if flag.value < least:
-      raise ValueError(f'{flag.name} must be >= {least}, got {flag.value}.')
-  try:
-    num_workers = [int(text) for text in _NUM_WORKERS.value]
-  except ValueError:
-    num_workers = []
-  if not num_workers or min(num_workers) < 1:
-    raise ValueError('num_workers must be numbers >= 1 with commas between, '
-                     f'got {",".join(_NUM_WORKERS.value)!r}.')
-  return num_workers
+    checks.check_count(f'--{flag.name}', flag.value, least)
+  return cli.numbers(_NUM_WORKERS, int, checks.check_count)
 
 
 def main(_) -> int | None:

@@ -114,13 +114,15 @@ def main(_) -> None:
       num_plane_samples=_NUM_PLANE_SAMPLES.value,
       num_grid_points=_NUM_GRID_POINTS.value,
       num_surface_images=_NUM_SURFACE_IMAGES.value, pca_scale=_PCA_SCALE.value)
+  snapshots_dir = _SNAPSHOTS_DIR.value or os.path.join(_OUTPUT_DIR.value,
+                                                       'snapshots')
+  files.check_folder(_OUTPUT_DIR.value, 'output_dir')
+  files.check_folder(snapshots_dir, 'snapshots_dir')
   problem = image_classification.make_image_problem(
       image_classification.ImageProblemConfig(
           _DATASET.value, num_train=_NUM_TRAIN.value, num_test=_NUM_TEST.value,
           seed=_SEED.value, pad=_PAD.value, brightness=_BRIGHTNESS.value),
       _DATA_DIR.value)
-  snapshots_dir = _SNAPSHOTS_DIR.value or os.path.join(_OUTPUT_DIR.value,
-                                                       'snapshots')
   paths = study.run_study(settings, problem, _OUTPUT_DIR.value, snapshots_dir)
   print(pathlib.Path(paths['verdicts.md']).read_text(encoding='utf-8'), end='')
   for path in paths.values():

@@ -37,7 +37,14 @@ def use_data_dir() -> None:
   """Tells this process and its workers where files of real data are.
 
   And where published ground truth is.
+
+  Raises:
+    ValueError: a flag names no folder.
   """
+  for flag in (_DATA_DIR, _GROUND_TRUTH_DIR):
+    if flag.value and not os.path.isdir(flag.value):
+      raise ValueError(f'--{flag.name} must be a folder, got {flag.value!r}, '
+                       'which is none.')
   if _DATA_DIR.value is not None:
     os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
   if _GROUND_TRUTH_DIR.value is not None:
@@ -60,14 +67,30 @@ def solver_memory_mb() -> float:
   """Memory that the solver of the ground truth may take.
 
   Raises:
-    ValueError: the flag is no finite number > 0.
+    ValueError: the flag is no finite number > 0, or too large.
   """
-  return cli.positive(_SOLVER_MEMORY_MB)
+  return cli.memory_mb(_SOLVER_MEMORY_MB)
 
 
 def problem_cache() -> str | None:
   """The folder of the ground-truth cache, made if missing; None for none."""
   return cache_folder(_CACHE_DIR, 'problems')
+
+
+def check_problem_cache() -> None:
+  """Checks, without making anything, that `problem_cache` has a chance.
+
+  Raises:
+    FileError: it cannot be written to.
+  """
+  check_cache_folder(_CACHE_DIR, 'problems')
+
+
+def check_cache_folder(flag: flags.FlagHolder, name: str) -> None:
+  """As `check_problem_cache`, for `cache_folder`."""
+  path = _cache_path(flag, name)
+  if path is not None:
+    files.check_folder(path, f'--{flag.name}')
 
 
 def cache_folder(flag: flags.FlagHolder, name: str,

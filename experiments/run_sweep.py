@@ -27,6 +27,7 @@ import time
 from absl import flags
 import tqdm
 
+from enn_ensembles import checks
 from enn_ensembles import conformance
 from enn_ensembles import results
 from enn_ensembles import sweeps
@@ -191,12 +192,12 @@ def _sweep(ending: _Ending) -> int:
       results_dir=_RESULTS_DIR.value or '',
       agent_modules=problem_flags.agent_modules(),
       problem_settings=problem_flags.problem_settings(),
-      memory_budget_mb=cli.positive(_MEMORY_BUDGET_MB),
+      memory_budget_mb=cli.memory_mb(_MEMORY_BUDGET_MB),
       grace_seconds=_GRACE_SECONDS.value)
   one_unit.check_units(sweep, options)
   mine = sweeps.select(sweep, task.index, task.num_tasks)
-  if _NUM_WORKERS.value is not None and _NUM_WORKERS.value < 1:
-    raise ValueError(f'--num_workers must be >= 1, got {_NUM_WORKERS.value}.')
+  if _NUM_WORKERS.value is not None:
+    checks.check_count('--num_workers', _NUM_WORKERS.value)
   if config.left_out():
     names = ', '.join(family.name for family in config.left_out())
     print(f'left out by --max_num_train={config.max_num_train}: {names}')
@@ -205,6 +206,8 @@ def _sweep(ending: _Ending) -> int:
   if _DRY_RUN.value:
     if _RESULTS_DIR.value is not None:
       files.check_folder(_RESULTS_DIR.value, 'results_dir')
+    problem_flags.check_problem_cache()
+    problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
     _print_units(mine)
     timings = []
     if _TIMING_SECONDS.value:

@@ -213,11 +213,12 @@ def main(argv: Sequence[str]) -> int:
   if not cells:
     raise ValueError('no cell has at most max_num_train = '
                      f'{_MAX_NUM_TRAIN.value} training points.')
-  noise_stds = cli.numbers(_NOISE_STD, float, checks.check_positive)
+  noise_stds = cli.numbers(_NOISE_STD, float,
+                           nngp.CONFIG_NAMES['NOISE_STD'].check)
   for flag, minimum in ((_NUM_EVAL, 1), (_CHECK_ROWS, 1),
                         (_MAX_DENSE_TRAIN, 0)):
     checks.check_count(f'--{flag.name}', flag.value, minimum)
-  cli.positive(_MEMORY_BUDGET_MB)
+  cli.memory_mb(_MEMORY_BUDGET_MB)
   if _CHECKPOINT_PATH.value is not None and len(cells) != 1:
     raise ValueError('checkpoint_path is of one (input_dim, data_ratio, seed), '
                      f'got {len(cells)} of them.')

@@ -72,7 +72,8 @@ def _csv_text(status: sweep_status.Status) -> str:
 
 def main(_) -> int:
   units = sweeps.expand(grid_flags.read_sweep(), problem_flags.agent_modules())
-  stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
+  # A list flag of an empty text has no values.
+  stores = [results.open_store(folder) for folder in _RESULTS_DIR.value or ['']]
   workers = [worker for store in stores
              for worker in heartbeats.read(store.results_dir)]
   alive = [worker for worker in workers if worker.alive]

@@ -6,7 +6,8 @@ A row passes where every score is within the tolerance that the project promises
 (`enn_ensembles/results/tolerance.py`). What came out is kept in the folder's
 verification.csv, and boards show it; nothing else is written but caches. Rows
 of predictions that somebody brought, failed rows and rows of user-defined
-agents whose file is not given are not checked, and counted apart.
+agents whose file, in the version that made them, is not given are not checked,
+and counted apart.
 
 Exit codes: 0 all rows pass; 1 a row does not; 2 bad input.
 """
@@ -25,6 +26,7 @@ from enn_ensembles.results import tolerance
 from enn_ensembles.results import verification
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
+from enn_ensembles.sweeps import work_units
 from experiments import cli
 from experiments import problem_flags
 
@@ -87,15 +89,30 @@ def compare(old: results.Row, new: results.Row) -> str:
   return ''
 
 
+def _read_sources() -> dict[str, str | None]:
+  """agent -> hash of the file of a user-defined one, None of the package's.
+
+  Raises:
+    ValueError: a file is no agent.
+  """
+  modules = problem_flags.agent_modules()
+  sources: dict[str, str | None] = dict.fromkeys(agents_lib.agent_names())
+  for path in modules:
+    module = work_units.load_agent(pathlib.Path(path).stem, modules)
+    sources[module.name] = work_units.source_of(path)
+  return sources
+
+
 def main(_) -> int:
   if not 0 < _SHARE.value <= 1:
     raise ValueError(f'share must be in (0, 1], got {_SHARE.value}.')
+  problem_flags.use_data_dir()
   rows = results.open_store(_RESULTS_DIR.value).read_rows()
   verification.read(_RESULTS_DIR.value)  # It shows here if it is damaged.
-  names = {*agents_lib.agent_names(), *(
-      pathlib.Path(path).stem for path in problem_flags.agent_modules())}
-  known = [row for row in rows
-           if row['status'] != 'failed' and row['agent'] in names]
+  sources = _read_sources()
+  known = [row for row in rows if row['status'] != 'failed'
+           and row['agent'] in sources and sources[row['agent']]
+           == row['agent_config'].get(work_units.SOURCE_FILE)]
   if not known:
     raise ValueError(f'results_dir {_RESULTS_DIR.value!r} has no row that can '
                      'be computed again.')

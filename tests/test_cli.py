@@ -98,6 +98,16 @@ def test_exit_codes_and_lines(command, flags, code, message):
   assert (done.returncode, done.stderr, done.stdout) == (code, message, '')
 
 
+def test_flags_in_a_file_are_text(command, tmp_path):
+  path = tmp_path / 'flags'
+  path.write_text('--what=one\n')
+  assert run(command, f'--flagfile={path}').returncode == 1
+  path.write_bytes(b'\xff\xfe')
+  done = run(command, f'--flagfile={path}')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert done.stderr.startswith('error: --flagfile must name a file of flags')
+
+
 def test_a_bug_keeps_its_traceback(command):
   done = run(command, '--what=bug')
   assert done.returncode == 1

@@ -349,9 +349,9 @@ def test_the_kill_test(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--signals=SIGHUP'], "signals must be among SIGKILL, .* got 'SIGHUP'"),
-    (['--num_kills=0'], 'num_kills must be >= 1, got 0'),
-    (['--num_workers=0'], "num_workers must be numbers >= 1 .* got '0'"),
+    (['--signals=SIGHUP'], "signals must be one of 'SIGKILL', .* got 'SIGHUP'"),
+    (['--num_kills=0'], '--num_kills must be an integer >= 1, got 0'),
+    (['--num_workers=0'], '--num_workers must be an integer >= 1, got 0'),
     ([], 'is not empty and was not made by a kill test')])
 def test_bad_kill_tests(tmp_path, arguments, message):
   (tmp_path / 'thesis.txt').write_text('mine')

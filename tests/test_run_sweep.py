@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'num_tasks': 2}, 'num_tasks 2 was given without task_index'),
       ({'task_index': 1}, 'task_index 1 was given without num_tasks'),
       ({'grace_seconds': -1}, 'grace_seconds must be >= 0, got -1'),
-      ({'num_workers': 0}, 'num_workers must be >= 1, got 0'),
+      ({'num_workers': 0}, '--num_workers must be an integer >= 1, got 0'),
       ({'timing_seconds': -1}, '--timing_seconds must be >= 0, got -1'),
       ({'memory_budget_mb': 0}, '--memory_budget_mb must be a finite number > '
        '0, got 0'),

@@ -31,9 +31,9 @@ def make_folder(tmp_path_factory):
   return store.results_dir
 
 
-def verify(folder):
+def verify(folder, *flags):
   done, = commands.run_commands('verify_results', [
-      f'--results_dir={folder}', '--share=1',
+      f'--results_dir={folder}', '--share=1', *flags,
       f'--cache_dir={commands.shared_problems()}'])
   return done
 
@@ -44,6 +44,44 @@ def test_rows_pass_whatever_number_of_draws_was_asked_for(folder):
   assert '2 of 2 rows pass; 0 of 2 rows cannot be checked.' in out
   assert list(verification.read(folder).values()) == [True, True]
   (folder / verification.FILE_NAME).unlink()
+
+
+OWN = '''
+import numpy as np
+
+def make_agent():
+  def agent(data, prior, key):
+    def sampler(x, key):
+      draws = np.random.default_rng(np.asarray(key))
+      return draws.standard_normal((len(x), 1))
+    return sampler
+  return agent
+'''
+
+
+def test_rows_of_a_file_are_computed_again_by_the_same_text(tmp_path):
+  """Another version of an agent is another agent: its rows are not wrong."""
+  module = tmp_path / 'own.py'
+  module.write_text(OWN)
+  config = sweeps.override(tiny_sweeps.make_config(
+      tmp_path, INPUT_DIM=[2], DATA_RATIO=[2], NOISE_STD=[0.1], SEED=[0],
+      AGENTS=[{'agent': 'own'}, {'agent': 'prior_only'}]),
+                           agent_modules=[str(module)])
+  store = results.open_store(tmp_path / 'results', create=True)
+  for unit in sweeps.expand(config, [str(module)]):
+    rows, _ = one_unit.run_unit(unit, unit_results.RunOptions(
+        str(store.results_dir), agent_modules=(str(module),)))
+    store.write_unit(unit.run_id, rows)
+  flag = f'--agent_module={module}'
+  code, out, error = verify(store.results_dir, flag)
+  assert (code, error) == (0, '') and '2 of 2 rows pass; 0 of 2' in out, out
+  module.write_text(OWN.replace('standard_normal', 'standard_cauchy'))
+  code, out, error = verify(store.results_dir, flag)
+  assert (code, error) == (0, '') and '1 of 1 rows pass; 1 of 2' in out, out
+  module.write_text('{')
+  code, out, error = verify(store.results_dir, flag)
+  assert (code, out) == (2, '') and 'cannot be imported: SyntaxError' in error
+  assert sorted(verification.read(store.results_dir).values()) == [True, True]
 
 
 def write(content):

@@ -46,6 +46,10 @@ def test_score_predictions(folder):
           # Before problems are made, which may take hours.
           ({'results_dir': ''}, 'results_dir must name a folder, got nothing'),
           ({'results_dir': '{}/' + BELOW}, 'not a folder that can be written'),
+          ({'agent_module': 'a.py'}, '--agent_module is of no use here'),
+          ({'ground_truth_dir': '{}/none'}, '--ground_truth_dir must be a fol'),
+          ({'data_dir': '{}/file'}, '--data_dir must be a folder, got'),
+          ({'solver_memory_mb': '1e300'}, '--solver_memory_mb must be at most'),
           ({}, 'D2_l1_e0.1_s0_bayes.npz must have either samples, or mean'),
       ])
 
@@ -87,6 +91,29 @@ def test_index_boards(folder):
       ({'boards_dir': '{}/file'}, 'is no folder')])
 
 
+def test_status(folder):
+  check(folder, 'status', {'config': 'quickstart', 'results_dir': '{}/store'}, [
+      ({'results_dir': ''}, 'results_dir must name a folder, got nothing'),
+      ({'ground_truth_dir': '{}/file'}, '--ground_truth_dir must be a folder'),
+      ({'solver_memory_mb': 'nan'}, '--solver_memory_mb must be a finite')])
+
+
+def test_folders_of_the_loss_landscape(folder):
+  check(folder, 'loss_landscape', {'output_dir': '{}/out'}, [
+      ({'snapshots_dir': '{}/file'}, "snapshots_dir '"),
+      ({'output_dir': '{}/' + BELOW}, "output_dir '")])
+
+
+def test_the_kill_test(folder):
+  (folder / 'loop').symlink_to(folder / 'loop')
+  check(folder, 'kill_test', {'output_dir': '{}/out'}, [
+      ({'output_dir': '{}/loop'}, 'Too many levels of symbolic links'),
+      ({'signals': ''}, '--signals must be a list of at least one value'),
+      ({'num_kills': 10**20}, '--num_kills must be at most 2**32'),
+      ({'num_processes': -1}, '--num_processes must be an integer >= 0')])
+  (folder / 'loop').unlink()
+
+
 def test_studies_that_train(folder):
   out = {'output_dir': '{}/out'}
   check(folder, 'decomposition', out, [
@@ -96,6 +123,7 @@ def test_studies_that_train(folder):
       ({'datasets': 'npz:mine', 'data_dir': '{}/empty'},
        'npz:mine has no file mine.npz'),
       ({'num_members': 10**20}, '--num_members=1'),
+      ({'only_kept': True, 'parts': 'split'}, 'output_dir must hold units'),
       ({'data_ratios': '0'}, 'every value of --data_ratios must be a finite'),
       ({'output_dir': '{}/' + BELOW}, 'not a folder that can be written to')])
   check(folder, 'empirical_bayes', out, [
@@ -104,6 +132,10 @@ def test_studies_that_train(folder):
       ({'kinds': 'plane'}, "every value of --kinds must be one of 'plain'"),
       ({'num_members': ''}, '--num_members must be a list of at least one'),
       ({'num_members': '10,2'}, '--num_members must be increasing, got 10,2'),
+      ({'num_seeds': 10**20}, '--num_seeds=1'),
+      ({'num_batches': 10**20}, '--num_batches=1'),
+      ({'only_kept': True, 'problems': 'D10_l1', 'kinds': 'plain'},
+       'output_dir must hold units with --only_kept, got none of 5 in'),
       ({'num_members': '1,2'}, '--num_members must be an integer >= 2, got 1')])
   check(folder, 'against_ensemble', out, [
       ({'network': 'mlp,mlp'}, "--network must name every value once, got 'ml"),
@@ -156,9 +188,13 @@ def test_the_quickstart_checks_its_folders_first(folder):
       ({'results_dir': '{}/file'}, 'is not a folder that can be written to')])
 
 
-def test_a_dry_run_checks_the_folder_that_is_named(folder):
+def test_a_dry_run_checks_the_folders_that_are_named(folder):
   base = {'config': 'quickstart', 'dry_run': True, 'agents': 'prior_only'}
   check(folder, 'run_sweep', base, [
+      ({'cache_dir': '{}/file'}, "--cache_dir '"),
+      ({'compilation_cache_dir': '{}/' + BELOW}, '--compilation_cache_dir '),
+      ({'data_dir': '{}/none'}, '--data_dir must be a folder, got'),
+      ({'num_workers': 10**20}, '--num_workers must be at most 2**32'),
       ({'results_dir': '{}/' + BELOW}, 'is not a folder that can be written'),
       ({'results_dir': ''}, 'results_dir must name a folder, got nothing')])
 
@@ -170,6 +206,8 @@ def test_numbers_of_measurements(folder):
   check(folder, 'solver_errors', {'output_dir': '{}/out'}, [
       ({'input_dim': '0'}, 'every value of --input_dim must be an integer >='),
       ({'noise_std': 'inf'}, 'every value of --noise_std must be a finite'),
+      ({'noise_std': '1e20'}, '--noise_std must be at most 1e+06, got 1e+20'),
+      ({'memory_budget_mb': '1e308'}, '--memory_budget_mb must be at most'),
       ({'num_eval': 0}, '--num_eval must be an integer >= 1, got 0'),
       ({'memory_budget_mb': 'nan'}, '--memory_budget_mb must be a finite')])
 

@@ -227,9 +227,7 @@ def _agent_settings(config: sweep_config.SweepConfig,
                        if value})
       if agent.name in own:
         # A changed file is another agent: its old rows are not its results.
-        source = pathlib.Path(own[agent.name]).read_bytes()
-        digest = hashlib.sha256(source).hexdigest()[:10]
-        settings[SOURCE_FILE] = f'sha256-{digest}'
+        settings[SOURCE_FILE] = source_of(own[agent.name])
       label = make_label(agent.name, written)
       plain = json.loads(canonical.canonical_json([agent.name, settings]))
       if plain_text.encodable(plain) != plain:
@@ -238,6 +236,12 @@ def _agent_settings(config: sweep_config.SweepConfig,
       found.append(_Setting(agent.name, label, settings,
                             sweep_config.selections(entry)))
   return found
+
+
+def source_of(agent_module: str) -> str:
+  """What agent_config holds under SOURCE_FILE, of a file that exists."""
+  source = pathlib.Path(agent_module).read_bytes()
+  return f'sha256-{hashlib.sha256(source).hexdigest()[:10]}'
 
 
 def all_settings(agent: agents_lib.AgentModule,

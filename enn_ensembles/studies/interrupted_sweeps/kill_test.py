@@ -294,8 +294,9 @@ def make_folder(path: str) -> pathlib.Path:
   """The folder, empty but for a mark.
 
   Raises:
-    ValueError: it holds what no kill test has made.
+    ValueError: it holds what no kill test has made, or cannot be written to.
   """
+  files.check_folder(path, 'output_dir')
   folder = pathlib.Path(path).resolve()
   if folder.is_dir() and any(folder.iterdir()):
     if not (folder / _MARK).exists():
