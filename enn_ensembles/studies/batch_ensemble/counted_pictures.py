@@ -86,7 +86,8 @@ def draw_information(table: pd.DataFrame) -> bytes:
         panel.stairs(list(own['share']), places, color=colour, linewidth=1.3,
                      label=_SET_NAMES.get(name, name))
     panel.set_xscale('log')
-    panel.set_ylim(bottom=0.)
+    # Panels share the axis: its end is that of all, not of the first.
+    panel.set_ylim(0., 1.05 * table['share'].max())
   return _finish(figure, panels)
 
 
