@@ -24,14 +24,12 @@ def claim_core(cores: Sequence[int]) -> Iterator[int]:
     no locks.
   """
   folder = file_locks.machine_folder()
-  if folder is None:
-    yield cores[0]
-    return
+  locks = {} if folder is None else {
+      core: folder / f'core_{core}.lock' for core in cores}
   with contextlib.ExitStack() as claims:
-    for core in cores:
+    for core, path in locks.items():
       try:
-        claims.enter_context(
-            file_locks.claim(folder / f'core_{core}.lock', wait=False))
+        claims.enter_context(file_locks.claim(path, wait=False))
       except file_locks.ClaimedError:
         continue
       yield core

@@ -68,10 +68,11 @@ def is_counted(unit: work_units.WorkUnit) -> bool:
 def _estimate(unit: work_units.WorkUnit, counted: Counted) -> float:
   family = unit.family
   numbers = len(unit.seeds) * family.num_train * math.prod(family.input_shape)
+  # Only files of agents that train no network count for themselves.
+  solved = 0. if counted.training else _count_solved(unit)
   return (START_SECONDS + numbers / _NUMBERS_PER_SECOND
           + unit.num_problems * (counted.training + counted.predictions)
-          / _FLOPS
-          + len(unit.seeds) * _count_solved(unit) / _FLOPS)
+          / _FLOPS + len(unit.seeds) * solved / _FLOPS)
 
 
 def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
