@@ -11,6 +11,7 @@ import pytest
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.networks import convolutions
 from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
@@ -120,8 +121,12 @@ def test_bodies_that_do_not_fit_are_refused(make, message):
     ((2, 3), (1, 2), 'VALID'), ((1, 1), (2, 2), 'SAME'),
     ((5, 5), (3, 3), 'VALID')])
 @pytest.mark.parametrize('with_bias', [True, False])
-def test_both_convolutions_agree(window, strides, padding, with_bias):
+@pytest.mark.parametrize('block_numbers', [1, 600, 2**17])
+def test_both_convolutions_agree(monkeypatch, window, strides, padding,
+                                 with_bias, block_numbers):
   # Three members; weights, images, or both of their own; values and gradients.
+  # One row of the image at a time, some, or all.
+  monkeypatch.setattr(convolutions, '_BLOCK_NUMBERS', block_numbers)
   columns = window[0] * window[1] * 2 + with_bias
   w = jnp.asarray(RNG.normal(size=(3, 4, columns)))
   h = jnp.asarray(RNG.normal(size=(3, 2, 7, 6, 5)))
@@ -138,8 +143,8 @@ def test_both_convolutions_agree(window, strides, padding, with_bias):
         jax.value_and_grad(functools.partial(value, implementation), (0, 1),
                            has_aux=True)(w_here, h_here)
         for w_here, h_here in ((w[0], h[0]), (w, h[0]), (w[0], h), (w, h))]
-            for implementation in (products.convolve_by_product,
-                                   products.convolve_by_xla)]
+            for implementation in (convolutions.convolve_by_product,
+                                   convolutions.convolve_by_xla)]
 
   for a, b in zip(*map(jax.tree.leaves, both(w, h)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
@@ -147,7 +152,7 @@ def test_both_convolutions_agree(window, strides, padding, with_bias):
 
 def test_a_cpu_convolves_by_products(monkeypatch):
   w, h = jnp.ones((1, 10)), jnp.ones((1, 4, 4, 2))
-  program = lambda: str(jax.make_jaxpr(lambda w, h: products.convolve(
+  program = lambda: str(jax.make_jaxpr(lambda w, h: convolutions.convolve(
       w, h, (3, 3), (1, 1), 'SAME', True))(w, h))
   assert 'conv_general_dilated' not in program()
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')

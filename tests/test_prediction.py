@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles import problems
 from enn_ensembles.agents import ensemble
 from enn_ensembles.agents import exact_posterior
@@ -126,6 +127,21 @@ def test_blocks_of_points_give_the_same_as_one_block(trained, num_draws,
   monkeypatch.setattr(network_sampler, '_BLOCK_NUMBERS', 1)  # Point by point.
   np.testing.assert_allclose(predict_all(trained, num_draws), whole, rtol=1e-5,
                              atol=1e-6)
+
+
+@pytest.mark.parametrize('num_draws, num_members, num_points, expected', [
+    (None, 4, 1000, 32),  # 128 pairs of a member and an image.
+    (None, 100, 1000, 8), (None, 100, 5, 5),
+    (1000, 4, 1000, 125),  # Equal blocks of at most 128.
+])
+def test_images_are_forwarded_in_small_blocks(num_draws, num_members,
+                                              num_points, expected):
+  network = base.EpistemicNetwork(None, None,
+                                  networks.EnsembleIndexer(num_members))
+  points = lambda *image: network_sampler.points_per_block(
+      network, (num_points, *image), num_draws)
+  assert points(8, 8, 1) == expected
+  assert points(64) == num_points
 
 
 def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):

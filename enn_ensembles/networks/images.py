@@ -11,9 +11,9 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.networks import convolutions
 from enn_ensembles.networks import layers
 from enn_ensembles.networks import parameters
-from enn_ensembles.networks import products
 
 PADDINGS = ('SAME', 'VALID')
 
@@ -102,7 +102,7 @@ class Conv2D:
               shape: layers.Shape) -> base.Array:
     """The layer without its activation."""
     del shape
-    return products.convolve(
+    return convolutions.convolve(
         w, h, _pair('window', self.window), _pair('strides', self.strides),
         self.padding, self.with_bias)
 

@@ -14,9 +14,11 @@ from enn_ensembles import base
 
 # Indices forwarded at once: they bound the memory of a draw. On a CPU they are
 # fewer where there are many points: the activations of so many (index, point)
-# pairs stay in a core's cache.
-INDEX_BLOCK = 100
+# pairs stay in a core's cache. Those of an image are larger.
+_INDEX_BLOCK = 100
 _BLOCK_PAIRS = 5000
+_IMAGE_PAIRS = 128
+_FEWEST_IMAGES = 8  # At once, however many indices there are.
 # Numbers in one block of outputs: points are forwarded in blocks of at most so
 # many, so that many images need no more memory than few.
 _BLOCK_NUMBERS = 20_000_000
@@ -38,9 +40,10 @@ def forward_draws(network: base.EpistemicNetwork, params: base.Params,
   Indices are forwarded in blocks; the last key fills the last block. `read`
   says what is taken from an output: arrays of that shape.
   """
-  num_draws, block_size = len(keys), INDEX_BLOCK
+  num_draws, block_size = len(keys), _INDEX_BLOCK
   if jax.default_backend() == 'cpu':
-    block_size = min(block_size, max(1, _BLOCK_PAIRS // len(x)))
+    pairs = _IMAGE_PAIRS if x.ndim > 2 else _BLOCK_PAIRS
+    block_size = min(block_size, max(1, pairs // len(x)))
   num_blocks = -(-num_draws // block_size)
   rows = jnp.minimum(jnp.arange(num_blocks * block_size), num_draws - 1)
   indices = jax.vmap(network.indexer)(keys[rows])
@@ -68,16 +71,23 @@ def forward_members(network: base.EpistemicNetwork, params: base.Params,
   return read(out)
 
 
-def points_per_block(shape: tuple[int, ...], num_draws: int | None) -> int:
+def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
+                     num_draws: int | None) -> int:
   """How many points are forwarded at once: equal blocks, as few as fit.
 
   Args:
+    network: what is forwarded.
     shape: of the points, [N, ...].
-    num_draws: draws of the index; None for all members.
+    num_draws: draws of the index, which `forward_draws` puts in blocks of its
+      own; None for all members of a finite set, side by side.
   """
-  per_point = (min(num_draws or INDEX_BLOCK, INDEX_BLOCK)
+  support = base.get_support(network.indexer)
+  num_members = len(support) if num_draws is None and support is not None else 1
+  per_point = (min(num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
                * max(64, int(np.prod(shape[1:]))))
   most = max(1, _BLOCK_NUMBERS // per_point)
+  if len(shape) > 2 and jax.default_backend() == 'cpu':
+    most = min(most, max(_FEWEST_IMAGES, _IMAGE_PAIRS // num_members))
   num_blocks = -(-shape[0] // most)
   return -(-shape[0] // num_blocks)
 
@@ -110,7 +120,7 @@ class NetworkSampler:
     x = np.asarray(x, self.dtype)
     return in_blocks(
         lambda block, _: self._draws(self.params, self.state, block, keys),
-        x, points_per_block(x.shape, len(keys)))
+        x, points_per_block(self.network, x.shape, len(keys)))
 
   def __getattr__(self, name: str) -> Any:
     if base.get_support(self.network.indexer) is not None:
@@ -126,7 +136,7 @@ class NetworkSampler:
     x = np.asarray(x, self.dtype)
     return in_blocks(
         lambda block, _: self._members(self.params, self.state, block),
-        x, points_per_block(x.shape, None))
+        x, points_per_block(self.network, x.shape, None))
 
   @functools.cached_property
   def _draw(self) -> Callable[..., base.Array]:

@@ -116,7 +116,8 @@ class Predictor:
     trained = self._trained
     params, state = jax.tree.map(lambda a: a[seed],
                                  (trained.params, trained.state))
-    size = network_sampler.points_per_block(x.shape, self.num_draws)
+    size = network_sampler.points_per_block(
+        self._make_network(self._prior), x.shape, self.num_draws)
     # A program that takes more points is there: cheaper than another one.
     size = min((num for num in self._sizes if num >= size), default=size)
     self._sizes.add(size)

@@ -35,9 +35,10 @@ from enn_ensembles.training import optimizers
 
 _FORMAT = 1  # Of the files; part of their identity.
 
-# Networks and images of one compiled forward: convolutions need much memory.
-_NETWORK_BLOCK = 5
-_IMAGE_BLOCK = 256
+# Images that are forwarded at once, by one network after the other: so few that
+# the activations of convolutions stay in a core's cache.
+_IMAGE_BLOCK = 128
+_NETWORK_BLOCK = 10  # Networks of one call.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +134,14 @@ class Forward:
       kernels.append(np.tile(row, shape.out))
     self.kernel_entries = np.concatenate(kernels)
 
-    @jax.jit
-    def forward(vectors, x):
-      parts = jnp.split(vectors, np.cumsum(self._sizes)[:-1], axis=1)
+    def forward(vector, x):
+      parts = jnp.split(vector, np.cumsum(self._sizes)[:-1])
       return networks.forward(
-          body, [part.reshape(len(vectors), shape.out, shape.columns)
-                 for part, shape in zip(parts, self._shapes)], x)
+          body, [part.reshape(1, shape.out, shape.columns)
+                 for part, shape in zip(parts, self._shapes)], x)[0]
 
-    self._forward = forward
+    self._forward = jax.jit(lambda vectors, x: jax.lax.map(
+        lambda vector: forward(vector, x), vectors))
 
   def vector(self, params: base.Params) -> np.ndarray:
     """Parameters of one network, [..., 1, out, columns] each -> [..., M]."""
