@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-import references
 
 from enn_ensembles import base
 from enn_ensembles.nngp import kernels
@@ -45,24 +44,27 @@ def test_untrained_members_are_draws_of_the_prior(kernel):
                              rtol=1e-5, atol=1e-5)
 
 
-def test_adam_comes_to_the_solution():
-  """Trained long enough, members solve the ridge regression towards start."""
-  data = _data()
+@pytest.mark.parametrize('weight_decay', [0.5, 1.])
+def test_adam_comes_to_the_solution(weight_decay):
+  """Each member solves its own ridge regression towards its start."""
+  data, width, noise_std = _data(), 40, 0.3
   config = trained_last_layer.TrainedLastLayerConfig(
-      num_ensemble=300, width=40, num_batches=3000, learning_rate=0.01,
-      final_learning_rate=0.)
-  x = _data(5).x[:3] + 1.
+      num_ensemble=5, width=width, noise_scale=0., weight_decay=weight_decay,
+      num_batches=3000, learning_rate=0.01, final_learning_rate=0.,
+      sampling='epochs', batch_size=len(data.x))
   sampler = trained_last_layer.make_agent(config)(data, _prior(data), _KEY)
-  draws = np.asarray(sampler.members(x), np.float64)[..., 0]
-  # The kernel's posterior, which 40 units approximate: means and variances.
-  kernel = kernels.KernelConfig()
-  points = np.concatenate([data.x, x])
-  gram = np.asarray(kernels.nngp(kernel, points))
-  mean, covariance = references.gp_posterior(
-      gram[:6, :6], gram[6:, :6], gram[6:, 6:], data.y[:, 0], 0.3**2)
-  error = np.sqrt(np.diag(covariance))
-  assert np.all(np.abs(draws.mean(0) - mean) < 0.3 * error)
-  np.testing.assert_allclose(draws.std(0) / error, 1., atol=0.25)
+  (params,) = sampler.params.values()
+  h = np.append(data.x, np.ones((len(data.x), 1)), axis=1)
+  for layer in sampler.state['hidden']:
+    h = np.maximum(h @ np.asarray(layer, np.float64), 0.)  # [K, T, width].
+  scale = kernels.KernelConfig().weight_std
+  transposed = scale * h.swapaxes(1, 2)
+  anchor = weight_decay * noise_std**2 * width * np.eye(width)
+  residuals = data.y - h @ np.asarray(sampler.state['start'])
+  expected = np.linalg.solve(scale * transposed @ h + anchor,
+                             transposed @ residuals)
+  np.testing.assert_allclose(params['w'], expected,
+                             atol=2e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('field', ['num_ensemble', 'width', 'num_batches'])
