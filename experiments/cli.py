@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import threading
+import types
 from typing import Any
 
 try:
@@ -28,6 +29,7 @@ from absl import logging
 
 from enn_ensembles import checks
 from enn_ensembles.machine import plain_text
+from experiments import early_signals
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -57,25 +59,24 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 
   # At level info jax lists the accelerators that it did not find.
   python_logging.getLogger('jax').setLevel(python_logging.WARNING)
-  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+  early_signals.install()
   sys.unraisablehook = _interrupt_again
   streams = sys.stdout, sys.stderr
   sys.stdout, sys.stderr = map(plain_text.PrintableStream, streams)
 
   def guarded(argv: Sequence[str]) -> int | None:
     try:
+      signal.signal(signal.SIGINT, _interrupt)
       if len(argv) > 1:
         raise ValueError(f'unknown argument {argv[1]!r}: everything is given '
                          'as --flag=value.')
-      code = main(argv)
+      code = _call(main, argv)
       sys.stdout.flush()  # A closed pipe shows here, not after the end.
       return code
     except BrokenPipeError:
       return _end_at_closed_pipe()
     except KeyboardInterrupt:
-      print('stopped.', file=sys.stderr)
-      return INTERRUPTED
+      return _stop()
     except SystemExit as end:
       # No command calls it: with exit code 0 a sweep would seem to be done.
       return _refuse(f'something that was run called sys.exit({end.code!r}); '
@@ -97,7 +98,40 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
       sys.stdout, sys.stderr = streams
       raise
 
-  app.run(guarded, flags_parser=_parse_flags)
+  try:
+    try:
+      app.run(guarded, flags_parser=_parse_flags)
+    finally:
+      # Of Ctrl-C in what libraries do at the end Python would print tracebacks.
+      early_signals.install()
+  except KeyboardInterrupt:  # Between two steps of what stands above.
+    sys.exit(_stop())
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+  """Ctrl-C while a command runs; a second one ends it wherever it is."""
+  del frame
+  signal.signal(number, early_signals.end)
+  raise KeyboardInterrupt
+
+
+def _call(main: Callable[[Sequence[str]], int | None],
+          argv: Sequence[str]) -> int | None:
+  """What `main` returns; KeyboardInterrupt if Ctrl-C became another error.
+
+  An import that it interrupts may say that a library is not there.
+  """
+  try:
+    return main(argv)
+  except BaseException as error:
+    if signal.getsignal(signal.SIGINT) is early_signals.end:
+      raise KeyboardInterrupt from error
+    raise
+
+
+def _stop() -> int:
+  print('stopped.', file=sys.stderr)
+  return INTERRUPTED
 
 
 def _interrupt_again(unraisable: Any) -> None:
@@ -109,6 +143,7 @@ def _interrupt_again(unraisable: Any) -> None:
   if unraisable.exc_type is not KeyboardInterrupt:
     sys.__unraisablehook__(unraisable)
     return
+  signal.signal(signal.SIGINT, _interrupt)
   timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
   timer.daemon = True
   timer.start()

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # A command whose flag says what goes wrong.
 _COMMAND = '''
+import atexit
 import signal
 import sys
 import time
@@ -22,6 +23,10 @@ from experiments import cli
 
 _WHAT = flags.DEFINE_string('what', None, 'What goes wrong.', required=True)
 _COUNT = flags.DEFINE_integer('count', 1, 'A number.', lower_bound=1)
+
+class Late:
+  def __del__(self, tell=signal.raise_signal, number=signal.SIGINT):
+    tell(number)
 
 def main(_):
   what = _WHAT.value
@@ -35,6 +40,21 @@ def main(_):
     int(float('inf'))
   if what == 'interrupt':
     raise KeyboardInterrupt
+  if what == 'interrupt_an_import':
+    try:
+      signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+      raise ImportError from error
+  if what == 'interrupt_twice':
+    try:
+      signal.raise_signal(signal.SIGINT)
+    finally:
+      signal.raise_signal(signal.SIGINT)
+  if what == 'interrupt_the_end':
+    atexit.register(signal.raise_signal, signal.SIGINT)
+  if what == 'interrupt_the_very_end':
+    global late
+    late = Late()
   if what == 'interrupt_a_callback':
     class Key:
       pass
@@ -91,6 +111,12 @@ def run(command, *flags, **environment):
     (['--what=interrupt'], 130, 'stopped.\n'),
     # Python forgets what a callback raises.
     (['--what=interrupt_a_callback'], 130, 'stopped.\n'),
+    # Libraries turn it into another error.
+    (['--what=interrupt_an_import'], 130, 'stopped.\n'),
+    (['--what=interrupt_twice'], 130, 'told to stop.\n'),
+    # Of these Python would print a traceback, or end by the signal.
+    (['--what=interrupt_the_end'], 130, 'told to stop.\n'),
+    (['--what=interrupt_the_very_end'], 0, ''),
     (['--what=one'], 1, ''),
     (['--what=ok'], 0, '')])
 def test_exit_codes_and_lines(command, flags, code, message):
