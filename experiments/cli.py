@@ -252,6 +252,21 @@ def _check_different(flag: flags.FlagHolder, values: Sequence[Any]) -> None:
   checks.check_different(f'--{flag.name}', values)
 
 
+def refuse(unused: Sequence[flags.FlagHolder], reason: str) -> None:
+  """Checks that nobody expects anything of flags that a command only shares.
+
+  Args:
+    unused: flags without a default, or with the default [].
+    reason: why they are of no use to the command; no full stop.
+
+  Raises:
+    ValueError: one was given.
+  """
+  for flag in unused:
+    if flag.present:
+      raise ValueError(f'--{flag.name} is of no use here: {reason}.')
+
+
 # No machine has a million terabytes.
 _MOST_MEMORY_MB = 1e12
 

@@ -50,6 +50,8 @@ _SOLVER = flags.DEFINE_string(
     'solver', None, 'How posteriors are computed: dense, matrix_free, or auto '
     'for dense where it fits into the memory. They draw other functions.')
 
+_NO_AGENT = 'problems are the same for all agents'
+
 _CHECKS = (
     *((flag, nngp.CONFIG_NAMES[flag.name.upper()].check)
       for flag in (_REFERENCE, _KERNEL, _SOLVER)),
@@ -89,6 +91,25 @@ def read_sweep() -> sweeps.SweepConfig:
       max_num_train=_MAX_NUM_TRAIN.value,
       num_enn_samples=_NUM_ENN_SAMPLES.value,
       enumerate_indices=_ENUMERATE_INDICES.value, dtype=_DTYPE.value)
+
+
+def refuse_task() -> None:
+  """For commands that are about the whole work.
+
+  Raises:
+    ValueError: a flag says that only a share is meant.
+  """
+  cli.refuse((_TASK_INDEX, _NUM_TASKS), 'it is about the whole sweep')
+
+
+def refuse_agents() -> None:
+  """For commands that are about problems alone.
+
+  Raises:
+    ValueError: a flag is about agents.
+  """
+  problem_flags.refuse_agent_modules(_NO_AGENT)
+  cli.refuse((_AGENTS, _NUM_ENN_SAMPLES, _ENUMERATE_INDICES, _DTYPE), _NO_AGENT)
 
 
 def task() -> job_arrays.Task:

@@ -56,7 +56,7 @@ _BATCH_SIZE = flags.DEFINE_integer('batch_size', _TRAINING.batch_size,
                                    'Images per step.')
 _LEARNING_RATE = flags.DEFINE_float(
     'learning_rate', _TRAINING.learning_rate,
-    'Of Adam; halved after each quarter of the steps.')
+    'Of Adam, at most 1; halved after each quarter of the steps.')
 _DROPOUT = flags.DEFINE_float('dropout', _TRAINING.dropout,
                               'Dropout of hidden units in training.')
 _SEED = flags.DEFINE_integer('seed', _TRAINING.seed, 'Of the study.')

@@ -11,6 +11,8 @@ computes none of that again (`enn_ensembles/problems/published.py`).
 --verify computes nothing new: it checks what is in the cache by arithmetic of
 its own (`enn_ensembles/problems/audit.py`) and says what fails or is missing.
 
+Problems are the same for all agents: flags of agents are refused.
+
 Exit codes: 0 all is well; 1 a check failed or a problem is missing; 2 bad
 input.
 """
@@ -144,6 +146,9 @@ def _verify(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
 
 
 def main(_) -> int:
+  grid_flags.refuse_agents()
+  if _VERIFY.value:
+    cli.refuse((_PUBLISH_DIR,), '--verify computes nothing that could go there')
   config = grid_flags.read_sweep()
   units = _groups(config)
   if not units:

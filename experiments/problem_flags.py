@@ -56,6 +56,15 @@ def agent_modules() -> tuple[str, ...]:
   return tuple(_AGENT_MODULE.value)
 
 
+def refuse_agent_modules(reason: str) -> None:
+  """For commands that run no agent; ValueError if a flag names a file of one.
+
+  Args:
+    reason: as `cli.refuse` says.
+  """
+  cli.refuse((_AGENT_MODULE,), reason)
+
+
 def problem_settings() -> kinds.ProblemSettings:
   """What making problems takes besides their names; makes no folder."""
   return kinds.ProblemSettings(

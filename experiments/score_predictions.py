@@ -97,9 +97,8 @@ def main(_) -> int:
                      f'begin with a letter, got {_LABEL.value!r}.')
   if _NUM_PARAMS.value is not None:
     checks.check_count('--num_params', _NUM_PARAMS.value, minimum=0)
-  if problem_flags.agent_modules():
-    raise ValueError('--agent_module is of no use here: predictions come from '
-                     'files, whatever made them.')
+  problem_flags.refuse_agent_modules(
+      'predictions come from files, whatever made them')
   problem_flags.use_data_dir()
   settings = problem_flags.problem_settings()
   files.check_folder(_RESULTS_DIR.value, 'results_dir')

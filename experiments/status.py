@@ -4,8 +4,9 @@ python -m experiments.status --config=testbed_configs/paper.py \
     --results_dir=DIR
 
 It reads, and may be asked at any time, by anybody who may read the folder; give
-it the flags that narrow the sweep too. Several folders with commas between
-count together. `running` is what live processes say that they compute.
+it the flags that narrow the sweep too, but for those that say which share a
+process has. Several folders with commas between count together. `running` is
+what live processes say that they compute.
 
 Exit codes: 0 every row is there and none failed; 3 rows are missing or running;
 1 none is, but some failed; 2 bad input.
@@ -71,6 +72,7 @@ def _csv_text(status: sweep_status.Status) -> str:
 
 
 def main(_) -> int:
+  grid_flags.refuse_task()
   units = sweeps.expand(grid_flags.read_sweep(), problem_flags.agent_modules())
   # A list flag of an empty text has no values.
   stores = [results.open_store(folder) for folder in _RESULTS_DIR.value or ['']]

@@ -84,8 +84,9 @@ PYTHON="${PYTHON:-.venv/bin/python}"
 command -v "$PYTHON" > /dev/null ||
   fail "there is no $PYTHON: scripts/quickstart.sh makes it; see PYTHON=..."
 
-# The flags that the three commands share, and those that are the sweep's alone.
-results_dir='' common=()
+# The flags that the three commands share, those of agents, which make_problems
+# refuses, and those that are the sweep's alone.
+results_dir='' common=() agents=()
 for flag in "${sweep[@]}"; do
   case "$flag" in
     --results_dir=*) results_dir="${flag#*=}" ;;
@@ -93,7 +94,9 @@ for flag in "${sweep[@]}"; do
       fail "$flag is set by this script" ;;
     --retry_failed*|--noretry_failed|--memory_budget_mb=*|\
     --timing_seconds=*|--compilation_cache_dir=*) ;;
-    --*=*|--enumerate_indices|--noenumerate_indices) common+=("$flag") ;;
+    --agents=*|--agent_module=*|--num_enn_samples=*|--dtype=*|\
+    --enumerate_indices*|--noenumerate_indices) agents+=("$flag") ;;
+    --*=*) common+=("$flag") ;;
     *) fail "flags of the sweep are given as --name=value, got '$flag'" ;;
   esac
 done
@@ -228,7 +231,8 @@ done
 
 # After any end of the tasks: what failed or is missing is said there.
 script="$(head leaderboard ''; body JAX_PLATFORMS=cpu "{ $python \
--m experiments.status $(quote "${common[@]}" "--results_dir=$results_dir"); \
+-m experiments.status $(quote "${common[@]}" "${agents[@]}" \
+  "--results_dir=$results_dir"); \
 $python -m experiments.build_leaderboard $(quote \
   "--results_dir=$results_dir" "--output_dir=$output_dir"); }")"
 leaderboard="$(submit "$script" --kill-on-invalid-dep=yes \

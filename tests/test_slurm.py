@@ -119,6 +119,7 @@ def test_slurm_dry_run(folder):
   assert ' -m experiments.make_problems ' in command
   assert '--task_index="$SLURM_ARRAY_TASK_ID" --num_tasks=4' in command
   assert 'retry_failed' not in command and 'results_dir' not in command
+  assert 'agent' not in command and 'num_enn_samples' not in command
 
   # Seven tasks where an array may have three, one array after the other.
   assert ['--array=0-2%2', '--array=0-2%2', '--array=0-0%2'] == [
@@ -139,6 +140,7 @@ def test_slurm_dry_run(folder):
   assert leaderboard[0][1] == '--dependency=afterany:' + ':'.join(ids[1:])
   assert ' -m experiments.build_leaderboard ' in leaderboard[2][0]
   assert ' -m experiments.status ' in leaderboard[2][0]
+  assert ' --agents=my_agent,prior_only ' in leaderboard[2][0].replace('\\', '')
 
   # Without limits: one array, independent of the others; no cache to fill.
   text = run_script(ARRAY, '--dry_run', '--num_tasks=4', '--max_array_size=3',

@@ -53,7 +53,8 @@ class TrainingSettings:
       them.
     num_epochs: passes through the training set; a snapshot after each.
     batch_size: images per step.
-    learning_rate: of Adam, halved after each quarter of the steps.
+    learning_rate: of Adam, halved after each quarter of the steps; at most 1,
+      which is what a step moves every weight by.
     dropout: probability that a hidden unit is 0 in training.
     seed: of all runs.
   """
@@ -72,7 +73,7 @@ class TrainingSettings:
     checks.check_choice('norm', self.norm, ('group', 'none'))
     checks.check_count('num_epochs', self.num_epochs)
     checks.check_count('batch_size', self.batch_size)
-    checks.check_positive('learning_rate', self.learning_rate)
+    checks.check_positive('learning_rate', self.learning_rate, 1.)
     checks.check_rate('dropout', self.dropout)
     checks.check_count('seed', self.seed, minimum=0)
 
