@@ -29,6 +29,7 @@ from absl import logging
 
 from enn_ensembles import checks
 from enn_ensembles.machine import plain_text
+from enn_ensembles.machine import preemption
 from experiments import early_signals
 
 BAD_INPUT = 2
@@ -66,7 +67,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
 
   def guarded(argv: Sequence[str]) -> int | None:
     try:
-      signal.signal(signal.SIGINT, _interrupt)
+      _hear_signals()
       if len(argv) > 1:
         raise ValueError(f'unknown argument {argv[1]!r}: everything is given '
                          'as --flag=value.')
@@ -108,43 +109,61 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
     sys.exit(_stop())
 
 
+# The signal that has told this command to stop, if one has.
+_told: list[int] = []
+
+
+def _hear_signals() -> None:
+  for number in early_signals.SIGNALS:
+    signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
-  """Ctrl-C while a command runs; a second one ends it wherever it is."""
+  """A signal while a command runs: files that are half written are removed.
+
+  A second one ends the command wherever it is.
+  """
   del frame
-  signal.signal(number, early_signals.end)
+  early_signals.install()
+  _told.append(number)
   raise KeyboardInterrupt
 
 
 def _call(main: Callable[[Sequence[str]], int | None],
           argv: Sequence[str]) -> int | None:
-  """What `main` returns; KeyboardInterrupt if Ctrl-C became another error.
+  """What `main` returns; KeyboardInterrupt if a signal became another error.
 
-  An import that it interrupts may say that a library is not there.
+  An import that is interrupted may say that a library is not there.
   """
   try:
     return main(argv)
   except BaseException as error:
-    if signal.getsignal(signal.SIGINT) is early_signals.end:
+    if _told:
       raise KeyboardInterrupt from error
     raise
 
 
 def _stop() -> int:
+  """Says that a signal ends this command; its exit code."""
+  if _told and _told[0] != signal.SIGINT:
+    print('told to stop.', file=sys.stderr)
+    return preemption.EXIT_CODE
   print('stopped.', file=sys.stderr)
   return INTERRUPTED
 
 
 def _interrupt_again(unraisable: Any) -> None:
-  """Ctrl-C that Python prints and forgets comes again a moment later.
+  """A signal that Python prints and forgets comes again a moment later.
 
   That is so where it arrives inside of a callback, as those of weak references
   are: pictures and jax have thousands.
   """
-  if unraisable.exc_type is not KeyboardInterrupt:
+  if unraisable.exc_type is not KeyboardInterrupt or not _told:
     sys.__unraisablehook__(unraisable)
     return
-  signal.signal(signal.SIGINT, _interrupt)
-  timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+  number = _told.pop()
+  _hear_signals()
+  timer = threading.Timer(0.01, os.kill, (os.getpid(), number))
   timer.daemon = True
   timer.start()
 

@@ -16,8 +16,8 @@ import types
 _TRY_AGAIN = 75
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count.
 
-_SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT')
-            if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT')
+           if hasattr(signal, name)]
 
 
 def install() -> None:
@@ -25,7 +25,7 @@ def install() -> None:
 
   `machine.preemption.SignalHandlers` and `cli.run_main` take over from here.
   """
-  for number in _SIGNALS:
+  for number in SIGNALS:
     signal.signal(number, end)
   _ignore_at_the_end()
 
@@ -49,5 +49,5 @@ def _ignore() -> None:
 
   The command is done then, and its exit code says how.
   """
-  for number in _SIGNALS:
+  for number in SIGNALS:
     signal.signal(number, signal.SIG_IGN)

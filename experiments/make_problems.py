@@ -164,10 +164,12 @@ def main(_) -> int:
   cache_dir = problem_flags.problem_cache()
   if cache_dir is None:
     raise ValueError('cache_dir must not be empty: it is what is filled.')
-  if _EXPORT_DIR.value is not None:
-    files.make_folder(_EXPORT_DIR.value, 'export_dir')
-  if _PUBLISH_DIR.value is not None:
-    files.make_folder(_PUBLISH_DIR.value, 'publish_dir')
+  for flag in (_EXPORT_DIR, _PUBLISH_DIR):
+    if flag.value is not None:
+      folder = files.make_folder(flag.value, flag.name)
+      files.remove_stale_files(folder, only_temporary=True)
+  if task.index == 0:
+    problem_flags.clear_problem_cache()
   jax.config.update('jax_enable_x64', True)
   print(f'{sum(unit.num_problems for unit in units)} problems of {len(units)} '
         f'kernels; cache in {cache_dir}', flush=True)

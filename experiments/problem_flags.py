@@ -6,6 +6,7 @@ import pathlib
 from absl import flags
 
 from enn_ensembles import problems
+from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import kinds
@@ -84,6 +85,19 @@ def solver_memory_mb() -> float:
 def problem_cache() -> str | None:
   """The folder of the ground-truth cache, made if missing; None for none."""
   return cache_folder(_CACHE_DIR, 'problems')
+
+
+def clear_problem_cache() -> None:
+  """Removes what killed processes left there; it harms nobody, and takes room.
+
+  A thousand tasks that open each other's files are a million requests to a file
+  server: one task of a job array does this, and nothing waits for it.
+  """
+  path = _cache_path(_CACHE_DIR, 'problems')
+  if path is not None:
+    files.remove_stale_files(pathlib.Path(path))
+    for lock in files.list_files(pathlib.Path(path), '.lock'):
+      file_locks.remove_abandoned(lock)
 
 
 def check_problem_cache() -> None:

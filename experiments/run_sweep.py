@@ -173,9 +173,8 @@ def main(_) -> int:
 
 def _remove_leftovers() -> None:
   """Removes what killed processes left; it harms nobody, and takes room."""
-  for folder in (_RESULTS_DIR.value, problem_flags.problem_cache()):
-    if folder is not None:
-      files.remove_stale_files(pathlib.Path(folder))
+  problem_flags.clear_problem_cache()
+  files.remove_stale_files(pathlib.Path(_RESULTS_DIR.value))
   heartbeats.remove_dead(_RESULTS_DIR.value)
   for lock in files.list_files(pathlib.Path(_RESULTS_DIR.value, 'claims'),
                                '.lock'):
@@ -231,9 +230,7 @@ def _sweep(ending: _Ending) -> int:
   rows = results.scan_rows([store], sweep_status.ROW_FIELDS)
   done = results.done_statuses(rows, _RETRY_FAILED.value)
   if task.index == 0:
-    # One task of a job array: a thousand that open each other's files are a
-    # million requests to a file server, and nothing waits for it.
-    _remove_leftovers()
+    _remove_leftovers()  # See `problem_flags.clear_problem_cache`.
   store.write_manifest([entry for unit in sweep
                         for entry in unit.manifest_entries()])
   before = collections.Counter(done.get(row_id) for unit in mine

@@ -45,6 +45,11 @@ def main(_):
       signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt as error:
       raise ImportError from error
+  if what == 'terminate':
+    try:
+      signal.raise_signal(signal.SIGTERM)
+    finally:
+      print('A half written file is removed.', file=sys.stderr)
   if what == 'interrupt_twice':
     try:
       signal.raise_signal(signal.SIGINT)
@@ -113,6 +118,8 @@ def run(command, *flags, **environment):
     (['--what=interrupt_a_callback'], 130, 'stopped.\n'),
     # Libraries turn it into another error.
     (['--what=interrupt_an_import'], 130, 'stopped.\n'),
+    (['--what=terminate'], 75, 'A half written file is removed.\n'
+     'told to stop.\n'),
     (['--what=interrupt_twice'], 130, 'told to stop.\n'),
     # Of these Python would print a traceback, or end by the signal.
     (['--what=interrupt_the_end'], 130, 'told to stop.\n'),

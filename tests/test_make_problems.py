@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import subprocess
+import time
 
 import commands
 import numpy as np
@@ -83,6 +85,26 @@ def test_verify_finds_what_is_wrong(tmp_path):
   assert found[0] == 1
   assert 'FAILED: D3_l4_e0.1_s0_bayes, dense: equations' in found[1]
   assert '0 problems passed, 1 failed, 1 are missing.' in found[1]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+  folders = tmp_path / 'cache', tmp_path / 'export'
+  old = time.time() - 2 * 86400
+  for folder in folders:
+    folder.mkdir()
+    for name in ('.a.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock'):
+      (folder / name).touch()
+      os.utime(folder / name, (old, old))
+    (folder / '.new.npz.12.0123abcd.tmp').touch()
+  (code, _, _), = commands.run_commands('make_problems', make_flags(
+      tmp_path, export_dir=folders[1], input_dim=3, seed=0))
+  assert code == 0
+  made = '.cache', '.npz', '.json'
+  left = [{path.name for path in folder.iterdir() if path.suffix not in made}
+          for folder in folders]
+  # The folder of exported problems is somebody's own.
+  assert left == [{'.new.npz.12.0123abcd.tmp'}, {
+      '.new.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock'}]
 
 
 def test_bad_input_is_one_line(tmp_path):

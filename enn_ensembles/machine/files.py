@@ -9,6 +9,7 @@ from collections.abc import Callable
 import errno
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import stat
@@ -247,12 +248,22 @@ def read_bytes(path: PathLike) -> bytes:
 _STALE_DAYS = {'.tmp': 1., '.checkpoint': 14., '.steps': 14.}
 
 
-def remove_stale_files(folder: pathlib.Path) -> list[pathlib.Path]:
+# The names that this module gives to temporary files.
+_TEMPORARY = re.compile(r'\..*\.[0-9]+\.[0-9a-f]{8}\.tmp', re.DOTALL)
+
+
+def remove_stale_files(folder: pathlib.Path, only_temporary: bool = False
+                       ) -> list[pathlib.Path]:
   """Removes what killed processes left in a folder and its own folders.
 
   Temporary files of the last day may be about to get their name, and
   checkpoints of the last two weeks, files and folders, may be taken up: they
   stay.
+
+  Args:
+    folder: the folder.
+    only_temporary: of files that this module writes, where the folder holds
+      anybody's.
 
   Returns:
     What was removed. Files that cannot be are left.
@@ -264,9 +275,13 @@ def remove_stale_files(folder: pathlib.Path) -> list[pathlib.Path]:
       pass
     now = probe.stat().st_mtime  # The clock that stamps the other files.
     probe.unlink()
-    found = [path for pattern in ('.*.tmp', '*/.*.tmp', '*/*.checkpoint')
-             for path in folder.glob(pattern)]
-    found += [path for path in folder.glob('*.steps') if path.is_dir()]
+    if only_temporary:
+      found = [path for path in folder.glob('.*.tmp')
+               if _TEMPORARY.fullmatch(path.name)]
+    else:
+      found = [path for pattern in ('.*.tmp', '*/.*.tmp', '*/*.checkpoint')
+               for path in folder.glob(pattern)]
+      found += [path for path in folder.glob('*.steps') if path.is_dir()]
   except OSError:
     return []
   for path in found:
