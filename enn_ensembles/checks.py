@@ -12,6 +12,10 @@ from typing import Any
 
 # No array has as many entries; above, messages would be those of numpy and jax.
 _LARGEST_COUNT = 2**32
+# The weights between two such layers are 4 TB.
+_WIDEST_LAYER = 2**20
+
+_LONGEST_ERROR = 500
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
@@ -53,8 +57,16 @@ def check_rate(name: str, value: Any) -> None:
 
 def check_different(name: str, values: Sequence[Any]) -> None:
   """No value is there twice."""
-  for i, value in enumerate(values):
-    if value in values[:i]:
+  keys: set[Any] = set()
+  others: list[Any] = []  # Dicts and lists.
+  for value in values:
+    try:
+      is_known = value in keys
+      keys.add(value)
+    except TypeError:
+      is_known = value in others
+      others.append(value)
+    if is_known:
       raise ValueError(f'{name} must name every value once, got {value!r} '
                        'twice.')
 
@@ -83,8 +95,22 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_sizes(name: str, value: Any) -> None:
-  """`value` is a tuple of integers >= 1; it may be empty."""
+  """`value` is a tuple of integers from 1 to 2**20; it may be empty."""
   if not isinstance(value, tuple):
     raise ValueError(f'{name} must be a tuple of integers >= 1, got {value!r}.')
   for size in value:
     check_count(f'every entry of {name}', size)
+    if size > _WIDEST_LAYER:
+      raise ValueError(f'every entry of {name} must be at most 2**20, got '
+                       f'{size!r}.')
+
+
+def error_text(error: BaseException) -> str:
+  """What somebody else's error says, in one line that is not too long."""
+  try:
+    said = ' '.join(str(error).split())
+  except Exception:  # It is whatever a file may raise.
+    said = 'it cannot say what is wrong'
+  text = f'{type(error).__name__}: {said}'
+  return (text if len(text) <= _LONGEST_ERROR
+          else f'{text[:_LONGEST_ERROR]}...')

@@ -1,9 +1,11 @@
 """The flags of every command that reads a config of `testbed_configs`."""
 
 import os
+import pathlib
 
 from absl import flags
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles import checks
 from enn_ensembles import sweeps
 from enn_ensembles.machine import job_arrays
@@ -70,14 +72,17 @@ def read_sweep() -> sweeps.SweepConfig:
   """
   problem_flags.use_data_dir()
   problem_flags.solver_memory_mb()
+  modules = problem_flags.agent_modules()
   # Here, so that a message names the flag and not the config.
   for flag, check in _CHECKS:
     if flag.value is not None:
       check(f'--{flag.name}', flag.value)
   return sweeps.override(
       sweeps.load_config(_CONFIG.value),
-      agents=None if _AGENTS.value is None else cli.names(_AGENTS),
-      agent_modules=problem_flags.agent_modules(),
+      agents=None if _AGENTS.value is None else cli.names(
+          _AGENTS, [*agents_lib.agent_names(),
+                    *(pathlib.Path(path).stem for path in modules)]),
+      agent_modules=modules,
       problem={
           'input_dim': cli.numbers_if_given(_INPUT_DIM, int,
                                             checks.check_count),

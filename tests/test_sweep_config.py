@@ -1,6 +1,7 @@
 """Configs of sweeps: what is read, what is refused, what replaces what."""
 
 import pathlib
+import re
 
 import pytest
 import tiny_sweeps
@@ -64,6 +65,45 @@ def test_config_files_that_cannot_be_read(tmp_path):
   broken.write_text('SEED = [0')
   with pytest.raises(ValueError, match='broken.py cannot be read: SyntaxError'):
     sweeps.load_config(broken)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('raise KeyboardInterrupt', 'cannot be read: KeyboardInterrupt: '),
+    ('raise GeneratorExit', 'cannot be read: GeneratorExit: '),
+    ('raise type("E", (Exception,), {"__str__": lambda _: 1 / 0})',
+     'cannot be read: E: it cannot say what is wrong'),
+    ('raise ValueError("a\\nb")', 'cannot be read: ValueError: a b$'),
+    ('raise ValueError("x" * 10 ** 5)', r'cannot be read: .{500}\.\.\.$'),
+    # Of constants alone it is known what they do when they are printed.
+    ('SEED = [type("R", (), {"__repr__": lambda _: 1 / 0})()]',
+     "SEED must be constants: .* got an object of type 'R'"),
+    ('AGENTS = [type("D", (dict,), {"get": lambda *_: 1 / 0})(agent="map")]',
+     "AGENTS must be constants: .* got an object of type 'D'"),
+    ('SEED.append(SEED)', 'SEED must not hold lists in lists'),
+    ('SEED = list(range(10 ** 7 + 1))',
+     'at most 10,000,000 rows are allowed, got lists that make 10,000,001'),
+    ('AGENTS[0]["l2"] = AGENTS[0]["momentum"] = list(range(10 ** 4))',
+     'at most .* rows are allowed, got lists that make 100,000,000')])
+def test_whatever_a_config_does_is_refused_by_its_name(tmp_path, text, message):
+  path = tmp_path / 'mine.py'
+  path.write_text('INPUT_DIM = [2]\nDATA_RATIO = [1]\nNOISE_STD = [0.1]\n'
+                  f"SEED = [0]\nAGENTS = [{{'agent': 'map'}}]\n{text}\n")
+  with pytest.raises(ValueError) as info:
+    sweeps.load_config(path)
+  assert re.match(f'config .*mine.py:? {message}', str(info.value))
+  assert '\n' not in str(info.value)
+
+
+def test_wrong_settings_name_the_config():
+  for agents, message in [
+      ({'agent': 'nope'}, "agent must be one of .* got 'nope'"),
+      ({'agent': 'map', 'nope': 1}, "agent 'map' has no setting 'nope'"),
+      ({'agent': 'map', 'hidden_sizes': (2**20 + 1,)},
+       r"agent 'map': every entry of hidden_sizes must be at most 2\*\*20")]:
+    config = sweeps.SweepConfig('mine.py', (0,), (agents,), {
+        'input_dim': (1,), 'data_ratio': (1,), 'noise_std': (1.,)})
+    with pytest.raises(ValueError, match=f'^config mine.py: {message}'):
+      sweeps.expand(config)
 
 
 def test_a_name_that_the_kind_does_not_have_is_refused():

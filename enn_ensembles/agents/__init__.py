@@ -25,6 +25,7 @@ import typing
 from typing import Any
 from typing import NamedTuple
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
 
 # What rows of predictions that somebody brings have for an agent.
@@ -94,9 +95,11 @@ def _load_file(path: pathlib.Path) -> AgentModule:
     # Not by the loader, which takes an old compiled file for this one if it was
     # written within the same second.
     exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
-  except (Exception, SystemExit) as error:  # Whatever a file may raise.
+  except KeyboardInterrupt:  # Imports may take long.
+    raise
+  except BaseException as error:  # Whatever a file may raise.
     raise ValueError(f'agent_module {str(path)!r} cannot be imported: '
-                     f'{type(error).__name__}: {error}') from error
+                     f'{checks.error_text(error)}') from error
   return _inspect_module(path.stem, module)
 
 

@@ -34,19 +34,30 @@ Which other names a config may define depends on its kind of problem: see
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import runpy
 from typing import Any
+
+import numpy as np
 
 from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
+
+# Lists in lists.
+_DEEPEST = 20
+
+# Tables of a million rows take minutes.
+_MOST_ROWS = 10**7
 
 # Precisions of training.
 DTYPES = ('float32', 'float64')
@@ -92,8 +103,14 @@ class SweepConfig:
   max_num_train: int | None = None
 
   def __post_init__(self):
-    try:
+    with self.named_in_errors():
       self._check()
+
+  @contextlib.contextmanager
+  def named_in_errors(self) -> Iterator[None]:
+    """What is wrong inside of it is wrong with this config."""
+    try:
+      yield
     except ValueError as error:
       raise ValueError(f'config {self.name}: {error}') from error
 
@@ -124,6 +141,15 @@ class SweepConfig:
             f"{entry['selection']!r}.")
     if self.max_num_train is not None:
       checks.check_count('max_num_train', self.max_num_train)
+    num_rows = math.prod((
+        len(self.seed), *(len(values[name.lower()])
+                          for name, config_name in names.items()
+                          if config_name.is_list),
+        sum(math.prod(len(_as_list(value)) for value in entry.values())
+            for entry in self.agents)))
+    if num_rows > _MOST_ROWS:
+      raise ValueError(f'at most {_MOST_ROWS:,} rows are allowed, got lists '
+                       f'that make {num_rows:,}.')
 
   def families(self) -> list[kinds.Family]:
     """The families of problems that are kept, in the order of the grid."""
@@ -187,9 +213,9 @@ def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
   path = find_config(name_or_path)
   try:
     names = runpy.run_path(str(path))
-  except (Exception, SystemExit) as error:  # Whatever a file may raise.
+  except BaseException as error:  # Whatever a file may raise.
     raise ValueError(f'config {path} cannot be read: '
-                     f'{type(error).__name__}: {error}') from error
+                     f'{checks.error_text(error)}') from error
   names = {name: tuple(value) if isinstance(value, list) else value
            for name, value in names.items()
            if name.isupper() and not name.startswith('_')}
@@ -210,9 +236,32 @@ def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
   if unknown:
     raise ValueError(f'config {path} has the unknown name {unknown[0]}; '
                      f'allowed are {", ".join(allowed)}.')
+  for name, value in names.items():
+    try:
+      _check_plain(name, value)
+    except ValueError as error:
+      raise ValueError(f'config {path}: {error}') from error
   problem = {name.lower(): names.pop(name) for name in own if name in names}
   return SweepConfig(name=str(path), kind=kind, problem=problem, **{
       name.lower(): value for name, value in names.items()})
+
+
+def _check_plain(name: str, value: Any, depth: int = 0) -> None:
+  """Constants only: what else may do when it is compared or printed?"""
+  if depth > _DEEPEST:
+    raise ValueError(f'{name} must not hold lists in lists in lists for ever, '
+                     f'got {_DEEPEST} of them.')
+  kind = type(value)  # Of a subclass all may be different.
+  if kind in (list, tuple, dict):
+    parts = [*value, *value.values()] if kind is dict else value
+    for part in parts:
+      _check_plain(name, part, depth + 1)
+  elif kind not in (bool, int, float, str, type(None)) and not isinstance(
+      value, np.generic):
+    raise ValueError(
+        f'{name} must be constants: numbers, texts, True, False, None and '
+        f'lists, tuples and dicts of them; got an object of type '
+        f'{kind.__name__!r}.')
 
 
 def _check_value(name: str, value: Any, config_name: kinds.ConfigName) -> Any:

@@ -11,6 +11,7 @@ Everything here is pure: nothing is computed, and nothing written.
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -212,7 +213,9 @@ def _agent_settings(config: sweep_config.SweepConfig,
   own = {pathlib.Path(path).stem: path for path in agent_modules}
   found = []
   for entry in config.agents:
-    agent = load_agent(entry['agent'], agent_modules)
+    with (contextlib.nullcontext() if entry['agent'] in own
+          else config.named_in_errors()):
+      agent = load_agent(entry['agent'], agent_modules)
     names = [name for name in entry if name not in ('agent', 'selection')]
     grids = [value if isinstance(value, list) else [value]
              for value in (entry[name] for name in names)]
@@ -220,9 +223,10 @@ def _agent_settings(config: sweep_config.SweepConfig,
       written = dict(zip(names, values))
       treatments = {name: value for name, value in written.items()
                     if name in sweep_config.TREATMENTS}
-      settings = all_settings(agent, {
-          name: value for name, value in written.items()
-          if name not in treatments})
+      with config.named_in_errors():
+        settings = all_settings(agent, {
+            name: value for name, value in written.items()
+            if name not in treatments})
       settings.update({name: value for name, value in treatments.items()
                        if value})
       if agent.name in own:
