@@ -196,6 +196,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
                      message.rstrip('.') + '.'))
   except UnicodeDecodeError as error:  # The only text that is read here.
     sys.exit(_refuse(f'--flagfile must name a file of flags as text: {error}.'))
+  except ValueError as error:  # Of absl's own flags.
+    sys.exit(_refuse(f'{error}.'))
   except SystemExit:
     sys.exit(0)  # --help, which absl ends with 1.
 

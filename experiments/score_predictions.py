@@ -104,7 +104,7 @@ def main(_) -> int:
   files.check_folder(_RESULTS_DIR.value, 'results_dir')
   if os.path.exists(os.path.join(_RESULTS_DIR.value, 'STORE.json')):
     results.open_store(_RESULTS_DIR.value).check_writable()
-  paths = sorted(folder.glob('*.npz'))
+  paths = files.list_files(folder, '.npz')
   if not paths:
     raise ValueError(f'predictions {str(folder)!r} holds no .npz file.')
   named = [_find_problem(path) for path in paths]

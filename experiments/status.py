@@ -73,6 +73,8 @@ def _csv_text(status: sweep_status.Status) -> str:
 
 def main(_) -> int:
   grid_flags.refuse_task()
+  if _CSV.value is not None:
+    files.check_file(_CSV.value, '--csv')
   units = sweeps.expand(grid_flags.read_sweep(), problem_flags.agent_modules())
   # A list flag of an empty text has no values.
   stores = [results.open_store(folder) for folder in _RESULTS_DIR.value or ['']]

@@ -21,6 +21,7 @@ from absl import flags
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import files
 from enn_ensembles.problems import kinds
 from enn_ensembles.results import tolerance
 from enn_ensembles.results import verification
@@ -107,6 +108,7 @@ def main(_) -> int:
   if not 0 < _SHARE.value <= 1:
     raise ValueError(f'share must be in (0, 1], got {_SHARE.value}.')
   problem_flags.use_data_dir()
+  files.check_folder(_RESULTS_DIR.value, 'results_dir')  # For its findings.
   rows = results.open_store(_RESULTS_DIR.value).read_rows()
   verification.read(_RESULTS_DIR.value)  # It shows here if it is damaged.
   sources = _read_sources()

@@ -109,6 +109,9 @@ def run(command, *flags, **environment):
      "'many'.\n"),
     (['--what=ok', '--count=0'], 2, 'error: flag --count=0: 0 is not a '
      'positive integer.\n'),
+    (['--what=ok', '--stderrthreshold=x'], 2, 'error: --stderrthreshold must '
+     "be one of (case-insensitive) 'debug', 'info', 'warning', 'error', "
+     "'fatal', or '0', '1', '2', '3', not 'x'.\n"),
     (['--what=ok', '--number=1'], 2, "error: Unknown command line flag 'number'"
      '.\n'),
     (['--what=ok', 'more'], 2, "error: unknown argument 'more': everything is "

@@ -1,6 +1,8 @@
 """Rows are computed again, and what came out is kept."""
 
 import os
+import shutil
+import subprocess
 
 import commands
 import pytest
@@ -36,6 +38,15 @@ def verify(folder, *flags):
       f'--results_dir={folder}', '--share=1', *flags,
       f'--cache_dir={commands.shared_problems()}'])
   return done
+
+
+def test_a_folder_that_takes_no_findings_is_known_before(folder, tmp_path):
+  with commands.small_disk(tmp_path / 'disk', '1m') as disk:
+    shutil.copytree(folder, disk / 'results')
+    subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+    code, out, error = verify(disk / 'results')
+  assert (code, out) == (2, '') and error.count('\n') == 1
+  assert 'is not a folder that can be written to' in error
 
 
 def test_rows_pass_whatever_number_of_draws_was_asked_for(folder):

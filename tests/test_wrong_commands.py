@@ -95,11 +95,29 @@ def test_status(folder):
   check(folder, 'status', {'config': 'quickstart', 'results_dir': '{}/store'}, [
       ({'results_dir': ''}, 'results_dir must name a folder, got nothing'),
       ({'ground_truth_dir': '{}/file'}, '--ground_truth_dir must be a folder'),
-      ({'solver_memory_mb': 'nan'}, '--solver_memory_mb must be a finite')])
+      ({'solver_memory_mb': 'nan'}, '--solver_memory_mb must be a finite'),
+      # Before rows are read, which may take minutes.
+      ({'csv': '{}'}, 'which is a folder'),
+      ({'csv': ''}, "--csv must name a file, got '.'"),
+      ({'csv': '{}/none/x.csv'}, "/x.csv' must be in a folder that exists"),
+      ({'task_index': 0}, '--task_index is of no use here: it is about the wh'),
+      ({'num_tasks': 2}, '--num_tasks is of no use here: it is about the wh')])
 
 
-def test_folders_of_the_loss_landscape(folder):
+def test_making_problems_takes_no_flags_of_agents(folder):
+  base = {'config': 'quickstart', 'cache_dir': '{}/new'}
+  flags = {'agents': 'nonsense', 'agent_module': 'a.py', 'num_enn_samples': 5,
+           'enumerate_indices': False, 'dtype': 'float64'}
+  check(folder, 'make_problems', base, [
+      *(({name: value}, f'--{name} is of no use here: problems are the same ')
+        for name, value in flags.items()),
+      ({'verify': True, 'publish_dir': '{}/new'},
+       '--publish_dir is of no use here: --verify computes nothing')])
+
+
+def test_the_loss_landscape(folder):
   check(folder, 'loss_landscape', {'output_dir': '{}/out'}, [
+      ({'learning_rate': '1e308'}, 'learning_rate must be at most 1, got 1e+'),
       ({'snapshots_dir': '{}/file'}, "snapshots_dir '"),
       ({'output_dir': '{}/' + BELOW}, "output_dir '")])
 

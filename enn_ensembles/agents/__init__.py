@@ -83,7 +83,7 @@ def load_agent(name_or_path: str) -> AgentModule:
 def _load_file(path: pathlib.Path) -> AgentModule:
   if not files.is_file(path):
     raise ValueError(f'agent_module must be a Python file, got {str(path)!r}, '
-                     'which does not exist.')
+                     f'{files.why_no_file(path)}.')
   if path.stem in (*agent_names(), BROUGHT):
     raise ValueError(f'agent_module {str(path)!r} has the name of an agent of '
                      'the package; rename the file.')

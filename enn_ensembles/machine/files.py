@@ -148,6 +148,33 @@ def check_folder(path: PathLike, name: str) -> None:
                     f'written to: {error.strerror}.') from error
 
 
+def check_file(path: PathLike, name: str) -> None:
+  """Checks, without making anything, that `write_atomically` has a chance.
+
+  Raises:
+    FileError: there is a folder of this name, or the folder above is none that
+      can be written to.
+  """
+  path = pathlib.Path(path)
+  if not path.name or path.is_dir():
+    raise FileError(f'{name} must name a file, got {str(path)!r}, which is a '
+                    'folder.')
+  if not path.parent.is_dir():
+    raise FileError(f'{name} {str(path)!r} must be in a folder that exists.')
+  check_folder(path.parent, f'the folder of {name}')
+
+
+def why_no_file(path: PathLike) -> str:
+  """'which does not exist', for a path that `is_file` denies."""
+  try:
+    os.stat(path)
+  except PermissionError as error:
+    return f'which cannot be looked at: {error.strerror}'
+  except (OSError, ValueError):
+    return 'which does not exist'
+  return 'which is no file'
+
+
 def make_private_folder(path: PathLike, name: str) -> pathlib.Path:
   """As `make_folder`, for a folder whose content is trusted or run.
 

@@ -40,7 +40,6 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import math
-import os
 import pathlib
 import runpy
 from typing import Any
@@ -194,10 +193,9 @@ def find_config(name_or_path: str | pathlib.Path) -> pathlib.Path:
     return path
   if str(name_or_path) in config_names():
     return _configs_folder() / f'{name_or_path}.py'
-  what = 'is no file' if os.path.exists(path) else 'does not exist'
   raise ValueError(
       f'config must be a Python file or one of {", ".join(config_names())}; '
-      f'got {str(name_or_path)!r}, which {what}.')
+      f'got {str(name_or_path)!r}, {files.why_no_file(path)}.')
 
 
 def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
