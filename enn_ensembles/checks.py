@@ -12,8 +12,8 @@ from typing import Any
 
 # No array has as many entries; above, messages would be those of numpy and jax.
 _LARGEST_COUNT = 2**32
-# The weights between two such layers are 4 TB.
-_WIDEST_LAYER = 2**20
+# So many networks have gigabytes of weights; two such layers, terabytes.
+_LARGEST_SIZE = 2**20
 
 _LONGEST_ERROR = 500
 
@@ -25,6 +25,13 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
     raise ValueError(f'{name} must be an integer >= {minimum}, got {value!r}.')
   if value > _LARGEST_COUNT:
     raise ValueError(f'{name} must be at most 2**32, got {value!r}.')
+
+
+def check_size(name: str, value: Any, minimum: int = 1) -> None:
+  """A count of what is in the memory at once: units, members, draws."""
+  check_count(name, value, minimum)
+  if value > _LARGEST_SIZE:
+    raise ValueError(f'{name} must be at most 2**20, got {value!r}.')
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -99,10 +106,7 @@ def check_sizes(name: str, value: Any) -> None:
   if not isinstance(value, tuple):
     raise ValueError(f'{name} must be a tuple of integers >= 1, got {value!r}.')
   for size in value:
-    check_count(f'every entry of {name}', size)
-    if size > _WIDEST_LAYER:
-      raise ValueError(f'every entry of {name} must be at most 2**20, got '
-                       f'{size!r}.')
+    check_size(f'every entry of {name}', size)
 
 
 def error_text(error: BaseException) -> str:

@@ -273,6 +273,13 @@ def _check_different(flag: flags.FlagHolder, values: Sequence[Any]) -> None:
   checks.check_different(f'--{flag.name}', values)
 
 
+def check_is_folder(flag: flags.FlagHolder) -> None:
+  """ValueError if a flag names something else than a folder."""
+  if flag.value and not os.path.isdir(flag.value):
+    raise ValueError(f'--{flag.name} must be a folder, got {flag.value!r}, '
+                     'which is none.')
+
+
 def refuse(unused: Sequence[flags.FlagHolder], reason: str) -> None:
   """Checks that nobody expects anything of flags that a command only shares.
 

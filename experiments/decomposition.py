@@ -106,6 +106,7 @@ def _is_unit(found: Any) -> bool:
 
 
 def main(_) -> None:
+  cli.check_is_folder(_DATA_DIR)
   made = _make_units()
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   folder = kept.parent

@@ -64,7 +64,7 @@ _FORMAT = 1
 def _make_units() -> list[units.Unit]:
   snapshots = tuple(step for step in _SNAPSHOTS if step < _NUM_BATCHES.value)
   num_members = tuple(cli.numbers(
-      _NUM_MEMBERS, int, functools.partial(checks.check_count, minimum=2)))
+      _NUM_MEMBERS, int, functools.partial(checks.check_size, minimum=2)))
   if list(num_members) != sorted(num_members):
     raise ValueError('--num_members must be increasing, got '
                      f'{",".join(_NUM_MEMBERS.value)}.')

@@ -118,6 +118,7 @@ def main(_) -> None:
                                                        'snapshots')
   files.check_folder(_OUTPUT_DIR.value, 'output_dir')
   files.check_folder(snapshots_dir, 'snapshots_dir')
+  cli.check_is_folder(_DATA_DIR)
   problem = image_classification.make_image_problem(
       image_classification.ImageProblemConfig(
           _DATASET.value, num_train=_NUM_TRAIN.value, num_test=_NUM_TEST.value,

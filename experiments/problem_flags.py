@@ -43,9 +43,7 @@ def use_data_dir() -> None:
     ValueError: a flag names no folder.
   """
   for flag in (_DATA_DIR, _GROUND_TRUTH_DIR):
-    if flag.value and not os.path.isdir(flag.value):
-      raise ValueError(f'--{flag.name} must be a folder, got {flag.value!r}, '
-                       'which is none.')
+    cli.check_is_folder(flag)
   if _DATA_DIR.value is not None:
     os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
   if _GROUND_TRUTH_DIR.value is not None:

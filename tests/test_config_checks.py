@@ -22,9 +22,10 @@ BAD = [
     (checks.check_scale, [-1e-9, NAN, INF, -INF, '1', None, True, 1j]),
     (checks.check_positive, [0, 0., -1., NAN, INF, '1', None, True]),
     (checks.check_rate, [-0.1, 1, 1., 2, NAN, '0.5', None, True]),
+    (checks.check_size, [0, 1.5, 2**20 + 1, True, '3']),
     (checks.check_flag, [0, 1, None, 'True']),
-    (checks.check_sizes, [50, [50], (0,), (50, -1), (5.,), (True,), None,
-                          '50']),
+    (checks.check_sizes, [50, [50], (0,), (50, -1), (2**31,), (5.,), (True,),
+                          None, '50']),
 ]
 
 

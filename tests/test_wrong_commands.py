@@ -117,6 +117,7 @@ def test_making_problems_takes_no_flags_of_agents(folder):
 
 def test_the_loss_landscape(folder):
   check(folder, 'loss_landscape', {'output_dir': '{}/out'}, [
+      ({'data_dir': '{}/file'}, '--data_dir must be a folder, got'),
       ({'learning_rate': '1e308'}, 'learning_rate must be at most 1, got 1e+'),
       ({'snapshots_dir': '{}/file'}, "snapshots_dir '"),
       ({'output_dir': '{}/' + BELOW}, "output_dir '")])
@@ -141,6 +142,7 @@ def test_studies_that_train(folder):
       ({'datasets': 'npz:mine', 'data_dir': '{}/empty'},
        'npz:mine has no file mine.npz'),
       ({'num_members': 10**20}, '--num_members=1'),
+      ({'data_dir': '{}/file'}, '--data_dir must be a folder, got'),
       ({'only_kept': True, 'parts': 'split'}, 'output_dir must hold units'),
       ({'data_ratios': '0'}, 'every value of --data_ratios must be a finite'),
       ({'output_dir': '{}/' + BELOW}, 'not a folder that can be written to')])
@@ -149,6 +151,7 @@ def test_studies_that_train(folder):
       ({'kinds': 'plain,plain'}, "--kinds must name every value once, got 'pl"),
       ({'kinds': 'plane'}, "every value of --kinds must be one of 'plain'"),
       ({'num_members': ''}, '--num_members must be a list of at least one'),
+      ({'num_members': 2**32}, 'every value of --num_members must be at most'),
       ({'num_members': '10,2'}, '--num_members must be increasing, got 10,2'),
       ({'num_seeds': 10**20}, '--num_seeds=1'),
       ({'num_batches': 10**20}, '--num_batches=1'),

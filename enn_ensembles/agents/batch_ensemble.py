@@ -79,7 +79,7 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
   first_bias_std: float = 1.
 
   def __post_init__(self):
-    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_size('num_ensemble', self.num_ensemble)
     checks.check_choice('fast_init', self.fast_init, FAST_INITS)
     checks.check_scale('fast_std', self.fast_std)
     checks.check_flag('plain_member', self.plain_member)

@@ -80,7 +80,7 @@ class BbbConfig(optimizers.TrainingConfig):
   def __post_init__(self):
     checks.check_positive('sigma_0', self.sigma_0)
     checks.check_choice('index_scale', self.index_scale, INDEX_SCALES)
-    checks.check_count('num_index_samples', self.num_index_samples)
+    checks.check_size('num_index_samples', self.num_index_samples)
     if self.initial_std is not None:
       checks.check_positive('initial_std', self.initial_std)
     checks.check_scale('kl_weight', self.kl_weight)

@@ -61,7 +61,7 @@ class DeepSubEnsembleConfig(optimizers.TrainingConfig):
   first_bias_std: float = 1.
 
   def __post_init__(self):
-    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_size('num_ensemble', self.num_ensemble)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)

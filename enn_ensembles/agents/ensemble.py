@@ -66,7 +66,7 @@ class EnsembleConfig(optimizers.TrainingConfig):
   first_bias_std: float | str = 1.
 
   def __post_init__(self):
-    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_size('num_ensemble', self.num_ensemble)
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     super().__post_init__()

@@ -67,10 +67,10 @@ class HypermodelConfig(optimizers.TrainingConfig):
   hidden_sizes: tuple[int, ...] = (50, 50)
 
   def __post_init__(self):
-    checks.check_count('index_dim', self.index_dim)
+    checks.check_size('index_dim', self.index_dim)
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
-    checks.check_count('samples_per_dim', self.samples_per_dim)
+    checks.check_size('samples_per_dim', self.samples_per_dim)
     checks.check_scale('init_scale', self.init_scale)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)

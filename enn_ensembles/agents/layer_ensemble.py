@@ -88,7 +88,7 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     checks.check_flag('bootstrap', self.bootstrap)
     networks.check_body(self)
     if not isinstance(self.num_options, tuple):
-      checks.check_count('num_options', self.num_options)
+      checks.check_size('num_options', self.num_options)
     checks.check_sizes('num_options', self.options)
     num_layers = networks.choose_body(self).num_weight_layers
     if len(self.options) != num_layers:
@@ -98,7 +98,7 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_choice('noise_by', self.noise_by, NOISE_RULES)
     if self.num_index_samples is not None:
-      checks.check_count('num_index_samples', self.num_index_samples)
+      checks.check_size('num_index_samples', self.num_index_samples)
 
   @property
   def options(self) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ class MeanVarianceEnsembleConfig(optimizers.TrainingConfig):
   first_bias_std: float = 1.
 
   def __post_init__(self):
-    checks.check_count('num_ensemble', self.num_ensemble)
+    checks.check_size('num_ensemble', self.num_ensemble)
     checks.check_scale('beta', self.beta)
     if self.beta > 1:
       raise ValueError(f'beta must be from 0 to 1, got {self.beta!r}.')

@@ -58,9 +58,9 @@ class MixtureOfExpertsConfig(optimizers.TrainingConfig):
   first_bias_std: float = 1.
 
   def __post_init__(self):
-    checks.check_count('num_experts', self.num_experts)
+    checks.check_size('num_experts', self.num_experts)
     if self.num_active is not None:
-      checks.check_count('num_active', self.num_active)
+      checks.check_size('num_active', self.num_active)
       if self.num_active > self.num_experts:
         raise ValueError(f'num_active must be at most num_experts '
                          f'{self.num_experts}, got {self.num_active}.')

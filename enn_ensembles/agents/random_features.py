@@ -63,8 +63,8 @@ class RandomFeaturesConfig:
   width: int = 2048
 
   def __post_init__(self):
-    checks.check_count('num_ensemble', self.num_ensemble)
-    checks.check_count('width', self.width)
+    checks.check_size('num_ensemble', self.num_ensemble)
+    checks.check_size('width', self.width)
 
 
 class Kept:

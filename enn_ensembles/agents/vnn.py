@@ -115,7 +115,7 @@ class VnnConfig(optimizers.TrainingConfig):
     checks.check_scale('global_std', self.global_std)
     checks.check_choice('loss_function', self.loss_function, LOSS_FUNCTIONS)
     checks.check_scale('noise_scale', self.noise_scale)
-    checks.check_count('num_index_samples', self.num_index_samples)
+    checks.check_size('num_index_samples', self.num_index_samples)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     networks.check_body(self)
