@@ -12,7 +12,9 @@ import time
 import example_rows
 import pytest
 
+from enn_ensembles import agents
 from enn_ensembles import results
+from enn_ensembles import sweeps
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
@@ -67,6 +69,22 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(store, nobody, folder,
   os.seteuid(65534)
   with pytest.raises(files.FileError, match=f'cannot list .*{folder}: Perm'):
     read(store)
+
+
+def test_what_is_in_a_closed_folder_is_not_called_missing(store, nobody):
+  del nobody
+  path = store.results_dir / 'units' / 'a.py'
+  assert files.why_no_file(path) == 'which does not exist'
+  assert files.why_no_file(path.parent) == 'which is no file'
+  os.seteuid(0)
+  path.parent.chmod(0o700)
+  os.seteuid(65534)
+  why = 'which cannot be looked at: Permission denied'
+  assert files.why_no_file(path) == why
+  with pytest.raises(ValueError, match=f"config must be .*a.py', {why}"):
+    sweeps.find_config(path)
+  with pytest.raises(ValueError, match=f"agent_module must .*a.py', {why}"):
+    agents.load_agent(str(path))
 
 
 def test_a_folder_on_a_disk_that_is_away_is_not_empty(store):
