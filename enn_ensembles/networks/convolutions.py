@@ -107,7 +107,7 @@ def _multiply(w: base.Array, h: base.Array, slide: _Slide) -> base.Array:
     [..., out, places down, places right, N].
   """
   if w.ndim > 2:  # Member by member: the views of one stay in the cache.
-    return jax.lax.map(lambda wh: _multiply(*wh, slide), (w, h))
+    return jax.lax.map(lambda pair: _multiply(pair[0], pair[1], slide), (w, h))
   (down, right), num = slide.places(h), slide.rows_per_block(h)
 
   def block(first):
@@ -137,7 +137,8 @@ def _multiply_transposed(d: base.Array, h: base.Array,
     [..., out, numbers seen].
   """
   if d.ndim > 4:
-    return jax.lax.map(lambda dh: _multiply_transposed(*dh, slide), (d, h))
+    return jax.lax.map(lambda pair: _multiply_transposed(pair[0], pair[1], slide),
+                       (d, h))
   (down, _), num = slide.places(h), slide.rows_per_block(h)
 
   def block(first):
