@@ -8,7 +8,7 @@ import sys
 import pytest
 
 # Arrays that stay, each made beside one that does not.
-_PROGRAM = """
+_PROGRAM = '''
 import contextlib, os, sys
 import numpy as np
 from enn_ensembles.machine import allocation
@@ -25,7 +25,7 @@ with (allocation.large_arrays_apart() if sys.argv[1] == 'apart' else
   for pair in pairs:
     pair.pop(0)
 print(resident_mb() - before)
-"""
+'''
 
 
 @pytest.mark.skipif(

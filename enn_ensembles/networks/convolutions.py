@@ -137,8 +137,8 @@ def _multiply_transposed(d: base.Array, h: base.Array,
     [..., out, numbers seen].
   """
   if d.ndim > 4:
-    return jax.lax.map(lambda pair: _multiply_transposed(pair[0], pair[1], slide),
-                       (d, h))
+    return jax.lax.map(
+        lambda pair: _multiply_transposed(pair[0], pair[1], slide), (d, h))
   (down, _), num = slide.places(h), slide.rows_per_block(h)
 
   def block(first):
