@@ -58,7 +58,8 @@ def test_agrees(text, value, found):
     ('board_D10_D100', 'rank (95 %)', {
         'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
         '± s.e.': 'kl_estimate_standard_error'}),
-    ('board_24_cells', 'rank of 24 cells (95 %)', {})])
+    ('board_24_cells', 'rank of 24 cells (95 %)', {}),
+    ('board_T100000', 'rank of T = 100,000 (95 %)', {})])
 def test_boards(folder, header, more_columns):
   board = csv(f'{folder}/leaderboard').set_index('label')
   columns = {'KL / prior_only': 'kl_estimate_relative',
@@ -73,6 +74,15 @@ def test_boards(folder, header, more_columns):
         int(line[name]) for name in ('rank', 'rank_low', 'rank_high')]
     assert list(map(int, re.findall(r'\d+', row[header]))) in (
         ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
+    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
+
+
+def test_all_27_cells():
+  board = csv('board_27_cells/leaderboard').set_index('label')
+  for row in rows_of('scores_and_statistics', 'rank of 27 cells', 'agent'):
+    line = board.loc[row['agent']]
+    check([(row['agent'], row['KL / prior_only'], line.kl_estimate_relative),
+           (row['agent'], row['rank of 27 cells'], line['rank'])])
     assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
 
 
@@ -114,10 +124,11 @@ def test_ranks_by_score():
 
 def test_brought_predictions():
   board = csv('board_D10_D100/leaderboard').set_index('agent')
-  names = {'GaussianProcessRegressor': 'gaussian_process',
-           'RandomForestRegressor': 'random_forest'}
+  names = {'GaussianProcessRegressor': 'scikit-learn gaussian_process',
+           'RandomForestRegressor': 'scikit-learn random_forest',
+           'mcmc_ensemble': 'mcmc_ensemble'}
   for row in rows_of('bring_predictions', 'method', 'joint KL'):
-    line = board[board.label == f'scikit-learn {names[row["method"]]}'].iloc[0]
+    line = board[board.label == names[row['method']]].iloc[0]
     check((row['method'], row[column], line[name]) for column, name in {
         'KL / prior_only': 'kl_estimate_relative',
         'mean KL': 'kl_estimate_mean',

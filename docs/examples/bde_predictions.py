@@ -19,7 +19,8 @@ def mcmc_ensemble(x, y, points):
   """100 draws of the function, [100, N] at each set of points."""
   model = BdeRegressor(
       n_members=10, hidden_layers=[50, 50], epochs=500, validation_split=None,
-      lr=1e-3, warmup_steps=500, n_samples=10, n_thinning=20, seed=0)
+      lr=1e-3, warmup_steps=500, n_samples=200, n_thinning=20,  # Ten are left.
+      seed=0)
   model.fit(x, y)
   found = {}
   for prefix, at in points.items():
