@@ -7,6 +7,7 @@ that are missing, and another config or other data never reads it.
 """
 
 from collections.abc import Callable
+from concurrent import futures
 import dataclasses
 import functools
 import itertools
@@ -23,6 +24,7 @@ from enn_ensembles import checks
 from enn_ensembles import networks
 from enn_ensembles.machine import array_files
 from enn_ensembles.machine import canonical
+from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.networks import layers
 from enn_ensembles.problems import draws
@@ -35,10 +37,9 @@ from enn_ensembles.training import optimizers
 
 _FORMAT = 1  # Of the files; part of their identity.
 
-# Images that are forwarded at once, by one network after the other: so few that
-# the activations of convolutions stay in a core's cache.
+# Images that a network forwards at once: so few that the activations of
+# convolutions stay in a core's cache.
 _IMAGE_BLOCK = 128
-_NETWORK_BLOCK = 10  # Networks of one call.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +142,8 @@ class Forward:
           body, [part.reshape(1, shape.out, shape.columns)
                  for part, shape in zip(parts, self._shapes)], x)[0]
 
-    self._forward = jax.jit(lambda vectors, x: jax.lax.map(
-        lambda vector: forward(vector, x), vectors))
+    self._forward = jax.jit(lambda vector, blocks: jax.lax.map(
+        lambda x: forward(vector, x), blocks))
 
   def vector(self, params: base.Params) -> np.ndarray:
     """Parameters of one network, [..., 1, out, columns] each -> [..., M]."""
@@ -152,20 +153,18 @@ class Forward:
 
   def logits(self, vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Logits float32 [J, N, C] of networks [J, M] at images [N, ...]."""
-    vectors = np.asarray(vectors, np.float32)
-    block = min(len(x), _IMAGE_BLOCK)
-    found = []
-    for first in range(0, len(vectors), _NETWORK_BLOCK):
-      rows = np.minimum(np.arange(first, first + _NETWORK_BLOCK),
-                        len(vectors) - 1)
-      weights = jnp.asarray(vectors[rows])
-      parts = []
-      for start in range(0, len(x), block):
-        points = np.minimum(np.arange(start, start + block), len(x) - 1)
-        out = np.asarray(self._forward(weights, x[points]))
-        parts.append(out[:len(vectors) - first, :len(x) - start])
-      found.append(np.concatenate(parts, axis=1))
-    return np.concatenate(found)
+    size = min(len(x), _IMAGE_BLOCK)
+    rows = np.arange(-(-len(x) // size) * size)
+    blocks = jnp.asarray(x[np.minimum(rows, len(x) - 1)], jnp.float32)
+    blocks = blocks.reshape(-1, size, *x.shape[1:])
+
+    def forward(vector: np.ndarray) -> np.ndarray:
+      out = np.asarray(self._forward(vector, blocks))
+      return out.reshape(-1, out.shape[-1])[:len(x)]
+
+    # A network keeps one core busy.
+    with futures.ThreadPoolExecutor(len(devices.available_cores())) as pool:
+      return np.stack(list(pool.map(forward, np.asarray(vectors, np.float32))))
 
   def log_probs(self, vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Log probabilities float64 [J, N, C]."""
