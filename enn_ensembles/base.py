@@ -185,7 +185,7 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     x: inputs [B, D].
     indices: indices stacked on a first axis of size J, or None for all
       indices of a finite indexer.
-    shared: of `get_shared` at the same x, if the caller has them.
+    shared: what `get_shared` gives at the same x, if the caller has it.
 
   Returns:
     The output [J, B, out] (an array or an `OutputWithPrior`) and the state.

@@ -33,7 +33,9 @@ from enn_ensembles.training import network_agent
 
 _MOST_TRAINING_POINTS = 20
 _NUM_POINTS = 7  # Where samplers are asked.
-_NUM_KEYS = 16  # Of two members, one is drawn 16 times in a row in 2^-15.
+# Keys whose draws are compared with a first one. Where a sampler has two
+# members, all draws are of the same one with probability 2^-16.
+_NUM_KEYS = 16
 _NUM_STEPS = 2  # Of agents that train a network here.
 
 
@@ -72,7 +74,7 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
         held, num_batches=_NUM_STEPS, early_stopping=None, snapshots=(),
         batch_size=min(held.batch_size, prior.num_train))
   sampler = _train(agent, data, prior, rules)
-  _check_draws(sampler, x, data, prior, rules)
+  _check_draws(sampler, x, prior, rules)
 
 
 class _Rules:
@@ -167,8 +169,7 @@ def _check_unchanged(given: base.Data, data: base.Data, who: str,
 
 
 def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
-                 data: base.Data, prior: base.PriorKnowledge,
-                 rules: _Rules) -> None:
+                 prior: base.PriorKnowledge, rules: _Rules) -> None:
   """Shape, type and finiteness of draws, and what they owe to their keys."""
   shape = (len(x), prior.num_outputs)
   analytic = getattr(sampler, 'analytic', False)
@@ -274,16 +275,15 @@ def check_units(units: Sequence[work_units.WorkUnit],
                 ) -> list[forecast.Timing]:
   """Checks every user-defined agent of a sweep, in a process of its own.
 
-  Each setting is checked on its smallest inputs.
-
-  Another process, since this one may not use jax before its workers do, and an
-  agent may end whatever it runs in. It computes on one core of the CPU.
+  Each setting is checked on its smallest inputs. The checks need a process of
+  their own, because this one may not use jax before its workers do, and because
+  an agent may end the process that it runs in. They use one core of the CPU.
 
   Args:
     units: what is to be run.
     options: names the files of user-defined agents.
-    write: takes a line about a check that takes long.
-    seconds: after which that is said, again and again.
+    write: is told in a line that a check is still running.
+    seconds: between two such lines.
     timing_seconds: how long agents that have passed are timed; 0 for not at
       all.
 

@@ -121,6 +121,6 @@ def task() -> job_arrays.Task:
   """Which share of the work is this process's: as flags or its array say.
 
   Raises:
-    ValueError: as `sweeps.choose_task`.
+    ValueError: as `job_arrays.choose_task`.
   """
   return job_arrays.choose_task(_TASK_INDEX.value, _NUM_TASKS.value, os.environ)

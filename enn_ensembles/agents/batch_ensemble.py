@@ -160,8 +160,8 @@ def member_layers(layers: Sequence[LayerWeights],
   that the fast weights would otherwise scale, so its gradient is cheaper too.
 
   Args:
-    layers: of every layer.
-    indices: members [J].
+    layers: the weights of every layer, from the input on.
+    indices: members, int [J]; None for all.
     plain_member: see `BatchEnsembleConfig`.
     train_shared_by_plain: see `BatchEnsembleConfig`.
   """

@@ -18,8 +18,9 @@ images it stays there. With `initial_std` training starts at a network with
 random weights and that std of every u around them.
 
 The published testbed code draws its index with c = sqrt(number of weights), but
-keeps the KL of c = 1: what it calls sigma_0 = 100 is a std of about 1.8 at the
-start. `index_scale='enn2021'` does the same; the paper's sigma_0 grid was
+keeps the KL of c = 1, which is least at s = 1. At D_x = 10, a network of 3,151
+weights, sigma_0 = 100 therefore pulls the std of u towards 1.8 and starts it at
+1.2. `index_scale='enn2021'` does the same; the paper's sigma_0 grid was
 selected with it. 'unit' is the consistent one, and the default: with sigma_0 =
 1 its prior is that of the testbed's kernel, but for the biases.
 

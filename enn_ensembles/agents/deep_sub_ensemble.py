@@ -8,10 +8,10 @@ picks a tail:
   loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
 
 With no shared layer it is a deep ensemble; in general it is the layer ensemble
-with one option in the trunk, restricted to paths that keep to one tail. The
-paper trains one network, freezes its trunk and trains further tails on it; here
-trunk and tails are trained together, on the loss of the testbed's ensembles
-with its prior function and target noise.
+with one option in the trunk, restricted to combinations that have the same
+option in every layer of the tail. The paper trains one network, freezes its
+trunk and trains further tails on it; here trunk and tails are trained together,
+on the loss of the testbed's ensembles with its prior function and target noise.
 
 Valdenegro-Toro 2019, "Deep sub-ensembles for fast uncertainty estimation in
 image classification" (arXiv 1910.08168).

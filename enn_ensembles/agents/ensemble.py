@@ -92,7 +92,8 @@ def make_network(config: EnsembleConfig,
   """The ensemble's network; z is an int32 member."""
   body, prior_scale = make_body(config, prior), config.prior_scale
   if config.first_bias_std == 'kernel':
-    # A ReLU network is as many stds smaller as it has layers of weights.
+    # Initial weights are truncated normals: each layer makes the output of a
+    # ReLU network smaller by the factor TRUNCATED_STD.
     prior_scale /= parameters.TRUNCATED_STD ** body.num_weight_layers
 
   def members(body: networks.Body) -> base.EpistemicNetwork:

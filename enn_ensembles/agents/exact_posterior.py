@@ -33,6 +33,7 @@ from enn_ensembles.nngp import posterior
 from enn_ensembles.training import flops
 
 # MB for the kernel matrix and its factor; more training points are matrix-free.
+# As `problems.solvers.SOLVER_MEMORY_MB`, which agents cannot import.
 _DENSE_MEMORY_MB = 14_000.
 
 # Operations in whose time one core maps an element of the kernel through a

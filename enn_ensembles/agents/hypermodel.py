@@ -12,8 +12,9 @@ weights w_l z_l / sqrt(inputs) and the biases b_l z_l, where z_l is its part of
 the index and every row of w_l, b_l has norm 1.
 
 Because the weights are linear in z, the first layer needs no weights per index:
-each index mixes the d + 1 shared of x under the columns of A and c. That is the
-cheaper way for many inputs. Deeper layers need weights: their inputs differ.
+it is applied to x once per column of A and c, and each index mixes these d + 1
+outputs. That is the cheaper way for many inputs. Deeper layers need weights per
+index: their inputs differ.
 
 Dwaracherla et al. 2020, "Hypermodels for exploration" (arXiv 2006.07464).
 """
@@ -111,7 +112,7 @@ class HyperWeights(hk.Module):
 
 
 class IndependentLayersPrior(hk.Module):
-  """w_l, b_l of the prior: [d_l, out, columns], biases last.
+  """w_l, b_l of the prior: [d_l, out, columns], the bias being the last column.
 
   The index is cut into one part per layer, the first parts one longer where it
   does not divide; an index shorter than the layers goes whole to each.

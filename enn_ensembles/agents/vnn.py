@@ -89,7 +89,8 @@ class VnnConfig(optimizers.TrainingConfig):
     num_index_samples: indices drawn per step.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`; those
       with residual blocks cannot be served.
-    norm: of residual networks, as other agents have it.
+    norm: not read, because no body with norms can be served; agents that take
+      a `body` have the field.
     hidden_sizes: units of each hidden layer of the body 'mlp'.
     final_learning_rate: what a cosine takes it down to; None keeps it constant.
   """

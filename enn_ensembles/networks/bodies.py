@@ -229,8 +229,8 @@ def make_body(name: str, input_shape: layers.Shape, num_outputs: int,
     name: a key of `BODIES`.
     input_shape: shape of one example, (features,) or (height, width, channels).
     num_outputs: units of the last layer.
-    **settings: of the body: hidden_sizes and first_bias_std of 'mlp', norm of
-      the residual networks.
+    **settings: of the body: hidden_sizes and first_bias_std of the MLPs, norm
+      of the residual networks.
 
   Raises:
     ValueError: there is no such body, it has no such setting, or it does not

@@ -17,7 +17,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles.networks import random_draws
 
-# Of the draws of parameters: a standard normal truncated to [-2, 2].
+# Std of a standard normal truncated to [-2, 2]: what parameters are drawn from.
 TRUNCATED_STD = 0.8796256610342398
 
 
@@ -63,8 +63,9 @@ class LayerShape(NamedTuple):
   Attributes:
     out: units, or channels of the result.
     size: inputs of one output, the bias apart.
-    weight_std: std of the initial weights.
-    bias_std: std of the initial bias.
+    weight_std: what the truncated normals of the initial weights are multiplied
+      by; their std is TRUNCATED_STD times that.
+    bias_std: the same of the initial bias.
     positions: positions of a convolution's window; 1 for a dense layer.
     has_bias: whether there is a bias column.
     is_norm: whether this is the scale and offset of a norm, which start at 1
@@ -98,7 +99,7 @@ def mlp_shapes(input_dim: int, output_sizes: Sequence[int],
 
 
 def column_scales(shape: LayerShape) -> np.ndarray:
-  """Stds of the last axis of weights [..., columns], float32 [columns]."""
+  """`weight_std` or `bias_std` of every column, float32 [columns]."""
   return np.array([shape.weight_std] * shape.size
                   + [shape.bias_std] * shape.has_bias, np.float32)
 

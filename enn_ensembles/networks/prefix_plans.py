@@ -110,7 +110,7 @@ def _choose_modes(num_options: Sequence[int], num: int,
 
 
 def plan_combinations(indices: Any, num_options: Sequence[int], *,
-               exact: bool = False) -> Plan:
+                      exact: bool = False) -> Plan:
   """Plans on the host how a set of combinations is computed.
 
   Args:

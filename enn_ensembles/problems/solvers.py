@@ -58,12 +58,13 @@ def choose_solver(config: nngp_regression.ProblemConfig, solver: str = 'auto',
   Raises:
     ValueError: there is no such solver, or the problem does not fit.
   """
-  return choose_solver_by_sizes(solver, memory_budget_mb, config.num_train,
-                        config.input_dim, config.num_test + config.num_val)
+  return choose_solver_by_sizes(
+      solver, memory_budget_mb, config.num_train, config.input_dim,
+      config.num_test + config.num_val)
 
 
 def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
-                   input_dim: int, num_points: int) -> str:
+                           input_dim: int, num_points: int) -> str:
   """`choose_solver` by T, D and the number of points of the posterior."""
   checks.check_choice('solver', solver, SOLVERS)
   checks.check_positive('solver_memory_mb', memory_budget_mb)
@@ -81,7 +82,7 @@ def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
 
 
 def memory_mb(solver: str, num_train: int, input_dim: int,
-               num_points: int) -> float:
+              num_points: int) -> float:
   """What 'dense' or 'matrix_free' needs, MB; the latter for two block steps."""
   if solver == 'dense':
     return dense_memory_mb(num_train, num_points)

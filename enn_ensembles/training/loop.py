@@ -45,8 +45,10 @@ from enn_ensembles.training import program
 
 # The seeds trained at once when nobody says otherwise: on a CPU one, whose
 # noise levels nearly fit the core's cache; more make it slower, not faster.
-# An accelerator takes as many as this share of its memory holds.
+# An accelerator takes as many as this share of its memory holds, of 8 GB where
+# it does not say how much it has.
 _ACCELERATOR_MEMORY_SHARE = 0.5
+_ACCELERATOR_BYTES = 8e9
 
 _CPU_COMPILER_OPTIONS = {
     'xla_cpu_experimental_ynn_fusion_type':
@@ -299,6 +301,7 @@ def choose_seeds_per_chunk(traced: program.TracedProblem, num_levels: int,
     return 1
   else:
     stats = device.memory_stats() or {}
-    budget = _ACCELERATOR_MEMORY_SHARE * stats.get('bytes_limit', 8e9)
+    budget = _ACCELERATOR_MEMORY_SHARE * stats.get('bytes_limit',
+                                                   _ACCELERATOR_BYTES)
   seed_bytes = num_levels * program.traced_bytes(traced)
   return max(1, int(budget // seed_bytes))

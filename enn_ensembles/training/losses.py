@@ -59,8 +59,6 @@ class Loss:
 @functools.partial(jax.tree_util.register_dataclass,
                    data_fields=('offsets', 'weights', 'features'),
                    meta_fields=('has_prior',))
-
-
 @dataclasses.dataclass(frozen=True)
 class IndexContext:
   """What `make_index_loss` prepares.

@@ -24,7 +24,8 @@ class NetworkAgent(network_training.NetworkTraining):
   """
 
   def for_problem(self, problem: base.Problem) -> 'NetworkAgent':
-    """Trains on the inputs as the problem changes them, where it does."""
+    """The same agent, with the problem's augmentation of inputs if it has one.
+    """
     augment = getattr(problem, 'augmentation', None)
     return (self if augment is None
             else dataclasses.replace(self, augment=augment))

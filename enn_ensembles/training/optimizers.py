@@ -42,11 +42,12 @@ class TrainingConfig:
     decay_factor: see decay_at.
     patience: training stops after so many scores of the validation data in a
       row without improvement, and the best parameters are kept; 0 trains all
-      steps and keeps the last. See `early_stopping.EarlyStopping`, as for what
-      follows.
+      steps and keeps the last. `early_stopping.EarlyStopping` explains this
+      setting and the next three.
     validate_every: steps between two scores.
-    min_delta: what counts as an improvement.
-    validate_by: 'nll' or 'error'.
+    min_delta: by how much a score must be lower than the best one to be an
+      improvement.
+    validate_by: the score, 'nll' or 'error'.
   """
   learning_rate: float = 1e-3
   num_batches: int = 1000

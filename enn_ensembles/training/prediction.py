@@ -24,7 +24,8 @@ from enn_ensembles.training import network_sampler
 # nothing of the noise.
 _Levels = tuple[np.ndarray, np.ndarray | None]
 
-# Sets of points whose predictions are kept: test, validation, dyadic points.
+# Sets of points whose predictions are kept: test, validation and dyadic points,
+# and training points where members are weighted or ranked by them.
 _NUM_KEPT = 4
 
 
@@ -59,7 +60,7 @@ def _forward_levels(make_network, prior, params, state, x, key, num_draws):
 
 
 class Predictor:
-  """Predictions of the networks of one `training.train`.
+  """Predictions of the networks of one `loop.train`.
 
   Args:
     agent: the agent.
