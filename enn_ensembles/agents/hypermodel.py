@@ -246,9 +246,8 @@ def make_network(config: HypermodelConfig,
 
 def mean_squares(params: base.Params) -> list[base.Array]:
   """E[(A z + c)^2] = |A|^2 / d + c^2 of the trained weights, per layer."""
-  (layers,) = params.values()
   return [jnp.mean(jnp.square(w[:-1]), axis=0) + jnp.square(w[-1])
-          for w in (layers[f'w_{i}'] for i in range(len(layers)))]
+          for w in networks.get_weights(params)]
 
 
 def make_agent(config: HypermodelConfig) -> base.Agent:
@@ -259,9 +258,7 @@ def make_agent(config: HypermodelConfig) -> base.Agent:
         prior, noise_scale=config.noise_scale,
         num_index_samples=config.samples_per_dim * config.index_dim,
         weight_decay=config.weight_decay, mean_squares=mean_squares,
-        shapes=networks.choose_body(
-            config, prior.input_shape, prior.num_outputs).weight_shapes(
-                prior.input_shape))
+        shapes=networks.body_shapes(config, prior))
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

@@ -66,9 +66,7 @@ def make_agent(config: MapConfig) -> base.Agent:
     return likelihoods.make_loss_for(
         prior, weight_decay=config.weight_decay,
         mean_squares=networks.member_mean_squares,
-        shapes=networks.choose_body(
-            config, prior.input_shape, prior.num_outputs).weight_shapes(
-                prior.input_shape))
+        shapes=networks.body_shapes(config, prior))
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

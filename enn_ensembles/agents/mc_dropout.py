@@ -161,9 +161,7 @@ def make_agent(config: McDropoutConfig) -> base.Agent:
     loss = likelihoods.make_loss_for(
         prior, per_example=True, weight_decay=config.weight_decay,
         mean_squares=networks.member_mean_squares,
-        shapes=networks.choose_body(
-            config, prior.input_shape, prior.num_outputs).weight_shapes(
-                prior.input_shape))
+        shapes=networks.body_shapes(config, prior))
     decay = (config.weight_decay_scale ** 2 * (1. - config.dropout_rate)
              / (2. * prior.num_train))
     return penalties.add_l2_weight_decay(loss, decay)

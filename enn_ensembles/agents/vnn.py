@@ -344,12 +344,11 @@ def make_network(config: VnnConfig, input_shape: networks.Shape | None = None,
 
 def mean_squares(config: VnnConfig, params: base.Params) -> list[base.Array]:
   """E[(M + diag(g z) S)^2] = M^2 + g^2 S^2 of the weights of each layer."""
-  (layers,) = params.values()
   scale = config.global_std if config.global_std_mode == 'multiply' else 1.
   stds = jnp.asarray([1., scale])
   return [jnp.sum(jnp.square(stds[:len(w), None, None].astype(w.dtype) * w),
                   axis=0)
-          for w in (layers[f'w_{i}'] for i in range(len(layers)))]
+          for w in networks.get_weights(params)]
 
 
 def make_agent(config: VnnConfig) -> base.Agent:
@@ -368,7 +367,8 @@ def make_agent(config: VnnConfig) -> base.Agent:
         prior, noise_scale=config.noise_scale,
         num_index_samples=config.num_index_samples,
         weight_decay=config.weight_decay,
-        mean_squares=functools.partial(mean_squares, config), loss=bootstrap)
+        mean_squares=functools.partial(mean_squares, config),
+        shapes=networks.body_shapes(config, prior), loss=bootstrap)
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

@@ -2,6 +2,7 @@
 
 from enn_ensembles.networks.bodies import BODIES
 from enn_ensembles.networks.bodies import Body
+from enn_ensembles.networks.bodies import body_shapes
 from enn_ensembles.networks.bodies import check_body
 from enn_ensembles.networks.bodies import choose_body
 from enn_ensembles.networks.bodies import forward
@@ -69,6 +70,7 @@ __all__ = [
     'Shape',
     'StackedBody',
     'affine',
+    'body_shapes',
     'check_body',
     'choose_body',
     'column_means',

@@ -289,6 +289,21 @@ def choose_body(config: Any, input_shape: layers.Shape | None = None,
   return body
 
 
+def body_shapes(config: Any,
+                prior: base.PriorKnowledge) -> list[parameters.LayerShape]:
+  """The weight arrays of an agent's body for a problem, from the input on.
+
+  Args:
+    config: see `choose_body`.
+    prior: says what inputs and outputs are.
+
+  Raises:
+    ValueError: the body does not fit the problem.
+  """
+  return choose_body(config, prior.input_shape, prior.num_outputs
+                     ).weight_shapes(prior.input_shape)
+
+
 def _change_norms(body: Body, kinds: Sequence[str], kind: str) -> Body:
   """The body with norms of one kind for norms of others."""
   def change(layer: layers.Layer) -> layers.Layer:

@@ -31,6 +31,7 @@ from enn_ensembles import checks
 from enn_ensembles.networks import images
 from enn_ensembles.networks import layers as layers_lib
 from enn_ensembles.networks import parameters
+from enn_ensembles.networks import products
 
 Shape = layers_lib.Shape
 Weights = Sequence[base.Array]  # Every weight array as [out, K_l, columns].
@@ -83,7 +84,7 @@ class Segment:
       members = [jnp.moveaxis(jnp.asarray(w), 1, 0) for w in weights]
       h = layers_lib.apply_layers(self.layers, members, h, self.input_shape,
                                   run)
-      return _join_first(h)
+      return products.join_first(h)
     (w,), layer = weights, self.layers[0]
     h = layer.apply([w.reshape(-1, w.shape[-1])], h, shapes[0], run)
     h = h.reshape(w.shape[0], num_options, *h.shape[1:])
@@ -93,14 +94,8 @@ class Segment:
         self.layers[num], (images.MaxPool, images.AveragePool)):
       h = self.layers[num].apply([], h, shapes[num], run)
       num += 1
-    h = _join_first(jnp.moveaxis(h, 1, 0))
+    h = products.join_first(jnp.moveaxis(h, 1, 0))
     return layers_lib.apply_layers(self.layers[num:], [], h, shapes[num], run)
-
-
-def _join_first(h: base.Array) -> base.Array:
-  """[options, ..., N] -> [..., options * N]."""
-  h = jnp.moveaxis(h, 0, -2)
-  return h.reshape(*h.shape[:-2], -1)
 
 
 @dataclasses.dataclass(frozen=True)

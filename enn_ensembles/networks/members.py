@@ -269,7 +269,7 @@ def flatten_members(arrays: Layers, shapes: Sequence[parameters.LayerShape],
 
 
 def get_weights(params: base.Params) -> list[base.Array]:
-  """The weight arrays of `make_member_network`'s parameters, in order."""
+  """The weight arrays 'w_0', 'w_1', ... of a network's module, in order."""
   (named,) = params.values()
   return [named[f'w_{i}'] for i in range(len(named))]
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles.networks import layer_stack
+from enn_ensembles.networks import products
 
 # One product of all options with all parents is preferred to a product per
 # combination as long as it is at most this many times the arithmetic. Not where
@@ -197,10 +198,7 @@ class _Prefixes:
 
   def joined(self) -> base.Array:
     """[*features first, num * B]."""
-    if not self._stacked:
-      return self._h
-    h = jnp.moveaxis(self._h, 0, -2)
-    return h.reshape(*h.shape[:-2], -1)
+    return products.join_first(self._h) if self._stacked else self._h
 
   def _split(self) -> base.Array:
     """[*features first, num, B]."""

@@ -99,6 +99,12 @@ def _mix_backward(residuals, d):
 mix.defvjp(_mix_forward, _mix_backward)
 
 
+def join_first(h: base.Array) -> base.Array:
+  """[J, ..., N] -> [..., J * N]: what is on the first axis goes beside N."""
+  h = jnp.moveaxis(h, 0, -2)
+  return h.reshape(*h.shape[:-2], -1)
+
+
 def over_members(product, w: base.Array, h: base.Array,
                  rank: int) -> base.Array:
   """A product of members, one of whose factors the members may share.
@@ -122,7 +128,6 @@ def over_members(product, w: base.Array, h: base.Array,
     return result.reshape(num, out, *result.shape[1:])
   # Shared weights: J times as many examples.
   num, size = len(h), h.shape[-1]
-  joined = jnp.moveaxis(h, 0, -2).reshape(*h.shape[1:-1], num * size)
-  result = product(w, joined)
+  result = product(w, join_first(h))
   return jnp.moveaxis(
       result.reshape(*result.shape[:-1], num, size), -2, 0)

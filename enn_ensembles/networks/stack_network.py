@@ -38,10 +38,7 @@ class _StackParameters(hk.Module):
     parameters.draw_parameters(specs, x.dtype)
 
 
-def get_weights(params: base.Params) -> list[base.Array]:
-  """The weights in the parameters of `make_network`, in the layers' order."""
-  (named,) = params.values()
-  return [named[f'w_{i}'] for i in range(len(named))]
+get_weights = members.get_weights  # [out, K_l, columns] each.
 
 
 def make_network(stack: layer_stack.LayerStack,
