@@ -268,6 +268,23 @@ def test_configs_are_frozen_and_hashable(name):
 # Loading. ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize('name, known, missing', [
+    ('exact_posterior', {'kernel': None}, 'exact_posterior needs .* kernel'),
+    ('prior_only', {'kernel': None}, 'prior_only needs .* kernel'),
+    ('exact_posterior', {'likelihood': base.Gaussian(None)},
+     'exact_posterior needs .* noise_std is a known number, got None'),
+    ('exact_posterior', {'likelihood': base.Gaussian(np.ones_like)},
+     'exact_posterior needs .* noise_std is a known number'),
+    ('mean_variance_ensemble', {'likelihood': base.Gaussian(np.ones_like)},
+     'noise_std must be 1 numbers')])
+def test_what_an_agent_must_know_is_named(name, known, missing):
+  prior = base.PriorKnowledge(**{
+      'input_shape': (2,), 'num_train': 5, 'likelihood': base.Gaussian(0.1),
+      'kernel': kernels.KernelConfig(), **known})
+  with pytest.raises(ValueError, match=missing):
+    make_agent(name)(base.Data(X, X[:, :1]), prior, KEY)
+
+
 def test_unknown_settings_and_agents_are_named_with_what_is_allowed():
   with pytest.raises(ValueError, match="no setting 'dropout'.*hidden_sizes"):
     agents_lib.make_config(agents_lib.load_agent('map'), {'dropout': 0.1})

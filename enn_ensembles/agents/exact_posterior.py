@@ -31,6 +31,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
 from enn_ensembles.training import flops
+from enn_ensembles.training import likelihoods
 
 # MB for the kernel matrix and its factor; more training points are matrix-free.
 # As `problems.solvers.SOLVER_MEMORY_MB`, which agents cannot import.
@@ -114,12 +115,16 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del key  # Nothing is random before sampling.
+    if prior.kernel is None:
+      raise ValueError('exact_posterior needs a problem whose kernel is known, '
+                       'got kernel None.')
+    noise_std = likelihoods.known_noise_std(prior, 'exact_posterior')
     if not _is_dense(len(data.x)):
       process = matrix_free_posterior.MatrixFreePosterior(
-          prior.kernel, data.x, data.y, prior.noise_std, config.reference)
+          prior.kernel, data.x, data.y, noise_std, config.reference)
     else:
       variance = posterior.noise_variance(
-          prior.noise_std, kernels.nngp_diag(prior.kernel, data.x),
+          noise_std, kernels.nngp_diag(prior.kernel, data.x),
           config.reference)
       process = posterior.GPPosterior.fit(prior.kernel, data.x, data.y,
                                           variance)

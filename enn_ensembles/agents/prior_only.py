@@ -58,6 +58,9 @@ def make_agent(config: PriorOnlyConfig) -> base.Agent:
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del data, key  # It does not learn.
+    if prior.kernel is None:
+      raise ValueError('prior_only needs a problem whose kernel is known, got '
+                       'kernel None.')
     functions = function_draws.FunctionDraws(
         function_draws.Prior(prior.kernel))
     return PriorSampler(prior.kernel, functions, config.analytic)

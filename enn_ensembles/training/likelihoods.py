@@ -32,8 +32,16 @@ def point_error(prior: base.PriorKnowledge) -> losses.PointError:
           else classification.cross_entropy)
 
 
-def _known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
-  """The one noise level of a Gaussian likelihood; ValueError without it."""
+def known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
+  """The one noise level of a Gaussian likelihood.
+
+  Args:
+    prior: what is known of the problem.
+    needed_for: who needs it, in the error.
+
+  Raises:
+    ValueError: the noise is unknown, a function of x, or not Gaussian.
+  """
   noise_std = prior.noise_std
   if noise_std is None or callable(noise_std):
     raise ValueError(f'{needed_for} needs a problem whose noise_std is a known '
@@ -80,7 +88,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
   else:
     noise = {}
     if gaussian and noise_scale:
-      noise = {'noise_std': noise_scale * _known_noise_std(
+      noise = {'noise_std': noise_scale * known_noise_std(
           prior, 'noise_scale other than 0')}
     loss = module.make_loss(num_index_samples=num_index_samples,
                             bootstrap=bootstrap, **noise)
@@ -90,7 +98,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
     raise ValueError('weight_decay must be 0 for a network that does not say '
                      f'what its weights are, got {weight_decay!r}.')
   scale = weight_decay / prior.num_train * (
-      _known_noise_std(prior, 'weight_decay') ** 2 if gaussian else 0.5)
+      known_noise_std(prior, 'weight_decay') ** 2 if gaussian else 0.5)
   return penalties.add_gaussian_weight_decay(loss, scale, mean_squares, shapes)
 
 
@@ -109,7 +117,7 @@ def make_elbo_loss_for(prior: base.PriorKnowledge,
   """
   if _is_gaussian(prior):
     return regression.make_elbo_loss(
-        _known_noise_std(prior, 'an ELBO'), prior.num_train, divergence,
+        known_noise_std(prior, 'an ELBO'), prior.num_train, divergence,
         num_index_samples)
   return classification.make_elbo_loss(prior.num_train, divergence,
                                        num_index_samples)

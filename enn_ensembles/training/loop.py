@@ -263,7 +263,7 @@ def _check_shapes(x: np.ndarray, y: np.ndarray,
       y.dtype, np.integer):
     raise ValueError(f'y must be int class labels, got {y.dtype}.')
   for leaf in jax.tree.leaves(likelihood):
-    if np.shape(leaf) != (num_levels,):
+    if np.shape(leaf) != (num_levels,) or np.asarray(leaf).dtype == object:
       raise ValueError(f'noise_std must be {num_levels} numbers, one per noise '
                        f'level, got {leaf!r}.')
 
