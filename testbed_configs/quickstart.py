@@ -1,6 +1,6 @@
 """Twelve agents, on one (D_x, lambda) of the grid.
 
-Six problems, a minute and a quarter on two idle cores. All agents but one have
+Six problems, 37 s on two idle cores of an AMD EPYC. All agents but one have
 their papers' settings: the hypermodel has the smallest of its index dimensions,
 5, and half the steps, since it would take longer than all others together. The
 whole grid is paper.py.

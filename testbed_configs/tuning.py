@@ -1,10 +1,10 @@
 """Settings that agents are tuned over, on seeds that no board uses.
 
-Every family of agents has the same budget, 24 settings, or 8 where a problem
-takes more than five seconds (Bayes by backprop). The hypermodel, which is
-slower still, is left out. `python -m experiments.choose_settings` takes the
-best ones by held-out labels, also from a sweep of some of the seeds
-(--seed=100,101,102) or of some of the agents.
+Every family of agents here has the same budget, 24 settings, or 8 where a
+problem takes more than five seconds (Bayes by backprop). The hypermodel, which
+is slower still, VNN and deep sub-ensembles are left out. `python -m
+experiments.choose_settings` takes the best ones by held-out labels, also from a
+sweep of some of the seeds (--seed=100,101,102) or of some of the agents.
 """
 
 INPUT_DIM = [10, 100]
