@@ -682,48 +682,48 @@ def test_dropout_switches_units_and_inputs_off():
       assert abs(count - 4000 * p) < 5 * np.sqrt(4000 * p * (1 - p)) + 1
 
 
-# Layer ensembles: shared beginnings. -------------------------------------
+# Layer ensembles: shared prefixes. ---------------------------------------
 
 OPTIONS = (2, 3, 2)
 
 
 @pytest.fixture(name='stack', scope='module')
 def make_random_stack():
-  """A stack with unequal options, and every path's output one by one."""
+  """A stack with unequal options, and each combination's output by itself."""
   layers = [w[:options] for w, options in zip(random_mlp(3), OPTIONS)]
-  paths = list(itertools.product(*map(range, OPTIONS)))
-  outputs = {path: np.asarray(haiku_mlp(
-      [w[k:k + 1] for w, k in zip(layers, path)])) for path in paths}
+  outputs = {z: np.asarray(haiku_mlp(
+      [w[k:k + 1] for w, k in zip(layers, z)]))
+             for z in itertools.product(*map(range, OPTIONS))}
   return make_stack(OPTIONS), to_stack(layers), outputs
 
 
-def test_all_paths_are_each_path(stack):
+def test_all_combinations_are_each_by_itself(stack):
   network, params, outputs = stack
   np.testing.assert_array_equal(network.indexer.support(), list(outputs))
   check_equal(network, params, {}, None, list(outputs.values()))
 
 
-@pytest.mark.parametrize('paths', [
+@pytest.mark.parametrize('combinations', [
     [(1, 2, 0)], [(0, 0, 0), (0, 0, 1)], [(1, 0, 0), (0, 0, 0), (1, 0, 0)],
     [(0, 2, 1), (0, 1, 1), (1, 1, 0), (0, 2, 0), (1, 1, 0)],
     list(itertools.product(*map(range, OPTIONS)))[::-1]])
-def test_chosen_paths_are_each_path_in_their_order(stack, paths):
+def test_chosen_combinations_come_in_their_order(stack, combinations):
   network, params, outputs = stack
-  expected = [outputs[path] for path in paths]
-  check_equal(network, params, {}, np.array(paths), expected)
-  check_equal(network, params, {}, jnp.array(paths, jnp.int32), expected)
+  expected = [outputs[z] for z in combinations]
+  check_equal(network, params, {}, np.array(combinations), expected)
+  check_equal(network, params, {}, jnp.array(combinations, jnp.int32), expected)
 
 
-def test_random_subsets_are_each_path(stack):
+def test_random_subsets_are_each_by_itself(stack):
   network, params, outputs = stack
   rng = np.random.default_rng(0)
   for num in (3, 6, 11):
     indices = rng.integers(0, OPTIONS, (num, 3))
     check_equal(network, params, {}, indices,
-                [outputs[tuple(path)] for path in indices.tolist()])
+                [outputs[tuple(z)] for z in indices.tolist()])
 
 
-def test_gradients_through_shared_beginnings(stack):
+def test_gradients_through_shared_prefixes(stack):
   network, params, _ = stack
   indices = np.array([(0, 2, 1), (0, 1, 1), (1, 1, 0), (0, 2, 1)])
   weights = jnp.asarray(RNG.standard_normal((4, 5, 1)))

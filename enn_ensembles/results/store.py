@@ -12,8 +12,9 @@ not what was written is an error that names it.
   results_dir/summaries/              the same in columns, to be read fast; no
                                       results (`summaries`)
 
-Two more folders come and go while sweeps run, and hold no results: `running`
-(`heartbeats`) and `checkpoints` (`checkpoints`).
+Three more folders come and go while sweeps run, and hold no results: `running`
+(`machine.heartbeats`), `claims` (`sweeps.claimed_units`) and `checkpoints`
+(`machine.checkpoints`).
 
 What goes wrong:
   * Killed while writing: the old file, or none, and a hidden temporary file
