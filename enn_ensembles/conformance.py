@@ -32,11 +32,11 @@ from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
 
 _MOST_TRAINING_POINTS = 20
-_NUM_POINTS = 7  # Where samplers are asked.
+_NUM_POINTS = 7  # Points that samplers are asked at.
 # Keys whose draws are compared with a first one. Where a sampler has two
 # members, all draws are of the same one with probability 2^-16.
 _NUM_KEYS = 16
-_NUM_STEPS = 2  # Of agents that train a network here.
+_NUM_STEPS = 2  # Steps that an agent with a network makes here.
 
 
 def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
@@ -304,7 +304,7 @@ def check_units(units: Sequence[work_units.WorkUnit],
       devices.available_cores()[:1])
   running, message = own[units[0].agent], None
   timings: list[forecast.Timing] = []
-  deadline = None  # Of timing, which begins when all have passed.
+  deadline = None  # When timing ends; it begins when all checks have passed.
   try:
     start = time.monotonic()
     while True:

@@ -119,7 +119,7 @@ class _PartIndexer:
     return self.rest.noise_dim
 
   def noise_embedding(self, indices: base.Index) -> base.Array:
-    """Of indices [J, first + index_dim], [J, index_dim]."""
+    """That of the last entries of indices [J, first + index_dim]."""
     return self.rest.noise_embedding(indices[:, self.first:])
 
 

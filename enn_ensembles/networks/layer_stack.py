@@ -50,7 +50,7 @@ class Segment:
 
   @property
   def weight_shapes(self) -> list[parameters.LayerShape]:
-    """Of one option; a residual block has several weight arrays."""
+    """The weight arrays of one option; a residual block has several."""
     return layers_lib.weight_shapes(self.layers, self.input_shape)
 
   def apply_one(self, option: Any, weights: Weights,

@@ -81,7 +81,8 @@ class ForwardPass:
     return jnp.where(bits >= np.uint32(rate * 2.**32), h / (1. - rate), 0.)
 
 
-INFERENCE = ForwardPass()  # Of layers without statistics or dropout.
+# The pass of layers that have no running statistics and switch off no units.
+INFERENCE = ForwardPass()
 
 
 class Layer(Protocol):

@@ -18,8 +18,9 @@ from enn_ensembles.machine import progress as progress_lib
 from enn_ensembles.training import network_training
 from enn_ensembles.training import program
 
-# Where training is cut so that something can be said of it, a call takes about
-# so long, and at least so many times what it repeats of its start.
+# Where training is cut into several calls, so that checkpoints and reports of
+# progress come between them, a call takes about _SECONDS_PER_CALL, and at least
+# _STARTS_PER_CALL times the time of the start that every call repeats.
 _SECONDS_PER_CALL = 10.
 _STARTS_PER_CALL = 30.
 
@@ -142,7 +143,7 @@ class ChunkRun:
     stops = [self._agent.num_batches, *(
         step for step in self._agent.snapshots if step not in self._snapshots)]
     if settings is not None:
-      # Where it is seen that all problems have stopped: twice per patience.
+      # A look whether all problems have stopped, twice per patience.
       period = settings.every * max(1, settings.patience // 2)
       stops.append((self._step // period + 1) * period)
     return min(stops)

@@ -275,7 +275,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
     return listed_indices(network, params, state, context, batch, key)
 
   def listed_indices(network, params, state, context, batch, key):
-    """Of a finite indexer: all of its indices, or some of them."""
+    """The loss with a finite indexer, at all of its indices or some of them."""
     tables = (context.offsets, context.weights)
     tables, indices = jax.tree.map(lambda a: a[batch.data_index], tables), None
     if num_index_samples is not None:
@@ -298,7 +298,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
     return jnp.mean(errors), (state, {})
 
   def drawn_indices(network, params, state, context, batch, key):
-    """Of an infinite indexer: drawn anew, in blocks."""
+    """The loss with an infinite indexer, at indices drawn anew, in blocks."""
     assert num_index_samples is not None  # `prepare` has seen to it.
     indices = sample_indices(network, key, num_index_samples)
     features = context.features[batch.data_index] if with_noise else ()
