@@ -144,6 +144,12 @@ def test_images_are_forwarded_in_small_blocks(num_draws, num_members,
   assert points(64) == num_points
 
 
+@pytest.mark.parametrize('num_axes, num_indices, expected', [
+    (4, 20, 8), (4, 4, 32), (4, 1, 100), (2, 20, 100)])
+def test_few_images_are_validated_at_once(num_axes, num_indices, expected):
+  assert network_sampler.limit_images(100, num_axes, num_indices) == expected
+
+
 def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):
   predictor = prediction.Predictor(AGENT, trained, PRIOR, KEYS, None)
   asked = []

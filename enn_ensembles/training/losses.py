@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.training import network_sampler
 
 Context = Any  # What `prepare` hands to `evaluate`.
 # (predictions [J, B, out], labels [B, ...]) -> error of each, [J, B].
@@ -242,7 +243,8 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
       out, _ = base.apply_indices(network, params, state, x, None)
       return jnp.swapaxes(base.split_output(out)[1], 0, 1)
 
-    return map_points(prior, x, _PREPARE_PAIRS // num_support)
+    return map_points(prior, x, network_sampler.limit_images(
+        _PREPARE_PAIRS // num_support, x.ndim, num_support))
 
   def prepare(augmented, network, params, state, data, key):
     support = base.get_support(network.indexer)

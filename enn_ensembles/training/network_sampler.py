@@ -71,6 +71,19 @@ def forward_members(network: base.EpistemicNetwork, params: base.Params,
   return read(out)
 
 
+def limit_images(num_points: int, num_axes: int, num_indices: int) -> int:
+  """So many points at once, or fewer where they are images, on a CPU.
+
+  Args:
+    num_points: how many there would be.
+    num_axes: of the points, [N, ...]; images have four.
+    num_indices: indices that are forwarded side by side for each point.
+  """
+  if num_axes <= 2 or jax.default_backend() != 'cpu':
+    return num_points
+  return min(num_points, max(_FEWEST_IMAGES, _IMAGE_PAIRS // num_indices))
+
+
 def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
                      num_draws: int | None) -> int:
   """How many points are forwarded at once: equal blocks, as few as fit.
@@ -85,9 +98,8 @@ def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
   num_members = len(support) if num_draws is None and support is not None else 1
   per_point = (min(num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
                * max(64, int(np.prod(shape[1:]))))
-  most = max(1, _BLOCK_NUMBERS // per_point)
-  if len(shape) > 2 and jax.default_backend() == 'cpu':
-    most = min(most, max(_FEWEST_IMAGES, _IMAGE_PAIRS // num_members))
+  most = limit_images(max(1, _BLOCK_NUMBERS // per_point), len(shape),
+                      num_members)
   num_blocks = -(-shape[0] // most)
   return -(-shape[0] // num_blocks)
 
