@@ -163,6 +163,7 @@ def map_points(function: Callable[[base.Array], Any], x: base.Array,
   if num_blocks == 1:
     return function(x)
   size = -(-num // num_blocks)
+  x = jnp.asarray(x)  # A traced row of numpy's is none.
   # The last point repeated fills the last block.
   rows = jnp.minimum(jnp.arange(num_blocks * size), num - 1)
   out = jax.lax.map(lambda rows: function(x[rows]),
