@@ -150,10 +150,12 @@ def test_random_features():
 
 @pytest.mark.parametrize('folder, header, size', [
     ('batch_ensemble_digits', 'K = 4 unless said', ' K=4'),
-    ('batch_ensemble_mnist', 'MNIST, K = 4', '')])
+    ('batch_ensemble_mnist', 'MNIST, K = 4', ''),
+    ('batch_ensemble_cifar', 'cifar10-jpeg75, K = 4', '')])
 def test_batch_ensemble(folder, header, size):
   names = {'one network': 'map', 'deep ensemble': f'ensemble{size}',
            'deep ensemble, K = 8': 'ensemble K=8',
+           'BatchEnsemble, normal': 'batch_ensemble normal',
            'BatchEnsemble, sign': f'batch_ensemble{size} sign',
            'BatchEnsemble, sign, K = 8': 'batch_ensemble K=8 sign',
            'BatchEnsemble, normal 0.5, as in the public code':
