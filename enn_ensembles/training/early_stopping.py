@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.training import losses
-from enn_ensembles.training import network_sampler
 
 METRICS = ('nll', 'error')
 
@@ -80,8 +79,7 @@ def score(settings: EarlyStopping, network: base.EpistemicNetwork,
     out, _ = base.apply_indices(network, params, state, x, indices)
     return jnp.swapaxes(base.get_predictions(out), 0, 1)
 
-  out = losses.map_points(forward, data.x, network_sampler.limit_images(
-      _VALIDATE_PAIRS // num_indices, data.x.ndim, num_indices))
+  out = losses.map_points(forward, data.x, _VALIDATE_PAIRS, num_indices)
   if isinstance(likelihood, base.Categorical):
     return classification_score(settings.metric, out, data.y)
   return regression_score(settings.metric, out, data.y, likelihood.noise_std)

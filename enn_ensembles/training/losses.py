@@ -147,19 +147,23 @@ def cut_blocks(arrays: Any, largest: int = INDEX_BLOCK) -> Any:
 
 
 def map_points(function: Callable[[base.Array], Any], x: base.Array,
-               block_size: int) -> Any:
+               num_pairs: int, num_indices: int = 1) -> Any:
   """function(x) for a function that treats all points alike, block by block.
 
   Args:
     function: x [n, ...] -> a pytree of arrays [n, ...].
     x: [N, ...].
-    block_size: the most points that are forwarded at once.
+    num_pairs: the most (point, index) pairs that are forwarded at once; of
+      images fewer, see `network_sampler.limit_images`.
+    num_indices: indices that the function forwards for each point.
 
   Returns:
     The same pytree, of arrays [N, ...].
   """
   num = len(x)
-  num_blocks = -(-num // max(1, block_size))
+  block_size = network_sampler.limit_images(
+      max(1, num_pairs // num_indices), x.ndim, num_indices)
+  num_blocks = -(-num // block_size)
   if num_blocks == 1:
     return function(x)
   size = -(-num // num_blocks)
@@ -244,8 +248,7 @@ def make_index_loss(error: PointError, *, noise_std: Any = 0.,
       out, _ = base.apply_indices(network, params, state, x, None)
       return jnp.swapaxes(base.split_output(out)[1], 0, 1)
 
-    return map_points(prior, x, network_sampler.limit_images(
-        _PREPARE_PAIRS // num_support, x.ndim, num_support))
+    return map_points(prior, x, _PREPARE_PAIRS, num_support)
 
   def prepare(augmented, network, params, state, data, key):
     support = base.get_support(network.indexer)

@@ -32,6 +32,7 @@ from enn_ensembles.problems import image_classification
 from enn_ensembles.scoring import categorical
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
+from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
 
@@ -142,8 +143,8 @@ class Forward:
           body, [part.reshape(1, shape.out, shape.columns)
                  for part, shape in zip(parts, self._shapes)], x)[0]
 
-    self._forward = jax.jit(lambda vector, blocks: jax.lax.map(
-        lambda x: forward(vector, x), blocks))
+    self._forward = jax.jit(lambda vector, x: losses.map_points(
+        lambda x: forward(vector, x), x, _IMAGE_BLOCK))
 
   def vector(self, params: base.Params) -> np.ndarray:
     """Parameters of one network, [..., 1, out, columns] each -> [..., M]."""
@@ -153,18 +154,12 @@ class Forward:
 
   def logits(self, vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Logits float32 [J, N, C] of networks [J, M] at images [N, ...]."""
-    size = min(len(x), _IMAGE_BLOCK)
-    rows = np.arange(-(-len(x) // size) * size)
-    blocks = jnp.asarray(x[np.minimum(rows, len(x) - 1)], jnp.float32)
-    blocks = blocks.reshape(-1, size, *x.shape[1:])
-
-    def forward(vector: np.ndarray) -> np.ndarray:
-      out = np.asarray(self._forward(vector, blocks))
-      return out.reshape(-1, out.shape[-1])[:len(x)]
-
+    x = jnp.asarray(x, jnp.float32)
     # A network keeps one core busy.
     with futures.ThreadPoolExecutor(len(devices.available_cores())) as pool:
-      return np.stack(list(pool.map(forward, np.asarray(vectors, np.float32))))
+      return np.stack(list(pool.map(
+          lambda vector: np.asarray(self._forward(vector, x)),
+          np.asarray(vectors, np.float32))))
 
   def log_probs(self, vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Log probabilities float64 [J, N, C]."""
