@@ -1,12 +1,14 @@
 """What the Layer Ensembles paper's claims are judged on, beside the board.
 
 The settings of figures 2 and 4 that a claim is about (`experiments.
-verify_claims`), on the cells and seeds of the published board, whose rows
-(testbed_configs/paper.py) hold the other agents.
+verify_claims`), on the papers' full grid; the rows of the published board
+(testbed_configs/paper.py) hold the other agents. --max_num_train=10000 leaves
+out the cell (1000, 100). --input_dim=10,100 --data_ratio=1,10 takes the twelve
+cells of the first board.
 """
 
-INPUT_DIM = [10, 100]
-DATA_RATIO = [1, 10]
+INPUT_DIM = [10, 100, 1000]
+DATA_RATIO = [1, 10, 100]
 NOISE_STD = [0.01, 0.1, 1.0]
 SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
