@@ -222,6 +222,7 @@ def test_num_samples_are_chosen_on_validation_and_never_on_test_scores():
   found = lines_by_claim(rows)
   line = found['3a, val_nll', 'bayes', 'kl_estimate']
   assert line.ours == 10 and 'lowest at P = 36' in line.why
+  assert line.why.endswith('100 times the training set at T = 10).')
   ratio = u_curve(36)[19] / u_curve(36)[9]
   line = found['3b, val_nll', 'bayes', 'kl_estimate']
   assert line.ours == pytest.approx(ratio - 1.)

@@ -158,6 +158,21 @@ def test_protocols_never_share_a_ranking(fields):
     assert label[1:] in html_page.make_page(tables, b'')
 
 
+def test_rows_of_a_selection_that_reads_more_say_so():
+  rows = (make_rows('a', ((1., 1.),)) + make_rows('b', ((1., 1.),))
+          + make_rows('a', ((1., 1.),), selection='val_nll')
+          + make_rows('b', ((1., 1.),), selection='val_nll')
+          + make_rows('b', ((1., 1.),), selection='val_nll_budget'))
+  tables = tables_lib.make_tables(rows)
+  words = 'validation labels that no other agent learns from (1,000 on'
+  for content in (text.format_table(tables),
+                  html_page.make_page(tables, b'').split('</script>')[0]):
+    plain, _, rest = content.partition('election val_nll;')
+    privileged, _, budget = rest.partition('election val_nll_budget;')
+    assert words not in plain + budget
+    assert privileged.count(words) >= 2 and budget
+
+
 def test_enumerated_rows_stand_with_each_number_of_draws():
   rows = (make_rows('ensemble', ((2.,),)) + make_rows(
       'bbb', ((1.,),), num_enn_samples=1000) + make_rows(

@@ -119,7 +119,8 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
               'problem'),
       _Column('provenance', 'rows', False, 'brought as predictions; computed '
               'again, and then within the promised tolerance (verified)'),
-      _Column('remarks', 'remarks', False, 'what is not as it should be')]
+      _Column('remarks', 'remarks', False, 'what is not as it should be, and '
+              'what a selection of members reads that other agents do not')]
   rows = []
   for line in board.to_dict('records'):
     cells = [_text(line['label']), _number(line['rank'], text.rank(line)),
@@ -131,7 +132,7 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
         _number(line['num_samples_used'], text.samples(line)),
         _number(line['num_params_max'], text.params(line)),
         _number(line['train_seconds_mean']), _text(provenance.words(line)),
-        _text(text.remarks(line))]
+        _text(text.notes(line))]
     rows.append(_Row(cells, line['rank'] is None))
   return _Table(ranking, f'board_{number}.csv', columns, rows)
 

@@ -63,6 +63,12 @@ def remarks(line: Mapping[str, Any]) -> str:
   return '; '.join(found)
 
 
+def notes(line: Mapping[str, Any]) -> str:
+  """What its selection reads that other agents do not, and the remarks."""
+  privilege = table.PRIVILEGED_SELECTIONS.get(line['selection'])
+  return '; '.join(filter(None, (privilege, remarks(line))))
+
+
 def params(line: Mapping[str, Any]) -> str:
   """Trained parameters, smallest to largest over the problems."""
   low, high = line['num_params_min'], line['num_params_max']
@@ -184,7 +190,7 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
       *(short_number(line[name]) for _, name in numbers),
       f'{line["num_scored"]}/{line["num_expected"]}', params(line),
       short_number(line['train_seconds_mean']),
-      remarks(line)] for label, line in zip(labels, board.to_dict('records'))]
+      notes(line)] for label, line in zip(labels, board.to_dict('records'))]
   if style == 'markdown':
     lines = [f'**{title}**', '', _markdown(header),
              _markdown(['--:' if r else ':--' for r in right]),

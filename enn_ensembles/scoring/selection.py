@@ -49,11 +49,12 @@ class Rule(NamedTuple):
   """A selection rule.
 
   Attributes:
-    meaning: a sentence; tables show it.
+    meaning: a sentence.
     order_members: (problem, predict, num_members, key) -> Order.
     label_share: share of the training set that the rule takes for its labels;
       0 where it reads `problem.validation`, which costs no training data.
-    is_fair: whether the rule reads only what every agent is given.
+    is_fair: whether the rule reads only what every agent is given; if not, its
+      line in `table.PRIVILEGED_SELECTIONS` says what.
     aggregate: (problem, predict) -> how all members are made one prediction,
       in place of a choice of members; None: those that are kept are averaged.
     likelihood: of problems that the rule is for; None for all.

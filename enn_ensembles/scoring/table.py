@@ -327,6 +327,18 @@ SCORES: Mapping[str, Score] = {
     **_out_of_distribution(),
 }
 
+# Selections that read what no other agent is given, and what that is: boards
+# and claims say it beside their rows. (Here, since reports know no jax.)
+PRIVILEGED_SELECTIONS: Mapping[str, str] = {
+    'oracle': 'members ranked by the exact posterior at validation points, '
+              'which nobody has on real data',
+    'val_nll': 'members ranked by validation labels that no other agent learns '
+               'from (1,000 on the testbed, 100 times the training set at '
+               'T = 10)',
+    'weights_stacking': 'members weighted by validation labels that no other '
+                        'agent learns from',
+}
+
 # Scores of the agent itself, which no problem gives.
 AGENT_SCORES = ('weight_cosine', 'weight_cosine_biases')
 

@@ -148,7 +148,7 @@ class Rule(NamedTuple):
   """A weighting rule.
 
   Attributes:
-    meaning: a sentence; tables show it.
+    meaning: a sentence.
     weigh: (log p(D | theta_m) [K], log densities of held-out labels [K, N]) ->
       weights [K].
     is_fair: whether the rule reads only what every agent is given.

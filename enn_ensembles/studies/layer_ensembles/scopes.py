@@ -9,6 +9,7 @@ import numpy as np
 from enn_ensembles.report import comparison
 from enn_ensembles.report import statistics
 from enn_ensembles.report import text
+from enn_ensembles.scoring import table
 from enn_ensembles.studies.layer_ensembles import settings
 from enn_ensembles.studies.layer_ensembles import verdicts
 
@@ -45,11 +46,18 @@ class Scope:
     """A line with its number, which waits for its verdict."""
     def number(value):
       return None if value is None else float(value)
+    privileges = {
+        setting.selection: table.PRIVILEGED_SELECTIONS[setting.selection]
+        for setting in compared.settings
+        if setting.selection in table.PRIVILEGED_SELECTIONS}
     line = verdicts.Line(
         verdict='', why=f'{why}, over {len(compared.cells)} cells and '
-        f'{len(compared.seeds)} seeds.', reference=self.reference,
-        score=self.score, ours=number(found.value), low=number(found.low),
-        high=number(found.high), geometric=number(geometric),
+        f'{len(compared.seeds)} seeds.' + ''.join(
+            f' Selection {name}: {privilege}.'
+            for name, privilege in privileges.items()),
+        reference=self.reference, score=self.score, ours=number(found.value),
+        low=number(found.low), high=number(found.high),
+        geometric=number(geometric),
         num_cells=len(compared.cells), num_seeds=len(compared.seeds), **fields)
     return verdicts.Measured(line, found, judge, log)
 
