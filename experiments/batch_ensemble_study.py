@@ -4,9 +4,10 @@ python -m experiments.run_sweep --config=batch_ensemble_digits --results_dir=DIR
 python -m experiments.batch_ensemble_study --results_dir=DIR --output_dir=OUTPUT
 
 Writes verdicts.csv and verdicts.md, scores.csv (also by shifted and other set),
-diversity.csv, curves.csv, cost.csv, best.csv, and of what rows keep of their
-predictions reliability.csv, information.csv and similarity.csv, with eight
-pictures for each data set. `enn_ensembles/studies/batch_ensemble` says how
+diversity.csv, curves.csv, cost.csv, best.csv, published.csv (the study's own
+numbers by the same rule), and of what rows keep of their predictions
+reliability.csv, information.csv and similarity.csv, with eight pictures for
+each data set. `enn_ensembles/studies/batch_ensemble` says how
 verdicts are made.
 """
 
@@ -21,6 +22,7 @@ from enn_ensembles.studies.batch_ensemble import counted_pictures
 from enn_ensembles.studies.batch_ensemble import drawing
 from enn_ensembles.studies.batch_ensemble import markdown
 from enn_ensembles.studies.batch_ensemble import measures
+from enn_ensembles.studies.batch_ensemble import published
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -54,7 +56,8 @@ def main(_) -> int:
       'diversity': measures.diversity_table(data_sets),
       'curves': measures.curve_table(data_sets),
       'cost': measures.cost_table(data_sets),
-      'best': measures.best_table(data_sets)}
+      'best': measures.best_table(data_sets),
+      'published': published.table()}
   of_counts = counted.make_tables(data_sets)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   for name, table in {**tables, **of_counts}.items():

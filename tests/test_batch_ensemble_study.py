@@ -256,7 +256,7 @@ def test_command_writes_tables_and_pictures(tmp_path):
                          'reproduced: accuracy, nll')
   names = {path.name for path in folder.iterdir()}
   assert names == {f'{name}.csv' for name in (
-      'verdicts', 'scores', 'diversity', 'curves', 'cost', 'best',
+      'verdicts', 'scores', 'diversity', 'curves', 'cost', 'best', 'published',
       'reliability', 'information', 'similarity')} | {'verdicts.md'} | {
           f'digits_n9_{name}.png' for name in (
               'scores', 'diversity', 'verdicts', 'curves', 'cost',

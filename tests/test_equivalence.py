@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from enn_ensembles.studies.batch_ensemble import equivalence
+from enn_ensembles.studies.batch_ensemble import published
 
 ONE = np.array([0.960, 0.962, 0.961, 0.959, 0.963])
 DEEP = ONE + np.array([0.009, 0.010, 0.011, 0.0095, 0.0105])
@@ -66,3 +67,25 @@ def test_errors_of_both_kinds_are_rare():
 def test_seeds_must_be_the_same(one, batch):
   with pytest.raises(ValueError, match='same two or more seeds'):
     equivalence.judge(one, batch, DEEP[:len(one)])
+
+
+@pytest.mark.parametrize('batch, error, verdict', [
+    (0.91, 0.001, equivalence.REPRODUCED),
+    (0.89, 0.001, equivalence.REPRODUCED),
+    (0.94, 0.001, equivalence.NOT_REPRODUCED),
+    (0.86, 0.001, equivalence.NOT_REPRODUCED),  # Away from the deep ensemble.
+    (0.93, 0.02, equivalence.INCONCLUSIVE),
+    (0.90, 0.05, equivalence.INCONCLUSIVE)])  # The gain may be 0.
+def test_published_means_are_judged_for_all_that_they_may_be(batch, error,
+                                                             verdict):
+  for sign in (1., -1.):  # Of an accuracy, and of a loss.
+    means = published.Published('x', 'nll', sign * 0.9, sign * batch,
+                                sign * 0.99, error)
+    assert published.judge(means) == verdict
+
+
+def test_the_studys_own_numbers():
+  verdicts = published.table().set_index('score')
+  assert verdicts.loc['accuracy', 'verdict'] == equivalence.INCONCLUSIVE
+  assert verdicts.loc['nll', 'verdict'] == equivalence.NOT_REPRODUCED
+  assert verdicts.loc['nll', 'share'] == pytest.approx(8 / 17)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from enn_ensembles.report import text
 from enn_ensembles.scoring import table
+from enn_ensembles.studies.batch_ensemble import published
 
 
 def _lines(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -65,6 +66,17 @@ def format_best(best: pd.DataFrame) -> str:
         line['not_told_apart'] or '-') for _, line in best.iterrows()))
 
 
+def format_published(means: pd.DataFrame) -> str:
+  """The study's own numbers, of `published.table`."""
+  return _lines(
+      ('data set', 'score', 'one network', 'BatchEnsemble', 'deep ensemble',
+       'each may be off by', 'share', 'like one network?'),
+      ((line['data_set'], table.SCORES[line['score']].label,
+        *(f'{line[name]:g}' for name in ('one', 'batch', 'deep', 'error')),
+        text.short_number(line['share']), f'**{line["verdict"]}**')
+       for _, line in means.iterrows()))
+
+
 def format_page(verdicts: pd.DataFrame, diversity: pd.DataFrame,
                 best: pd.DataFrame) -> str:
   """verdicts.md: all tables with what they mean."""
@@ -74,10 +86,17 @@ def format_page(verdicts: pd.DataFrame, diversity: pd.DataFrame,
               format_verdicts(verdicts, claimed=True),
               '## The same question of other methods',
               format_verdicts(verdicts, claimed=False)]
+  parts += ["## The study's own numbers by the same rule", _PUBLISHED,
+            format_published(published.table())]
   parts += ['## How alike the members are', format_diversity(diversity),
             '## Which is best on what', format_best(best)]
   return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
 
+
+_PUBLISHED = '''
+Means read off the plots of the study's public code; in place of intervals over
+seeds stands how far each number may be off by reading and rounding.
+'''.strip()
 
 _METHOD = '''
 Zamyatin, Indri, Malhotra & Gärtner, arXiv 2601.16936. Differences are paired by
