@@ -5,12 +5,17 @@ python -m experiments.run_sweep --config=testbed_configs/tuning.py \
 python -m experiments.choose_settings --results_dir=DIR --output_dir=OUTPUT
 
 Writes chosen.csv, a line per agent and noise level with its best setting and
-loss, and tuned.py, the config of the board of tuned settings.
+loss; tuned.py, the config of the board of tuned settings; and, where an agent
+has another setting at a noise level alone, tuned_eLEVEL.py, a config of that
+level. When these have run, --board_results_dir=DIR,... (with the board of
+papers' settings among them) also writes gains.csv: the KL of each agent with
+its paper's setting, one for all noise levels, and one for each.
 `enn_ensembles/studies/tuning` says how settings are chosen, also from a sweep
 that has not run whole; the files say on how many of its seeds.
 """
 
 import pprint
+from typing import Any
 
 from absl import flags
 import pandas as pd
@@ -20,6 +25,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.tuning import choice
+from enn_ensembles.studies.tuning import gains
 from experiments import cli
 
 _RESULTS_DIR = flags.DEFINE_list(
@@ -34,6 +40,10 @@ _BOARD_CONFIG = flags.DEFINE_string(
 _TUNING_CONFIG = flags.DEFINE_string(
     'tuning_config', 'tuning', 'The config of the tuning sweep, a file or a '
     'name, which says what seeds it has.')
+
+_BOARD_RESULTS_DIR = flags.DEFINE_list(
+    'board_results_dir', None, "Folders with the rows of papers' settings and "
+    'of the chosen ones on the problems of the board, for gains.csv.')
 
 _PROBLEM_NAMES = ('input_dim', 'data_ratio', 'noise_std')
 
@@ -59,22 +69,41 @@ def _tried(choices: list[choice.Choice], num_seeds: int) -> str:
 
 
 def _write_config(choices: list[choice.Choice], board: sweeps.SweepConfig,
-                  num_seeds: int) -> str:
-  """The config of the board of tuned settings."""
-  lines = [_HEADER.format(tried=_tried(choices, num_seeds)).rstrip() + '\n']
+                  num_seeds: int) -> dict[str, str]:
+  """File name -> config: of all noise levels, and of single ones."""
+  of_all = {chosen.agent: chosen for chosen in choices
+            if chosen.noise_std is None}
+  header = _HEADER.format(tried=_tried(choices, num_seeds)).rstrip() + '\n'
+  contents = {'tuned.py': header + _config_text(
+      board, list(board.problem['noise_std']), list(of_all.values()), [
+          {'agent': 'prior_only'},
+          {'agent': 'exact_posterior', 'analytic': [True, False]}])}
+  for level in board.problem['noise_std']:
+    others = [chosen for chosen in choices if chosen.noise_std == level
+              and chosen.agent_id not in (of_all[chosen.agent].agent_id,
+                                          of_all[chosen.agent].papers_id)]
+    if others:
+      contents[f'tuned_e{level:g}.py'] = header + _config_text(
+          board, [level], others, [])
+  return contents
+
+
+def _config_text(board: sweeps.SweepConfig, levels: list[float],
+                 choices: list[choice.Choice],
+                 more: list[dict[str, Any]]) -> str:
+  """A config of the board's problems at some noise levels, but its header."""
+  lines = ['']
   for name in _PROBLEM_NAMES:
-    lines.append(f'{name.upper()} = {list(board.problem[name])}')
+    values = levels if name == 'noise_std' else list(board.problem[name])
+    lines.append(f'{name.upper()} = {values}')
   lines.append(f'SEED = {list(board.seed)}')
   lines.append('\nAGENTS = [')
-  for chosen in choices:
-    if chosen.noise_std is None:
-      entry = {'agent': chosen.agent, **{
-          name: tuple(value) if isinstance(value, list) else value
-          for name, value in chosen.written.items()}, **_size(chosen.config)}
-      text = pprint.pformat(entry, width=74, sort_dicts=False)
-      lines.append('    ' + text.replace('\n', '\n    ') + ',')
-  lines.append("    {'agent': 'prior_only'},")
-  lines.append("    {'agent': 'exact_posterior', 'analytic': [True, False]},")
+  for entry in [{'agent': chosen.agent, **{
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in chosen.written.items()}, **_size(chosen.config)}
+                for chosen in choices] + more:
+    text = pprint.pformat(entry, width=74, sort_dicts=False)
+    lines.append('    ' + text.replace('\n', '\n    ') + ',')
   return '\n'.join(lines) + '\n]\n'
 
 
@@ -99,6 +128,10 @@ def main(_) -> None:
         f'alone, got seed {others[0]}, which that config does not have.')
   papers = dict.fromkeys(unit.agent_id for unit in sweeps.expand(board))
   choices = choice.choose(rows, list(papers))
+  of_board = None
+  if _BOARD_RESULTS_DIR.value is not None:
+    of_board = gains.make_table(
+        columns.read_results(_BOARD_RESULTS_DIR.value)[0], choices)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   table = pd.DataFrame([{
       'agent': chosen.agent, 'noise_std': chosen.noise_std,
@@ -111,14 +144,20 @@ def main(_) -> None:
       'setting': dict(chosen.written)} for chosen in choices], dtype=object)
   files.write_atomically(folder / 'chosen.csv',
                          csv_files.table_text(table).encode())
-  files.write_atomically(folder / 'tuned.py',
-                         _write_config(choices, board, num_seeds).encode())
+  configs = _write_config(choices, board, num_seeds)
+  for name, content in configs.items():
+    files.write_atomically(folder / name, content.encode())
   for chosen in choices:
     level = 'all' if chosen.noise_std is None else f'{chosen.noise_std:g}'
     print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} nats '
           f'{dict(chosen.written)}')
   print(_tried(choices, num_seeds))
-  print(f'{folder / "chosen.csv"}, {folder / "tuned.py"}')
+  written = ['chosen.csv', *configs]
+  if of_board is not None:
+    files.write_atomically(folder / 'gains.csv',
+                           csv_files.table_text(of_board).encode())
+    written.append('gains.csv')
+  print(', '.join(str(folder / name) for name in written))
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.studies.tuning import choice
+from enn_ensembles.studies.tuning import gains
 
 
 def make_rows(losses, num_seeds=2, **fields):
@@ -123,3 +124,64 @@ def test_papers_settings_are_told_from_others_of_their_agent(tmp_path):
   chosen = pd.read_csv(tmp_path / 'out' / 'chosen.csv')
   assert list(chosen['log_score_excess_mean']) == [0.2, 0.2]
   assert list(chosen['papers_log_score_excess_mean']) == [0.5, 0.5]
+
+
+def make_board(kls):
+  """kls: agent_id -> noise_std -> KL; the prior's is 2."""
+  return [example_rows.make_row(
+      kl * (1 + seed), agent='prior_only' if agent_id == 'prior' else 'map',
+      agent_id=agent_id, noise_std=noise_std, seed=seed)
+          for agent_id, of_level in {'prior': {0.1: 2., 1.: 2.}, **kls}.items()
+          for noise_std, kl in of_level.items() for seed in (0, 1)]
+
+
+def test_gains_are_those_of_papers_settings_and_of_chosen_ones():
+  choices = choice.choose(make_rows(LOSSES), ['map-1'])  # Then 2; 2 and 3.
+  board = make_board({'map-1': {0.1: 8., 1.: 2.}, 'map-2': {0.1: 1., 1.: 4.},
+                      'map-3': {1.: 0.5}})
+  table = gains.make_table(board, choices).set_index('settings')
+  assert table['kl_estimate_relative'].tolist() == pytest.approx(
+      [2., 1., 0.5 * 0.5**0.5])
+  assert table['kl_estimate_relative[noise_std=1]'].tolist() == pytest.approx(
+      [1., 2., 0.25])
+  assert table.loc[gains.EACH, 'kl_estimate_relative_low'] <= 0.36
+  assert table['num_problems'].tolist() == [4, 4, 4]
+  # Without the row of a problem there is no number.
+  table = gains.make_table(board[:-1], choices).set_index('settings')
+  assert table.loc[gains.EACH, 'num_problems'] == 3
+  assert table.loc[gains.EACH, 'kl_estimate_relative'] is None
+  assert table.loc[gains.EACH, 'kl_estimate_relative[noise_std=0.1]'] == (
+      pytest.approx(0.5))
+  with pytest.raises(ValueError, match='must have the agent prior_only'):
+    gains.make_table([row for row in board if row['agent'] == 'map'], choices)
+  with pytest.raises(ValueError, match='must be chosen for every noise level of'
+                                       ' the board, got none for 0.1'):
+    gains.make_table(board, [c for c in choices if c.noise_std != 0.1])
+
+
+def test_settings_of_single_levels_have_configs_of_their_own(tmp_path):
+  module = agents_lib.load_agent('map')
+  def agent_id(steps):
+    return results.make_agent_id('map', sweeps.all_settings(
+        module, {'num_batches': steps}))
+  rows = [{**row, 'run_id': 'unit', 'row_id': str(i), 'agent_id': agent_id(
+      row['agent_config']['size']), 'agent_config': sweeps.all_settings(
+          module, {'num_batches': row['agent_config']['size']})}
+          for i, row in enumerate(make_rows(LOSSES))]
+  board = [{**row, 'run_id': 'board', 'row_id': f'b{i}'}
+           for i, row in enumerate(make_board({
+               agent_id(2): {0.1: 1., 1.: 4.}, agent_id(3): {1.: 0.5}}))]
+  for name, own in (('unit', rows), ('board', board)):
+    results.open_store(tmp_path / name, create=True).write_unit(name, own)
+  (code, out, error), = commands.run_commands('choose_settings', [
+      f'--results_dir={tmp_path / "unit"}',
+      f'--board_results_dir={tmp_path / "board"}',
+      f'--output_dir={tmp_path / "out"}'])
+  assert code == 0 and 'gains.csv' in out, error
+  assert not (tmp_path / 'out' / 'tuned_e0.1.py').exists()
+  config = runpy.run_path(str(tmp_path / 'out' / 'tuned_e1.py'))
+  assert config['NOISE_STD'] == [1.]
+  assert config['AGENTS'] == [{'agent': 'map', 'num_batches': 3}]
+  table = pd.read_csv(tmp_path / 'out' / 'gains.csv').set_index('settings')
+  assert table.loc[gains.EACH, 'kl_estimate_relative'] == pytest.approx(
+      0.5 * 0.5**0.5)

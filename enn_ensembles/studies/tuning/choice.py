@@ -41,6 +41,8 @@ class Choice(NamedTuple):
     num_left_out: settings that failed or diverged somewhere, or lack problems.
     num_problems: problems that each of them was tried on.
     num_seeds: seeds of these problems.
+    agent_id: of the setting.
+    papers_id: of the setting that papers_loss is of.
   """
   agent: str
   noise_std: float | None
@@ -52,6 +54,8 @@ class Choice(NamedTuple):
   num_left_out: int
   num_problems: int
   num_seeds: int
+  agent_id: str
+  papers_id: str | None
 
 
 class Losses(NamedTuple):
@@ -131,13 +135,14 @@ def choose(rows: Sequence[results.Row],
                          'every problem.')
       best = min(losses.means, key=lambda agent_id: losses.means[agent_id])
       row = configs[best]
+      papers_id = next((agent_id for agent_id in papers
+                        if agent_id in losses.means), None)
       choices.append(Choice(
           agent, level, row['agent_config'],
           _varied(row, [configs[agent_id] for agent_id in losses.means]),
-          losses.means[best], next((losses.means[agent_id]
-                                    for agent_id in papers
-                                    if agent_id in losses.means), None),
-          len(losses.means), *losses[1:]))
+          losses.means[best],
+          None if papers_id is None else losses.means[papers_id],
+          len(losses.means), *losses[1:], best, papers_id))
   return choices
 
 
