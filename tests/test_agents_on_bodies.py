@@ -213,6 +213,22 @@ def test_diagonal_of_a_layer_ensemble_is_a_deep_ensemble():
         one_by_one())
 
 
+@pytest.mark.parametrize('module, config', [
+    (ensemble, ensemble.EnsembleConfig(num_ensemble=1, **CNN)),
+    (deep_sub_ensemble, deep_sub_ensemble.DeepSubEnsembleConfig(
+        num_ensemble=1, num_shared_layers=2, **CNN)),
+    (layer_ensemble, layer_ensemble.LayerEnsembleConfig(num_options=1, **CNN))])
+def test_one_member_is_one_network(module, config):
+  single = map_agent.make_network(
+      map_agent.MapConfig(body='small_cnn'), SHAPE, CLASSES)
+  expected = outputs(single, make_weights(1))
+  place = (PRIOR,) if module is ensemble else (SHAPE, CLASSES)
+  weights = make_weights(1)
+  if module is layer_ensemble:  # [out, options, columns]
+    weights = [np.swapaxes(w, 0, 1) for w in weights]
+  check(outputs(module.make_network(config, *place), weights), expected)
+
+
 def make_fast(num, ones):
   """W, r, s, b of a small CNN's layers by name; r and s are 1, or random."""
   rng = np.random.default_rng(7)
