@@ -58,7 +58,7 @@ _ONLY_KEPT = flags.DEFINE_bool(
     'only_kept', False, 'Train nothing; report what OUT/units holds.')
 
 # What `OUT/units` holds changes with this.
-_FORMAT = 1
+_FORMAT = 2
 
 _ON_IMAGES = {'grid': images.run_grid, 'experts': images.run_experts,
               'robustness': images.run_robustness}
@@ -100,8 +100,10 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
 
 
 def _is_unit(found: Any) -> bool:
-  return (isinstance(found, dict) and set(found) == {'cpu_seconds', 'lines'}
+  return (isinstance(found, dict) and set(found) == {
+      'cpu_seconds', 'peak_memory_mb', 'lines'}
           and isinstance(found['cpu_seconds'], float)
+          and isinstance(found['peak_memory_mb'], (float, type(None)))
           and kept_units.are_lines(found['lines']))
 
 
@@ -121,7 +123,9 @@ def main(_) -> None:
       print(part, name, flush=True)
       start = time.process_time()
       lines = run()
-      return {'cpu_seconds': time.process_time() - start, 'lines': lines}
+      # The memory is that of the process so far, of earlier parts too.
+      return {'cpu_seconds': time.process_time() - start,
+              'peak_memory_mb': cli.peak_memory_mb(), 'lines': lines}
 
     unit = kept_units.find_or_run(
         path, None if _ONLY_KEPT.value else run_timed, _is_unit)
@@ -129,7 +133,8 @@ def main(_) -> None:
       continue
     found.setdefault(part, []).extend(unit['lines'])
     seconds.append({'part': part, 'data': name,
-                    'cpu_seconds': round(unit['cpu_seconds'], 1)})
+                    'cpu_seconds': round(unit['cpu_seconds'], 1),
+                    'peak_memory_mb': unit['peak_memory_mb']})
   if not found:
     raise ValueError(f'output_dir must hold units with --only_kept, got none '
                      f'of {len(made)} in {kept}.')

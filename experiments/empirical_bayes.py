@@ -4,13 +4,15 @@ python -m experiments.empirical_bayes --output_dir=OUT
 
 Trains ensembles on testbed cells and on digits (scikit-learn's, no file is
 needed), weighs their members by their likelihoods, and writes ensembles.csv,
-weights.csv, verdicts.csv, verdicts.md and three pictures. What is trained is
-kept in OUT/units: the same command goes on where it was stopped, and several
-commands with other --problems may share a folder.
+weights.csv, seconds.csv, verdicts.csv, verdicts.md and three pictures. What is
+trained is kept in OUT/units: the same command goes on where it was stopped, and
+several commands with other --problems may share a folder. --problems=mnist
+needs --data_dir.
 """
 
 import functools
 import itertools
+import time
 from typing import Any
 
 from absl import flags
@@ -20,6 +22,8 @@ import pandas as pd
 from enn_ensembles import checks
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
+from enn_ensembles.problems import image_data
+from enn_ensembles.problems import image_files
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.empirical_bayes import diversity
 from enn_ensembles.studies.empirical_bayes import drawing
@@ -33,15 +37,19 @@ _MOST_SEEDS = 10_000
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the results go; made if missing.', required=True)
 _PROBLEMS = flags.DEFINE_list(
-    'problems', ['D10_l1', 'D10_l10', 'digits'], 'Testbed cells and digits.')
+    'problems', ['D10_l1', 'D10_l10', 'digits'], 'Testbed cells and data sets '
+    'of images.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'Folder with files of real data. Default: the '
+    'environment variable ENN_ENSEMBLES_DATA.')
 _KINDS = flags.DEFINE_list(
     'kinds', list(units.KINDS), f'Members: {", ".join(units.KINDS)}.')
 _NUM_SEEDS = flags.DEFINE_integer(
     'num_seeds', 5, 'Seeds of a testbed cell.', lower_bound=1,
     upper_bound=_MOST_SEEDS)
 _NUM_DIGITS_SEEDS = flags.DEFINE_integer(
-    'num_digits_seeds', 3, 'Seeds of digits.', lower_bound=1,
-    upper_bound=_MOST_SEEDS)
+    'num_digits_seeds', 3, 'Seeds of digits, or of other images.',
+    lower_bound=1, upper_bound=_MOST_SEEDS)
 _NUM_MEMBERS = flags.DEFINE_list(
     'num_members', ['10', '30'], 'Sizes of ensembles, increasing.')
 _NUM_BATCHES = flags.DEFINE_integer(
@@ -58,7 +66,7 @@ _ONLY_KEPT = flags.DEFINE_bool(
 _SNAPSHOTS = (0, 10, 30, 100, 300, units.USUAL_STEPS)
 
 # What `OUT/units` holds changes with this.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def _make_units() -> list[units.Unit]:
@@ -71,8 +79,11 @@ def _make_units() -> list[units.Unit]:
   made = []
   for problem, kind in itertools.product(
       cli.names(_PROBLEMS), cli.names(_KINDS, units.KINDS)):
-    num_seeds = (_NUM_DIGITS_SEEDS if problem == units.DIGITS
-                 else _NUM_SEEDS).value
+    are_images = units.is_images(problem)
+    if are_images and not _ONLY_KEPT.value:
+      for split in image_data.SPLITS:  # That they are there and sound.
+        image_files.read_images(problem, split, _DATA_DIR.value)
+    num_seeds = (_NUM_DIGITS_SEEDS if are_images else _NUM_SEEDS).value
     made += [units.Unit(problem, kind, seed, num_members, _NUM_BATCHES.value,
                         (*snapshots, _NUM_BATCHES.value))
              for seed in range(num_seeds)]
@@ -96,44 +107,55 @@ def _report_diversity() -> None:
   files.write_atomically(folder / 'diversity.png', diversity.picture(table))
 
 
+_TABLES = 'ensembles', 'weights'
+
+
+def _run_unit(unit: units.Unit, name: str) -> dict[str, Any]:
+  """The lines of a unit, and what they cost."""
+  print(name, flush=True)
+  start = time.process_time()
+  lines = units.run(unit, _DATA_DIR.value)
+  return {**dict(zip(_TABLES, lines, strict=True)), 'seconds': [{
+      'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
+      'cpu_seconds': round(time.process_time() - start, 1),
+      # Of the process so far, which may have trained other units before.
+      'peak_memory_mb': cli.peak_memory_mb()}]}
+
+
 def _is_unit(found: Any) -> bool:
-  return isinstance(found, list) and len(found) == 2 and all(
-      map(kept_units.are_lines, found))
+  return (isinstance(found, dict) and set(found) == {*_TABLES, 'seconds'}
+          and all(map(kept_units.are_lines, found.values())))
 
 
 def main(_) -> None:
   if _DIVERSITY.value:
     _report_diversity()
     return
+  cli.check_is_folder(_DATA_DIR)
   made = _make_units()
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   folder = kept.parent
   jax.config.update('jax_enable_x64', True)
-  tables = [], []
+  tables: dict[str, list[Any]] = {}
   for unit in made:
-    name = f'{unit.problem}_{unit.kind}_s{unit.seed}'
+    name = f'{unit.problem}_{unit.kind}_s{unit.seed}'.replace(':', '_')
     code = canonical.config_hash(
         [unit, unit.config, unit.init_spread, _FORMAT])
-    path = kept / f'{name}_{code}.json'
-
-    def run(unit=unit, name=name):
-      print(name, flush=True)
-      return units.run(unit)
-
     found = kept_units.find_or_run(
-        path, None if _ONLY_KEPT.value else run, _is_unit)
-    if found is None:
-      continue
-    for table, lines in zip(tables, found, strict=True):
-      table.extend(lines)
-  if not tables[0]:
+        kept / f'{name}_{code}.json', None if _ONLY_KEPT.value else
+        functools.partial(_run_unit, unit, name), _is_unit)
+    for table, lines in (found or {}).items():
+      tables.setdefault(table, []).extend(lines)
+  if not tables:
     raise ValueError(f'output_dir must hold units with --only_kept, got none '
                      f'of {len(made)} in {kept}.')
-  ensembles, weights = map(pd.DataFrame, tables)
+  ensembles, weights, seconds = (
+      pd.DataFrame(tables[name]) for name in (*_TABLES, 'seconds'))
   lines = verdicts.judge(ensembles, weights)
   contents = {
       'ensembles.csv': csv_files.short_text(ensembles).encode(),
       'weights.csv': csv_files.short_text(weights).encode(),
+      'seconds.csv': csv_files.short_text(seconds).encode(),
       'verdicts.csv': csv_files.table_text(verdicts.table(lines)).encode(),
       'verdicts.md': verdicts.text(lines).encode(),
       **drawing.pictures(ensembles, weights)}

@@ -1,5 +1,6 @@
 """The study of empirical Bayes: mathematics, weights, rules, evidence."""
 
+import commands
 import example_rows
 import jax
 import numpy as np
@@ -196,6 +197,35 @@ def test_near_equal_inits_collapse(measured):
   np.testing.assert_allclose(nll['uniform'], nll['single'], rtol=1e-3)
 
 
+def test_images_of_files_are_measured_in_blocks(tmp_path, monkeypatch):
+  rng = np.random.default_rng(1)
+  np.savez(tmp_path / 'mine.npz', **{
+      f'{name}_{split}': values for split in ('train', 'test')
+      for name, values in (
+          ('x', rng.integers(0, 256, (60, 4, 4), np.uint8)),
+          ('y', rng.permutation(60) % 3))})
+  unit = units.Unit('npz:mine', 'plain', 0, (2,), 5, (0, 5), hidden_sizes=(4,))
+  assert units.is_images('npz:mine') and not units.is_images('D10_l1')
+  whole = units.run(unit, str(tmp_path))
+  monkeypatch.setattr(units, '_POINT_BLOCK', 50)  # Of 120 images.
+  for one, other in zip(whole, units.run(unit, str(tmp_path)), strict=True):
+    pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other),
+                                  rtol=1e-5, atol=1e-6)
+  assert whole[0][0]['num_train'] == 54 and whole[0][0]['noise_std'] is None
+
+
+def test_the_command_says_what_its_units_cost(tmp_path):
+  flags = [f'--output_dir={tmp_path}', '--problems=digits', '--kinds=plain',
+           '--num_digits_seeds=2', '--num_members=2,3', '--num_batches=3']
+  for more in ([], ['--only_kept']):
+    (code, out, error), = commands.run_commands('empirical_bayes',
+                                                flags + more)
+    assert code == 0 and 'exact averaging' in out, error
+  seconds = pd.read_csv(tmp_path / 'seconds.csv')
+  assert seconds['seed'].tolist() == [0, 1]
+  assert (seconds[['cpu_seconds', 'peak_memory_mb']] > 0).all(axis=None)
+
+
 def test_pictures_and_text(measured):
   ensembles, weights = measured
   pictures = drawing.pictures(ensembles, weights)
@@ -226,7 +256,8 @@ def test_rule_of_gains(share, verdict):
 
 
 @pytest.mark.parametrize('changes, name', [
-    ({'problem': 'D10'}, 'problem'), ({'kind': 'other'}, 'kind'),
+    ({'problem': 'D10'}, 'problem'), ({'problem': 'mnits'}, "got 'mnits'"),
+    ({'kind': 'other'}, 'kind'),
     ({'snapshots': (0, 10)}, 'snapshots')])
 def test_units_refuse(changes, name):
   with pytest.raises(ValueError, match=name):

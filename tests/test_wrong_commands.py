@@ -150,6 +150,8 @@ def test_studies_that_train(folder):
       ({'problems': ''}, '--problems must be a list of at least one value'),
       ({'kinds': 'plain,plain'}, "--kinds must name every value once, got 'pl"),
       ({'kinds': 'plane'}, "every value of --kinds must be one of 'plain'"),
+      ({'problems': 'npz:mine', 'data_dir': '{}/empty'},
+       'npz:mine has no file mine.npz'),
       ({'num_members': ''}, '--num_members must be a list of at least one'),
       ({'num_members': 2**32}, 'every value of --num_members must be at most'),
       ({'num_members': '10,2'}, '--num_members must be increasing, got 10,2'),

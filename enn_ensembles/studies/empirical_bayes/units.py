@@ -1,8 +1,9 @@
 """Trains ensembles on a problem, and measures them along their training.
 
-A unit is one problem family (a testbed cell with its noise levels, or digits),
-one kind of members and one seed. K members are trained once: the first few of
-them are smaller ensembles, since members do not see each other.
+A unit is one problem family (a testbed cell with its noise levels, or a data
+set of images), one kind of members and one seed. K members are trained once:
+the first few of them are smaller ensembles, since members do not see each
+other.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from enn_ensembles.nngp import marginal_likelihood
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import ground_truth
 from enn_ensembles.problems import image_classification
+from enn_ensembles.problems import image_files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import gaussian
@@ -48,6 +50,9 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 _INIT_SPREADS = {'near_equal': 1e-3}
 
+# Points at which all members are forwarded at once.
+_POINT_BLOCK = 5000
+
 # Steps at which all weighting rules are tried; elsewhere the first few.
 USUAL_STEPS = 1000
 _CURVE_RULES = ('uniform', 'posterior')
@@ -58,7 +63,8 @@ class Unit:
   """What is trained and measured.
 
   Attributes:
-    problem: 'digits', or a testbed cell as 'D10_l1'.
+    problem: a testbed cell as 'D10_l1', 'digits', or another data set that
+      `image_files.read_images` knows, with all its training images.
     kind: of members, a key of KINDS.
     seed: of problem and training.
     num_members: sizes of ensembles, increasing.
@@ -79,7 +85,7 @@ class Unit:
   hidden_sizes: tuple[int, ...] = (50, 50)
 
   def __post_init__(self):
-    if self.problem != DIGITS:
+    if not is_images(self.problem):
       _cell(self.problem)
     checks.check_choice('kind', self.kind, tuple(KINDS))
     if not self.snapshots or self.snapshots[-1] != self.num_batches:
@@ -101,6 +107,15 @@ class Unit:
     return _INIT_SPREADS.get(self.kind, 1.)
 
 
+def is_images(problem: str) -> bool:
+  """Whether the name is that of a data set of images."""
+  try:
+    image_files.check_name('problem', problem)
+  except ValueError:
+    return False
+  return True
+
+
 def _cell(problem: str) -> tuple[int, float]:
   """(input_dim, data_ratio) of 'D10_l1'; ValueError for other texts."""
   parts = problem.removeprefix('D').split('_l')
@@ -109,28 +124,34 @@ def _cell(problem: str) -> tuple[int, float]:
       raise ValueError
     return int(parts[0]), float(parts[1])
   except ValueError:
-    raise ValueError(f"problem must be {DIGITS!r} or a cell as 'D10_l1', got "
-                     f'{problem!r}.') from None
+    raise ValueError(f"problem must be a cell as 'D10_l1', {DIGITS!r} or "
+                     f'another data set of images, got {problem!r}.') from None
 
 
 @functools.lru_cache(maxsize=1)
-def make_problems(problem: str, seed: int) -> Sequence[Any]:
+def make_problems(problem: str, seed: int,
+                  data_dir: str | None = None) -> Sequence[Any]:
   """The problems of a family and a seed, one per noise level."""
-  if problem == DIGITS:
+  if is_images(problem):
     return [image_classification.make_image_problem(
-        image_classification.ImageProblemConfig(DIGITS, seed=seed))]
+        image_classification.ImageProblemConfig(problem, seed=seed), data_dir)]
   return ground_truth.make_problems([
       nngp_regression.ProblemConfig(*_cell(problem), noise_std, seed)
       for noise_std in NOISE_STDS])
 
 
-def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def run(unit: Unit, data_dir: str | None = None
+        ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
   """Lines of the tables of ensembles and of weights, of one unit.
+
+  Args:
+    unit: what is trained.
+    data_dir: folder of the files of images, see `image_files.data_folder`.
 
   Raises:
     ValueError: the unit's problem cannot be made.
   """
-  problems = make_problems(unit.problem, unit.seed)
+  problems = make_problems(unit.problem, unit.seed, data_dir)
   usual = ensemble.make_agent(unit.config)
   assert isinstance(usual, network_agent.NetworkAgent)  # All ensembles are.
   agent = dataclasses.replace(
@@ -158,7 +179,10 @@ def run(unit: Unit) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
   ensembles, weights = [], []
   for step, params in trained.snapshots.items():
     params, state = jax.tree.map(lambda a: a[0], (params, trained.state))
-    outputs = np.asarray(forward(params, state, everywhere), np.float64)
+    outputs = np.concatenate(
+        [np.asarray(forward(params, state, block), np.float64)
+         for block in np.split(everywhere, range(
+             _POINT_BLOCK, len(everywhere), _POINT_BLOCK))], axis=2)
     for problem, output in zip(problems, outputs, strict=True):
       parts = np.split(output, np.cumsum(sizes)[:-1], axis=1)
       members, known = _members(problem, *parts)
