@@ -77,6 +77,23 @@ def test_boards(folder, header, more_columns):
     assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
 
 
+def test_gains_of_tuned_settings():
+  table = csv('board_tuned/gains').set_index(['agent', 'settings'])
+  names = {"its paper's setting": 'papers', 'one setting for': 'one for all '
+           'noise levels', 'a setting for each': 'one for each noise level'}
+  columns = {'all cells': 'kl_estimate_relative',
+             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
+                for level in ('0.01', '0.1', '1')}}
+  agent = ''
+  for row in rows_of('scores_and_statistics', 'KL / prior_only', 'all cells'):
+    label = row['KL / prior_only']
+    agent = {'ensemble of': 'ensemble', 'MC dropout:': 'mc_dropout'}.get(
+        label[:11], agent)
+    settings, = [name for words, name in names.items() if words in label]
+    check((label, row[column], table.loc[(agent, settings), name])
+          for column, name in columns.items())
+
+
 def test_all_27_cells():
   board = csv('board_27_cells/leaderboard').set_index('label')
   for row in rows_of('scores_and_statistics', 'rank of 27 cells', 'agent'):
