@@ -94,8 +94,7 @@ def clear_problem_cache() -> None:
   path = _cache_path(_CACHE_DIR, 'problems')
   if path is not None:
     files.remove_stale_files(pathlib.Path(path))
-    for lock in files.list_files(pathlib.Path(path), '.lock'):
-      file_locks.remove_abandoned(lock)
+    file_locks.remove_all_abandoned(pathlib.Path(path))
 
 
 def check_problem_cache() -> None:

@@ -174,11 +174,10 @@ def main(_) -> int:
 def _remove_leftovers() -> None:
   """Removes what killed processes left; it harms nobody, and takes room."""
   problem_flags.clear_problem_cache()
-  files.remove_stale_files(pathlib.Path(_RESULTS_DIR.value))
-  heartbeats.remove_dead(_RESULTS_DIR.value)
-  for lock in files.list_files(pathlib.Path(_RESULTS_DIR.value, 'claims'),
-                               '.lock'):
-    file_locks.remove_abandoned(lock)
+  results_dir = pathlib.Path(_RESULTS_DIR.value)
+  files.remove_stale_files(results_dir)
+  heartbeats.remove_dead(results_dir)
+  file_locks.remove_all_abandoned(results_dir / claimed_units.CLAIMS_FOLDER)
 
 
 def _sweep(ending: _Ending) -> int:

@@ -61,6 +61,16 @@ def test_what_a_killed_process_left_is_removed_and_what_is_held_is_not(
   file_locks.remove_abandoned(path)  # Nothing to do is no error.
 
 
+def test_abandoned_claims_of_a_folder_are_removed_and_all_else_stays(tmp_path):
+  for name in ('a.lock', 'b.lock', 'units.json'):
+    (tmp_path / name).touch()
+  with holder(tmp_path / 'held.lock'):
+    file_locks.remove_all_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'held.lock', 'units.json'}
+  file_locks.remove_all_abandoned(tmp_path / 'missing')  # No error.
+
+
 def test_a_claim_is_had_when_its_holder_is_killed(tmp_path):
   path, had = tmp_path / 'a.lock', threading.Event()
 

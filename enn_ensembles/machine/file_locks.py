@@ -22,6 +22,7 @@ except ImportError:  # Not on this system.
 
 from absl import logging
 
+from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import strict_json
 
@@ -154,6 +155,18 @@ def remove_abandoned(path: pathlib.Path) -> None:
         os.unlink(path)
     finally:
       os.close(descriptor)
+
+
+def remove_all_abandoned(folder: pathlib.Path) -> None:
+  """`remove_abandoned` for every file of a claim (`*.lock`) in a folder.
+
+  A folder that is missing has none.
+
+  Raises:
+    files.FileError: the folder cannot be looked at.
+  """
+  for path in files.list_files(folder, '.lock'):
+    remove_abandoned(path)
 
 
 def _is_at(descriptor: int, path: pathlib.Path) -> bool:

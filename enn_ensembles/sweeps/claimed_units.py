@@ -21,6 +21,9 @@ from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 
+# Folder of claims in the results folder.
+CLAIMS_FOLDER = 'claims'
+
 
 class Running(NamedTuple):
   """A unit that is being computed.
@@ -120,7 +123,7 @@ def run_claimed(job: Job, options: unit_results.RunOptions) -> Outcome | None:
     if another is at it and `job` does not wait.
   """
   unit, start = job.unit, time.perf_counter()
-  folder = pathlib.Path(options.results_dir) / 'claims'
+  folder = pathlib.Path(options.results_dir, CLAIMS_FOLDER)
   with contextlib.suppress(OSError):  # Without it nobody claims anything.
     folder.mkdir(exist_ok=True)
   try:
