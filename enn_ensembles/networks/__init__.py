@@ -43,7 +43,6 @@ from enn_ensembles.networks.parameters import column_scales
 from enn_ensembles.networks.parameters import draw_parameters
 from enn_ensembles.networks.parameters import initializer
 from enn_ensembles.networks.parameters import LayerShape
-from enn_ensembles.networks.parameters import mlp_shapes
 from enn_ensembles.networks.priors import with_additive_prior
 from enn_ensembles.networks.products import affine
 from enn_ensembles.networks.products import mix
@@ -92,7 +91,6 @@ __all__ = [
     'make_resnet',
     'member_mean_squares',
     'mix',
-    'mlp_shapes',
     'network_from_indices',
     'network_of_members',
     'noise_indexer',

@@ -90,14 +90,6 @@ def norm_shape(channels: int) -> LayerShape:
   return LayerShape(channels, 1, 0., 0., is_norm=True)
 
 
-def mlp_shapes(input_dim: int, output_sizes: Sequence[int],
-               first_bias_std: float = 0.) -> list[LayerShape]:
-  """Layers with weights of std 1/sqrt(in); only the first bias is not 0."""
-  sizes = [input_dim, *output_sizes[:-1]]
-  return [LayerShape(out, size, size ** -0.5, 0. if layer else first_bias_std)
-          for layer, (size, out) in enumerate(zip(sizes, output_sizes))]
-
-
 def column_scales(shape: LayerShape) -> np.ndarray:
   """`weight_std` or `bias_std` of every column, float32 [columns]."""
   return np.array([shape.weight_std] * shape.size
