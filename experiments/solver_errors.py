@@ -35,6 +35,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.nngp import solver_memory
 from enn_ensembles.problems import draws
 from enn_ensembles.problems.kinds import nngp
 from experiments import cli
@@ -49,8 +50,9 @@ _MAX_NUM_TRAIN = flags.DEFINE_integer(
     'max_num_train', None, 'Leave out cells with more training points.')
 _MAX_DENSE_TRAIN = flags.DEFINE_integer(
     'max_dense_train', 10_000, 'Up to this T the dense posterior is computed.')
-_MEMORY_BUDGET_MB = flags.DEFINE_float('memory_budget_mb', 14_000.,
-                                       'What the solver may hold.')
+_MEMORY_BUDGET_MB = flags.DEFINE_float(
+    'memory_budget_mb', solver_memory.DEFAULT_BUDGET_MB,
+    'What the solver may hold.')
 _CHECKPOINT_PATH = flags.DEFINE_string(
     'checkpoint_path', None, 'Folder where every step is kept; for one '
     '(input_dim, data_ratio, seed) only.')

@@ -10,6 +10,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import solver_memory
 from enn_ensembles.training import prediction
 
 _CONFIG = kernels.KernelConfig()
@@ -44,7 +45,7 @@ def test_the_exact_posterior_scores_zero_without_a_kernel_matrix(monkeypatch):
   problem, = problems.make_problems(
       [problems.ProblemConfig(5, 12, 0.3, 0, num_test=20, num_val=15)],
       solver='matrix_free')
-  monkeypatch.setattr(exact_posterior, '_DENSE_MEMORY_MB', 16e-6 * 59**2)
+  monkeypatch.setattr(solver_memory, 'DEFAULT_BUDGET_MB', 16e-6 * 59**2)
   monkeypatch.setattr(posterior, 'GPPosterior', None)
   for analytic in (True, False):
     sampler = exact_posterior.make_agent(

@@ -30,12 +30,9 @@ from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import solver_memory
 from enn_ensembles.training import flops
 from enn_ensembles.training import likelihoods
-
-# MB for the kernel matrix and its factor; more training points are matrix-free.
-# As `problems.solvers.SOLVER_MEMORY_MB`, which agents cannot import.
-_DENSE_MEMORY_MB = 14_000.
 
 # Operations in whose time one core maps an element of the kernel through a
 # hidden layer, and draws a normal number.
@@ -81,8 +78,8 @@ class PosteriorSampler:
 
 
 def _is_dense(num_train: int) -> bool:
-  """Whether the kernel matrix fits into memory."""
-  return 16e-6 * num_train**2 <= _DENSE_MEMORY_MB
+  """Whether the kernel matrix and its factor, in float64, may be held."""
+  return 16e-6 * num_train**2 <= solver_memory.DEFAULT_BUDGET_MB
 
 
 def count_operations(config: ExactPosteriorConfig,

@@ -11,6 +11,7 @@ import numpy as np
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
+from enn_ensembles.nngp import solver_memory
 
 # Passes of the solver over the kernel besides the first, at T = 100,000: with
 # as many vectors as there are points (block steps), and with few (Lanczos'
@@ -43,7 +44,8 @@ class MatrixFreePosterior:
 
   def __init__(self, kernel: kernels.KernelConfig, x_train: np.ndarray,
                y_train: np.ndarray, noise_std: float,
-               reference: str = 'bayes', memory_budget_mb: float = 14_000.):
+               reference: str = 'bayes',
+               memory_budget_mb: float = solver_memory.DEFAULT_BUDGET_MB):
     self._kernel = kernel
     self._x_train = np.asarray(x_train, np.float64)
     self._targets = np.asarray(y_train, np.float64).reshape(-1)

@@ -1,6 +1,11 @@
-"""What the matrix-free solver holds at most."""
+"""What solvers of posteriors may hold, and what the matrix-free one holds."""
 
 from enn_ensembles.nngp import tiles
+
+# What a solver may hold unless it is told otherwise, MB of 10^6 bytes. It is
+# the same on every machine: who chooses the dense or the matrix-free solver by
+# it makes the same problem everywhere, and the two draw f in different ways.
+DEFAULT_BUDGET_MB = 14_000.
 
 
 def estimate_memory_mb(num_train: int, input_dim: int, num_eval: int,

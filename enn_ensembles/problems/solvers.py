@@ -23,6 +23,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
+from enn_ensembles.nngp import solver_memory
 from enn_ensembles.nngp import tiles
 from enn_ensembles.problems import nngp_regression
 
@@ -32,9 +33,8 @@ SOLVERS = ('auto', 'dense', 'matrix_free')
 
 _NUM_DYADIC = nngp_regression.NUM_DYADIC_BLOCKS * nngp_regression.JOINT_TAU
 
-# What a solver may hold, in MB. The same everywhere, so that 'auto' makes the
-# same problem on every machine: the solvers draw f in different ways.
-SOLVER_MEMORY_MB = 14_000.
+# What a solver may hold, in MB.
+SOLVER_MEMORY_MB = solver_memory.DEFAULT_BUDGET_MB
 
 
 def dense_memory_mb(num_train: int, num_points: int) -> float:
