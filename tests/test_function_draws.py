@@ -17,7 +17,8 @@ def _make(conditioned=True):
   rng = np.random.default_rng(0)
   x_train, x = rng.standard_normal((40, 5)), rng.standard_normal((5, 5))
   if not conditioned:
-    return (function_draws.FunctionDraws(function_draws.Prior(_CONFIG)), x,
+    return (function_draws.FunctionDraws(function_draws.Prior(_CONFIG),
+                                         posterior.SAMPLE_JITTER), x,
             np.zeros(5), kernels.nngp(_CONFIG, x))
   process = posterior.GPPosterior.fit(_CONFIG, x_train,
                                       rng.standard_normal(40), 0.01)

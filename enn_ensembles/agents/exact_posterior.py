@@ -21,8 +21,6 @@ training points.
 import dataclasses
 
 import chex
-import jax
-import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
@@ -53,28 +51,6 @@ class ExactPosteriorConfig:
   def __post_init__(self):
     checks.check_flag('analytic', self.analytic)
     checks.check_choice('reference', self.reference, posterior.REFERENCES)
-
-
-@dataclasses.dataclass(frozen=True)
-class PosteriorSampler:
-  """Draws of a Gaussian process posterior, jointly over all points asked."""
-  process: (posterior.GPPosterior
-            | matrix_free_posterior.MatrixFreePosterior)
-  functions: function_draws.FunctionDraws
-  analytic: bool
-  mappable = True
-
-  def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
-    """The function of the key at x [n, D], [n, 1] float64."""
-    return self.functions.sample(x, key)
-
-  def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean [n] and std [n]."""
-    return self.process.moments(x)
-
-  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
-    """Exact covariance [n, n]."""
-    return self.process.joint(x)[1]
 
 
 def _is_dense(num_train: int) -> bool:
@@ -125,7 +101,6 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
           config.reference)
       process = posterior.GPPosterior.fit(prior.kernel, data.x, data.y,
                                           variance)
-    return PosteriorSampler(process, function_draws.FunctionDraws(process),
-                            config.analytic)
+    return function_draws.ProcessSampler(process, config.analytic)
 
   return agent

@@ -8,13 +8,11 @@ An agent that scores worse than this would better have learned nothing.
 import dataclasses
 
 import chex
-import jax
-import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import function_draws
-from enn_ensembles.nngp import kernels
+from enn_ensembles.nngp import posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +28,6 @@ class PriorOnlyConfig:
     checks.check_flag('analytic', self.analytic)
 
 
-@dataclasses.dataclass(frozen=True)
-class PriorSampler:
-  """Draws of the Gaussian process prior, jointly over all points asked."""
-  kernel: kernels.KernelConfig
-  functions: function_draws.FunctionDraws
-  analytic: bool
-  mappable = True
-
-  def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
-    """The function of the key at x [n, D], [n, 1] float64."""
-    return self.functions.sample(x, key)
-
-  def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean [n] and std [n]."""
-    variances = kernels.nngp_diag(self.kernel, x)
-    return np.zeros_like(variances), np.sqrt(variances)
-
-  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
-    """Exact covariance [n, n]."""
-    return kernels.nngp(self.kernel, x)
-
-
 def make_agent(config: PriorOnlyConfig) -> base.Agent:
   """Ignores the data."""
 
@@ -61,8 +37,9 @@ def make_agent(config: PriorOnlyConfig) -> base.Agent:
     if prior.kernel is None:
       raise ValueError('prior_only needs a problem whose kernel is known, got '
                        'kernel None.')
-    functions = function_draws.FunctionDraws(
-        function_draws.Prior(prior.kernel))
-    return PriorSampler(prior.kernel, functions, config.analytic)
+    # Functions of the testbed are drawn with the same jitter.
+    return function_draws.ProcessSampler(
+        function_draws.Prior(prior.kernel), config.analytic,
+        ridge=posterior.SAMPLE_JITTER)
 
   return agent

@@ -26,25 +26,29 @@ MAX_POINTS = 10_000
 class Process(Protocol):
   """A Gaussian process, conditioned on data or not."""
 
+  def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [n] and std [n] at x [n, D]."""
+
   def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [n] and covariance [n, n], ridge included, at x [n, D]."""
+    """Mean [n] and covariance [n, n] at x [n, D]."""
 
 
 class Prior(NamedTuple):
-  """The Gaussian process of a kernel, conditioned on nothing.
+  """The Gaussian process of a kernel, conditioned on nothing: mean 0.
 
   Attributes:
     kernel: the kernel.
-    ridge: added to every variance; that of functions of the testbed.
   """
   kernel: kernels.KernelConfig
-  ridge: float = posterior.SAMPLE_JITTER
+
+  def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [n] and std [n] at x [n, D]."""
+    variances = kernels.nngp_diag(self.kernel, x)
+    return np.zeros_like(variances), np.sqrt(variances)
 
   def joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean 0 [n] and covariance [n, n], ridge included, at x [n, D]."""
-    covariance = kernels.nngp(self.kernel, x)
-    covariance[np.diag_indices_from(covariance)] += self.ridge
-    return np.zeros(len(x)), covariance
+    """Mean [n] and covariance [n, n] at x [n, D]."""
+    return np.zeros(len(x)), kernels.nngp(self.kernel, x)
 
 
 class _PointSet(NamedTuple):
@@ -64,10 +68,16 @@ class _PointSet(NamedTuple):
 
 
 class FunctionDraws:
-  """Draws of a Gaussian process."""
+  """Draws of a Gaussian process.
 
-  def __init__(self, process: Process):
+  Args:
+    process: the process.
+    ridge: added to every variance, so that a covariance has a Cholesky factor.
+  """
+
+  def __init__(self, process: Process, ridge: float = 0.):
     self._process = process
+    self._ridge = ridge
     self._sets: list[_PointSet] = []
     # Bytes of a point -> (its set, its row there).
     self._places: dict[bytes, tuple[int, int]] = {}
@@ -130,6 +140,35 @@ class FunctionDraws:
       row.append(scipy.linalg.solve_triangular(earlier.factor, left,
                                                lower=True))
     own = covariance[-num:, -num:].copy()
+    own[np.diag_indices_from(own)] += self._ridge
     for block in row:
       own -= block.T @ block
     return _PointSet(x, mean[-num:], row, posterior.cholesky(own))
+
+
+class ProcessSampler:
+  """A Gaussian process as the sampler of an agent: draws and exact moments.
+
+  Args:
+    process: the process.
+    analytic: whether it is scored on its exact moments, not on samples.
+    ridge: see `FunctionDraws`; moments are without it.
+  """
+  mappable = True
+
+  def __init__(self, process: Process, analytic: bool, ridge: float = 0.):
+    self.analytic = analytic
+    self._process = process
+    self._functions = FunctionDraws(process, ridge)
+
+  def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
+    """The function of the key at x [n, D], [n, 1] float64."""
+    return self._functions.sample(x, key)
+
+  def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean [n] and std [n] at x [n, D]."""
+    return self._process.moments(x)
+
+  def joint_covariance(self, x: np.ndarray) -> np.ndarray:
+    """Exact covariance [n, n] at x [n, D]."""
+    return self._process.joint(x)[1]
