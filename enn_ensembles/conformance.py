@@ -30,6 +30,7 @@ from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
+from enn_ensembles.training import prediction
 
 _MOST_TRAINING_POINTS = 20
 _NUM_POINTS = 7  # Points that samplers are asked at.
@@ -176,15 +177,13 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
   if analytic:
     # What is analytic has them; other samplers need not.
     given = sampler.moments  # pyright: ignore[reportAttributeAccessIssue]
-    moments = rules.run('moments', given, x)
-    if not (isinstance(moments, Sequence) and len(moments) == 2):
-      raise rules.broken('moments(x) returns (mean, std), got '
-                         f'{_describe(moments)}.')
+    returned = rules.run('moments', given, x)
+    try:
+      moments = prediction.read_moments(returned, len(x))
+    except ValueError as error:
+      raise rules.broken(str(error)) from None
     for name, moment in zip(('mean', 'std'), moments):
-      _check_values(f'the {name} of moments(x)', moment, (len(x),), rules)
-    if (np.asarray(moments[1]) < 0).any():
-      raise rules.broken('the std of moments(x) is >= 0, got '
-                         f'{np.min(moments[1]):g}.')
+      _check_finite(f'the {name} of moments(x)', moment, rules)
     return
   rules.callable_with(sampler, (x, _key(1)),
                       'a sampler is called with (x, key)')
@@ -231,11 +230,15 @@ def _check_values(what: str, values: Any, shape: tuple[int, ...],
   if values.shape != shape:
     raise rules.broken(f'{what} has shape {shape} at {_NUM_POINTS} points, got '
                        f'{values.shape}.')
+  _check_finite(what, values, rules)
+  return values
+
+
+def _check_finite(what: str, values: np.ndarray, rules: _Rules) -> None:
   bad = values.size - np.count_nonzero(np.isfinite(values))
   if bad:
     raise rules.broken(f'{what} is finite, got {bad} NaN or infinite of '
                        f'{values.size} values.')
-  return values
 
 
 def _check_network(agent: network_agent.NetworkAgent,

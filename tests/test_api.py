@@ -151,7 +151,7 @@ def test_a_draw_is_real_numbers(problem, value):
 
 
 def test_a_negative_std_breaks_a_rule():
-  with pytest.raises(ValueError, match='the std of moments.x. is >= 0, got -1'):
+  with pytest.raises(ValueError, match='moments must return std >= 0, got -1'):
     ee.check_agent(lambda data, prior, key: Moments(
         lambda n: (np.zeros(n), -np.ones(n))))
 

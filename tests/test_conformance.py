@@ -1,5 +1,6 @@
 """The conformance kit: every broken agent gets a message of its own."""
 
+from collections.abc import Callable
 import dataclasses
 
 import haiku as hk
@@ -80,18 +81,25 @@ def complex_numbers(data, prior, key):
   return lambda x, key: draw(x, key) * 1j
 
 
+@dataclasses.dataclass
+class Analytic:
+  """A sampler of exact moments, whose std is made from zeros [N]."""
+  make_std: Callable[[np.ndarray], np.ndarray]
+  analytic = True
+
+  def __call__(self, x, key):
+    return draw(x, key)
+
+  def moments(self, x):
+    return np.zeros(len(x)), self.make_std(np.zeros(len(x)))
+
+
 def bad_moments(data, prior, key):
-  @dataclasses.dataclass
-  class Sampler:
-    analytic = True
+  return Analytic(lambda zeros: zeros[:, None])
 
-    def __call__(self, x, key):
-      return draw(x, key)
 
-    def moments(self, x):
-      return np.zeros(len(x)), np.ones((len(x), 1))
-
-  return Sampler()
+def nan_moments(data, prior, key):
+  return Analytic(lambda zeros: zeros + np.nan)
 
 
 BROKEN = {
@@ -114,8 +122,10 @@ BROKEN = {
     wrong_sampler_signature: 'a sampler is called with (x, key), got a '
                              'function of (x).',
     complex_numbers: 'a draw holds real numbers, got dtype complex',
-    bad_moments: 'the std of moments(x) has shape (7,) at 7 points, got '
-                 '(7, 1).',
+    bad_moments: 'moments must return shape (7,) for mean and std at 7 points, '
+                 'got (7,) and (7, 1).',
+    nan_moments: 'the std of moments(x) is finite, got 7 NaN or infinite of 7 '
+                 'values.',
 }
 
 

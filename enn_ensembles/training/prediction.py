@@ -183,18 +183,7 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
   if getattr(sampler, 'analytic', False):
     # What is analytic has them; other samplers need not.
     given = sampler.moments(x)  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-      mean, std = given
-    except (TypeError, ValueError):
-      raise ValueError('moments must return a pair, mean and std, got '
-                       f'{type(given).__name__}.') from None
-    mean, std = (_real('moments', m).astype(np.float64) for m in (mean, std))
-    if not mean.shape == std.shape == (len(x),):
-      raise ValueError(
-          f'moments must return shape ({len(x)},) for mean and std at {len(x)} '
-          f'points, got {mean.shape} and {std.shape}.')
-    if (std < 0).any():
-      raise ValueError(f'moments must return std >= 0, got {std.min():g}.')
+    mean, std = read_moments(given, len(x))
     joint = getattr(sampler, 'joint_covariance', None)
     return base.Predictions(
         None, mean=mean[:, None], std=std[:, None],
@@ -232,6 +221,35 @@ def sampler_predictions(sampler: base.EpistemicSampler, x: base.Array,
     progress.report('draw', len(found), num_enn_samples)
     found.append(_real('a sampler', sampler(x, key)))
   return base.Predictions(np.stack(found))
+
+
+def read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+  """What a sampler's `moments` returned at N points, as mean and std.
+
+  Args:
+    given: what it returned.
+    num_points: N.
+
+  Returns:
+    Mean and std, float64 [N] each; they need not be finite.
+
+  Raises:
+    ValueError: it is no pair of real numbers of this shape, or a std is
+      negative.
+  """
+  try:
+    mean, std = given
+  except (TypeError, ValueError):
+    raise ValueError('moments must return a pair, mean and std, got '
+                     f'{type(given).__name__}.') from None
+  mean, std = (_real('moments', m).astype(np.float64) for m in (mean, std))
+  if not mean.shape == std.shape == (num_points,):
+    raise ValueError(
+        f'moments must return shape ({num_points},) for mean and std at '
+        f'{num_points} points, got {mean.shape} and {std.shape}.')
+  if (std < 0).any():
+    raise ValueError(f'moments must return std >= 0, got {std.min():g}.')
+  return mean, std
 
 
 def _real(name: str, value: Any) -> np.ndarray:
