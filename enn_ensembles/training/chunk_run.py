@@ -23,6 +23,13 @@ from enn_ensembles.training import program
 # _STARTS_PER_CALL times the time of the start that every call repeats.
 _SECONDS_PER_CALL = 10.
 _STARTS_PER_CALL = 30.
+# From one call to the next the number of steps is multiplied by no less and no
+# more than this. The first call's number is a guess that may be far off, and
+# the time of a call is an unsure measure: a short one is little more than its
+# start, and any may have been slowed by other work.
+_LEAST_FACTOR, _LARGEST_FACTOR = 0.1, 8.
+# Seconds that a call counts at least, so that none is divided by 0.
+_SHORTEST_CALL = 1e-3
 
 # Steps whose mean loss is the final one.
 _NUM_FINAL_LOSSES = 100
@@ -91,11 +98,11 @@ class ChunkRun:
       if checkpoint is not None and (in_parts or self._is_done()):
         checkpoint.offer(key, self._make_part())
       if in_parts and was_whole:
-        calls.append((num_steps, max(elapsed, 1e-3)))
+        calls.append((num_steps, max(elapsed, _SHORTEST_CALL)))
         seconds = min(most, max(_SECONDS_PER_CALL,
                                 _STARTS_PER_CALL * _start_seconds(calls)))
-        num_steps = max(1, int(num_steps * min(
-            8., max(0.1, seconds / calls[-1][1]))))
+        num_steps = max(1, int(num_steps * np.clip(
+            seconds / calls[-1][1], _LEAST_FACTOR, _LARGEST_FACTOR)))
 
   def result(self) -> dict[str, Any]:
     """The fields of `loop.Trained` that belong to a chunk, by name."""

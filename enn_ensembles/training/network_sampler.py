@@ -19,9 +19,13 @@ _INDEX_BLOCK = 100
 _BLOCK_PAIRS = 5000
 _IMAGE_PAIRS = 128
 _FEWEST_IMAGES = 8  # At once, however many indices there are.
-# Numbers in one block of outputs: points are forwarded in blocks of at most so
-# many, so that many images need no more memory than few.
+# Numbers in one block of points, counted once per index: points are forwarded
+# in blocks of at most so many, so that many images need no more memory than
+# few.
 _BLOCK_NUMBERS = 20_000_000
+# What a point counts at least. One of few inputs has activations too, 50 per
+# hidden layer by default, which the size of its input does not show.
+_FEWEST_POINT_NUMBERS = 64
 
 
 def read_noise(output: base.Output) -> tuple[base.Array, base.Array | None]:
@@ -97,7 +101,7 @@ def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
   support = base.get_support(network.indexer)
   num_members = len(support) if num_draws is None and support is not None else 1
   per_point = (min(num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
-               * max(64, int(np.prod(shape[1:]))))
+               * max(_FEWEST_POINT_NUMBERS, int(np.prod(shape[1:]))))
   most = limit_images(max(1, _BLOCK_NUMBERS // per_point), len(shape),
                       num_members)
   num_blocks = -(-shape[0] // most)
