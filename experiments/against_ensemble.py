@@ -9,7 +9,6 @@ enn_ensembles/studies/layer_ensembles/against_ensemble.py says how.
 
 from absl import flags
 import jax
-import pandas as pd
 
 from enn_ensembles.machine import files
 from enn_ensembles.report import csv_files
@@ -33,8 +32,7 @@ def main(_) -> None:
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   rows = against_ensemble.run(networks, options)
   path = folder / 'against_ensemble.csv'
-  files.write_atomically(
-      path, csv_files.table_text(pd.DataFrame(rows, dtype=object)).encode())
+  files.write_atomically(path, csv_files.dicts_text(rows).encode())
   for row in rows:
     print(f'{row["network"]}: {row["num_kept"]} of {row["num_samples"]} in '
           f'{1e3 * row["seconds_exact"]:.3g} ms (exact) or '

@@ -11,8 +11,6 @@ D_x = 10 alone that takes two minutes on two cores.
 """
 
 from collections.abc import Sequence
-import csv
-import io
 import os
 import time
 from typing import Any
@@ -24,6 +22,7 @@ from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.problems.kinds import nngp
+from enn_ensembles.report import csv_files
 from enn_ensembles.studies.speed import benchmarking
 from enn_ensembles.studies.speed import case
 from enn_ensembles.studies.speed import ceiling as ceiling_lib
@@ -169,15 +168,6 @@ def format_table(rows: Sequence[rows_lib.Row], markdown: bool) -> str:
                    for cells in [lines[0], rule, *lines[1:]])
 
 
-def format_csv(rows: Sequence[rows_lib.Row]) -> bytes:
-  """All columns; an empty field where there is no value."""
-  stream = io.StringIO()
-  writer = csv.DictWriter(stream, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return stream.getvalue().encode()
-
-
 def main(_) -> int:
   # All that can be wrong is found before any work starts.
   quick = _QUICK.value
@@ -199,14 +189,15 @@ def main(_) -> int:
   ceiling = None
   if _CEILING.value:
     ceiling = ceiling_lib.measure(_tasks(units))
-    files.write_atomically(folder / _CEILING_NAME,
-                           format_csv(ceiling_lib.rows(ceiling)))
+    files.write_atomically(
+        folder / _CEILING_NAME,
+        csv_files.dicts_text(ceiling_lib.rows(ceiling)).encode())
     print(f'[{time.perf_counter() - start:6.1f} s] '
           f'{ceiling_lib.format_text(ceiling)}', flush=True)
   for row in benchmarking.run(units, options, _NUM_WORKERS.value, ceiling):
     rows.append(row)
     # Every time, in one piece: a long run that is stopped leaves what it has.
-    files.write_atomically(output, format_csv(rows))
+    files.write_atomically(output, csv_files.dicts_text(rows).encode())
     plain = ('' if row['ratio'] is None else
              f', plain {_text(row["plain_seconds"])} s '
              f'({_text(row["ratio"])} times)')

@@ -18,7 +18,6 @@ import pprint
 from typing import Any
 
 from absl import flags
-import pandas as pd
 
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
@@ -133,7 +132,7 @@ def main(_) -> None:
     of_board = gains.make_table(
         columns.read_results(_BOARD_RESULTS_DIR.value)[0], choices)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  table = pd.DataFrame([{
+  lines = [{
       'agent': chosen.agent, 'noise_std': chosen.noise_std,
       'log_score_excess_mean': chosen.loss,
       'papers_log_score_excess_mean': chosen.papers_loss,
@@ -141,9 +140,9 @@ def main(_) -> None:
       'num_settings_left_out': chosen.num_left_out,
       'num_problems': chosen.num_problems,
       'num_seeds': chosen.num_seeds, 'num_seeds_planned': num_seeds,
-      'setting': dict(chosen.written)} for chosen in choices], dtype=object)
+      'setting': dict(chosen.written)} for chosen in choices]
   files.write_atomically(folder / 'chosen.csv',
-                         csv_files.table_text(table).encode())
+                         csv_files.dicts_text(lines).encode())
   configs = _write_config(choices, board, num_seeds)
   for name, content in configs.items():
     files.write_atomically(folder / name, content.encode())

@@ -8,15 +8,13 @@ Writes figure3.csv and figure3.png; the package's
 measured and how. The default takes about three minutes on one core.
 """
 
-from collections.abc import Sequence
-import csv
-import io
 from typing import Any
 
 from absl import flags
 import jax
 
 from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
 from enn_ensembles.studies.layer_ensembles import ole_benchmark
 from enn_ensembles.studies.layer_ensembles import ole_picture
 from experiments import cli
@@ -35,15 +33,6 @@ _HIDDEN = flags.DEFINE_integer('hidden', 128,
                                'Units of the first dense layer.')
 _SECONDS = flags.DEFINE_float(
     'seconds', 0.2, 'What each way is run for, at least, per measurement.')
-
-
-def format_csv(rows: Sequence[ole_benchmark.Row]) -> bytes:
-  """All columns of all rows."""
-  stream = io.StringIO()
-  writer = csv.DictWriter(stream, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return stream.getvalue().encode()
 
 
 def format_line(row: dict[str, Any]) -> str:
@@ -81,10 +70,11 @@ def main(_) -> int:
   for row in measured:
     rows.append(row)
     # Every time, in one piece: a run that is stopped leaves what it has.
-    files.write_atomically(folder / 'figure3.csv', format_csv(rows))
+    files.write_atomically(folder / 'figure3.csv',
+                           csv_files.dicts_text(rows).encode())
     print(format_line(row), flush=True)
   files.write_atomically(folder / 'figure3.png',
-                           ole_picture.make_picture(rows))
+                         ole_picture.make_picture(rows))
   last = rows[-1]
   print(f'{last["device"]}, {last["num_cores"]} core(s), load average '
         f'{rows[0]["load_before"]:.2f} before and {last["load_after"]:.2f} '

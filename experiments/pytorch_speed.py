@@ -15,7 +15,6 @@ import tempfile
 from typing import Any
 
 from absl import flags
-import pandas as pd
 
 from enn_ensembles import checks
 from enn_ensembles.machine import files
@@ -66,9 +65,8 @@ def main(_) -> None:
         [_TORCH_PYTHON.value, str(program)], _REPEATS.value, cache):
       # What is measured is kept, whatever becomes of the next case.
       lines += found
-      table = pd.DataFrame(lines, dtype=object)
       files.write_atomically(folder / 'pytorch_speed.csv',
-                             csv_files.table_text(table).encode())
+                             csv_files.dicts_text(lines).encode())
       for line in found:
         _print(line)
 

@@ -8,8 +8,6 @@ Compilation is apart. Beside it, the same order the plain way: numpy, mean and
 the std of every candidate set computed anew (up to --max_plain members).
 """
 
-import csv
-import io
 import os
 import time
 
@@ -20,6 +18,7 @@ import numpy as np
 from enn_ensembles import checks
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
+from enn_ensembles.report import csv_files
 from enn_ensembles.scoring import ranking
 from experiments import cli
 
@@ -97,11 +96,7 @@ def main(_) -> None:
             f'{row["seconds_min"]:.4f} s (median {row["seconds_median"]:.4f}), '
             f'compilation {row["compile_seconds"]:.2f} s'
             + (f', plainly {plain:.2f} s' if plain else ''), flush=True)
-  stream = io.StringIO()
-  writer = csv.DictWriter(stream, _COLUMNS, lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  files.write_atomically(path, stream.getvalue().encode())
+  files.write_atomically(path, csv_files.dicts_text(rows).encode())
   print(path)
 
 

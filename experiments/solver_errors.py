@@ -19,7 +19,6 @@ python -m experiments.solver_errors --input_dim=1000 --data_ratio=100 --seed=0
 """
 
 from collections.abc import Sequence
-import csv
 import io
 import sys
 import time
@@ -38,6 +37,7 @@ from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import solver_memory
 from enn_ensembles.problems import draws
 from enn_ensembles.problems.kinds import nngp
+from enn_ensembles.report import csv_files
 from experiments import cli
 
 _INPUT_DIM = flags.DEFINE_list('input_dim', ['100', '1000'], 'Values of D_x.')
@@ -134,15 +134,6 @@ def measure(input_dim: int, data_ratio: float, seed: int,
           np.abs(solution.moments[level].mean - truth[level].mean)
           / truth[level].std)
   return rows
-
-
-def format_csv(rows: Sequence[Row]) -> bytes:
-  """All columns; an empty field where there is no value."""
-  stream = io.StringIO()
-  writer = csv.DictWriter(stream, _FIELDS, lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return stream.getvalue().encode()
 
 
 def plot(rows: Sequence[Row]) -> bytes:
@@ -246,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
                  if f'{name}_error_bound' in row)
     rows += own
     # After every cell: what was measured is not lost.
-    files.write_atomically(path, format_csv(rows))
+    files.write_atomically(path, csv_files.dicts_text(rows, _FIELDS).encode())
     files.write_atomically(path.with_suffix('.png'), plot(rows))
   if not exact:
     print('error: a bound is above its tolerance, or an error above its bound.',

@@ -74,6 +74,20 @@ def table_text(table: pd.DataFrame) -> str:
                               for row in table.itertuples(index=False)))
 
 
+def dicts_text(rows: Sequence[Mapping[str, Any]],
+               names: Sequence[str] | None = None) -> str:
+  """Dicts as CSV, a line each; what a dict lacks is an empty field.
+
+  Args:
+    rows: the dicts.
+    names: the columns; None for all names, as they first appear.
+  """
+  if names is None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+  return _csv(names, ([value_text(row.get(name)) for name in names]
+                      for row in rows))
+
+
 def short_text(table: pd.DataFrame) -> str:
   """The same with six digits; what a line has no number for is empty."""
   table = table.astype(object).where(table.notna(), None)
