@@ -32,7 +32,7 @@ from enn_ensembles.problems import audit
 from enn_ensembles.problems import problem_export
 from enn_ensembles.problems import published
 from enn_ensembles.problems.kinds import nngp
-from enn_ensembles.sweeps import sweep_status
+from enn_ensembles.sweeps import status_text
 from experiments import cli
 from experiments import grid_flags
 from experiments import problem_flags
@@ -98,7 +98,7 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
     if seconds > _LONG_SECONDS:
       print(f'[{before - start:7.1f} s] {number}/{len(units)} {_name(unit)}: '
             f'T = {unit.family.num_train}, about '
-            f'{sweep_status.duration_text(seconds)} unless it is in the cache',
+            f'{status_text.duration_text(seconds)} unless it is in the cache',
             flush=True)
     group = _make(unit, cache_dir)
     _export(group)

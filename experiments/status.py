@@ -22,6 +22,7 @@ from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import plain_text
+from enn_ensembles.sweeps import status_text
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
 from experiments import grid_flags
@@ -87,7 +88,7 @@ def main(_) -> int:
                                     *_row_ids_in_hand(alive))
   if _CSV.value is not None:
     files.write_atomically(_CSV.value, _csv_text(status).encode())
-  print(sweep_status.format_text(
+  print(status_text.format_text(
       status, sum(worker.num_workers for worker in alive),
       len(workers) - len(alive)), end='')
   for worker in alive:

@@ -15,6 +15,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
+from enn_ensembles.sweeps import status_text
 from enn_ensembles.sweeps import sweep_status
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -133,7 +134,7 @@ def test_of_user_defined_agents_nothing_is_promised(units):
   own = dataclasses.replace(units[0], agent='own_agent')
   status = sweep_status.make_status([own, units[1]], [])
   assert status.num_unknown == 1
-  assert 'nobody knows yet how long' in sweep_status.format_text(status, 0)
+  assert 'nobody knows yet how long' in status_text.format_text(status, 0)
   status = sweep_status.make_status([own], [], own.row_ids(),
                                     {own.row_ids()[0]: 60.})
   assert not status.num_unknown
@@ -150,7 +151,7 @@ def test_errors_are_counted(units):
   assert sweep_status.make_status(units, rows).errors == [
       ('failed', 'OSError: a', 18, ('ensemble,num_ensemble=3', 'map')),
       ('failed', 'OSError: b', 2, ('map',))]
-  text = sweep_status.format_text(sweep_status.make_status(units, rows), 0)
+  text = status_text.format_text(sweep_status.make_status(units, rows), 0)
   assert '  18 failed (ensemble,num_ensemble=3, map): OSError: a\n' in text
   assert text.index('OSError: a') < text.index('OSError: b')
   assert '20 failed (--retry_failed runs them again)' in text
@@ -160,7 +161,7 @@ def test_errors_are_counted(units):
 def test_text(units):
   status = sweep_status.make_status(units, make_rows(units[0]),
                                     units[1].row_ids())
-  lines = sweep_status.format_text(status, 4, 1).splitlines()
+  lines = status_text.format_text(status, 4, 1).splitlines()
   assert lines[0].split() == ['agent', 'done', 'diverged', 'running', 'failed',
                               'missing', 'of', 'time', 'left']
   assert lines[1].split()[:7] == ['map', '6', '-', '6', '-', '-', '12']
@@ -178,7 +179,7 @@ def test_text(units):
     (0.4, '0 s'), (89, '89 s'), (90, '1.5 min'), (3600, '60.0 min'),
     (7200, '2.0 h'), (86400 * 3, '3.0 days')])
 def test_durations(seconds, text):
-  assert sweep_status.duration_text(seconds) == text
+  assert status_text.duration_text(seconds) == text
 
 
 # Heartbeats.

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from enn_ensembles import agents as agents_lib
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import status_text
 from enn_ensembles.sweeps import sweep_status
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
@@ -224,7 +225,7 @@ def _total(parts: Sequence[Part]) -> str:
   known = [part.seconds for part in parts if part.seconds is not None]
   if not known:
     return 'an unknown time'
-  total = sweep_status.duration_text(sum(known))
+  total = status_text.duration_text(sum(known))
   num_unknown = len(parts) - len(known)
   return f'about {total}' if not num_unknown else (
       f'at least {total} (unknown in {num_unknown} of {len(parts)} cases)')
@@ -237,7 +238,7 @@ def _hours(parts: Sequence[Part], num_workers: int) -> str:
   least = 'at least' if len(known) < len(parts) else 'about'
   workers = 'one worker' if num_workers == 1 else f'{num_workers} workers'
   even = '' if num_workers == 1 else ', shared evenly'
-  return (f'{least} {sweep_status.duration_text(sum(known) / num_workers)} on '
+  return (f'{least} {status_text.duration_text(sum(known) / num_workers)} on '
           f'{workers}{even}')
 
 
@@ -245,5 +246,5 @@ def _per_problem(part: Part) -> str:
   if part.seconds is None:
     return 'unknown'
   return (f'{part.seconds / part.num_problems:.2g} s per problem, '
-          f'{sweep_status.duration_text(part.seconds)} for '
+          f'{status_text.duration_text(part.seconds)} for '
           f'{part.num_problems}')

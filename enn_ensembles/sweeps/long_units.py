@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import cost_model
-from enn_ensembles.sweeps import sweep_status
+from enn_ensembles.sweeps import status_text
 
 
 class _Unit(NamedTuple):
@@ -120,7 +120,7 @@ def stage_text(running: claimed_units.Running, seconds: float,
                since_stage: float) -> str:
   """As 'vnn on D10_l10_bayes: step 40 of 1000, for 30 s, about 9 min left'."""
   unit, stage = running
-  duration = sweep_status.duration_text
+  duration = status_text.duration_text
   text = f'{unit.agent_label} on {unit.family.name}: '
   if stage is not None:
     text += f'{stage.text}, '
