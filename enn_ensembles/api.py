@@ -20,7 +20,6 @@ import pandas as pd
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import checks
-from enn_ensembles import conformance
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
@@ -29,6 +28,7 @@ from enn_ensembles.problems import kinds
 from enn_ensembles.report import columns
 from enn_ensembles.report import tables
 from enn_ensembles.report import versions
+from enn_ensembles.sweeps import agent_checks
 from enn_ensembles.sweeps import agent_scores
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -278,7 +278,7 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
                         for entry in unit.manifest_entries()])
   done = results.done_row_ids(store)
   todo = [part for unit in units for part in sweeps.narrow(unit, done)]
-  conformance.check_units(todo, options)
+  agent_checks.check_units(todo, options)
   for i, unit in enumerate(reversed(sweeps.longest_first(todo)), 1):
     with float64_mode():
       rows, _ = one_unit.run_unit(unit, options)

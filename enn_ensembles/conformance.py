@@ -8,12 +8,9 @@ and what happened instead.
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import dataclasses
 import inspect
-import math
 import pathlib
-import time
 from typing import Any
 
 import chex
@@ -21,14 +18,7 @@ import jax
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles.machine import devices
-from enn_ensembles.machine import worker_processes
 from enn_ensembles.nngp import kernels
-from enn_ensembles.problems.kinds import nngp
-from enn_ensembles.sweeps import forecast
-from enn_ensembles.sweeps import one_unit
-from enn_ensembles.sweeps import unit_results
-from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
 
@@ -269,113 +259,3 @@ def _check_network(agent: network_agent.NetworkAgent,
     raise rules.broken(f'apply returns outputs of shape '
                        f'{(len(x), prior.num_outputs)} at {len(x)} points, got '
                        f'{shape}.')
-
-
-def check_units(units: Sequence[work_units.WorkUnit],
-                options: unit_results.RunOptions,
-                write: Callable[[str], None] = lambda _: None,
-                seconds: float = 15., timing_seconds: float = 0.
-                ) -> list[forecast.Timing]:
-  """Checks every user-defined agent of a sweep, in a process of its own.
-
-  Each setting is checked on its smallest inputs. The checks need a process of
-  their own, because this one may not use jax before its workers do, and because
-  an agent may end the process that it runs in. They use one core of the CPU.
-
-  Args:
-    units: what is to be run.
-    options: names the files of user-defined agents.
-    write: is told in a line that a check is still running.
-    seconds: between two such lines.
-    timing_seconds: how long agents that have passed are timed; 0 for not at
-      all.
-
-  Returns:
-    What the agents take, as far as they were timed: see
-    `forecast.time_agents`.
-
-  Raises:
-    ValueError: an agent breaks a rule.
-  """
-  own = {pathlib.Path(path).stem: path for path in options.agent_modules}
-  units = sorted((unit for unit in units if unit.agent in own),
-                 key=lambda unit: math.prod(unit.family.input_shape))
-  if not units:
-    return []
-  process, ours = worker_processes.start(
-      _check_in_process, (units, options, timing_seconds),
-      devices.available_cores()[:1])
-  running, message = own[units[0].agent], None
-  timings: list[forecast.Timing] = []
-  deadline = None  # When timing ends; it begins when all checks have passed.
-  try:
-    start = time.monotonic()
-    while True:
-      now = time.monotonic()
-      if not ours.poll(seconds if deadline is None else
-                       max(0., deadline - now)):
-        if deadline is not None:
-          break  # What takes longer stays unknown.
-        write(f'checking agent {running}: running for '
-              f'{time.monotonic() - start:.0f} s')
-        continue
-      answer = ours.recv()
-      if isinstance(answer, forecast.Timing):
-        timings.append(answer)
-      elif answer == _PASSED:
-        deadline = time.monotonic() + timing_seconds
-      elif answer == _DONE:
-        break
-      else:
-        running, message = answer
-        if message is not None:
-          break
-  except EOFError:
-    process.join()
-    if deadline is None:
-      message = (f'agent {running}: it ended its process with exit code '
-                 f'{process.exitcode}.')
-  finally:
-    process.kill()
-    process.join()
-    ours.close()
-  if message is not None:
-    raise ValueError(message)
-  return timings
-
-
-_PASSED, _DONE = ('', 'passed'), ('', 'done')
-
-
-def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
-                      options: unit_results.RunOptions,
-                      timing_seconds: float) -> None:
-  """Sends (file, None) before each check, (file, message) of a broken rule.
-
-  Then _PASSED, every timing, and _DONE.
-  """
-  jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_enable_x64', True)
-  own = {pathlib.Path(path).stem: path for path in options.agent_modules}
-  agents: dict[str, Any] = {}
-  for unit in units:
-    if unit.agent_id in agents:
-      continue
-    path = own[unit.agent]
-    connection.send((path, None))
-    try:
-      agent = one_unit.make_agent(unit, options)
-      prior = one_unit.bare_prior(unit)
-      if isinstance(unit.family, nngp.NngpFamily):
-        prior = dataclasses.replace(
-            prior, kernel=kernels.KernelConfig.from_name(unit.family.kernel))
-      check_agent(agent, prior, path)
-    except ValueError as error:
-      connection.send((path, str(error)))
-      return
-    agents[unit.agent_id] = agent
-  connection.send(_PASSED)
-  if timing_seconds:
-    for timing in forecast.time_agents(units, agents, options, timing_seconds):
-      connection.send(timing)
-  connection.send(_DONE)

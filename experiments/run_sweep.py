@@ -28,7 +28,6 @@ from absl import flags
 import tqdm
 
 from enn_ensembles import checks
-from enn_ensembles import conformance
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
@@ -36,6 +35,7 @@ from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
 from enn_ensembles.machine import preemption
+from enn_ensembles.sweeps import agent_checks
 from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import forecast
 from enn_ensembles.sweeps import long_units
@@ -209,8 +209,8 @@ def _sweep(ending: _Ending) -> int:
     _print_units(mine)
     timings = []
     if _TIMING_SECONDS.value:
-      timings = conformance.check_units(sweep, options, _say_line,
-                                        timing_seconds=_TIMING_SECONDS.value)
+      timings = agent_checks.check_units(sweep, options, _say_line,
+                                         timing_seconds=_TIMING_SECONDS.value)
     workers_per_task = _NUM_WORKERS.value or devices.default_num_workers()
     _print_cost(sweep, {}, timings, task.num_tasks * workers_per_task)
     print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
@@ -249,7 +249,7 @@ def _sweep(ending: _Ending) -> int:
           'them again.')
   begun = {unit.agent_id for unit in sweep
            if any(row_id in done for row_id in unit.row_ids())}
-  timings = conformance.check_units(
+  timings = agent_checks.check_units(
       [unit for unit in todo if unit.agent_id not in begun], options, _say_line,
       timing_seconds=_TIMING_SECONDS.value if task.num_tasks == 1 else 0.)
   _print_cost(todo, sweep_status.costs_in_rows(mine, rows), timings,

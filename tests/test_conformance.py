@@ -13,9 +13,6 @@ from enn_ensembles import agents
 from enn_ensembles import base
 from enn_ensembles import conformance
 from enn_ensembles.networks import indexers
-from enn_ensembles.sweeps import sweep_config
-from enn_ensembles.sweeps import unit_results
-from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import regression
 
@@ -196,39 +193,6 @@ def test_the_problem_is_the_sweeps_own():
   conformance.check_agent(
       agent, base.PriorKnowledge((6, 6, 1), 1000, base.Categorical(4)))
   assert seen == [((20, 6, 6, 1), (20,), 20)]
-
-
-def make_units(path):
-  config = sweep_config.SweepConfig(
-      'test', (0,), ({'agent': path.stem},),
-      {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (.1,)})
-  return (work_units.expand(config, (str(path),)),
-          unit_results.RunOptions('', agent_modules=(str(path),)))
-
-
-@pytest.mark.parametrize('body, message', [
-    ('return lambda x, key: 0. * x[:, :1]', 'different keys give different'),
-    ('import os; os._exit(3)', 'it ended its process with exit code 3'),
-])
-def test_a_sweep_checks_agents_in_a_process_of_their_own(
-    tmp_path, body, message):
-  path = tmp_path / 'own_agent.py'
-  path.write_text(f'def make_agent():\n  def agent(data, prior, key):\n'
-                  f'    {body}\n  return agent\n')
-  with pytest.raises(ValueError, match=message) as error:
-    conformance.check_units(*make_units(path))
-  assert str(path) in str(error.value)
-
-
-def test_a_sweep_accepts_a_sound_agent(tmp_path):
-  path = tmp_path / 'own_agent.py'
-  path.write_text(
-      'import jax\n\n\ndef make_agent():\n'
-      '  def agent(data, prior, key):\n'
-      '    std = prior.kernel.activation and prior.noise_std\n'
-      '    return lambda x, key: std * jax.random.normal(key, (len(x), 1))\n'
-      '  return agent\n')
-  conformance.check_units(*make_units(path))
 
 
 def test_float64_draws_are_fine():

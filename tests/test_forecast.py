@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import tiny_sweeps
 
-from enn_ensembles import conformance
 from enn_ensembles import sweeps
+from enn_ensembles.sweeps import agent_checks
 from enn_ensembles.sweeps import forecast
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import sweep_status
@@ -160,10 +160,10 @@ def test_agents_of_the_package_have_sources_too(tmp_path):
 
 def test_a_sweep_times_its_agents_where_it_checks_them(tmp_path):
   units, options = make_units(tmp_path, PLAIN)
-  found = conformance.check_units(units, options, timing_seconds=60.)
+  found = agent_checks.check_units(units, options, timing_seconds=60.)
   assert [(timing.agent_id, timing.family) for timing in found] == [
       (unit.agent_id, unit.family.name) for unit in units]
-  assert not conformance.check_units(units, options)
+  assert not agent_checks.check_units(units, options)
 
 
 @pytest.mark.parametrize('body', ['time.sleep(600.)', 'os._exit(3)'])
@@ -174,4 +174,4 @@ def test_what_takes_too_long_or_ends_its_process_stays_unknown(tmp_path, body):
       f'    if len(data.x) == 80:\n      {body}\n'
       '    return lambda x, key: jax.random.normal(key, (len(x), 1))\n'
       '  return agent', input_dim=(2,), data_ratio=(40.,), seed=(0,))
-  assert conformance.check_units(units, options, timing_seconds=0.5) == []
+  assert agent_checks.check_units(units, options, timing_seconds=0.5) == []
