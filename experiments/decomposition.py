@@ -43,7 +43,7 @@ _DATA_DIR = flags.DEFINE_string(
     'data_dir', None, 'Folder with files of real data. Default: the '
     'environment variable ENN_ENSEMBLES_DATA.')
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1,
-                                 upper_bound=_MOST)
+                                  upper_bound=_MOST)
 _NUM_BATCHES = flags.DEFINE_integer(
     'num_batches', 1000, 'Steps of training; 500 of data sets other than '
     'digits.', lower_bound=1, upper_bound=_MOST)

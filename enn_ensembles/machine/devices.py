@@ -18,7 +18,7 @@ import jax
 
 # A worker keeps to its cores: more threads than cores only wait for each other.
 THREAD_VARIABLES = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS',
-                     'MKL_NUM_THREADS')
+                    'MKL_NUM_THREADS')
 
 
 def device_name() -> str:

@@ -115,7 +115,7 @@ def make_folder(path: PathLike, name: str) -> pathlib.Path:
     probe.unlink()
   except OSError as error:
     raise FileError(f'{name} {str(path)!r} is not a folder that can be '
-                     f'written to: {error.strerror}.') from error
+                    f'written to: {error.strerror}.') from error
   return folder
 
 

@@ -152,7 +152,7 @@ class Krylov:
     product = product.astype(self.rest.dtype, copy=False)
     # Lengths of residuals: the precision of the parts is enough.
     self.rest_gram = tall.gram([self.rest, product],
-                           self.scales.astype(product.dtype))
+                               self.scales.astype(product.dtype))
     self.row_errors = np.concatenate([self.row_errors, row_errors], 1)
     return product
 

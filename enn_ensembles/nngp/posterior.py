@@ -113,7 +113,7 @@ def sample_prior(kernel: np.ndarray, normals: np.ndarray,
     rows.append(row)
     mean = sum(block.T @ z for block, z in zip(row, all_normals, strict=True))
     drawn.append(mean + _BLAS.dtrmv(factors[-1], points.normals,
-                                                lower=1))
+                                    lower=1))
     all_normals.append(points.normals)
   return drawn
 

@@ -116,7 +116,7 @@ class Arguments:
         raise ValueError(f'targets must hold {len(self.noise_stds)} arrays, '
                          f'one per noise level, got {len(targets)}.')
       self.targets = np.stack([_vector('targets', y, num_train)
-                                for y in targets])
+                               for y in targets])
     self.noise_variances = np.array([
         posterior.noise_variance(
             noise_std, kernels.nngp_diag(kernel, self.x_train),

@@ -89,7 +89,7 @@ class Passes:
 
   def _save(self, name: str, **arrays: Any) -> None:
     self._steps.save(name, dict(arrays, seconds=self._seconds(),
-                                     num_passes=self._num_passes))
+                                num_passes=self._num_passes))
 
   def _load(self, name: str) -> dict[str, np.ndarray] | None:
     saved = self._steps.load(name)

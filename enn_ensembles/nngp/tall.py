@@ -58,7 +58,7 @@ def times(parts: Sequence[np.ndarray], weights: np.ndarray,
 
 
 def orthonormalise(vectors: np.ndarray,
-                    basis: Sequence[np.ndarray]) -> np.ndarray:
+                   basis: Sequence[np.ndarray]) -> np.ndarray:
   """An orthonormal basis of what `vectors` add to `basis`, [T, rank].
 
   Args:
@@ -87,7 +87,7 @@ def orthonormalise(vectors: np.ndarray,
 
 
 def subtract(vectors: np.ndarray, basis: Sequence[np.ndarray],
-              coefficients: Sequence[np.ndarray]) -> None:
+             coefficients: Sequence[np.ndarray]) -> None:
   """vectors [T, b] -= Q coefficients, in place and block by block.
 
   Args:

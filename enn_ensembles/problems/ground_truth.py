@@ -89,7 +89,7 @@ def _group(
 ) -> list[tuple['_Group', list[nngp_regression.ProblemConfig]]]:
   """Configs that differ in noise_std only, together; each of them once."""
   chosen = {config: solvers.choose_solver(config, solver, memory_budget_mb)
-             for config in configs}
+            for config in configs}
   if cache_dir is not None:
     cache_dir = files.make_folder(cache_dir, 'cache_dir')
   groups: dict[nngp_regression.ProblemConfig,

@@ -281,13 +281,13 @@ class Solved(NamedTuple):
 
 
 def make_problem(config: ProblemConfig | None, x_train: np.ndarray,
-                  y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
-                  y_val: np.ndarray | None, solved: Solved,
-                  noise_std: float, reference: str,
-                  kernel: kernels.KernelConfig,
-                  y_test: np.ndarray | None = None,
-                  f_test: np.ndarray | None = None,
-                  x_dyadic: np.ndarray | None = None) -> Problem:
+                 y_train: np.ndarray, x_test: np.ndarray, x_val: np.ndarray,
+                 y_val: np.ndarray | None, solved: Solved,
+                 noise_std: float, reference: str,
+                 kernel: kernels.KernelConfig,
+                 y_test: np.ndarray | None = None,
+                 f_test: np.ndarray | None = None,
+                 x_dyadic: np.ndarray | None = None) -> Problem:
   """A problem from its draws and its posterior; makes the arrays read-only.
 
   Args:

@@ -109,7 +109,7 @@ class AgentSetting:
 
 
 def make_settings(scope: Scope, placed: Placed, agents: Mapping[str, Agent],
-                   asked_draws: Mapping[str, int | None]) -> list[AgentSetting]:
+                  asked_draws: Mapping[str, int | None]) -> list[AgentSetting]:
   """The agent settings of a ranking, by label, each with its rows."""
   names = ('agent_id', 'dtype', 'num_enn_samples')
   groups: dict[tuple[Any, ...], np.ndarray] = {}

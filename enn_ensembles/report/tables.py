@@ -150,7 +150,7 @@ def _read_expected(entry: Mapping[str, Any]) -> _Expected:
   return _Expected(
       rankings_lib.key_of(problem, entry),
       agent_settings.Agent(entry['agent_id'], entry['agent'],
-                        entry['agent_label'], entry['agent_config']),
+                           entry['agent_label'], entry['agent_config']),
       entry['num_enn_samples'], problem.get('cells') or [problem['cell']],
       problem.get('seeds') or [problem['seed']])
 
@@ -260,7 +260,7 @@ def _make_ranking(
                 [seed_numbers[seed] for seed in entry.seeds])] = True
   return board_lines.make_lines(
       agent_settings.Scope(columns, grid, ranking, score, by, baseline,
-                        _covered(list(asked.values()))),
+                           _covered(list(asked.values()))),
       placed, {name: everybody[name] for name in asked},
       {entry.agent.agent_id: entry.num_enn_samples for entry in wanted})
 

@@ -96,7 +96,7 @@ class ResultsStore:
           'there.') from error
     if project != schema.PROJECT:
       raise files.FileError(f'results_dir {str(results_dir)!r} is a store of '
-                       f'{project!r}, not of {schema.PROJECT!r}.')
+                            f'{project!r}, not of {schema.PROJECT!r}.')
     if version not in (schema.SCHEMA_VERSION, conversion.OLD_VERSION):
       raise files.FileError(
           f'results_dir {str(results_dir)!r} has schema_version {version}, '
@@ -148,7 +148,7 @@ class ResultsStore:
     for row in checked:
       if row['run_id'] != run_id:
         raise files.FileError(f'unit {run_id}: row {row["row_id"]} has run_id '
-                         f'{row["run_id"]!r}.')
+                              f'{row["run_id"]!r}.')
     for row_id, count in collections.Counter(row_ids).items():
       if count > 1:
         raise files.FileError(

@@ -57,7 +57,7 @@ def _read_document(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
 
 
 def read_unit(path: pathlib.Path,
-               asked_draws: int = conversion.DEFAULT_DRAWS) -> Unit:
+              asked_draws: int = conversion.DEFAULT_DRAWS) -> Unit:
   """Reads one unit and checks that it is what was written.
 
   Args:

@@ -21,7 +21,7 @@ def get_dtype(dtype: Any) -> np.dtype:
 
 
 def as_finite(name: str, value: Any, ndim: int | None = None,
-               shape: tuple[int, ...] | None = None) -> np.ndarray:
+              shape: tuple[int, ...] | None = None) -> np.ndarray:
   """The value as a finite float64 array of the given rank or shape."""
   if value is None:
     raise ValueError(f'{name} must be given, got None.')

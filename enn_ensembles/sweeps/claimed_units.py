@@ -82,11 +82,11 @@ class Job(NamedTuple):
 
 
 def make_jobs(units: Sequence[work_units.WorkUnit],
-               options: unit_results.RunOptions) -> list[Job]:
+              options: unit_results.RunOptions) -> list[Job]:
   """A job per unit, with the version of its file when the sweep began."""
   before = options.units_before
   return [Job(unit, _file_version(unit, options) if before is None
-               else before.get(unit.run_id)) for unit in units]
+              else before.get(unit.run_id)) for unit in units]
 
 
 def unit_versions(results_dir: files.PathLike) -> dict[str, tuple[int, ...]]:

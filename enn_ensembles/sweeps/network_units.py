@@ -26,8 +26,8 @@ from enn_ensembles.training import prediction
 
 
 def num_index_draws(agent: network_agent.NetworkAgent,
-                     unit: work_units.WorkUnit,
-                     prior: base.PriorKnowledge) -> int | None:
+                    unit: work_units.WorkUnit,
+                    prior: base.PriorKnowledge) -> int | None:
   """As `prediction.num_index_draws`, for a unit's settings."""
   return prediction.num_index_draws(
       agent.make_network(prior), unit.num_enn_samples, unit.enumerate_indices)
@@ -185,7 +185,7 @@ def agent_key(unit: work_units.WorkUnit, seed: int) -> jax.Array:
 
 
 def treated(unit: work_units.WorkUnit, problem: Any, predict: base.Predict,
-             key: jax.Array) -> base.Predict:
+            key: jax.Array) -> base.Predict:
   """Predictions made worse, where the unit asks for that."""
   share = unit.agent_config.get('degrade', 0)
   return degradation.degrade(predict, problem, share, key) if share else predict

@@ -71,9 +71,9 @@ Groups = Mapping[int, Sequence[Any]]
 
 
 def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
-            agent_scores: Mapping[str, float] | None = None,
-            member_matrices: Mapping[str, Any] | None = None,
-            **fields: Any) -> Result:
+           agent_scores: Mapping[str, float] | None = None,
+           member_matrices: Mapping[str, Any] | None = None,
+           **fields: Any) -> Result:
   """Scores of one problem, raw; diverged if anything is not finite.
 
   Args:
@@ -139,4 +139,4 @@ def failure(error: Exception) -> Result:
   """The result of a problem whose training raised an error."""
   text = ' '.join(f'{type(error).__name__}: {error}'.split())
   return Result('failed', text[:_LONGEST_MESSAGE],
-                 details=''.join(traceback.format_exception(error)))
+                details=''.join(traceback.format_exception(error)))

@@ -89,7 +89,7 @@ def split(table: pd.DataFrame) -> bytes:
   places = np.arange(len(agents))
   for row, (num_train, noise_std) in enumerate(cells):
     group = table.loc[(table['num_train'] == num_train)
-                  & (table['noise_std'] == noise_std)]
+                      & (table['noise_std'] == noise_std)]
     for part, colour, shift in (('aleatoric', plots.WONG[0], -0.12),
                                 ('epistemic', plots.WONG[1], 0.12)):
       for column, measure in enumerate(('ratio', 'error', 'correlation')):
@@ -184,7 +184,7 @@ def robustness(table: pd.DataFrame) -> bytes:
       one = axes[row, column]
       for agent, colour in zip(agents, plots.WONG):
         group = of_data.loc[(of_data['agent'] == agent)
-                        & of_data['attack'].isin(('none', kind))]
+                            & of_data['attack'].isin(('none', kind))]
         if set(group['attack']) == {'none'}:
           continue
         values = group.pivot(index='seed', columns='epsilon',

@@ -279,9 +279,9 @@ def judge_robustness(robustness: pd.DataFrame) -> list[Line]:
     table = group.pivot(index='seed', columns='agent', values='accuracy')
     if 'single' not in table:  # Its own attack is the comparison.
       own = attacked.loc[(attacked['dataset'] == dataset)
-                     & (attacked['attack'] == 'pgd')
-                     & (attacked['epsilon'] == epsilon)
-                     & (attacked['agent'] == 'single')]
+                         & (attacked['attack'] == 'pgd')
+                         & (attacked['epsilon'] == epsilon)
+                         & (attacked['agent'] == 'single')]
       table['single'] = own.set_index('seed')['accuracy']
     lines += [_line(11, f'{dataset}, {attack}, ε = {epsilon:g}', agent,
                     "accuracy less the single network's",

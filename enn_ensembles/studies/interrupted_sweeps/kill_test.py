@@ -85,7 +85,7 @@ def _is_timing(column: str) -> bool:
 
 
 def read_tables(results_dir: pathlib.Path,
-                 output_dir: pathlib.Path) -> dict[str, list[dict[str, str]]]:
+                output_dir: pathlib.Path) -> dict[str, list[dict[str, str]]]:
   """The leaderboard's csv files without their timings."""
   _, paths = html_page.build(results_dir, output_dir)
   tables = {}

@@ -236,9 +236,9 @@ def evaluate(rows: Sequence[comparison.Row],
       similarity), *table_claims.claim_7_cost(against)]
   found: list[scopes.Found] = []
   about = [scopes.Scope(rows, reference, score)
-            for reference in sorted({
-                row['problem']['ranking']['reference'] for row in rows})
-            for score in settings.SCORES]
+           for reference in sorted({
+               row['problem']['ranking']['reference'] for row in rows})
+           for score in settings.SCORES]
   for scope in about:
     found.append(claim_1a(scope))
     for claim in (claim_1b, claim_2, further_claims.claim_7b,

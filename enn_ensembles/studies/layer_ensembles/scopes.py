@@ -69,8 +69,8 @@ class Scope:
 
 
 def ratio_line(scope: Scope, worse: comparison.Setting,
-                better: comparison.Setting,
-                judge: verdicts.Judge, **fields: Any) -> Found:
+               better: comparison.Setting,
+               judge: verdicts.Judge, **fields: Any) -> Found:
   """A line on mean KL of `worse` over mean KL of `better`."""
   try:
     compared = scope.compare([worse, better])
@@ -88,6 +88,6 @@ def ratio_line(scope: Scope, worse: comparison.Setting,
 
 
 def chosen_num_samples(compared: comparison.Comparison,
-                        ranked: comparison.Setting) -> int:
+                       ranked: comparison.Setting) -> int:
   """The P with the best mean validation score, one for all problems."""
   return statistics.best_num_samples(compared.curve(ranked, 'val_score'))

@@ -24,7 +24,7 @@ from enn_ensembles.training import network_agent
 
 
 def make_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
-                    noise_std: float) -> Callable[..., base.Array]:
+              noise_std: float) -> Callable[..., base.Array]:
   """The loss of an agent of this package as its paper writes it.
 
   Written again, from the agent's settings alone: no blocks of indices, no
@@ -84,8 +84,8 @@ def make_loss(network: base.EpistemicNetwork, unit: sweeps.WorkUnit,
 
 
 def make_step(loss: Callable[..., base.Array],
-                    optimizer: optax.GradientTransformation
-                    ) -> Callable[..., tuple[base.Params, Any]]:
+              optimizer: optax.GradientTransformation
+              ) -> Callable[..., tuple[base.Params, Any]]:
   """(params, opt_state, state, *batch) -> (params, opt_state), to be jitted."""
   def step(params, opt_state, state, *batch):
     grads = jax.grad(loss)(params, state, *batch)
