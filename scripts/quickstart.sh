@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a leaderboard: installs into .venv (a minute or two),
-# runs the quickstart sweep and shows its leaderboard: 72 seconds on two idle
+# runs the quickstart sweep and shows its leaderboard: 37 seconds on two idle
 # cores of an AMD EPYC. What is done is not done again.
 #
 #   PYTHON=python3.12 ./scripts/quickstart.sh   another interpreter for .venv
