@@ -29,8 +29,11 @@ from enn_ensembles.networks import products
 # the indices are traced: that is training, and picking is slow to
 # differentiate.
 _SURPLUS = 2
-# Layers with more weights than this are not copied for every combination, but
-# run combination by combination.
+# Dense layers with more weights than this are not copied for every prefix, to
+# be one batched product, but run prefix by prefix: copies take memory, and on a
+# CPU time. The forward of 25 or 125 prefixes of 100 points, on a core of a busy
+# machine, took 0.7 to 1.1 times as long with copies up to 26,000 weights, and
+# 0.8 to 9 times from 50,000 weights on.
 _MAX_COPIED_WEIGHTS = 30_000
 
 # What a depth does. All options on all prefixes so far, all kept; the same and
