@@ -11,6 +11,7 @@ import pytest
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.networks import bodies
 from enn_ensembles.networks import convolutions
 from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
@@ -312,10 +313,9 @@ def test_layer_ensemble_refuses_batch_norm_in_one_line():
 def test_prior_functions_have_no_statistics():
   body = networks.make_resnet((1, 1), (4, 6), 5)
   assert body.has_batch_norm and not TINY_RESNET.has_batch_norm
-  assert networks.without_statistics(body) == TINY_RESNET
-  network = compiled(networks.with_additive_prior(
-      networks.make_member_network(body, 2),
-      networks.make_member_network(networks.without_statistics(body), 2), 3.))
+  assert bodies.without_statistics(body) == TINY_RESNET
+  network = compiled(networks.with_body_prior(
+      lambda body: networks.make_member_network(body, 2), body, 3.))
   params, state = network.init(KEY, IMAGES[:1], 0)
   out, trained = network.apply_train(params, state, IMAGES, None, KEY)
   after, _ = base.apply_indices(network, params, trained, IMAGES, None)

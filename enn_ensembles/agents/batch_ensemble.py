@@ -218,9 +218,7 @@ def make_network(config: BatchEnsembleConfig,
         body, config.num_ensemble, drawn.init, weights,
         functools.partial(all_members, plain_member=config.plain_member))
 
-  return networks.with_additive_prior(
-      members(body), members(networks.without_statistics(body)),
-      config.prior_scale)
+  return networks.with_body_prior(members, body, config.prior_scale)
 
 
 def mean_squares(params: base.Params,

@@ -88,9 +88,7 @@ def make_network(config: DeepSubEnsembleConfig,
     return networks.make_member_network(body, config.num_ensemble,
                                         config.num_shared_layers)
 
-  return networks.with_additive_prior(
-      tails(body), tails(networks.without_statistics(body)),
-      config.prior_scale)
+  return networks.with_body_prior(tails, body, config.prior_scale)
 
 
 def make_agent(config: DeepSubEnsembleConfig) -> base.Agent:

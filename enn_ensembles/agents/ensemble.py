@@ -99,8 +99,7 @@ def make_network(config: EnsembleConfig,
   def members(body: networks.Body) -> base.EpistemicNetwork:
     return networks.make_member_network(body, config.num_ensemble)
 
-  return networks.with_additive_prior(
-      members(body), members(networks.without_statistics(body)), prior_scale)
+  return networks.with_body_prior(members, body, prior_scale)
 
 
 def make_agent(config: EnsembleConfig) -> base.Agent:

@@ -95,9 +95,7 @@ def make_network(config: MeanVarianceEnsembleConfig,
   def members(body: networks.Body) -> base.EpistemicNetwork:
     return networks.make_member_network(body, config.num_ensemble)
 
-  both = networks.with_additive_prior(
-      members(body), members(networks.without_statistics(body)),
-      config.prior_scale)
+  both = networks.with_body_prior(members, body, config.prior_scale)
   return networks.with_variance_head(both, prior.num_outputs)
 
 

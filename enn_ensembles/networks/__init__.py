@@ -10,7 +10,6 @@ from enn_ensembles.networks.bodies import make_body
 from enn_ensembles.networks.bodies import make_mlp
 from enn_ensembles.networks.bodies import make_resnet
 from enn_ensembles.networks.bodies import without_norms
-from enn_ensembles.networks.bodies import without_statistics
 from enn_ensembles.networks.images import Conv2D
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
@@ -44,6 +43,7 @@ from enn_ensembles.networks.parameters import draw_parameters
 from enn_ensembles.networks.parameters import initializer
 from enn_ensembles.networks.parameters import LayerShape
 from enn_ensembles.networks.priors import with_additive_prior
+from enn_ensembles.networks.priors import with_body_prior
 from enn_ensembles.networks.products import affine
 from enn_ensembles.networks.products import mix
 from enn_ensembles.networks.random_draws import draw_bits
@@ -101,7 +101,7 @@ __all__ = [
     'start_statistics',
     'uniform_at',
     'with_additive_prior',
+    'with_body_prior',
     'with_variance_head',
     'without_norms',
-    'without_statistics',
 ]

@@ -1,8 +1,11 @@
 """Additive prior functions: a fixed random network beside the trained one."""
 
+from collections.abc import Callable
+
 import jax
 
 from enn_ensembles import base
+from enn_ensembles.networks import bodies
 
 _NETWORK_KEY, _PRIOR_KEY = 0, 1  # fold_in constants of `with_additive_prior`.
 
@@ -70,3 +73,19 @@ def with_additive_prior(network: base.EpistemicNetwork,
       apply_indices=apply_indices, shared=shared,
       apply_train=None if network.apply_train is None else apply_train,
       member_weights=getattr(network, 'member_weights', None))
+
+
+def with_body_prior(make: Callable[[bodies.Body], base.EpistemicNetwork],
+                    body: bodies.Body,
+                    prior_scale: float) -> base.EpistemicNetwork:
+  """A network of a body, with an untrained one of the same body as its prior.
+
+  The prior's body has group norms for batch norms: `bodies.without_statistics`.
+
+  Args:
+    make: the network of a body.
+    body: one member.
+    prior_scale: weight of the prior; 0 is none, see `with_additive_prior`.
+  """
+  return with_additive_prior(
+      make(body), make(bodies.without_statistics(body)), prior_scale)
