@@ -229,7 +229,7 @@ def _errors_table(errors: pd.DataFrame) -> _Table:
        for line in errors.to_dict('records')])
 
 
-def _provenance(rows: columns_lib.Columns) -> list[dict[str, str]]:
+def _devices_and_versions(rows: columns_lib.Columns) -> list[dict[str, str]]:
   """Devices and package versions behind the rows, with their row counts."""
   counts: dict[str, dict[str, int]] = {}
   for name in ('device', 'dtype', 'numerics', 'versions'):
@@ -288,7 +288,7 @@ def make_page(tables: tables_lib.Tables, picture: bytes,
       picture=base64.b64encode(picture).decode(), breakable=_breakable,
       agents=page_text.settings_of_agents(tables.rows),
       cost='' if costs is None else costs_lib.sentence(costs),
-      provenance=_provenance(tables.rows))) + '\n'
+      devices_and_versions=_devices_and_versions(tables.rows))) + '\n'
 
 
 def write_report(tables: tables_lib.Tables,
