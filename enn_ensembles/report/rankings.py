@@ -22,6 +22,15 @@ _USUAL = {'kernel': results.DEFAULT_KERNEL}
 _FIELDS = ('kind', 'score_set', 'ranking', 'selection', 'enumerate_indices')
 
 
+class Key(NamedTuple):
+  """What a row says of its ranking: `Ranking` without the number of draws."""
+  kind: str
+  score_set: str
+  same: tuple[tuple[str, Any], ...]
+  selection: str
+  enumerate_indices: bool
+
+
 class Ranking(NamedTuple):
   """What rows must have in common to be compared.
 
@@ -41,6 +50,11 @@ class Ranking(NamedTuple):
   num_enn_samples: int | None
 
   @property
+  def key(self) -> Key:
+    """What its rows say of it."""
+    return Key(*self[:-1])
+
+  @property
   def label(self) -> str:
     """One readable line, different for different rankings."""
     draws = f'{self.num_enn_samples} draws'
@@ -56,15 +70,6 @@ class Ranking(NamedTuple):
 
 def _reference_first(texts: list[str]) -> list[str]:
   return sorted(texts, key=lambda text: not text.startswith('reference'))
-
-
-class Key(NamedTuple):
-  """What a row says of its ranking: `Ranking` without the number of draws."""
-  kind: str
-  score_set: str
-  same: tuple[tuple[str, Any], ...]
-  selection: str
-  enumerate_indices: bool
 
 
 def key_of(problem: Mapping[str, Any], fields: Mapping[str, Any]) -> Key:

@@ -222,12 +222,12 @@ def _make_ranking(
     wanted: Sequence[_Expected], ranking: rankings_lib.Ranking, score: str,
     by: str | None, baseline: str) -> board_lines.Lines:
   """All lines of one ranking."""
-  inside = [i for i, key in enumerate(keys.values) if ranking[:-1] == key]
+  inside = [i for i, key in enumerate(keys.values) if key == ranking.key]
   draws = [i for i, num in enumerate(columns.values('num_enn_samples'))
            if num in (None, ranking.num_enn_samples)]
   rows = order[np.isin(keys.codes[order], inside)
                & np.isin(columns.codes('num_enn_samples')[order], draws)]
-  wanted = [entry for entry in wanted if entry.key == ranking[:-1]
+  wanted = [entry for entry in wanted if entry.key == ranking.key
             and entry.num_enn_samples in (None, ranking.num_enn_samples)]
   cell_codes, seed_codes = (columns.codes(name)[rows]
                             for name in ('cell', 'seed'))
@@ -243,26 +243,46 @@ def _make_ranking(
                       for cell in all_cells], int)
   seed_of = np.array([seed_numbers.get(seed, -1) for seed in all_seeds], int)
   placed = agent_settings.Placed(rows, cell_of[cell_codes], seed_of[seed_codes])
-
-  asked: dict[str, np.ndarray] = {}
   everybody: dict[str, agent_settings.Agent] = {}
   for agent in [*agents, *(entry.agent for entry in wanted)]:
     everybody.setdefault(agent.agent_id, agent)
-  agent_codes = columns.codes('agent_id')[rows]
-  for code in np.unique(agent_codes):
-    here = agent_codes == code
-    mask = asked.setdefault(columns.values('agent_id')[code],
-                            np.zeros(grid.shape, bool))
-    mask[placed.cells[here], placed.seeds[here]] = True
-  for entry in wanted:
-    mask = asked.setdefault(entry.agent.agent_id, np.zeros(grid.shape, bool))
-    mask[np.ix_([numbers[cells_lib.identity(cell)] for cell in entry.cells],
-                [seed_numbers[seed] for seed in entry.seeds])] = True
+  asked = _problems_asked(columns, placed, wanted, grid.shape, numbers,
+                          seed_numbers)
   return board_lines.make_lines(
       agent_settings.Scope(columns, grid, ranking, score, by, baseline,
                            _covered(list(asked.values()))),
       placed, {name: everybody[name] for name in asked},
       {entry.agent.agent_id: entry.num_enn_samples for entry in wanted})
+
+
+def _problems_asked(
+    columns: columns_lib.Columns, placed: agent_settings.Placed,
+    wanted: Sequence[_Expected], shape: tuple[int, int],
+    cell_numbers: Mapping[str, int], seed_numbers: Mapping[int, int]
+) -> dict[str, np.ndarray]:
+  """agent_id -> the problems that have its rows, or are to have; bool [C, S].
+
+  Args:
+    columns: all rows.
+    placed: rows of one ranking.
+    wanted: rows of the ranking that sweeps are going to compute.
+    shape: (C, S).
+    cell_numbers: `cells.identity` of a cell -> its number.
+    seed_numbers: seed -> its number.
+  """
+  asked: dict[str, np.ndarray] = {}
+  agent_codes = columns.codes('agent_id')[placed.rows]
+  for code in np.unique(agent_codes):
+    here = agent_codes == code
+    mask = asked.setdefault(columns.values('agent_id')[code],
+                            np.zeros(shape, bool))
+    mask[placed.cells[here], placed.seeds[here]] = True
+  for entry in wanted:
+    mask = asked.setdefault(entry.agent.agent_id, np.zeros(shape, bool))
+    mask[np.ix_([cell_numbers[cells_lib.identity(cell)]
+                 for cell in entry.cells],
+                [seed_numbers[seed] for seed in entry.seeds])] = True
+  return asked
 
 
 def _covered(asked: Sequence[np.ndarray]) -> np.ndarray:
