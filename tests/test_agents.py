@@ -240,6 +240,7 @@ BAD_VALUES = {
     'min_delta': [-1., None], 'validate_by': ['luck'],
     'decay_at': [0.5, (0.5, 0.2), (0., 0.5), (0.5, 1.), ('0.5',)],
     'weight_decay': [-1., float('nan'), None], 'bootstrap': [1, None],
+    'decay_from_start': [1, None, True],  # True beside a prior network.
 }
 
 

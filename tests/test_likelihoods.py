@@ -221,6 +221,32 @@ def test_weight_decay_is_the_slow_sum(name):
   np.testing.assert_allclose(decays[0] - decays[1], expected, rtol=1e-7)
 
 
+def test_weight_decay_may_be_of_the_distance_from_the_start():
+  module = agents_lib.load_agent('ensemble')
+  config = agents_lib.make_config(module, {
+      'hidden_sizes': (4, 3), 'num_ensemble': 3, 'prior_scale': 0.,
+      'weight_decay': 0.7, 'decay_from_start': True})
+  agents = [agents_lib.make_agent(module, dataclasses.replace(
+      config, weight_decay=decay)) for decay in (0.7, 0.)]
+  network = compiled(agents[0].make_network(REGRESSION))
+  start, state = network.init(KEY, X[:1], network.indexer(KEY))
+  steps = jax.tree.map(lambda p: 0.1 * RNG.standard_normal(p.shape), start)
+  batch = make_batch(X[:, :1])
+  values = []
+  for agent in agents:
+    loss = agent.make_loss(REGRESSION)
+    context = loss.prepare(network, start, state, base.Data(X, X[:, :1]), KEY)
+    values.append(float(loss.evaluate(
+        network, jax.tree.map(np.add, start, steps), state, context, batch,
+        KEY)[0]))
+  members = list(effective_layers('ensemble', steps, config))
+  expected = np.mean([2 * np.sum(layers[0][:, -1] ** 2) + sum(
+      (layer.shape[1] - 1) * np.sum(layer[:, :-1] ** 2) for layer in layers)
+                      for layers in members])
+  np.testing.assert_allclose(values[0] - values[1],
+                             expected * 0.7 * 0.3 ** 2 / 9, rtol=1e-6)
+
+
 def test_weight_decay_is_the_log_density_of_the_prior(classifier):
   """Up to the constant, per data point, of one member's first layer."""
   network, params, state = classifier

@@ -27,6 +27,7 @@ import dataclasses
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
+from enn_ensembles.machine import canonical
 from enn_ensembles.networks import parameters
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
@@ -54,6 +55,9 @@ class EnsembleConfig(optimizers.TrainingConfig):
     first_bias_std: std of the first layer's initial bias in the body 'mlp'; or
       'kernel' for 1 / sqrt(D_x), that of the testbed's kernel, with prior
       networks scaled such that their std is the kernel's at any input.
+    decay_from_start: whether weight_decay is of the distance from each member's
+      initial weights, not from 0; needs prior_scale 0, since a prior network
+      and anchors would count the prior twice.
   """
   num_ensemble: int = 10
   prior_scale: float = 1.
@@ -64,6 +68,7 @@ class EnsembleConfig(optimizers.TrainingConfig):
   norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float | str = 1.
+  decay_from_start: bool = canonical.later_field(False)
 
   def __post_init__(self):
     checks.check_size('num_ensemble', self.num_ensemble)
@@ -72,6 +77,10 @@ class EnsembleConfig(optimizers.TrainingConfig):
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
+    checks.check_flag('decay_from_start', self.decay_from_start)
+    if self.decay_from_start and self.prior_scale:
+      raise ValueError('decay_from_start needs prior_scale 0, got '
+                       f'{self.prior_scale!r}.')
     networks.check_body(self, bias_rules=('kernel',))
     if self.first_bias_std == 'kernel' and self.body != 'mlp':
       raise ValueError("first_bias_std 'kernel' needs the body 'mlp', got body "
@@ -110,6 +119,7 @@ def make_agent(config: EnsembleConfig) -> base.Agent:
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
         weight_decay=config.weight_decay,
         mean_squares=networks.member_mean_squares,
+        decay_from_start=config.decay_from_start,
         shapes=make_body(config, prior).weight_shapes(prior.input_shape))
 
   return network_agent.make_network_agent(

@@ -54,6 +54,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
                   bootstrap: bool = False, weight_decay: float = 0.,
                   mean_squares: penalties.MeanSquares | None = None,
                   shapes: Sequence[networks.LayerShape] | None = None,
+                  decay_from_start: bool = False,
                   per_example: bool = False,
                   loss: losses.Loss | None = None) -> losses.Loss:
   """The mean error of a problem: squared error, or cross-entropy.
@@ -70,6 +71,7 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
     mean_squares: see `penalties.add_gaussian_weight_decay`; only read where
       weight_decay is not 0.
     shapes: likewise.
+    decay_from_start: whether the prior is centred on the initial weights.
     per_example: whether each data point of a batch has an index of its own;
       then the settings of indices are not read.
     loss: an agent's own mean error, which weight decay is added to; None makes
@@ -99,7 +101,8 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
                      f'what its weights are, got {weight_decay!r}.')
   scale = weight_decay / prior.num_train * (
       known_noise_std(prior, 'weight_decay') ** 2 if gaussian else 0.5)
-  return penalties.add_gaussian_weight_decay(loss, scale, mean_squares, shapes)
+  return penalties.add_gaussian_weight_decay(loss, scale, mean_squares, shapes,
+                                             decay_from_start)
 
 
 def make_elbo_loss_for(prior: base.PriorKnowledge,

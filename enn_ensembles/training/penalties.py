@@ -37,7 +37,8 @@ MeanSquares = Callable[[base.Params], Sequence[base.Array]]
 
 def add_gaussian_weight_decay(
     loss: losses.Loss, scale: Any, mean_squares: MeanSquares,
-    shapes: Sequence[networks.LayerShape] | None = None) -> losses.Loss:
+    shapes: Sequence[networks.LayerShape] | None = None,
+    from_start: bool = False) -> losses.Loss:
   """Adds the negative log density of the kernel's Gaussian prior on weights.
 
     scale * mean over members of (sum over layers of fan_in |W|^2 + D |b_1|^2)
@@ -56,9 +57,31 @@ def add_gaussian_weight_decay(
     mean_squares: see `MeanSquares`.
     shapes: of the weight arrays; None where all of them are layers whose last
       column is their bias.
+    from_start: whether W and b_1 are distances from the initial weights, the
+      anchored form of Pearce et al. 2020 (arXiv 1810.05546): with initial
+      weights that are draws of the prior and noisy targets, the minimum of a
+      linear model is a draw of its posterior.
   """
-  return add_penalty(loss, lambda params: scale * gaussian_penalty(
-      mean_squares(params), shapes))
+  def penalty(params: base.Params) -> base.Array:
+    return scale * gaussian_penalty(mean_squares(params), shapes)
+
+  if not from_start:
+    return add_penalty(loss, penalty)
+
+  def with_start(prepare: Callable[..., losses.Context]
+                 ) -> Callable[..., losses.Context]:
+    def prepare_both(network, params, state, data, key):
+      return prepare(network, params, state, data, key), params
+    return prepare_both
+
+  def evaluate(network, params, state, context, batch, key):
+    inner, start = context
+    value, aux = loss.evaluate(network, params, state, inner, batch, key)
+    return value + penalty(jax.tree.map(jnp.subtract, params, start)), aux
+
+  augmented = loss.prepare_augmented
+  return losses.Loss(with_start(loss.prepare), evaluate,
+                     None if augmented is None else with_start(augmented))
 
 
 def gaussian_penalty(squares: Sequence[base.Array],
