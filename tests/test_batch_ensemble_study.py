@@ -1,11 +1,14 @@
 """The BatchEnsemble study: tables from rows, and what members' weights are."""
 
+import io
 import itertools
 
 from commands import run_commands
 from example_rows import make_image_row
 import jax
+from matplotlib import image
 import numpy as np
+import pandas as pd
 import pytest
 
 from enn_ensembles import base
@@ -17,6 +20,7 @@ from enn_ensembles.agents import map as map_agent
 from enn_ensembles.scoring import prediction_counts
 from enn_ensembles.scoring import table
 from enn_ensembles.studies.batch_ensemble import counted
+from enn_ensembles.studies.batch_ensemble import drawing
 from enn_ensembles.studies.batch_ensemble import equivalence
 from enn_ensembles.studies.batch_ensemble import measures
 from enn_ensembles.sweeps import agent_scores
@@ -233,6 +237,25 @@ def test_scores_by_set_are_checked(by_set):
   assert results.check_row(row)['by_set']['held_out'] == {'ood_auroc_msp': 1.}
   with pytest.raises(ValueError, match='by_set'):
     results.check_row({**row, 'by_set': by_set})
+
+
+def test_costs_are_columns_and_panels_where_rows_know_them():
+  rows = make_rows()
+  old = measures.cost_table(measures.read_data_sets(rows))
+  assert old['peak_memory_mb'].isna().all()
+  for row in rows:
+    row['cost'] = {'peak_memory_mb': 100. + row['problem']['seed'],
+                   'predict_seconds_per_1000': 0.5}
+  new = measures.cost_table(measures.read_data_sets(rows))
+  assert new['peak_memory_mb'].tolist() == [102.] * len(new)
+  assert new['predict_seconds_per_1000'].tolist() == [0.5] * len(new)
+  pd.testing.assert_frame_equal(
+      new[old.columns].drop(columns=['peak_memory_mb',
+                                     'predict_seconds_per_1000']),
+      old.drop(columns=['peak_memory_mb', 'predict_seconds_per_1000']))
+  widths = [image.imread(io.BytesIO(drawing.draw_cost(costs))).shape[1]
+            for costs in (old, new)]
+  assert widths[1] > 1.5 * widths[0]
 
 
 def test_rows_of_older_programs_have_no_scores_by_set():

@@ -51,6 +51,8 @@ def test_rows_of_a_network(folder):
     for name in ('train_seconds', 'evaluate_seconds', 'compile_seconds',
                  'problem_seconds'):
       assert row[name] > 0
+    assert row['cost'].pop('predict_seconds_per_1000') > 0
+    assert row['cost'] == {} or row['cost']['peak_memory_mb'] > 50
     assert row['versions']['jax'] == jax.__version__
     assert row['numerics']['cells_together'] == 2
   # The 2021 protocol: draws with replacement for all.

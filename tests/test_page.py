@@ -56,7 +56,7 @@ def test_scores_csv_gives_the_rows_back():
   frame = pd.read_csv(io.StringIO(content))
   # Dicts are flattened; the curve has a length of its own in every row.
   nested = {'agent_config', 'versions', 'numerics', 'problem', 'scores',
-            'curve', 'by_set', 'counts'}
+            'curve', 'by_set', 'counts', 'cost'}
   assert set(results.ROW_SCHEMA) - nested <= set(frame)
   assert {'kind', 'input_dim', 'noise_std', 'seed', 'reference', 'num_train',
           'numerics.instruction_set'} <= set(frame)

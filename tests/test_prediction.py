@@ -164,6 +164,9 @@ def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):
   predictor.for_problem(1, 0)(x)  # Another network at the same points.
   assert asked == [0, 0, 1]
   assert predictor.evaluate_seconds > 0 and predictor.compile_seconds > 0
+  assert predictor.num_points == (2 * len(x) + len(other)) * 3  # Levels.
+  assert predictor.seconds_per_1000 == pytest.approx(
+      1000 * predictor.evaluate_seconds / predictor.num_points)
 
 
 def test_only_finite_indices_are_enumerated():

@@ -37,7 +37,7 @@ _MOVED = (*_CELL, *_RANKING, *_SCORES, 'seed', 'num_train', 'path')
 _OLD_FIELDS = frozenset(
     {*schema.ROW_SCHEMA, *_MOVED}
     - {'problem', 'scores', 'curve', 'score_set', 'numerics', 'agent_label',
-       'by_set', 'counts'})
+       'by_set', 'counts', 'cost'})
 # The kinds of the fields that a CSV holds as text.
 _INTS = ('schema_version', 'input_dim', 'seed', 'num_train', 'num_enn_samples',
          'num_samples_used', 'num_params')
@@ -78,7 +78,7 @@ def convert_row(row: Mapping[str, Any],
                'ranking': {key: row[key] for key in _RANKING},
                'facts': facts},
       score_set='nngp', curve=row['path'], by_set=None, counts=None,
-      numerics={},
+      cost=None, numerics={},
       scores=None if row['status'] == 'failed' else {
           key: row[key] for key in _SCORES})
   draws = row['num_enn_samples']

@@ -98,6 +98,12 @@ ROW_SCHEMA: Mapping[str, Field] = {
                     'see `scoring.prediction_counts`: what pictures are made '
                     'of. None where a problem gives none or a score is not '
                     'finite', nullable=True, optional=True),
+    'cost': Field('dict', 'what it costs beside parameters and seconds, by '
+                  'name: peak_memory_mb, the most that the process held while '
+                  'it ran the unit; predict_seconds_per_1000, predictions of '
+                  'all members or draws, s per 1000 points. Without what is '
+                  'not known; None where nothing is', nullable=True,
+                  optional=True),
     'num_params': Field('int', 'trained parameters', nullable=True),
     'train_seconds': Field('float', 'training, s per problem', nullable=True),
     'evaluate_seconds': Field('float', 'evaluation, s per problem',
@@ -116,8 +122,8 @@ ROW_SCHEMA: Mapping[str, Field] = {
 
 # What may differ when the same row is computed again.
 TIMING_FIELDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
-                 'problem_seconds', 'compile_seconds', 'versions', 'device',
-                 'numerics', 'created')
+                 'problem_seconds', 'compile_seconds', 'cost', 'versions',
+                 'device', 'numerics', 'created')
 # How rows were evaluated; what differs there has a ranking of its own.
 PROTOCOL_FIELDS = ('selection', 'enumerate_indices', 'num_enn_samples')
 # The prior of the NNGP testbed: two hidden ReLU layers.

@@ -33,7 +33,7 @@ SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
            'problem_seconds', 'compile_seconds')
 PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 _LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
-             'by_set', 'counts')
+             'by_set', 'counts', 'cost')
 REPEATED = tuple(
     key for key in schema.ROW_SCHEMA
     if key not in (*SECONDS, *_LEFT_OUT)) + PROBLEM_PARTS

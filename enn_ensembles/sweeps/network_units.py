@@ -154,6 +154,7 @@ def _train_and_score(
             rank_seconds=selected.rank_seconds)
   timings = {
       'evaluate_seconds': predictor.evaluate_seconds / num_problems,
+      'predict_seconds_per_1000': predictor.seconds_per_1000,
       'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
   return {key: result._replace(**timings) for key, result in found.items()}
 

@@ -24,6 +24,7 @@ from enn_ensembles import results
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.machine import preemption
 from enn_ensembles.machine import progress
 from enn_ensembles.problems import kinds
@@ -95,6 +96,7 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
     preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
+  is_counted = peak_memory.reset()
   groups = {}
   for i, seed in enumerate(unit.seeds):
     preemption.stop_if_requested()
@@ -118,6 +120,7 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
              for seed in unit.seeds for i in range(len(unit.family.cells))
              for selection in unit.selections}
 
+  peak_mb = peak_memory.read_mb() if is_counted else None
   shared = {
       'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
       'problem_seconds': problem_seconds, 'versions': versions(),
@@ -139,6 +142,10 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
         'message': result.message, 'scores': result.scores,
         'curve': result.curve, 'by_set': result.by_set,
         'counts': result.counts,
+        'cost': {name: value for name, value in (
+            ('peak_memory_mb', peak_mb),
+            ('predict_seconds_per_1000', result.predict_seconds_per_1000))
+                 if value is not None} or None,
         'num_params': result.num_params,
         'train_seconds': result.train_seconds,
         'evaluate_seconds': result.evaluate_seconds,

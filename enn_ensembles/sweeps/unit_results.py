@@ -59,6 +59,7 @@ class Result(NamedTuple):
   num_params: int | None = None
   train_seconds: float | None = None
   evaluate_seconds: float | None = None
+  predict_seconds_per_1000: float | None = None
   compile_seconds: float | None = None
   details: str = ''
 

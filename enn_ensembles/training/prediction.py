@@ -74,6 +74,7 @@ class Predictor:
     num_draws: as given.
     evaluate_seconds: wall time spent so far, compilation apart.
     compile_seconds: wall time of tracing and compiling so far.
+    num_points: points so far, those of every network counted.
   """
 
   def __init__(self, agent: Any, trained: loop.Trained,
@@ -86,11 +87,18 @@ class Predictor:
     self.num_draws = num_draws
     self.evaluate_seconds = 0.
     self.compile_seconds = 0.
+    self.num_points = 0
     self._compiled: dict[tuple[int, ...], Any] = {}
     self._sizes: set[int] = set()  # Points that programs take.
     # Per points asked for: them (so that their id stays theirs), and the
     # predictions there of the last seed that was asked.
     self._known: dict[int, tuple[np.ndarray, int, _Levels]] = {}
+
+  @property
+  def seconds_per_1000(self) -> float | None:
+    """Wall time per 1000 points of one network; None before any."""
+    return (1000. * self.evaluate_seconds / self.num_points
+            if self.num_points else None)
 
   def for_problem(self, seed: int, level: int) -> Callable[
       [base.Array], base.Predictions]:
@@ -136,6 +144,7 @@ class Predictor:
       self.evaluate_seconds += time.perf_counter() - compiling
       return found
 
+    self.num_points += len(x) * len(jax.tree.leaves(params)[0])
     return network_sampler.in_blocks(forward, x, size)
 
   def _compile(self, arguments: tuple) -> Any:

@@ -175,17 +175,23 @@ def draw_curves(curves: pd.DataFrame) -> bytes:
   return plots.to_png(figure)
 
 
+_COSTS = (('num_params', 'trained parameters'),
+          ('train_seconds', 'training, s per problem'),
+          ('predict_seconds_per_1000', 'predictions, s per 1000 images'),
+          ('peak_memory_mb', 'peak memory of the process, MB'))
+
+
 def draw_cost(cost: pd.DataFrame) -> bytes:
-  """NLL and accuracy against parameters and seconds of training."""
+  """NLL and accuracy against each cost that rows know."""
   colours = plots.family_colours(cost['agent'])
-  figure = plots.make_canvas(13., 8.)
-  panels = figure.subplots(2, 2)
+  shown = [(name, label) for name, label in _COSTS
+           if any(value is not None for value in cost[name])]
+  figure = plots.make_canvas(4. + 4.5 * len(shown), 8.)
+  panels = figure.subplots(2, len(shown), squeeze=False)
   numbers = {label: i + 1 for i, label in enumerate(dict.fromkeys(
       cost['setting']))}
   for row, score in zip(panels, ('nll', 'accuracy')):
-    for panel, (name, label) in zip(row, (
-        ('num_params', 'trained parameters'),
-        ('train_seconds', 'training, s per problem'))):
+    for panel, (name, label) in zip(row, shown):
       entry = table.SCORES[score]
       plots.style_axes(panel, f'{entry.label} at its cost', label, entry.unit)
       for _, line in cost.iterrows():

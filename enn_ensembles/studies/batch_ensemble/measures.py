@@ -39,6 +39,11 @@ DIVERSITY = ('epistemic_uncertainty', 'shift_epistemic_uncertainty',
 RANKED = (*JUDGED, 'brier', 'ood_auroc_mi', 'aurc', 'dyadic_nll')
 
 
+# Fields of rows, and of their `cost`, which older rows lack.
+COSTS = ('num_params', 'train_seconds', 'evaluate_seconds',
+         'predict_seconds_per_1000', 'peak_memory_mb')
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setting:
   """One agent setting on one data set.
@@ -315,9 +320,9 @@ def cost_table(data_sets: Mapping[str, Sequence[Setting]]) -> pd.DataFrame:
       line: dict[str, Any] = {
           'data_set': data_set, 'setting': setting.label,
           'agent': setting.agent, 'selection': setting.selection}
-      for name in ('num_params', 'train_seconds', 'evaluate_seconds'):
-        values = [row[name] for row in setting.rows.values()
-                  if row[name] is not None]
+      costs = [{**row, **(row['cost'] or {})} for row in setting.rows.values()]
+      for name in COSTS:
+        values = [cost[name] for cost in costs if cost.get(name) is not None]
         line[name] = float(np.mean(values)) if values else None
       for score in ('accuracy', 'nll', 'ece', 'shift_nll', 'ood_auroc_msp'):
         values = setting.scores(score)
