@@ -136,3 +136,16 @@ def test_flags_that_stand_alone_exist():
     spans = re.findall(r'(?<!`)`(--[^`]+)`(?!`)', page.read_text())
     used = {flag for span in spans for flag in re.findall(r'--(\w+)', span)}
     assert used <= known, (page.name, used - known)
+
+
+def test_all_agents_and_public_names_are_in_their_tables():
+  text = (ROOT / 'docs' / 'agents_and_api.md').read_text()
+  agents, rest = text.split('## The contract')
+  named = set(re.findall(r'`([a-z_]+)`', ' '.join(
+      line.split('|')[1] for line in agents.splitlines()
+      if line.startswith('| `'))))
+  assert named == set(ee.agent_names())
+  names = rest.split('## Public names')[1]
+  assert set(ee.__all__) == {
+      name for name in ee.__all__ if f'`{name}`' in names
+      or f'`{name}(' in names}
