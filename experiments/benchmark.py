@@ -23,6 +23,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import csv_files
+from enn_ensembles.report import text_tables
 from enn_ensembles.studies.speed import benchmarking
 from enn_ensembles.studies.speed import case
 from enn_ensembles.studies.speed import ceiling as ceiling_lib
@@ -154,18 +155,12 @@ def _text(value: Any, heading: str = '') -> str:
 
 def format_table(rows: Sequence[rows_lib.Row], markdown: bool) -> str:
   """The main columns as lines of text, or as a Markdown table."""
-  lines = [list(_PRINTED)] + [
-      [_text(row[column], heading) for heading, column in _PRINTED.items()]
-      for row in rows]
-  widths = [max(map(len, cells)) for cells in zip(*lines)]
-  lines = [[cells[0].ljust(widths[0])]
-           + [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
-           for cells in lines]
-  if not markdown:
-    return '\n'.join('  '.join(cells) for cells in lines)
-  rule = ['-' * widths[0]] + ['-' * (width - 1) + ':' for width in widths[1:]]
-  return '\n'.join(f'| {" | ".join(cells)} |'
-                   for cells in [lines[0], rule, *lines[1:]])
+  body = [[_text(row[column], heading)
+           for heading, column in _PRINTED.items()] for row in rows]
+  right = range(1, len(_PRINTED))
+  if markdown:
+    return text_tables.markdown(list(_PRINTED), body, right).rstrip('\n')
+  return '\n'.join(text_tables.aligned([list(_PRINTED), *body], right))
 
 
 def main(_) -> int:

@@ -18,6 +18,7 @@ from absl import flags
 
 from enn_ensembles import results
 from enn_ensembles.report import text
+from enn_ensembles.report import text_tables
 from enn_ensembles.results import tolerance
 from experiments import cli
 
@@ -43,8 +44,8 @@ class Difference(NamedTuple):
   where: str
 
 
-def format_class(score_class: tolerance.ScoreClass,
-                 found: Sequence[Difference]) -> str:
+def _cells(score_class: tolerance.ScoreClass,
+           found: Sequence[Difference]) -> list[str]:
   """A line of the table; differences that are no matter of a class are '-'."""
   allowed = score_class.tolerance
   cells = [score_class.meaning, f'{len(found):,}']
@@ -57,7 +58,7 @@ def format_class(score_class: tolerance.ScoreClass,
                  + (f' ({largest.where})' if value else ''))
   cells.append('anything' if allowed is None else ' or '.join(
       f'{value:g}' for value in allowed if value))
-  return f'| {" | ".join(cells)} |'
+  return cells
 
 
 def _difference(row: results.Row, other: results.Row,
@@ -97,12 +98,13 @@ def main(_) -> int:
           f'{row["agent_label"]} on {row["problem_id"]}, selection '
           f'{row["selection"]}: {error.field} {error.value!r} and '
           f'{error.other!r}')
-  print(f'{len(shared)} rows are in both folders.\n\n| scores | values | '
-        'relative difference, at most | absolute difference, at most | allowed '
-        '|\n|:--|--:|:--|:--|:--|')
-  for score_class in sorted(by_class):
-    print(format_class(score_class, by_class[score_class]))
-  print(f'\n{len(contradictions)} of {len(shared)} rows contradict their copy.',
+  print(f'{len(shared)} rows are in both folders.\n')
+  print(text_tables.markdown(
+      ('scores', 'values', 'relative difference, at most',
+       'absolute difference, at most', 'allowed'),
+      (_cells(score_class, by_class[score_class])
+       for score_class in sorted(by_class)), right=[1]))
+  print(f'{len(contradictions)} of {len(shared)} rows contradict their copy.',
         *contradictions, sep='\n')
   return 1 if contradictions else 0
 

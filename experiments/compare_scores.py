@@ -14,6 +14,7 @@ from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import score_comparison
 from enn_ensembles.report import text
+from enn_ensembles.report import text_tables
 from enn_ensembles.report import versions
 from enn_ensembles.scoring import table
 from experiments import cli
@@ -30,18 +31,13 @@ _SCORES = flags.DEFINE_list(
     'Which scores; all others are compared with the first.')
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-  return ''.join('| ' + ' | '.join(cells) + ' |\n' for cells in [
-      header, [':--', *['--:'] * (len(header) - 1)], *lines])
-
-
 def format_ranks(found: pd.DataFrame, scores: list[str]) -> str:
   """A row per agent setting, its rank by each score."""
   header = ['agent', *(table.SCORES[score].label for score in scores)]
-  return _markdown(header, [
+  return text_tables.markdown(header, [
       [line['label'], *('-' if line[f'{score}_rank'] is None else
-                        str(line[f'{score}_rank']) for score in scores)]
-      for line in found.to_dict('records')])
+                        line[f'{score}_rank'] for score in scores)]
+      for line in found.to_dict('records')], range(1, len(header)))
 
 
 def format_relations(found: pd.DataFrame) -> str:
@@ -50,11 +46,12 @@ def format_relations(found: pd.DataFrame) -> str:
            'pairs told apart by both', 'num_pairs_in_opposite_order':
            'of them in opposite order', 'share_of_variance_not_explained':
            'variance not explained'}
-  return _markdown(['score', *names.values()], [
+  header = ['score', *names.values()]
+  return text_tables.markdown(header, [
       [table.SCORES[line['score']].label, *(
           text.short_number(line.get(name)) if 'share' in name
-          else str(line.get(name, '-')) for name in names)]
-      for line in found.to_dict('records')])
+          else line.get(name, '-') for name in names)]
+      for line in found.to_dict('records')], range(1, len(header)))
 
 
 def main(_) -> None:

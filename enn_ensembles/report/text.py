@@ -1,9 +1,7 @@
 """Numbers, remarks and tables as text for readers."""
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import html
 import math
 from typing import Any
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from enn_ensembles.report import tables as tables_lib
+from enn_ensembles.report import text_tables
 from enn_ensembles.scoring import table
 
 
@@ -181,7 +180,7 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
       and any(value is not None for value in board[f'{name}_mean'])]
   header = ['rank', 'agent', *(title for title, _ in numbers), 'rows',
             'parameters', 'train s', 'remarks']
-  right = [True, False, *[True] * (len(header) - 3), False]
+  right = {0, *range(2, len(header) - 1)}  # All but the agent and remarks.
   labels, shared = split_labels(
       [' '.join(label.splitlines()) for label in board['label']])
   title = board_title(ranking, shared)
@@ -192,14 +191,11 @@ def _format_board(ranking: str, board: pd.DataFrame, style: str) -> str:
       short_number(line['train_seconds_mean']),
       notes(line)] for label, line in zip(labels, board.to_dict('records'))]
   if style == 'markdown':
-    lines = [f'**{title}**', '', _markdown(header),
-             _markdown(['--:' if r else ':--' for r in right]),
-             *(_markdown(line) for line in body)]
-  else:
-    lines = [title, *_aligned([
-        header, ['-' * max(len(line[i]) for line in [header, *body])
-                 for i in range(len(header))], *body], right)]
-  return '\n'.join(lines)
+    return f'**{title}**\n\n' + text_tables.markdown(
+        header, body, right).rstrip('\n')
+  rule = ['-' * max(len(line[i]) for line in [header, *body])
+          for i in range(len(header))]
+  return '\n'.join([title, *text_tables.aligned([header, rule, *body], right)])
 
 
 def board_title(ranking: str, shared: Sequence[str]) -> str:
@@ -219,18 +215,3 @@ def split_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
   return [','.join(part for i, part in enumerate(parts)
                    if i == 0 or part not in shared)
           for parts in pieces], shared
-
-
-def _aligned(rows: Sequence[Sequence[str]],
-             right: Sequence[bool]) -> list[str]:
-  """Rows of texts as lines with columns of even width."""
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  return ['  '.join(
-      cell.rjust(width) if r else cell.ljust(width)
-      for cell, width, r in zip(row, widths, right)).rstrip() for row in rows]
-
-
-def _markdown(cells: Iterable[str]) -> str:
-  """A line of a table; of HTML in a cell, what it looks like."""
-  return '| ' + ' | '.join(html.escape(cell, quote=False).replace('|', '\\|')
-                           for cell in cells) + ' |'

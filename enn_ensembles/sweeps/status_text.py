@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from enn_ensembles.report import text_tables
 from enn_ensembles.sweeps import sweep_status
 
 _COLUMNS = ('done', 'diverged', 'running', 'failed', 'missing', 'of',
@@ -17,6 +18,12 @@ def duration_text(seconds: float) -> str:
       return f'{seconds / divisor:.0f} {name}' if divisor == 1 else (
           f'{seconds / divisor:.1f} {name}')
   return f'{seconds / 86400:.1f} days'
+
+
+def _table(what: str, lines: Sequence[Sequence[str]]) -> list[str]:
+  """A name and _COLUMNS on each line, and an empty line below."""
+  return [*text_tables.aligned([[what, *_COLUMNS], *lines],
+                               range(1, 1 + len(_COLUMNS))), '']
 
 
 def _count_texts(counts: sweep_status.Counts) -> list[str]:
@@ -44,13 +51,13 @@ def format_text(status: sweep_status.Status, num_processes: int,
   by_family = [[name, *_count_texts(counts)]
                for name, counts in status.by_family().items()]
   total = ['total', *_count_texts(status.total)]
-  lines += _table([['agent', *_COLUMNS], *by_agent, total]) + ['']
-  lines += _table([['problems', *_COLUMNS], *by_family, total]) + ['']
+  lines += _table('agent', [*by_agent, total])
+  lines += _table('problems', [*by_family, total])
   open_groups = [[f'{agent} on {family}', *_count_texts(counts)]
                  for (agent, family), counts in status.groups.items()
                  if counts.done < counts.expected]
   if open_groups and len(open_groups) < len(status.groups):
-    lines += _table([['not done', *_COLUMNS], *open_groups]) + ['']
+    lines += _table('not done', open_groups)
   if status.errors:
     lines.append('rows that are not ok:')
     for error in status.errors[:_LONGEST_LIST]:
@@ -91,11 +98,3 @@ def _summary(status: sweep_status.Status, num_processes: int,
     lines.append(f'{num_dead} processes ended without saying so (killed, or '
                  'their machine is gone); what they were computing is missing.')
   return lines
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-  """Columns of even width, the first to the left, the others to the right."""
-  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  return ['  '.join(text.ljust(width) if i == 0 else text.rjust(width)
-                    for i, (text, width) in enumerate(zip(row, widths)))
-          for row in rows]

@@ -1,20 +1,11 @@
 """The verdicts of the study as markdown."""
 
-from collections.abc import Iterable
-from collections.abc import Sequence
-
 import pandas as pd
 
 from enn_ensembles.report import text
+from enn_ensembles.report import text_tables
 from enn_ensembles.scoring import table
 from enn_ensembles.studies.batch_ensemble import published
-
-
-def _lines(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-  return ''.join(
-      '| ' + ' | '.join(' '.join(cell.replace('|', '\\|').split())
-                        for cell in cells) + ' |\n'
-      for cells in [header, [':--'] * len(header), *body])
 
 
 def _with_interval(line: pd.Series, name: str) -> str:
@@ -32,7 +23,7 @@ def format_verdicts(verdicts: pd.DataFrame, claimed: bool) -> str:
     claimed: whether it is BatchEnsemble's.
   """
   own = verdicts[(verdicts['is_claimed'] == claimed) & (verdicts['set'] == '')]
-  return _lines(
+  return text_tables.markdown(
       ('data set', 'setting', 'score', 'minus one network',
        'deep ensemble minus one network', 'share', 'like one network?'),
       ((line['data_set'], line['setting'],
@@ -50,15 +41,15 @@ def format_diversity(diversity: pd.DataFrame) -> str:
   for _, line in diversity.iterrows():
     pivot.setdefault((line['data_set'], line['setting']), {})[
         line['score']] = text.short_number(line['mean'])
-  return _lines(('data set', 'setting', *(table.SCORES[name].label
-                                          for name in names)),
-                ((*key, *(found.get(name, '-') for name in names))
-                 for key, found in pivot.items()))
+  return text_tables.markdown(
+      ('data set', 'setting', *(table.SCORES[name].label for name in names)),
+      ((*key, *(found.get(name, '-') for name in names))
+       for key, found in pivot.items()))
 
 
 def format_best(best: pd.DataFrame) -> str:
   """Which setting is best on what."""
-  return _lines(
+  return text_tables.markdown(
       ('data set', 'score', 'best mean', 'value', 'not told apart from it'),
       ((line['data_set'], table.SCORES[line['score']].label, line['best'],
         f'{text.short_number(line["mean"])} '
@@ -68,7 +59,7 @@ def format_best(best: pd.DataFrame) -> str:
 
 def format_published(means: pd.DataFrame) -> str:
   """The study's own numbers, of `published.table`."""
-  return _lines(
+  return text_tables.markdown(
       ('data set', 'score', 'one network', 'BatchEnsemble', 'deep ensemble',
        'each may be off by', 'share', 'like one network?'),
       ((line['data_set'], table.SCORES[line['score']].label,

@@ -40,6 +40,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import statistics
+from enn_ensembles.report import text_tables
 from enn_ensembles.studies.decomposition import definitions
 from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
@@ -307,15 +308,15 @@ def table(lines: Sequence[Line]) -> pd.DataFrame:
 def text(lines: Sequence[Line]) -> str:
   """The verdicts as Markdown."""
   measured = sorted({line.claim for line in lines})
-  parts = ['| claim | lines |', '|---|---|']
-  parts += [f'| {claim}. {CLAIMS[claim]} | {overall(lines, claim)} |'
-            for claim in measured]
-  parts += ['', '| claim | where | who | verdict | measure | value | 95 % |',
-            '|--|--|--|--|--|--:|--|']
+  claims = text_tables.markdown(('claim', 'lines'), [
+      (f'{claim}. {CLAIMS[claim]}', overall(lines, claim))
+      for claim in measured])
+  body = []
   for line in lines:
     interval = ('' if line.low is None
                 else f'{line.low:.3g} to {line.high:.3g}')
-    cells = (line.claim, line.where, line.who, line.verdict, line.measure,
-             f'{line.value:.3g}', interval)
-    parts.append('| ' + ' | '.join(map(str, cells)) + ' |')
-  return '\n'.join(parts) + '\n'
+    body.append((line.claim, line.where, line.who, line.verdict, line.measure,
+                 f'{line.value:.3g}', interval))
+  return claims + '\n' + text_tables.markdown(
+      ('claim', 'where', 'who', 'verdict', 'measure', 'value', '95 %'), body,
+      right=[5])

@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import statistics
+from enn_ensembles.report import text_tables
 from enn_ensembles.studies.empirical_bayes import units
 
 HIGH, LOW = 0.9, 0.5
@@ -184,21 +185,20 @@ def table(lines: Sequence[Line]) -> pd.DataFrame:
 
 def text(lines: Sequence[Line]) -> str:
   """The verdicts as Markdown."""
-  parts = ['| claim | verdict |', '|---|---|']
-  parts += [f'| {claim}. {name} | {overall(lines, claim)} |'
-            for claim, name in CLAIMS.items()]
-  parts += ['', '| claim | problem | ε | members | steps | verdict | measure | '
-            'value | 95 % | uniform gain |',
-            '|--|--|--:|--|--:|--|--|--:|--|--:|']
+  claims = text_tables.markdown(('claim', 'verdict'), [
+      (f'{claim}. {name}', overall(lines, claim))
+      for claim, name in CLAIMS.items()])
+  body = []
   for line in lines:
     interval = ('' if line.low is None
                 else f'{line.low:.3g} to {line.high:.3g}')
-    cells = (line.claim, line.problem, _optional(line.noise_std), line.kind,
-             '' if line.steps is None else line.steps, line.verdict,
-             line.measure, f'{line.value:.3g}', interval,
-             _optional(line.uniform_gain))
-    parts.append('| ' + ' | '.join(map(str, cells)) + ' |')
-  return '\n'.join(parts) + '\n'
+    body.append((line.claim, line.problem, _optional(line.noise_std),
+                 line.kind, '' if line.steps is None else line.steps,
+                 line.verdict, line.measure, f'{line.value:.3g}', interval,
+                 _optional(line.uniform_gain)))
+  return claims + '\n' + text_tables.markdown(
+      ('claim', 'problem', 'ε', 'members', 'steps', 'verdict', 'measure',
+       'value', '95 %', 'uniform gain'), body, right=[2, 4, 7, 9])
 
 
 def _optional(value: float | None) -> str:

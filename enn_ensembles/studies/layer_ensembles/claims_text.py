@@ -6,6 +6,7 @@ import dataclasses
 import pandas as pd
 
 from enn_ensembles.report import statistics
+from enn_ensembles.report import text_tables
 from enn_ensembles.studies.layer_ensembles import verdicts
 
 _SCORE_NAMES = {'kl_estimate': 'KL', 'kl_reverse': 'reverse KL'}
@@ -43,11 +44,9 @@ def format_markdown(lines: Sequence[verdicts.Line], brief: bool = False) -> str:
         ours += f' ({first.measure})'
       body.append([claim, first.statement, first.paper, ours,
                    f'**{verdict}**', _scope_text(same, group), first.why])
-  def cell_text(text):
-    return ' '.join(text.replace('|', '\\|').split())
   columns = slice(-1 if brief else None)
-  return ''.join('| ' + ' | '.join(map(cell_text, cells[columns])) + ' |\n'
-                 for cells in [header, [':--'] * len(header), *body])
+  return text_tables.markdown(header[columns],
+                              [cells[columns] for cells in body])
 
 
 def _number_text(line: verdicts.Line, several: bool) -> str:

@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import statistics
+from enn_ensembles.report import text_tables
 from enn_ensembles.studies.loss_landscape import ensembles
 from enn_ensembles.studies.loss_landscape import samplers
 from enn_ensembles.studies.loss_landscape import subspaces
@@ -111,8 +112,7 @@ def make_table(limit_shares: Mapping[str, np.ndarray],
 
 def markdown(table: pd.DataFrame) -> str:
   """The verdicts as a table in Markdown, a line per method and score."""
-  lines = ['| claim | method | score | differences [95 % interval] | verdict |',
-           '|---|---|---|---|---|']
+  body = []
   for (claim, statement, method, score), rows in table.groupby(
       ['claim', 'statement', 'method', 'score'], sort=False):
     differences = '; '.join(
@@ -121,6 +121,8 @@ def markdown(table: pd.DataFrame) -> str:
             if np.isfinite(value) else 'no network counts')
         for difference, value, low, high in rows[
             ['difference', 'value', 'low', 'high']].itertuples(index=False))
-    lines.append(f'| {claim} {statement} | {method} | {score} | {differences} '
-                 f'| {rows["verdict"].iloc[0]} |')
-  return '\n'.join(lines) + '\n'
+    body.append((f'{claim} {statement}', method, score, differences,
+                 rows['verdict'].iloc[0]))
+  return text_tables.markdown(
+      ('claim', 'method', 'score', 'differences [95 % interval]', 'verdict'),
+      body)
