@@ -253,3 +253,38 @@ def test_ensemble_sizes_on_the_testbed():
     key = names.get(label) or ('inits', int(label.removeprefix('inits: ')))
     check((label, row[f'ε = {level:g}'], curve[(*key, level)])
           for level in (0.01, 0.1, 1.))
+
+
+def test_verdicts_of_the_loss_landscape():
+  folders = {'digits': 'digits', 'digits, batch 16': 'digits_batch16',
+             'MNIST': 'mnist', 'cifar10-jpeg75': 'cifar10'}
+  methods = ('random', 'dropout', 'diagonal', 'low_rank')
+  for column, folder in folders.items():
+    table = csv(f'loss_landscape_{folder}/verdicts').drop_duplicates(
+        ['claim', 'score', 'method']).set_index(['claim', 'score'])
+    table.index = table.index.set_levels(
+        table.index.levels[0].astype(str), level=0)
+    for row in rows_of('study_loss_landscape', 'claim', 'score', *folders):
+      printed = {}
+      for part in row[column].split('; '):
+        verdict, names = part.split(': ')
+        printed |= dict.fromkeys(
+            methods if names == 'all four' else
+            names.replace('low rank', 'low_rank').split(', '), verdict)
+      lines = table.loc[row['claim'].split()[0], row['score']]
+      assert printed == dict(zip(lines['method'], lines['verdict']))
+
+
+def test_evidence_of_empirical_bayes():
+  found = csv('empirical_bayes/ensembles')
+  found = found[(found.num_members == 30) & (found.steps == 1000)]
+  found = found.assign(
+      excess=found.evidence_learnt - found.nngp_log_marginal_likelihood
+  ).groupby(['kind', 'num_train', 'noise_std'])['excess'].mean()
+  for row in rows_of('study_empirical_bayes', 'excess in nats'):
+    label = row['excess in nats']
+    kind = 'map' if '`map`' in label else 'plain'
+    num_train = int(re.search(r'\d+', label).group())
+    check((label, row[f'ε = {level:g}'], found[kind, num_train, level])
+          for level in (0.01, 0.1, 1.))
+
