@@ -43,7 +43,7 @@ def test_scores_csv_gives_the_rows_back():
           'nothing': None}, agent_id='x'),
       make_row(math.inf, 'map', 1, kl_reverse=math.nan, status='diverged'),
       make_row(None, 'map', 2)]
-  content = csv_files.rows_text(tables_lib.make_tables(rows).rows)
+  content = ''.join(csv_files.rows_pieces(tables_lib.make_tables(rows).rows))
   [first, second, third] = csv.DictReader(io.StringIO(content))
   assert float(first['kl_estimate']) == 0.1 + 0.2
   assert float(first['agent.a.b']) == 1e-6
@@ -65,7 +65,8 @@ def test_scores_csv_gives_the_rows_back():
 
 def test_scores_hold_every_row_as_it_is():
   rows, expected = realistic_rows()
-  content = csv_files.rows_text(tables_lib.make_tables(rows, expected).rows)
+  content = ''.join(csv_files.rows_pieces(
+      tables_lib.make_tables(rows, expected).rows))
   scores = list(csv.DictReader(io.StringIO(content)))
   assert len(scores) == len(rows)
   stored = {row['row_id']: row for row in rows}
@@ -82,7 +83,7 @@ def test_scores_that_are_written_in_pieces_are_the_same_text():
   columns = tables_lib.make_tables(*realistic_rows()).rows
   pieces = list(csv_files.rows_pieces(columns, num_rows=20))
   assert len(pieces) == -(-len(columns) // 20) > 3
-  assert ''.join(pieces) == csv_files.rows_text(columns)
+  assert [''.join(pieces)] == list(csv_files.rows_pieces(columns))
 
 
 def test_report_does_not_depend_on_the_order_of_rows(tmp_path):

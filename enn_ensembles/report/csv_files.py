@@ -105,11 +105,6 @@ def _csv(names: Iterable[str] | None, rows: Iterable[Iterable[str]]) -> str:
   return stream.getvalue()
 
 
-def rows_text(columns: columns_lib.Columns) -> str:
-  """All of `rows_pieces` together."""
-  return ''.join(rows_pieces(columns))
-
-
 def rows_pieces(columns: columns_lib.Columns,
                 num_rows: int = 100_000) -> Iterator[str]:
   """Rows as CSV, a line each, in an order that files do not decide.

@@ -31,19 +31,12 @@ class Newest(NamedTuple):
   num_left_out: dict[str, int]
 
 
-def newest_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-  """Rows without those of older versions of the files of agents."""
-  kept = _kept([row['agent'] for row in rows],
-               [_version(row) for row in rows],
-               [row['created'] for row in rows])
-  return [row for row, stays in zip(rows, kept) if stays]
-
-
 def keep_newest(columns: columns_lib.Columns,
                 entries: Iterable[Mapping[str, Any]]) -> Newest:
-  """The same of columns, which are used up, and of manifest entries.
+  """Rows and entries, but those of older versions of user-defined agents.
 
-  An entry of a version that has no rows yet stays where its agent has none.
+  The columns that were given are used up. An entry of a version that has no
+  rows yet stays where its agent has none.
   """
   def each(name, what=lambda value: value):
     values = [what(value) for value in columns.values(name)]
