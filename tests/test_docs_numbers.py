@@ -288,3 +288,21 @@ def test_evidence_of_empirical_bayes():
     check((label, row[f'ε = {level:g}'], found[kind, num_train, level])
           for level in (0.01, 0.1, 1.))
 
+
+
+def test_empirical_bayes_on_mnist():
+  weights, ensembles = (csv(f'empirical_bayes_mnist/{name}')
+                        for name in ('weights', 'ensembles'))
+  rules = {'mean member': 'single', 'uniform': 'uniform', 'EM': 'em',
+           'tempered 0.001': 'tempered_0.001', 'tempered 0.01': 'tempered_0.01',
+           'posterior': 'posterior', 'stacking': 'stacking'}
+  for row in rows_of('study_empirical_bayes', 'K = 30, MNIST'):
+    steps = int(row['K = 30, MNIST'].replace(',', '').split()[0])
+    found, of_rules = (
+        table[(table['steps'] == steps) & (table['num_members'] == 30)]
+        for table in (ensembles, weights))
+    nll = of_rules.groupby('rule')['nll'].mean()
+    check([(steps, row['ESS / K'], found['ess_share'].mean()),
+           (steps, row['range of log likelihoods, nats'],
+            found['spread_range'].mean())])
+    check((column, row[column], nll[rule]) for column, rule in rules.items())

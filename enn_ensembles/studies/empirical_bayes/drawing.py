@@ -68,8 +68,9 @@ def _colours() -> dict[str, str]:
 
 def _end(figure: Any, axes: list[Any]) -> bytes:
   handles, labels = axes[0].get_legend_handles_labels()
+  # A panel is as wide as one label.
   figure.legend(handles, labels, loc='outside lower center', fontsize=8,
-                ncols=3, frameon=False)
+                ncols=min(3, len(axes)), frameon=False)
   return plots.to_png(figure)
 
 
