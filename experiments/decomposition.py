@@ -107,6 +107,17 @@ def _is_unit(found: Any) -> bool:
           and kept_units.are_lines(found['lines']))
 
 
+def _run_unit(part: str, name: str,
+              run: Callable[[], list[Any]]) -> dict[str, Any]:
+  """The lines of a unit, and what they cost."""
+  print(part, name, flush=True)
+  start = time.process_time()
+  lines = run()
+  # The memory is that of the process so far, of earlier parts too.
+  return {'cpu_seconds': time.process_time() - start,
+          'peak_memory_mb': cli.peak_memory_mb(), 'lines': lines}
+
+
 def main(_) -> None:
   cli.check_is_folder(_DATA_DIR)
   made = _make_units()
@@ -117,18 +128,9 @@ def main(_) -> None:
   seconds = []
   for part, name, settings, run in made:
     code = canonical.config_hash([settings, _FORMAT])
-    path = kept / f'{part}_{name}_{code}.json'
-
-    def run_timed(part=part, name=name, run=run):
-      print(part, name, flush=True)
-      start = time.process_time()
-      lines = run()
-      # The memory is that of the process so far, of earlier parts too.
-      return {'cpu_seconds': time.process_time() - start,
-              'peak_memory_mb': cli.peak_memory_mb(), 'lines': lines}
-
     unit = kept_units.find_or_run(
-        path, None if _ONLY_KEPT.value else run_timed, _is_unit)
+        kept / f'{part}_{name}_{code}.json', None if _ONLY_KEPT.value else
+        functools.partial(_run_unit, part, name, run), _is_unit)
     if unit is None:
       continue
     found.setdefault(part, []).extend(unit['lines'])
@@ -139,16 +141,10 @@ def main(_) -> None:
     raise ValueError(f'output_dir must hold units with --only_kept, got none '
                      f'of {len(made)} in {kept}.')
   tables = {part: pd.DataFrame(lines) for part, lines in found.items()}
-  judges = {'grid': verdicts.judge_grid, 'response': verdicts.judge_response,
-            'split': verdicts.judge_split, 'experts': verdicts.judge_experts,
-            'robustness': verdicts.judge_robustness}
-  lines = verdicts.judge_definitions()
-  for part, table in tables.items():
-    lines += judges[part](table)
-  lines.sort(key=lambda line: line.claim)
+  lines = verdicts.judge(tables)
   if 'grid' in tables:
     tables['disentanglement'] = verdicts.disentanglement_errors(tables['grid'])
-  tables = {**tables, 'seconds': pd.DataFrame(seconds)}
+  tables['seconds'] = pd.DataFrame(seconds)
   contents = {
       **{f'{name}.csv': csv_files.short_text(table).encode()
          for name, table in {**tables,

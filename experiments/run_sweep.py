@@ -75,11 +75,6 @@ _COMPILATION_CACHE_DIR = flags.DEFINE_string(
     'none. Default: in the cache folder of the user.')
 
 
-def _print_units(units: Sequence[sweeps.WorkUnit]) -> None:
-  for unit in units:
-    print(f'{unit.num_rows:6d} rows  {unit.run_id}')
-
-
 def _print_cost(todo: Sequence[sweeps.WorkUnit],
                 measured: Mapping[sweep_status.Group, sweep_status.Cost],
                 timings: Sequence[forecast.Timing], num_workers: int) -> None:
@@ -180,6 +175,34 @@ def _remove_leftovers() -> None:
   file_locks.remove_all_abandoned(results_dir / claimed_units.CLAIMS_FOLDER)
 
 
+def _print_plan(sweep: Sequence[sweeps.WorkUnit],
+                mine: Sequence[sweeps.WorkUnit],
+                options: unit_results.RunOptions, num_tasks: int) -> None:
+  """What a dry run says; also raises what a run would before its first unit.
+
+  Args:
+    sweep: all units.
+    mine: this task's share of them.
+    options: of the run.
+    num_tasks: tasks that share the units.
+  """
+  if _RESULTS_DIR.value is not None:
+    files.check_folder(_RESULTS_DIR.value, 'results_dir')
+  problem_flags.check_problem_cache()
+  problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
+  for unit in mine:
+    print(f'{unit.num_rows:6d} rows  {unit.run_id}')
+  timings = []
+  if _TIMING_SECONDS.value:
+    timings = agent_checks.check_units(sweep, options, _say_line,
+                                       timing_seconds=_TIMING_SECONDS.value)
+  workers_per_task = _NUM_WORKERS.value or devices.default_num_workers()
+  _print_cost(sweep, {}, timings, num_tasks * workers_per_task)
+  print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
+        f'{len(sweep)} and {_num_rows(sweep)} in the sweep); none was run, '
+        'nothing was written.')
+
+
 def _sweep(ending: _Ending) -> int:
   """Runs what the flags say; 1 if anything failed."""
   # All that can be wrong is found before any work starts.
@@ -202,20 +225,7 @@ def _sweep(ending: _Ending) -> int:
   if task.source:
     print(f'task {task.index} of {task.num_tasks}, from {task.source}')
   if _DRY_RUN.value:
-    if _RESULTS_DIR.value is not None:
-      files.check_folder(_RESULTS_DIR.value, 'results_dir')
-    problem_flags.check_problem_cache()
-    problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
-    _print_units(mine)
-    timings = []
-    if _TIMING_SECONDS.value:
-      timings = agent_checks.check_units(sweep, options, _say_line,
-                                         timing_seconds=_TIMING_SECONDS.value)
-    workers_per_task = _NUM_WORKERS.value or devices.default_num_workers()
-    _print_cost(sweep, {}, timings, task.num_tasks * workers_per_task)
-    print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
-          f'{len(sweep)} and {_num_rows(sweep)} in the sweep); none was run, '
-          'nothing was written.')
+    _print_plan(sweep, mine, options, task.num_tasks)
     return 0
   if _RESULTS_DIR.value is None:
     raise ValueError('--results_dir must be given, except with --dry_run.')

@@ -32,6 +32,7 @@ seeds, and lines are not corrected for their number.
 Whatever else is 'undecided', and so is one seed.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
@@ -289,6 +290,23 @@ def judge_robustness(robustness: pd.DataFrame) -> list[Line]:
                     (table[agent] - table['single']).to_numpy(), judge_sign)
               for agent in table if agent != 'single']
   return lines
+
+
+_JUDGES = {'grid': judge_grid, 'response': judge_response,
+           'split': judge_split, 'experts': judge_experts,
+           'robustness': judge_robustness}
+
+
+def judge(tables: Mapping[str, pd.DataFrame]) -> list[Line]:
+  """All lines by claim, those of definitions and of each part that is there.
+
+  Args:
+    tables: name of a part of the study -> its table.
+  """
+  lines = judge_definitions()
+  for part, measured in tables.items():
+    lines += _JUDGES[part](measured)
+  return sorted(lines, key=lambda line: line.claim)
 
 
 def overall(lines: Sequence[Line], claim: int) -> str:
