@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import tiny_sweeps
 
+from enn_ensembles import agents as agents_lib
 from enn_ensembles import sweeps
 from enn_ensembles.sweeps import cost_model
+from enn_ensembles.training import flops
 
 
 def make_unit(folder, input_dim=10, data_ratio=10., agent='ensemble',
@@ -50,6 +52,38 @@ def test_training_is_estimated_from_its_operations(tmp_path):
   assert sweeps.estimate_training_seconds(unit) == pytest.approx(flops / 6e10)
   plain = make_unit(tmp_path, agent='exact_posterior')
   assert sweeps.estimate_training_seconds(plain) == 0
+
+
+@pytest.mark.parametrize('agent', [
+    name for name in agents_lib.agent_names()
+    if name not in ('exact_posterior', 'prior_only', 'random_features')])
+def test_values_of_floats_change_no_operations(tmp_path, agent, monkeypatch):
+  unit = make_unit(tmp_path, agent=agent)
+  other = dataclasses.replace(unit, agent_config={
+      name: 0.75 * value if isinstance(value, float) else value
+      for name, value in unit.agent_config.items()})
+  assert other.agent_config != unit.agent_config
+  monkeypatch.setattr(cost_model, '_counts', {})
+  expected = sweeps.estimate_seconds(unit)
+  # Counted anew, not remembered.
+  cost_model._counts.clear()
+  assert sweeps.estimate_seconds(other) == expected
+
+
+def test_settings_that_differ_in_floats_are_traced_once(tmp_path, monkeypatch):
+  calls = []
+  count = flops.step_flops
+  monkeypatch.setattr(cost_model, '_counts', {})
+  monkeypatch.setattr(flops, 'step_flops',
+                      lambda *args: calls.append(args) or count(*args))
+  costs = {sweeps.estimate_seconds(make_unit(
+      tmp_path, num_ensemble=3, learning_rate=rate))
+           for rate in (1e-4, 2e-4, 5e-4, 1e-3)}
+  assert len(costs) == len(calls) == 1
+  # What is switched off may cost less, and numbers of members count.
+  sweeps.estimate_seconds(make_unit(tmp_path, num_ensemble=3, prior_scale=0.))
+  sweeps.estimate_seconds(make_unit(tmp_path, num_ensemble=4))
+  assert len(calls) == 3
 
 
 @pytest.mark.parametrize('agent,settings,size,num_levels,measured', [

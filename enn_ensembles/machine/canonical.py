@@ -47,6 +47,9 @@ def canonical_json(config: Any) -> str:
   """
 
   def plain(value: Any) -> Any:
+    # Most values are these, and dataclasses and mappings are slow to tell.
+    if value is None or type(value) in (str, bool, int):
+      return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
       value = named_fields(value)
     if isinstance(value, Mapping):

@@ -7,6 +7,7 @@ does no harm.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import functools
 import json
 import math
@@ -102,20 +103,42 @@ def _shapes(unit: work_units.WorkUnit) -> tuple[Any, ...]:
           unit.enumerate_indices)
 
 
+# What `_counted` has found: agent, kind of setting and shapes -> operations.
+_counts: dict[tuple[Any, ...], Counted] = {}
+
+
 def _counted(unit: work_units.WorkUnit) -> Counted:
-  return _count_by_name(unit.agent, canonical.canonical_json(unit.agent_config),
-                        *_shapes(unit))
+  """Operations of a unit's agent; none of one that is not the package's.
+
+  Tracing takes tenths of a second, and settings that differ in their floats
+  alone (learning rates, scales, rates) have the same operations, so that a grid
+  of thousands of them is traced once.
+  """
+  key = (unit.agent, canonical.canonical_json(_kind(unit.agent_config)),
+         *_shapes(unit))
+  if key not in _counts:
+    _counts[key] = _count_by_name(unit)
+  return _counts[key]
 
 
-@functools.cache
-def _count_by_name(agent: str, config: str, *shapes: Any) -> Counted:
-  """Operations of an agent of the package; none of another."""
-  if agent not in agents_lib.agent_names():
+def _kind(value: Any) -> Any:
+  """A setting's fields; of a float only whether it switches something off."""
+  if isinstance(value, float):
+    return f'float, {value == 0}'
+  if isinstance(value, Mapping):
+    return {name: _kind(of) for name, of in value.items()}
+  if isinstance(value, list | tuple):
+    return [_kind(of) for of in value]
+  return value
+
+
+def _count_by_name(unit: work_units.WorkUnit) -> Counted:
+  if unit.agent not in agents_lib.agent_names():
     return Counted()
-  module = agents_lib.load_agent(agent)
+  module = agents_lib.load_agent(unit.agent)
   made = agents_lib.make_agent(
-      module, agents_lib.make_config(module, _settings(json.loads(config))))
-  return _count(made, *shapes)
+      module, agents_lib.make_config(module, _settings(unit.agent_config)))
+  return _count(made, *_shapes(unit))
 
 
 def _count_solved(unit: work_units.WorkUnit) -> float:
@@ -163,7 +186,7 @@ def _count(made: Any, input_shape: tuple[int, ...], num_outputs: int,
       if num_draws else 0.)
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
   """Settings of the agent as configs have them: JSON knows no tuples."""
   return {name: tuple(value) if isinstance(value, list) else value
           for name, value in config.items()

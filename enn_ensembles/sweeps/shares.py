@@ -77,6 +77,8 @@ def select(
   if task_index >= num_tasks:
     raise ValueError(f'task_index must be below num_tasks = {num_tasks}, got '
                      f'{task_index}.')
+  if num_tasks == 1:
+    return tuple(units)
   estimate = estimate or cost_model.estimate_seconds
   units = split(units, num_tasks, estimate)
   loads, chosen = [(0., task) for task in range(num_tasks)], set()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -63,12 +64,13 @@ class WorkUnit:
   dtype: str = 'float32'
   selections: tuple[str, ...] = ('none',)
 
-  @property
+  # A sweep may have 100,000 units, whose names are asked for again and again.
+  @functools.cached_property
   def agent_id(self) -> str:
     """The agent setting, whatever the defaults are."""
     return results.make_agent_id(self.agent, self.agent_config)
 
-  @property
+  @functools.cached_property
   def run_id(self) -> str:
     """A name that is safe for files: readable, and a hash of everything."""
     config = canonical.named_fields(self, without=('agent_label', 'family'))
@@ -198,13 +200,10 @@ def expand(config: sweep_config.SweepConfig,
 class _Setting(NamedTuple):
   """One setting of an agent."""
   agent: str
+  agent_id: str
   label: str
   config: dict[str, Any]
   selections: tuple[str, ...]
-
-  @property
-  def agent_id(self) -> str:
-    return results.make_agent_id(self.agent, self.config)
 
 
 def _agent_settings(config: sweep_config.SweepConfig,
@@ -237,8 +236,9 @@ def _agent_settings(config: sweep_config.SweepConfig,
       if plain_text.encodable(plain) != plain:
         raise ValueError('an agent and its settings must be text that UTF-8 '
                          f'can encode, got {label}.')
-      found.append(_Setting(agent.name, label, settings,
-                            sweep_config.selections(entry)))
+      found.append(_Setting(
+          agent.name, results.make_agent_id(agent.name, settings), label,
+          settings, sweep_config.selections(entry)))
   return found
 
 
