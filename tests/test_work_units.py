@@ -34,11 +34,11 @@ def test_expands_products_of_lists_agents_first(tmp_path):
   assert all(u.family.noise_stds == (0.1, 1.) and u.seeds == (0, 1)
              for u in units)
   assert sum(u.num_problems for u in units) == 5 * 4 * 2 * 2
-  # Every field is there, given or not.
+  # Every field is there, given or not, but later ones at their defaults.
   assert units[0].agent_config['batch_size'] == 100
-  assert set(units[0].agent_config) == {
-      f.name for f in dataclasses.fields(
-          agents_lib.load_agent('ensemble').config_class)}
+  config_class = agents_lib.load_agent('ensemble').config_class
+  assert set(units[0].agent_config) == set(
+      canonical.named_fields(config_class()))
 
 
 def test_a_setting_named_twice_is_one_unit(tmp_path):
