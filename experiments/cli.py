@@ -18,11 +18,6 @@ import threading
 import types
 from typing import Any
 
-try:
-  import resource
-except ImportError:  # Not on this system.
-  resource = None
-
 from absl import app
 from absl import flags
 from absl import logging
@@ -200,15 +195,6 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(_refuse(f'{error}.'))
   except SystemExit:
     sys.exit(0)  # --help, which absl ends with 1.
-
-
-def peak_memory_mb() -> float | None:
-  """The most this process has held, MB; None where the system does not say."""
-  if resource is None:
-    return None
-  # In kilobytes, on macOS in bytes.
-  unit = 1 if sys.platform == 'darwin' else 1024
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],

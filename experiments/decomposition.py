@@ -20,6 +20,7 @@ import pandas as pd
 
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems.kinds import nngp
@@ -115,7 +116,7 @@ def _run_unit(part: str, name: str,
   lines = run()
   # The memory is that of the process so far, of earlier parts too.
   return {'cpu_seconds': time.process_time() - start,
-          'peak_memory_mb': cli.peak_memory_mb(), 'lines': lines}
+          'peak_memory_mb': peak_memory.since_start_mb(), 'lines': lines}
 
 
 def main(_) -> None:

@@ -22,6 +22,7 @@ import pandas as pd
 from enn_ensembles import checks
 from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.report import csv_files
@@ -119,7 +120,7 @@ def _run_unit(unit: units.Unit, name: str) -> dict[str, Any]:
       'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
       'cpu_seconds': round(time.process_time() - start, 1),
       # Of the process so far, which may have trained other units before.
-      'peak_memory_mb': cli.peak_memory_mb()}]}
+      'peak_memory_mb': peak_memory.since_start_mb()}]}
 
 
 def _is_unit(found: Any) -> bool:

@@ -18,6 +18,7 @@ import jax
 import pandas as pd
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import image_classification
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.loss_landscape import settings as settings_lib
@@ -128,7 +129,7 @@ def main(_) -> None:
   print(pathlib.Path(paths['verdicts.md']).read_text(encoding='utf-8'), end='')
   for path in paths.values():
     print(path)
-  print(f'peak memory: {cli.peak_memory_mb() or float("nan"):.0f} MB')
+  print(f'peak memory: {peak_memory.since_start_mb() or float("nan"):.0f} MB')
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import audit
 from enn_ensembles.problems import problem_export
 from enn_ensembles.problems import published
@@ -111,7 +112,7 @@ def _fill(units: Sequence[sweeps.WorkUnit], cache_dir: str) -> int:
           f'{max(t.std_error for t in truths):.1e}, mean within '
           f'{max(t.mean_error for t in truths):.1e} stds, in '
           f'{now - before:.1f} s; about {left:.0f} s left', flush=True)
-  memory = cli.peak_memory_mb()
+  memory = peak_memory.since_start_mb()
   if memory is not None:
     print(f'done; {memory:,.0f} MB of memory at most.')
   return 0

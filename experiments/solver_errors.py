@@ -30,6 +30,7 @@ import numpy as np
 
 from enn_ensembles import checks
 from enn_ensembles.machine import files
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
@@ -128,7 +129,8 @@ def measure(input_dim: int, data_ratio: float, seed: int,
         function_error=solution.function_error,
         num_passes=solution.num_passes, seconds=solution.seconds,
         dense_seconds=dense_seconds, memory_mb=solution.memory_mb,
-        peak_rss_mb=cli.peak_memory_mb(), tile_dtype=solution.tile_dtype)
+        peak_rss_mb=peak_memory.since_start_mb(),
+        tile_dtype=solution.tile_dtype)
     if truth is not None:
       rows[-1]['mean_error'] = np.max(
           np.abs(solution.moments[level].mean - truth[level].mean)

@@ -179,7 +179,7 @@ def measurement(once, step, plain_step=None, **fields):
       predict_seconds=[0.5] * 3, predict_flops=1e9, compile_first_seconds=8.,
       compile_cached_seconds=0.5, program_bytes=10**6, plain=plain)
   return case.Measurement(
-      num_problems=3, problem_seconds=[0.25], peak_rss_bytes=2 * 10**6,
+      num_problems=3, problem_seconds=[0.25], peak_rss_mb=2.,
       train_seconds=network.timing.seconds_at(1024), score_seconds=[1.] * 3,
       device='cpu', network=network, **fields)
 

@@ -8,6 +8,13 @@ import pytest
 from enn_ensembles.machine import peak_memory
 
 
+def test_the_peak_since_the_start_never_falls():
+  before = peak_memory.since_start_mb()
+  if before is None:
+    pytest.skip('this system does not say it')
+  assert 10 < before <= peak_memory.since_start_mb()
+
+
 def test_the_peak_is_that_since_the_reset():
   if not peak_memory.reset():
     pytest.skip('this system does not count anew')

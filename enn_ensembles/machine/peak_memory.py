@@ -4,6 +4,12 @@ Linux counts it from the start of the process, and anew where it is told to.
 """
 
 import pathlib
+import sys
+
+try:
+  import resource
+except ImportError:  # Not on this system.
+  resource = None
 
 _STATUS = pathlib.Path('/proc/self/status')
 _CLEAR = pathlib.Path('/proc/self/clear_refs')
@@ -33,3 +39,12 @@ def read_mb() -> float | None:
     if line.startswith('VmHWM:'):
       return float(line.split()[1]) * 1024 / 1e6  # In kibibytes.
   return None
+
+
+def since_start_mb() -> float | None:
+  """The peak since this process started, MB; None where nobody says it."""
+  if resource is None:
+    return None
+  # In kibibytes, on macOS in bytes.
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -26,6 +26,7 @@ from enn_ensembles import checks
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
+from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import kinds
 from enn_ensembles.studies.speed import lengths
 from enn_ensembles.studies.speed import plain_training
@@ -112,7 +113,8 @@ class Measurement(NamedTuple):
     problem_seconds: of making a problem and its ground truth.
     train_seconds: of whole trainings, compilation apart.
     score_seconds: of predictions and scores.
-    peak_rss_bytes: the most memory the process had during this case.
+    peak_rss_mb: the most memory that the process held during this case, MB;
+      None where the system does not say.
     device: what it ran on.
     network: what only agents with a network have; else None.
   """
@@ -120,7 +122,7 @@ class Measurement(NamedTuple):
   problem_seconds: Sequence[float]
   train_seconds: Sequence[float]
   score_seconds: Sequence[float]
-  peak_rss_bytes: int
+  peak_rss_mb: float | None
   device: str
   network: Network | None = None
 
@@ -169,7 +171,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems, options: CaseOptions,
     options: how much to measure.
     wait: called before everything that is timed; workers meet there.
   """
-  _reset_peak_rss()
+  peak_memory.reset()  # Else the peak is that since the process started.
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
       module, agents_lib.make_config(module, unit.agent_config))
@@ -287,7 +289,7 @@ def _measure_network(agent: network_agent.NetworkAgent, unit: sweeps.WorkUnit,
   return Measurement(
       num_problems=training.num_problems, problem_seconds=problems.seconds,
       train_seconds=timing.seconds_at(agent.num_batches),
-      score_seconds=score_seconds, peak_rss_bytes=_peak_rss(),
+      score_seconds=score_seconds, peak_rss_mb=peak_memory.read_mb(),
       device=devices.device_name(),
       network=Network(
           timing=timing, num_steps=agent.num_batches,
@@ -328,7 +330,7 @@ def _measure_sampler(agent: base.Agent, unit: sweeps.WorkUnit,
   return Measurement(
       num_problems=1, problem_seconds=problems.seconds,
       train_seconds=train_seconds, score_seconds=score_seconds,
-      peak_rss_bytes=_peak_rss(), device=devices.device_name())
+      peak_rss_mb=peak_memory.read_mb(), device=devices.device_name())
 
 
 def used_products(unit: sweeps.WorkUnit) -> list[tuple[int, int, int]]:
@@ -342,24 +344,3 @@ def used_products(unit: sweeps.WorkUnit) -> list[tuple[int, int, int]]:
     return []
   sizes = [math.prod(unit.family.input_shape), *config['hidden_sizes']]
   return [(config['batch_size'], k, n) for k, n in zip(sizes, sizes[1:])]
-
-
-def _reset_peak_rss() -> None:
-  """Forgets the process's peak memory so far, where the system can (Linux)."""
-  try:
-    with open('/proc/self/clear_refs', 'w', encoding='ascii') as file:
-      file.write('5')
-  except OSError:
-    pass  # The peak is then that since the process started.
-
-
-def _peak_rss() -> int:
-  """The process's peak memory in bytes since `_reset_peak_rss`; 0: unknown."""
-  try:
-    with open('/proc/self/status', encoding='ascii') as file:
-      for line in file:
-        if line.startswith('VmHWM:'):
-          return 1024 * int(line.split()[1])
-  except OSError:
-    pass
-  return 0

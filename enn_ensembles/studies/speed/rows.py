@@ -62,7 +62,8 @@ def make_row(unit: sweeps.WorkUnit, found: Sequence[case.Measurement],
       **_interval_columns('train_seconds', train),
       **_interval_columns('score_seconds', score),
       **network_columns,
-      'peak_rss_mb': max(m.peak_rss_bytes for m in found) / 1e6 or None,
+      'peak_rss_mb': max((m.peak_rss_mb for m in found
+                          if m.peak_rss_mb is not None), default=None),
       **_ceiling_columns(unit, ceiling), **machine, 'device': found[0].device,
       'jax': jax.__version__, 'jaxlib': jax.lib.__version__,
       'python': platform.python_version()}
