@@ -31,6 +31,7 @@ import pandas as pd
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.agents import batch_ensemble
@@ -74,36 +75,21 @@ AGENTS = (
     {'agent': 'map'},
 )
 
-# Those of ten members; of 27 as many, evenly spread.
-MAX_PAIRS = 45
+MAX_PAIRS = 45  # Those of ten members.
 
 
-def member_layers(agent: str, network: base.EpistemicNetwork,
-                  params: Mapping[str, Mapping[str, Any]]) -> list[np.ndarray]:
+def member_layers(agent: str, params: base.Params) -> list[np.ndarray]:
   """The weights that every member computes with.
 
   Args:
     agent: name of the agent, one of AGENTS.
-    network: its network.
     params: trained parameters of one problem.
 
   Returns:
     Per layer [K, out, in + 1] float64, the bias last.
   """
-  (named,) = params.values()
-  num_layers = sum(name.startswith('w_') for name in named)
-  if agent == 'batch_ensemble':
-    layers = batch_ensemble.member_layers(
-        [tuple(named[f'{part}_{layer}'] for part in 'wrsb')
-         for layer in range(num_layers)], None)
-  elif agent == 'layer_ensemble':
-    # [out, options, in + 1]; a member is an option of every layer.
-    layers = [
-        jnp.swapaxes(named[f'w_{layer}'], 0, 1)[options]
-        for layer, options in enumerate(
-            np.asarray(base.get_support(network.indexer)).T)]
-  else:
-    layers = [named[f'w_{layer}'] for layer in range(num_layers)]
+  layers = (batch_ensemble.all_members(params) if agent == 'batch_ensemble'
+            else networks.get_weights(params))
   return [np.asarray(layer, np.float64) for layer in layers]
 
 
@@ -161,7 +147,6 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
       jnp.stack([problems.agent_key(seed) for seed in unit.seeds]),
       dtype=jnp.dtype(unit.dtype))
   prior = groups[0][0].prior
-  network = agent.make_network(prior)
   predictor = prediction.Predictor(
       agent, trained, prior,
       jnp.stack([problems.evaluation_key(seed) for seed in unit.seeds]), None)
@@ -171,7 +156,7 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
       samples = predictor.for_problem(s, e)(problem.x_test).samples
       assert samples is not None  # Members are drawn, not moments.
       samples = samples[..., 0]
-      layers = member_layers(unit.agent, network, jax.tree.map(
+      layers = member_layers(unit.agent, jax.tree.map(
           lambda leaf, s=s, e=e: leaf[s, e], trained.params))
       found.append({
           'setting': unit.agent_label, 'num_members': len(samples),
