@@ -94,6 +94,24 @@ def test_gains_of_tuned_settings():
           for column, name in columns.items())
 
 
+def test_forms_of_weight_decay():
+  board = csv('decay_forms/kl').set_index('label')
+  columns = {'all cells': 'kl_estimate_relative',
+             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
+                for level in ('0.01', '0.1', '1')}}
+  header = 'ensemble of 10, 1,000 steps: KL / prior_only'
+  for row in rows_of('scores_and_statistics', header):
+    words = row[header]
+    decay = (re.findall(r'decay ([\d.]+)', words) or ['0'])[0]
+    scale = 0 if 'no prior' in words else 1
+    label = 'ensemble,num_ensemble=10,' + (
+        f'prior_scale=0,weight_decay={decay},num_batches=1000,'
+        'decay_from_start=true' if 'start' in words else
+        f'weight_decay={decay},prior_scale={scale},num_batches=1000')
+    check((words, row[column], board.loc[label, name])
+          for column, name in columns.items())
+
+
 def test_all_27_cells():
   board = csv('board_27_cells/leaderboard').set_index('label')
   for row in rows_of('scores_and_statistics', 'rank of 27 cells', 'agent'):
