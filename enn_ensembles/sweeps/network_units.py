@@ -24,6 +24,14 @@ from enn_ensembles.training import loop
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
 
+# How much faster than a core of the cost model's an accelerator may be.
+_ACCELERATOR_SPEED = 100.
+# A training that takes fewer seconds is not cut into calls; of others the first
+# call takes half as many.
+_UNCUT_SECONDS = 10.
+# The share of the steps in the first call of a training of unknown length.
+_FIRST_SHARE = 0.05
+
 
 def num_index_draws(agent: network_agent.NetworkAgent,
                     unit: work_units.WorkUnit,
@@ -102,8 +110,8 @@ def _train_and_score(
   num_problems = len(seeds) * len(unit.family.cells)
   trained = loop.train(
       agent, _stack([groups[seed][0].data.x for seed in seeds]),
-      np.stack([[problem.data.y for problem in groups[seed]] for seed in seeds
-               ]),
+      np.stack([[problem.data.y for problem in group]
+                for group in groups.values()]),
       jax.tree.map(lambda *leaves: np.stack(leaves),
                    *(problem.prior.likelihood for problem in groups[seeds[0]])),
       jnp.stack([agent_key(unit, seed) for seed in seeds]),
@@ -117,12 +125,10 @@ def _train_and_score(
   finite = np.logical_and.reduce([
       np.isfinite(np.asarray(leaf)).all(axis=tuple(range(2, leaf.ndim)))
       for leaf in jax.tree.leaves(trained.params)])  # [S, E]
+  network = agent.make_network(prior)
   num_members = None
   if num_draws is None:
-    support = base.get_support(agent.make_network(prior).indexer)
-    num_members = len(jax.tree.leaves(support)[0])
-
-  network = agent.make_network(prior)
+    num_members = len(jax.tree.leaves(base.get_support(network.indexer))[0])
 
   def of_members(s: int, i: int) -> dict[str, Any]:
     params = jax.tree.map(lambda leaf: leaf[s, i], trained.params)
@@ -195,16 +201,6 @@ def treated(unit: work_units.WorkUnit, problem: Any, predict: base.Predict,
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
   """np.stack, without a copy of a single one: x may be 800 MB."""
   return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
-
-
-# How much faster than a core of the cost model's an accelerator may be.
-_ACCELERATOR_SPEED = 100.
-
-
-# A training that takes less is not cut; of others some seconds are one call.
-_UNCUT_SECONDS = 10.
-# The share of the steps in the first call of a training of unknown length.
-_FIRST_SHARE = 0.05
 
 
 def _steps_between_checkpoints(unit: work_units.WorkUnit, num_batches: int,
