@@ -75,8 +75,6 @@ def compare(old: results.Row, new: results.Row) -> str:
     return f'status {old["status"]} is now {new["status"]}'
   shared = {name: value for name, value in old['scores'].items()
             if name in new['scores']}
-  if list(old['problem']) and old['problem'] != new['problem']:
-    return f'problem {old["problem"]} is now {new["problem"]}'
   try:
     # Rows of an older program lack the scores that were added since. A row's
     # name depends on the draws that were asked for, which those of members and

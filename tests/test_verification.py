@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import commands
+import example_rows
 import pytest
 import tiny_sweeps
 
@@ -38,6 +39,15 @@ def verify(folder, *flags):
       f'--results_dir={folder}', '--share=1', *flags,
       f'--cache_dir={commands.shared_problems()}'])
   return done
+
+
+def test_another_problem_is_a_difference():
+  compare = commands.load_command('verify_results').compare
+  row = example_rows.make_row()
+  assert compare(row, row) == ''
+  facts = {**row['problem']['facts'], 'num_train': 7}
+  text = compare(row, {**row, 'problem': {**row['problem'], 'facts': facts}})
+  assert text.startswith('problem {') and "'num_train': 7" in text
 
 
 def test_a_folder_that_takes_no_findings_is_known_before(folder, tmp_path):
