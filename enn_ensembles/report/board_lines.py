@@ -130,7 +130,7 @@ def _make_board_line(setting: agent_settings.AgentSetting,
   if field is not None:
     line.update(_level_columns(setting, baseline, field))
   line.update({f'{name}_mean': setting.mean(name)
-               for name in table.scores_of(scope.ranking.score_set)
+               for name in table.scores_of(scope.ranking.key.score_set)
                if name not in (score, entry.floor)})
   line.update(_counts_and_settings(
       setting, 0 if floor is None else int(np.sum(
@@ -158,10 +158,10 @@ def _counts_and_settings(setting: agent_settings.AgentSetting,
       'num_non_finite': int(np.sum(~np.isfinite(values[there]))),
       'num_infinite_floor': num_infinite_floor,
       'num_outside': int(np.sum(~setting.inside)),
-      'kind': scope.ranking.kind, 'score_set': scope.ranking.score_set,
-      **dict(scope.ranking.same),
-      'selection': scope.ranking.selection,
-      'enumerate_indices': scope.ranking.enumerate_indices,
+      'kind': scope.ranking.key.kind, 'score_set': scope.ranking.key.score_set,
+      **dict(scope.ranking.key.same),
+      'selection': scope.ranking.key.selection,
+      'enumerate_indices': scope.ranking.key.enumerate_indices,
       **{key: setting.identity[key] for key in ('agent_id', 'agent', 'dtype',
                                                 'num_enn_samples')},
       'num_samples_used': max(setting.unique('num_samples_used'),

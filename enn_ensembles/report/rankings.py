@@ -23,7 +23,15 @@ _FIELDS = ('kind', 'score_set', 'ranking', 'selection', 'enumerate_indices')
 
 
 class Key(NamedTuple):
-  """What a row says of its ranking: `Ranking` without the number of draws."""
+  """What rows of any number of draws must have in common to be compared.
+
+  Attributes:
+    kind: kind of the problems.
+    score_set: which scores they give.
+    same: what their problems must have in common, as sorted (name, value).
+    selection: how members were selected.
+    enumerate_indices: whether finite index sets are enumerated.
+  """
   kind: str
   score_set: str
   same: tuple[tuple[str, Any], ...]
@@ -35,37 +43,24 @@ class Ranking(NamedTuple):
   """What rows must have in common to be compared.
 
   Attributes:
-    kind: kind of the problems.
-    score_set: which scores they give.
-    same: what their problems must have in common, as sorted (name, value).
-    selection: how members were selected.
-    enumerate_indices: whether finite index sets are enumerated.
+    key: what does not depend on the number of draws.
     num_enn_samples: draws of agents that are sampled; None if there are none.
   """
-  kind: str
-  score_set: str
-  same: tuple[tuple[str, Any], ...]
-  selection: str
-  enumerate_indices: bool
+  key: Key
   num_enn_samples: int | None
-
-  @property
-  def key(self) -> Key:
-    """What its rows say of it."""
-    return Key(*self[:-1])
 
   @property
   def label(self) -> str:
     """One readable line, different for different rankings."""
-    draws = f'{self.num_enn_samples} draws'
-    if self.enumerate_indices:
+    key, draws = self.key, f'{self.num_enn_samples} draws'
+    if key.enumerate_indices:
       draws = 'all members' + (
           '' if self.num_enn_samples is None else f', or {draws}')
-    kind = [] if self.kind == 'nngp' else [f'problems {self.kind}']
-    same = [f'{name} {value}' for name, value in self.same
+    kind = [] if key.kind == 'nngp' else [f'problems {key.kind}']
+    same = [f'{name} {value}' for name, value in key.same
             if _USUAL.get(name) != value]
     return '; '.join([*kind, *_reference_first(same),
-                      f'selection {self.selection}', f'scored on {draws}'])
+                      f'selection {key.selection}', f'scored on {draws}'])
 
 
 def _reference_first(texts: list[str]) -> list[str]:
@@ -122,5 +117,5 @@ def make_rankings(found: Iterable[tuple[Key, int | None]]) -> list[Ranking]:
             not key.enumerate_indices)
 
   return list(itertools.chain.from_iterable(
-      [Ranking(*key, num) for num in sorted(draws[key]) or [None]]
+      [Ranking(key, num) for num in sorted(draws[key]) or [None]]
       for key in sorted(draws, key=order)))

@@ -110,8 +110,8 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
   grids: dict[str, cells_lib.Grid] = {}
   scores: dict[str, None] = {}
   for ranking in rankings_lib.make_rankings(found):
-    known = table.scores_of(ranking.score_set)
-    own_score = score or table.SCORE_SETS[ranking.score_set].headline
+    known = table.scores_of(ranking.key.score_set)
+    own_score = score or table.SCORE_SETS[ranking.key.score_set].headline
     if own_score not in known:
       continue
     part = _make_ranking(columns, keys, order, agents, wanted, ranking,
