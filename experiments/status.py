@@ -39,8 +39,8 @@ _CSV = flags.DEFINE_string(
 _NOT_DONE = 3
 
 
-def _row_ids_in_hand(workers: list[heartbeats.Worker]
-                     ) -> tuple[set[str], dict[str, float]]:
+def _running_rows(workers: list[heartbeats.Worker]
+                  ) -> tuple[set[str], dict[str, float]]:
   """Rows that live processes work on, and what units say they still take.
 
   Returns:
@@ -84,8 +84,7 @@ def main(_) -> int:
   alive = [worker for worker in workers if worker.alive]
   # Read after the heartbeats: what was finished in between counts as done.
   rows = results.scan_rows(stores, sweep_status.ROW_FIELDS)
-  status = sweep_status.make_status(units, rows.values(),
-                                    *_row_ids_in_hand(alive))
+  status = sweep_status.make_status(units, rows.values(), *_running_rows(alive))
   if _CSV.value is not None:
     files.write_atomically(_CSV.value, _csv_text(status).encode())
   print(status_text.format_text(

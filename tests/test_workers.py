@@ -100,7 +100,7 @@ def test_a_single_worker_is_pinned_too(folder, no_other_sweeps):
 
 
 @pytest.mark.parametrize('num_workers', [1, 2])
-def test_what_is_in_hand_is_announced(folder, num_workers):
+def test_running_units_are_announced(folder, num_workers):
   units = make_units(folder, data_ratio=(1., 2., 3.), noise_std=(0.1,))
   told = []
   list(workers.run(units, make_options(folder), num_workers, told.append))

@@ -12,6 +12,8 @@ from enn_ensembles.sweeps import work_units
 # Units above this part of a share are cut: the shares of 50 tasks then differ
 # by some percent, where one unit of ten seeds may be eleven shares.
 _LARGEST_PART = 0.5
+# Inputs of at most so many numbers are held at once: 1.6 GB in float64.
+_MOST_INPUTS = 2e8
 
 
 def split(
@@ -90,10 +92,6 @@ def select(
   return tuple(unit for unit in units if unit.run_id in chosen)
 
 
-# Inputs of at most so many numbers are held at once: 1.6 GB in float64.
-_MOST_INPUTS = 2e8
-
-
 def limit_inputs(
     units: Sequence[work_units.WorkUnit]) -> tuple[work_units.WorkUnit, ...]:
   """Units cut by seeds where their inputs would not fit into memory together.
@@ -103,8 +101,8 @@ def limit_inputs(
   """
   parts = []
   for unit in units:
-    num = max(1, int(_MOST_INPUTS // (unit.family.num_train
-                                * math.prod(unit.family.input_shape))))
+    inputs = unit.family.num_train * math.prod(unit.family.input_shape)
+    num = max(1, int(_MOST_INPUTS // inputs))
     parts += [dataclasses.replace(unit, seeds=unit.seeds[i:i + num])
               for i in range(0, len(unit.seeds), num)]
   return tuple(parts)
