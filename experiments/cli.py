@@ -1,4 +1,4 @@
-"""How every command of this folder starts and ends.
+"""How every command of this folder starts, reads its flags, and ends.
 
 Exit codes that all commands share: 0 all is well; 2 a mistake of the user, also
 in a flag, in one line; 75 ended by SIGTERM before it was done, the same command

@@ -29,14 +29,15 @@ from enn_ensembles.training import prediction
 from experiments import cli
 
 _PROBLEMS_DIR = flags.DEFINE_string(
-    'problems_dir', None, 'folder of the .npz files', required=True)
+    'problems_dir', None, 'Folder of the .npz files.', required=True)
 _PUBLISHED_CSV = flags.DEFINE_string(
-    'published_csv', None, 'CSV of the published scores', required=True)
+    'published_csv', None, 'CSV of the published scores.', required=True)
 _AGENTS = flags.DEFINE_list(
-    'agents', [], 'names in the CSV to compare (default: all known here)')
+    'agents', [], 'Names in the CSV to compare. Default: all that are known '
+    'here.')
 _SEEDS = flags.DEFINE_integer(
-    'num_agent_seeds', 3, 'trainings per problem; their KLs are averaged '
-    'geometrically', lower_bound=1)
+    'num_agent_seeds', 3, 'Trainings per problem; their KLs are averaged '
+    'geometrically.', lower_bound=1)
 
 # Names in the published CSV -> our agent and its settings.
 PUBLISHED_AGENTS = {
