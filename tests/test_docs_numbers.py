@@ -324,3 +324,26 @@ def test_empirical_bayes_on_mnist():
            (steps, row['range of log likelihoods, nats'],
             found['spread_range'].mean())])
     check((column, row[column], nll[rule]) for column, rule in rules.items())
+
+
+def test_trained_last_layers():
+  table = csv('random_features/random_features')
+  cells = csv('board_D10_D100/cells')
+  cells = cells[cells['label'] == 'ensemble,num_ensemble=10']
+  for row in rows_of('study_random_features', '512: solved'):
+    cell = [float(value) for value in re.findall(
+        r'[\d.]+', row['(D_x, λ), T'])[:2]] + [float(row['ε'])]
+
+    def at(frame, cell=cell):
+      return frame[(frame['input_dim'] == cell[0])
+                   & (frame['data_ratio'] == cell[1])
+                   & (frame['noise_std'] == cell[2])]
+
+    check([(cell, row['all layers'], at(cells)['kl_estimate_mean'].item())])
+    for column in list(row)[2:-1]:
+      width, _, how = column.partition(': ')
+      found = at(table)
+      found = found[(found['width'] == int(width)) & (found['seed'] == 0)
+                    & (found['last_layer'] == how)
+                    & (found['num_ensemble'] == 10)]
+      check([(cell, row[column], found['kl_estimate'].item())])

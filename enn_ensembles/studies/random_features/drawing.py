@@ -1,10 +1,14 @@
 """The picture of the study: KL by width, a panel per cell and noise level."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import plots
 from enn_ensembles.scoring import gaussian
+
+_STYLES = (('o', '-'), ('x', ':'), ('^', '-.'), ('s', '--'))
 
 CELL = ['input_dim', 'data_ratio', 'num_train', 'noise_std']
 
@@ -19,6 +23,9 @@ def make_picture(table: pd.DataFrame) -> bytes:
   cells = sorted({tuple(row[name] for name in CELL[:3]) for row in rows})
   levels = sorted({row['noise_std'] for row in rows})
   nums = sorted({row['num_ensemble'] for row in rows})
+  # How last layers are made, by marker and line; the solved ones come first.
+  others = sorted({row['last_layer'] for row in rows} - {'solved'})
+  styles = dict(zip(['solved', *others], itertools.cycle(_STYLES)))
   colours = dict(zip(nums, plots.WONG))
   figure = plots.make_canvas(3. * len(levels) + 0.6, 2.3 * len(cells) + 0.8)
   axes = figure.subplots(len(cells), len(levels), squeeze=False, sharex=True)
@@ -34,10 +41,10 @@ def make_picture(table: pd.DataFrame) -> bytes:
                                 row['kl_estimate'])
       for (num, how), curve in sorted(curves.items()):
         widths = sorted(curve)
-        solved = how == 'solved'
+        solved, (marker, line_style) = how == 'solved', styles[how]
         axis.plot(widths, [np.mean(curve[width]) for width in widths],
-                  color=colours[num], marker='o' if solved else 'x',
-                  markersize=4, linestyle='-' if solved else ':',
+                  color=colours[num], marker=marker, markersize=5,
+                  linestyle=line_style,
                   label=f'K = {num}' + ('' if solved else f', {how}'))
         if solved:
           axis.axhline(gaussian.finite_sample_floor(num), color=colours[num],

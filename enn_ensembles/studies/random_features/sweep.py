@@ -10,6 +10,6 @@ NOISE_STD = [0.01, 0.1, 1.0]
 SEED = [0, 1]
 
 AGENTS = [
-    {'agent': 'trained_last_layer', 'width': [128, 512],
-     'num_batches': [1000, 10000]},
+    {'agent': 'trained_last_layer', 'width': [128, 512], 'num_batches': 1000},
+    {'agent': 'trained_last_layer', 'width': 128, 'num_batches': 10000},
 ]
