@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from enn_ensembles.machine import canonical
+from enn_ensembles.report import columns as columns_lib
 
 # A cell field with so many values has a column and a panel per value.
 MOST_LEVELS = 6
@@ -57,6 +58,14 @@ class Grid:
 def identity(cell: Mapping[str, Any]) -> str:
   """One text for one cell: 1 and 1.0 are the same value."""
   return canonical.canonical_json(cell)
+
+
+def cell_codes(columns: columns_lib.Columns) -> np.ndarray:
+  """The number of each row's cell, int [R]; equal cells have one number."""
+  numbers: dict[str, int] = {}
+  found = [numbers.setdefault(identity(cell), len(numbers))
+           for cell in columns.values('cell')]
+  return np.array(found, int)[columns.codes('cell')]
 
 
 def make_grid(cells: Iterable[Mapping[str, Any]], seeds: Iterable[int]

@@ -46,9 +46,9 @@ def make_costs(columns: columns_lib.Columns) -> pd.DataFrame:
   # Sums do not depend on the order of files.
   order = csv_files.reading_order(columns)
   code = lambda name: columns.codes(name)[order]
-  training = _numbers([code('run_id'), _cells(columns)[order], code('seed')])
-  group = _numbers([code('agent_id'), code('kind'), code('ranking'),
-                    _cells(columns)[order]])
+  cells = cells_lib.cell_codes(columns)[order]
+  training = _numbers([code('run_id'), cells, code('seed')])
+  group = _numbers([code('agent_id'), code('kind'), code('ranking'), cells])
   share = {name: 1. / np.bincount(training)[training] for name in _OF_TRAINING}
   share[_OF_ROW] = np.ones(len(order))
   share[_OF_UNIT] = 1. / np.bincount(code('run_id'))[code('run_id')]
@@ -78,14 +78,6 @@ def make_costs(columns: columns_lib.Columns) -> pd.DataFrame:
         'seconds': total, **seconds, 'seconds_per_problem': (
             total / round(num_timed[i]) if round(num_timed[i]) else None)})
   return _frame(lines)
-
-
-def _cells(columns: columns_lib.Columns) -> np.ndarray:
-  """The number of each row's cell, [R]; 1 and 1.0 are the same."""
-  numbers: dict[str, int] = {}
-  found = [numbers.setdefault(cells_lib.identity(cell), len(numbers))
-           for cell in columns.values('cell')]
-  return np.array(found, int)[columns.codes('cell')]
 
 
 def _numbers(keys: Sequence[np.ndarray]) -> np.ndarray:

@@ -96,10 +96,7 @@ def _values(rows: columns_lib.Columns, board: pd.DataFrame,
                for value in rows.values('ranking')]
   kept &= np.array(reference)[rows.codes('ranking')]
   values, present = rows.score(score)
-  # 10 and 10.0 are one cell.
-  numbers = columns_lib.Repeated()
-  cell_codes = np.array([numbers.code(cells_lib.identity(cell)) for cell in
-                         rows.values('cell')])[rows.codes('cell')]
+  cell_codes = cells_lib.cell_codes(rows)
   cells = np.unique(cell_codes[kept])
   seeds = np.unique(rows.codes('seed')[kept])
   found = np.full((len(ids), len(cells), len(seeds)), np.nan)

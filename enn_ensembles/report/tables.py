@@ -175,11 +175,8 @@ def _unique_rows(columns: columns_lib.Columns,
   Raises:
     ValueError: two rows say different things about the same.
   """
-  cell_codes = columns_lib.Repeated()
-  renumber = np.array([cell_codes.code(cells_lib.identity(cell))
-                       for cell in columns.values('cell')])
   frame = pd.DataFrame({
-      'key': keys.codes, 'cell': renumber[columns.codes('cell')],
+      'key': keys.codes, 'cell': cells_lib.cell_codes(columns),
       **{name: columns.codes(name) for name in (
           'agent_id', 'seed', 'dtype', 'num_enn_samples')}})
   names = list(frame)
