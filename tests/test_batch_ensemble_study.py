@@ -249,10 +249,13 @@ def test_costs_are_columns_and_panels_where_rows_know_them():
   new = measures.cost_table(measures.read_data_sets(rows))
   assert new['peak_memory_mb'].tolist() == [102.] * len(new)
   assert new['predict_seconds_per_1000'].tolist() == [0.5] * len(new)
-  pd.testing.assert_frame_equal(
-      new[old.columns].drop(columns=['peak_memory_mb',
-                                     'predict_seconds_per_1000']),
-      old.drop(columns=['peak_memory_mb', 'predict_seconds_per_1000']))
+  best = new['nll_mean'] == min(new['nll_mean'])
+  for name in ('is_efficient_by_memory', 'is_efficient_by_predictions'):
+    assert new[name].tolist() == best.tolist() and not old[name].any()
+  drop = ['peak_memory_mb', 'predict_seconds_per_1000',
+          'is_efficient_by_memory', 'is_efficient_by_predictions']
+  pd.testing.assert_frame_equal(new[old.columns].drop(columns=drop),
+                                old.drop(columns=drop))
   widths = [image.imread(io.BytesIO(drawing.draw_cost(costs))).shape[1]
             for costs in (old, new)]
   assert widths[1] > 1.5 * widths[0]

@@ -34,7 +34,9 @@ def test_leaderboard_line_by_hand():
   rows = make_rows(scores=((1., 2., 6.), (5., 6., 10.)))
   rows[0].update(num_params=10, train_seconds=None)
   rows[0]['scores'].update(kl_reverse=4., kl_floor=2.)
-  rows[1].update(num_params=30, train_seconds=2.)
+  rows[1].update(num_params=30, train_seconds=2., cost={
+      'peak_memory_mb': 500., 'predict_seconds_per_1000': 0.1})
+  rows[2].update(cost={'peak_memory_mb': 300.})
   line = lines(tables_lib.make_tables(rows))['ensemble-K10']
   want = {
       'rank': 1, 'complete': True, 'agent': 'ensemble',
@@ -49,7 +51,9 @@ def test_leaderboard_line_by_hand():
       'num_non_finite': 0, 'num_outside': 0, 'reference': 'bayes',
       'kernel': 'relu2',
       'selection': 'none', 'num_params_min': 10, 'num_params_max': 1000,
-      'train_seconds_mean': (2. + 4 * 0.5) / 5}
+      'train_seconds_mean': (2. + 4 * 0.5) / 5,
+      'predict_seconds_per_1000_mean': 0.1,
+      'peak_memory_mb_max': 500.}
   for key, value in want.items():
     assert line[key] == (pytest.approx(value) if isinstance(value, float)
                          else value), key

@@ -51,7 +51,11 @@ def test_rows_of_a_network(folder):
     for name in ('train_seconds', 'evaluate_seconds', 'compile_seconds',
                  'problem_seconds'):
       assert row[name] > 0
-    assert row['cost'].pop('predict_seconds_per_1000') > 0
+    # The points of two noise levels took the seconds of two problems.
+    problem = problems.make_problems(unit.family.configs(seed))[0]
+    num_points = len(problem.x_test) + len(problem.x_dyadic)
+    assert row['cost'].pop('predict_seconds_per_1000') == pytest.approx(
+        1000 * row['evaluate_seconds'] / num_points)
     assert row['cost'] == {} or row['cost']['peak_memory_mb'] > 50
     assert row['versions']['jax'] == jax.__version__
     assert row['numerics']['cells_together'] == 2
@@ -74,6 +78,20 @@ def test_rows_do_not_depend_on_their_unit(folder):
     assert row['run_id'] != unit.run_id
     np.testing.assert_allclose(scores_of([row])[row['row_id']],
                                together[row['row_id']], rtol=1e-4)
+
+
+def test_peak_memory_is_that_of_the_agent_or_not_said(folder, monkeypatch):
+  unit, = make_units(folder, 'prior_only', noise_std=(0.1,))
+  monkeypatch.setattr(one_unit.peak_memory, 'read_mb', lambda: 3.)
+  steps, make = [], one_unit._make_group
+  monkeypatch.setattr(one_unit, '_make_group', lambda *args: (
+      steps.append('problem'), make(*args))[1])
+  for is_counted, peak in ((True, 3.), (False, None)):
+    monkeypatch.setattr(one_unit.peak_memory, 'reset', lambda it=is_counted: (
+        steps.append('reset'), it)[1])
+    row, = one_unit.run_unit(unit, make_options(folder))[0]
+    assert results.cost_of(row, 'peak_memory_mb') == peak
+  assert steps == ['problem', 'reset'] * 2
 
 
 def test_the_audits_score_what_they_must(folder):
@@ -103,6 +121,9 @@ def test_a_plain_agent_fails_problem_by_problem(folder):
   assert [row['status'] for row in rows] == ['ok', 'failed']
   assert rows[1]['message'] == 'ArithmeticError: too noisy'
   assert 'my_agent.py' in details and 'Traceback' in details
+  assert 0 < results.cost_of(rows[0], 'predict_seconds_per_1000') < (
+      1000 * rows[0]['evaluate_seconds'])
+  assert results.cost_of(rows[1], 'predict_seconds_per_1000') is None
   for row in rows:
     results.check_row(row)
   # Mean and std of its draws, from scratch.

@@ -41,7 +41,8 @@ def test_scores_csv_gives_the_rows_back():
       make_row(0.1 + 0.2, seed=0, agent_config={
           'a': {'b': 1e-6}, 'sizes': [50, 50], 'name': 'x,"y"\nz',
           'nothing': None}, agent_id='x'),
-      make_row(math.inf, 'map', 1, kl_reverse=math.nan, status='diverged'),
+      make_row(math.inf, 'map', 1, kl_reverse=math.nan, status='diverged',
+               cost={'peak_memory_mb': 300.5}),
       make_row(None, 'map', 2)]
   content = ''.join(csv_files.rows_pieces(tables_lib.make_tables(rows).rows))
   [first, second, third] = csv.DictReader(io.StringIO(content))
@@ -51,6 +52,7 @@ def test_scores_csv_gives_the_rows_back():
   assert first['agent.name'] == 'x,"y"\nz'
   assert first['agent.nothing'] == ''
   assert first['versions.jax'] == '0.10.2'
+  assert (first['peak_memory_mb'], second['peak_memory_mb']) == ('', '300.5')
   assert (second['kl_estimate'], second['kl_reverse']) == ('inf', 'nan')
   assert (third['kl_estimate'], third['status']) == ('', 'failed')
   frame = pd.read_csv(io.StringIO(content))
@@ -105,13 +107,25 @@ def test_report_does_not_depend_on_the_order_of_rows(tmp_path):
 def test_means_do_not_change_with_the_timing_fields():
   rows, expected = realistic_rows()
   slow = [{**row, 'train_seconds': 9., 'device': 'gpu', 'created': 'later',
-           'versions': {}} for row in rows]
+           'versions': {}, 'cost': {'peak_memory_mb': 9.}} for row in rows]
   first, second = (tables_lib.make_tables(r, expected) for r in (rows, slow))
-  drop = ['train_seconds_mean']
+  drop = ['train_seconds_mean', 'peak_memory_mb_max']
   assert csv_files.table_text(first.leaderboard.drop(columns=drop)) == (
       csv_files.table_text(second.leaderboard.drop(columns=drop)))
   assert csv_files.table_text(first.cells) == csv_files.table_text(second.cells)
   assert board_picture.make_picture(first) == board_picture.make_picture(second)
+
+
+def test_costs_of_use_are_on_the_page_where_rows_say_them():
+  rows = [make_row(agent='a', cost={'predict_seconds_per_1000': 0.1234,
+                                    'peak_memory_mb': 432.1}),
+          make_row(agent='b')]
+  page = html_page.make_page(tables_lib.make_tables(rows), b'')
+  for words in ('predict_seconds_per_1000_mean', 'peak_memory_mb_max',
+                '0.123', '432'):
+    assert words in page
+  page = html_page.make_page(tables_lib.make_tables(rows[1:]), b'')
+  assert 'predict_seconds' not in page and 'peak' not in page
 
 
 def _chunks(content):

@@ -404,6 +404,30 @@ def test_same_row_in_two_files_is_one_row(store):
       repr(results.merge_units(reversed(store.read_units()))) == repr([read]))
 
 
+def test_costs_of_use_decide_nothing(store):
+  old = make_row()
+  del old['cost']
+  read = results.check_row(old)
+  assert read['cost'] is None
+  assert results.cost_of(read, 'peak_memory_mb') is None
+  # Which copy stays does not depend on a field that an old row lacks.
+  rows = [{**read, 'run_id': run_id} for run_id in 'abcd']
+  for row in rows:
+    store.write_unit(row['run_id'], [row])
+  kept, = store.read_rows()
+  assert kept['run_id'] == min(rows, key=lambda row: results.schema.sha256(
+      {name: value for name, value in row.items() if name in old}))['run_id']
+  again = {**kept, 'cost': {'peak_memory_mb': 9.}}
+  assert results.tolerance.difference(kept, again) == 0.
+
+
+@pytest.mark.parametrize('cost', [{'money': 1.}, {'peak_memory_mb': '1'},
+                                  {'peak_memory_mb': math.inf}])
+def test_costs_of_use_are_checked(cost):
+  with pytest.raises(files.FileError, match='row 3: cost must have finite'):
+    results.check_row({**make_row(), 'cost': cost}, 'row 3', is_json=True)
+
+
 def test_contradicting_files_are_both_named_with_their_values(store):
   a = store.write_unit('a', [make_row(0.5, run_id='a')])
   b = store.write_unit('b', [make_row(0.5000001, run_id='b')])

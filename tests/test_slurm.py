@@ -273,7 +273,8 @@ def read_tables(folder):
     tables[name] = [
         {key: value for key, value in row.items()
          if 'seconds' not in key and key != 'run_id'
-         and key.split('.')[0] not in results.TIMING_FIELDS} for row in rows]
+         and not key.startswith((*results.TIMING_FIELDS,
+                                 *results.COST_FIELDS))} for row in rows]
   return tables
 
 

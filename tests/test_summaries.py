@@ -60,8 +60,8 @@ def check_equal(found, rows):
   for name in found.scores:
     for part, other in zip(found.score(name), expected.score(name)):
       np.testing.assert_array_equal(part, other)
-  for name in columns.SECONDS:
-    for part, other in zip(found.time(name), expected.time(name)):
+  for name in columns.COSTS:
+    for part, other in zip(found.cost(name), expected.cost(name)):
       np.testing.assert_array_equal(part, other)
 
 
@@ -134,7 +134,7 @@ def test_what_was_changed_is_seen(store):
 @pytest.mark.parametrize('change', [
     lambda content: content[:-5], lambda content: b'',
     lambda content: content.replace(b'0.5', b'0.6'),
-    lambda content: content.replace(b'1 ', b'99 ', 1),
+    lambda content: content.replace(b'2 ', b'99 ', 1),
     lambda content: b'\xff' * 100])
 def test_a_damaged_summary_is_made_anew(store, change):
   path = write(store, 'u', make_row(0.5))
@@ -155,8 +155,8 @@ def test_a_damaged_summary_is_made_anew(store, change):
     (('repeated', 'device', 1), [0, 0, 0, True]),
     (('repeated', 'created', 0, 0), True), (('repeated', 'status', 0, 0), 'on'),
     (('repeated', 'numerics', 0, 0), 'x'), (('repeated', 'cell', 0, 0), [1]),
-    (('repeated', 'cell', 0, 0), {'a': []}), (('seconds',), []),
-    (('seconds', 'train_seconds', 0), 'x'), (('scores', 'kl_estimate', 0), [1]),
+    (('repeated', 'cell', 0, 0), {'a': []}), (('costs',), []),
+    (('costs', 'train_seconds', 0), 'x'), (('scores', 'kl_estimate', 0), [1]),
     (('scores', 'kl_estimate'), [0.5])])
 def test_a_summary_that_somebody_else_wrote_is_made_anew(store, path, value):
   unit = write(store, 'u', *different_rows())

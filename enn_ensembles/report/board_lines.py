@@ -4,6 +4,7 @@
 the scores of one agent setting, and how the lines of a ranking are ranked.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
@@ -145,7 +146,6 @@ def _counts_and_settings(setting: agent_settings.AgentSetting,
   there = setting.covered_there
   status = setting.status[setting.inside]
   params = setting.unique('num_params')
-  train, timed = scope.columns.time('train_seconds')
   rows = setting.placed.rows[setting.inside]
   return {
       'num_cells_expected': int(scope.covered.any(axis=1).sum()),
@@ -168,9 +168,21 @@ def _counts_and_settings(setting: agent_settings.AgentSetting,
                               default=None),
       'num_params_min': min(params, default=None),
       'num_params_max': max(params, default=None),
-      'train_seconds_mean': float(np.mean(train[rows][timed[rows]]))
-                            if timed[rows].any() else None,
+      'train_seconds_mean': _over_rows(np.mean, setting, 'train_seconds'),
+      'predict_seconds_per_1000_mean': _over_rows(
+          np.mean, setting, 'predict_seconds_per_1000'),
+      'peak_memory_mb_max': _over_rows(np.max, setting, 'peak_memory_mb'),
   }
+
+
+def _over_rows(combine: Callable[[np.ndarray], Any],
+               setting: agent_settings.AgentSetting,
+               cost: str) -> float | None:
+  """A cost of the rows that have it, combined; None where none has."""
+  values, there = setting.scope.columns.cost(cost)
+  rows = setting.placed.rows[setting.inside]
+  found = values[rows][there[rows]]
+  return float(combine(found)) if found.size else None
 
 
 def _minus(value: float | None, floor: float | None) -> float | None:

@@ -22,7 +22,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.results import schema
 from enn_ensembles.results import summaries
 
-SECONDS, REPEATED = summaries.SECONDS, summaries.REPEATED
+COSTS, REPEATED = summaries.COSTS, summaries.REPEATED
 
 
 class Repeated:
@@ -129,12 +129,12 @@ class Columns:
 
   Attributes:
     repeated: field or part of the problem -> its column (REPEATED).
-    seconds: field -> times in s (SECONDS).
+    costs: field -> numbers (COSTS).
     scores: score -> numbers.
     row_ids: of every row.
   """
   repeated: Mapping[str, Repeated]
-  seconds: Mapping[str, Numbers]
+  costs: Mapping[str, Numbers]
   scores: Mapping[str, Numbers]
   row_ids: Sequence[str]
   _arrays: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -159,9 +159,9 @@ class Columns:
       return column.values, column.present
     return self.once(f'scores.{name}', read)
 
-  def time(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(float64 [R], bool [R]): a time in s, and whether the row has it."""
-    column = self.seconds[name]
+  def cost(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [R], bool [R]): a cost, and whether the row has it."""
+    column = self.costs[name]
     return self.once(name, lambda: (column.values, column.present))
 
   def once(self, name: str, read: Callable[[], Any]) -> Any:
@@ -176,7 +176,7 @@ class _Builder:
 
   def __init__(self):
     self.repeated = {name: Repeated() for name in REPEATED}
-    self.seconds = {name: Numbers() for name in SECONDS}
+    self.costs = {name: Numbers() for name in COSTS}
     self.scores: dict[str, Numbers] = {}
     self.row_ids: list[str] = []
 
@@ -185,8 +185,8 @@ class _Builder:
     for name in REPEATED:
       source = row['problem'] if name in summaries.PROBLEM_PARTS else row
       self.repeated[name].append(source[name])
-    for name in SECONDS:
-      self.seconds[name].append(row[name])
+    for name in COSTS:
+      self.costs[name].append(results.cost_of(row, name))
     for name, value in (row['scores'] or {}).items():
       if name not in self.scores:
         self.scores[name] = Numbers(len(self.row_ids))
@@ -199,8 +199,8 @@ class _Builder:
     """Adds all rows of a unit."""
     for name in REPEATED:
       self.repeated[name].extend(unit.repeated[name])
-    for name in SECONDS:
-      self.seconds[name].extend(unit.seconds[name])
+    for name in COSTS:
+      self.costs[name].extend(unit.costs[name])
     for name, values in unit.scores.items():
       if name not in self.scores:
         self.scores[name] = Numbers(len(self.row_ids))
@@ -212,14 +212,14 @@ class _Builder:
   def remove(self, row_ids: Collection[str]) -> None:
     """Drops the rows with these ids."""
     kept = np.array([row_id not in row_ids for row_id in self.row_ids], bool)
-    for columns in (self.repeated, self.seconds, self.scores):
+    for columns in (self.repeated, self.costs, self.scores):
       for column in columns.values():
         column.keep(kept)
     self.row_ids = [row_id for row_id, stays in zip(self.row_ids, kept)
                     if stays]
 
   def build(self) -> Columns:
-    return Columns(self.repeated, self.seconds, self.scores, self.row_ids)
+    return Columns(self.repeated, self.costs, self.scores, self.row_ids)
 
 
 def collect(rows: Iterable[Mapping[str, Any]]) -> Columns:

@@ -55,8 +55,8 @@ def make_costs(columns: columns_lib.Columns) -> pd.DataFrame:
   num = int(group.max(initial=-1)) + 1
   sums = {name: np.bincount(
       group, np.where(there, values, 0.)[order] * share[name], num)
-          for name in _SECONDS for values, there in [columns.time(name)]}
-  _, timed = columns.time('train_seconds')
+          for name in _SECONDS for values, there in [columns.cost(name)]}
+  _, timed = columns.cost('train_seconds')
   once = share['train_seconds']
   num_problems = np.bincount(group, once, num)
   num_timed = np.bincount(group, once * timed[order], num)

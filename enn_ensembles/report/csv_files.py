@@ -26,7 +26,8 @@ from enn_ensembles.results import schema
 _PROBLEM_PARTS = ('cell', 'ranking', 'facts')
 # What depends on the machine comes last.
 _LAST = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
-         'problem_seconds', 'compile_seconds', 'device', 'created')
+         'problem_seconds', 'compile_seconds',
+         *results.COST_FIELDS, 'device', 'created')
 _FIRST = tuple(
     key for key in results.ROW_SCHEMA
     if key not in (*results.TIMING_FIELDS, 'agent_config', 'scores', 'curve',
@@ -148,8 +149,8 @@ def _row_texts(columns: columns_lib.Columns,
   found.update({f'agent.{key}': texts for key, texts in _flattened(
       columns, order, 'agent_config').items()})
   for name in _LAST:
-    found[name] = (_numbers(order, *columns.time(name))
-                   if name in columns_lib.SECONDS else
+    found[name] = (_numbers(order, *columns.cost(name))
+                   if name in columns_lib.COSTS else
                    _repeated(columns, order, name))
   for name in ('numerics', 'versions'):
     found.update({f'{name}.{key}': texts for key, texts in _flattened(

@@ -71,6 +71,14 @@ class _Table(NamedTuple):
   rows: list[_Row]
 
 
+# What rows of earlier versions do not say.
+_COSTS_OF_USE = (
+    _Column('predict_seconds_per_1000_mean', 's / 1000\npredictions',
+            hint='prediction at 1000 points by all members or draws, seconds'),
+    _Column('peak_memory_mb_max', 'peak MB', hint='largest resident memory of '
+            'the process while units were trained and scored'))
+
+
 def _text(value: str) -> _Cell:
   return _Cell(value, value)
 
@@ -108,6 +116,8 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
         (f'{entry.floor}_mean', 'floor', table.SCORES[entry.floor].meaning),
         (f'{score}_excess', 'excess', 'mean minus floor')]
   columns += [_Column(name, title, hint=hint) for name, title, hint in numbers]
+  costs = [column for column in _COSTS_OF_USE if any(
+      value is not None for value in board[column.name])]
   columns += [
       _Column('num_scored', 'problems', hint='with a score, of those compared '
               'on'),
@@ -117,6 +127,7 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
               'the problems'),
       _Column('train_seconds_mean', 'train s', hint='training, seconds per '
               'problem'),
+      *costs,
       _Column('provenance', 'rows', False, 'brought as predictions; computed '
               'again, and then within the promised tolerance (verified)'),
       _Column('remarks', 'remarks', False, 'what is not as it should be, and '
@@ -131,8 +142,9 @@ def _main_table(ranking: str, board: pd.DataFrame, number: int) -> _Table:
                 f'{line["num_scored"]}/{line["num_expected"]}'),
         _number(line['num_samples_used'], text.samples(line)),
         _number(line['num_params_max'], text.params(line)),
-        _number(line['train_seconds_mean']), _text(provenance.words(line)),
-        _text(text.notes(line))]
+        _number(line['train_seconds_mean']),
+        *(_number(line[column.name]) for column in costs),
+        _text(provenance.words(line)), _text(text.notes(line))]
     rows.append(_Row(cells, line['rank'] is None))
   return _Table(ranking, f'board_{number}.csv', columns, rows)
 

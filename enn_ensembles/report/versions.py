@@ -56,11 +56,11 @@ def keep_newest(columns: columns_lib.Columns,
       left_out[agent] = left_out.get(agent, 0) + 1
   if not left_out:
     return Newest(columns, entries, left_out)
-  for group in (columns.repeated, columns.seconds, columns.scores):
+  for group in (columns.repeated, columns.costs, columns.scores):
     for column in group.values():
       column.keep(kept)
   row_ids = [row_id for row_id, stays in zip(columns.row_ids, kept) if stays]
-  return Newest(columns_lib.Columns(columns.repeated, columns.seconds,
+  return Newest(columns_lib.Columns(columns.repeated, columns.costs,
                                     columns.scores, row_ids),
                 entries, left_out)
 

@@ -1,5 +1,7 @@
 """What a row is, and how rows reach the disk and come back; no jax."""
 
+from enn_ensembles.results.costs import COST_FIELDS
+from enn_ensembles.results.costs import cost_of
 from enn_ensembles.results.merging import merge_units
 from enn_ensembles.results.row_ids import make_agent_id
 from enn_ensembles.results.row_ids import make_row_id
@@ -29,6 +31,7 @@ from enn_ensembles.results.store import ResultsStore
 from enn_ensembles.results.unit_files import Unit
 
 __all__ = [
+    'COST_FIELDS',
     'Cell',
     'DEFAULT_KERNEL',
     'Field',
@@ -45,6 +48,7 @@ __all__ = [
     'cell_names',
     'cell_of',
     'check_row',
+    'cost_of',
     'done_row_ids',
     'done_statuses',
     'make_agent_id',

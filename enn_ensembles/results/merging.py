@@ -37,7 +37,7 @@ def merge_units(units: Iterable[unit_files.Unit]) -> list[schema.Row]:
       # What succeeded before what failed, then by content alone.
       copies.sort(key=lambda copy: (copy[1]['status'] == 'failed',
                                     -len(copy[1]['scores'] or ()),
-                                    schema.sha256(schema.encode(copy[1])),
+                                    _content_hash(copy[1]),
                                     str(copy[0])))
       for copy in copies[1:]:
         difference = _difference(copies[0], copy)
@@ -50,6 +50,15 @@ def merge_units(units: Iterable[unit_files.Unit]) -> list[schema.Row]:
         'value, in %s: the first are taken.', len(differences), path,
         max(differences), other)
   return sorted(merged, key=schema.reading_order)
+
+
+def _content_hash(row: schema.Row) -> str:
+  """What copies are ordered by: without `cost`, which no old row has.
+
+  So which of two old copies stays does not depend on the version that reads.
+  """
+  return schema.sha256(schema.encode({
+      name: value for name, value in row.items() if name != 'cost'}))
 
 
 def _difference(kept: tuple[pathlib.Path, schema.Row],

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from enn_ensembles.machine import files
+from enn_ensembles.results import costs
 from enn_ensembles.scoring import table
 
 PROJECT = 'enn_ensembles'
@@ -98,12 +99,9 @@ ROW_SCHEMA: Mapping[str, Field] = {
                     'see `scoring.prediction_counts`: what pictures are made '
                     'of. None where a problem gives none or a score is not '
                     'finite', nullable=True, optional=True),
-    'cost': Field('dict', 'what it costs beside parameters and seconds, by '
-                  'name: peak_memory_mb, the most that the process held while '
-                  'it ran the unit; predict_seconds_per_1000, predictions of '
-                  'all members or draws, s per 1000 points. Without what is '
-                  'not known; None where nothing is', nullable=True,
-                  optional=True),
+    'cost': Field('dict', 'what it costs beside parameters and seconds, see '
+                  '`results.costs`. Without what is not known; None where '
+                  'nothing is', nullable=True, optional=True),
     'num_params': Field('int', 'trained parameters', nullable=True),
     'train_seconds': Field('float', 'training, s per problem', nullable=True),
     'evaluate_seconds': Field('float', 'evaluation, s per problem',
@@ -184,6 +182,8 @@ def check_row(row: Mapping[str, Any], name: str = 'row',
   if checked['curve'] is not None:
     _check_curve(checked['curve'], checked['score_set'],
                  checked['selection'], f'{name}: curve')
+  if checked['cost'] is not None:
+    costs.check_cost(checked['cost'], f'{name}: cost')
   if checked['by_set'] is not None:
     _check_by_set(checked['by_set'], checked['score_set'], f'{name}: by_set')
   return {key: checked[key] for key in ROW_SCHEMA}

@@ -23,20 +23,21 @@ from typing import NamedTuple
 
 from enn_ensembles.machine import files
 from enn_ensembles.machine import strict_json
+from enn_ensembles.results import costs as costs_lib
 from enn_ensembles.results import schema
 from enn_ensembles.results import unit_files
 
-_VERSION = 1
+_VERSION = 2
 
 # Fields that are numbers of their own in every row; the others repeat.
-SECONDS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
-           'problem_seconds', 'compile_seconds')
+COSTS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
+         'problem_seconds', 'compile_seconds', *costs_lib.COST_FIELDS)
 PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 _LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
              'by_set', 'counts', 'cost')
 REPEATED = tuple(
     key for key in schema.ROW_SCHEMA
-    if key not in (*SECONDS, *_LEFT_OUT)) + PROBLEM_PARTS
+    if key not in (*COSTS, *_LEFT_OUT)) + PROBLEM_PARTS
 
 _FIELDS = {**schema.ROW_SCHEMA, 'kind': schema.Field('str', ''),
            'seed': schema.Field('int', '')}
@@ -60,17 +61,17 @@ class Summary(NamedTuple):
     path: the unit's file.
     row_ids: of its rows, [R].
     repeated: field or part of the problem (REPEATED) -> its column.
-    seconds: field (SECONDS) -> times in s, [R], None where there is none.
+    costs: field (COSTS) -> numbers, [R], None where a row has none.
     scores: score -> its numbers, [R], None where a row has none.
   """
   path: pathlib.Path
   row_ids: Sequence[str]
   repeated: Mapping[str, Column]
-  seconds: Mapping[str, Sequence[float | None]]
+  costs: Mapping[str, Sequence[float | None]]
   scores: Mapping[str, Sequence[float | None]]
 
   def rows(self, names: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Its rows with these fields of REPEATED and SECONDS, and `row_id`.
+    """Its rows with these fields of REPEATED and COSTS, and `row_id`.
 
     `problem` has those of its parts that are named.
     """
@@ -78,12 +79,12 @@ class Summary(NamedTuple):
              if name in names]
     repeated = [(name, self.repeated[name]) for name in REPEATED
                 if name in names and name not in PROBLEM_PARTS]
-    seconds = [(name, self.seconds[name]) for name in SECONDS if name in names]
+    costs = [(name, self.costs[name]) for name in COSTS if name in names]
     for i, row_id in enumerate(self.row_ids):
       row: dict[str, Any] = {'row_id': row_id}
       for name, column in repeated:
         row[name] = column.values[column.codes[i]]
-      for name, numbers in seconds:
+      for name, numbers in costs:
         row[name] = numbers[i]
       if parts:
         row['problem'] = {name: column.values[column.codes[i]]
@@ -101,7 +102,7 @@ def summarise(unit: unit_files.Unit) -> Summary:
   names = dict.fromkeys(name for row in rows for name in row['scores'] or ())
   return Summary(
       unit.path, [row['row_id'] for row in rows], repeated,
-      {name: [row[name] for row in rows] for name in SECONDS},
+      {name: [costs_lib.cost_of(row, name) for row in rows] for name in COSTS},
       {name: [(row['scores'] or {}).get(name) for row in rows]
        for name in names})
 
@@ -137,8 +138,8 @@ def keep(summary: Summary, digest: str) -> None:
         'repeated': {name: [column.values, column.codes
                             if len(column.values) > 1 else None]
                      for name, column in summary.repeated.items()},
-        'seconds': {name: [schema.encode_float(value) for value in values]
-                    for name, values in summary.seconds.items()},
+        'costs': {name: [schema.encode_float(value) for value in values]
+                  for name, values in summary.costs.items()},
         'scores': {name: [schema.encode_float(value) for value in values]
                    for name, values in summary.scores.items()},
     }, separators=(',', ':'), allow_nan=False).encode()
@@ -166,7 +167,7 @@ def read(unit_path: pathlib.Path) -> Summary | None:
         unit_path, found['row_ids'],
         {name: Column(values, [0] * num_rows if codes is None else codes)
          for name, (values, codes) in found['repeated'].items()},
-        _decode(found['seconds']), _decode(found['scores']))
+        _decode(found['costs']), _decode(found['scores']))
     return summary if _is_sound(summary) else None
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return None
@@ -180,7 +181,7 @@ def _is_sound(summary: Summary) -> bool:
   num_rows = len(summary.row_ids)
   if set(map(type, summary.row_ids)) != {str} or (
       set(summary.repeated) != set(REPEATED)
-      or set(summary.seconds) != set(SECONDS)):
+      or set(summary.costs) != set(COSTS)):
     return False
   for name, (values, codes) in summary.repeated.items():
     if len(codes) != num_rows or set(map(type, codes)) != {int} or not (
@@ -198,7 +199,7 @@ def _is_sound(summary: Summary) -> bool:
   allowed = {float, type(None)}
   return all(
       len(numbers) == num_rows and set(map(type, numbers)) <= allowed
-      for part in (summary.seconds, summary.scores)
+      for part in (summary.costs, summary.scores)
       for numbers in part.values())
 
 

@@ -96,7 +96,6 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
     preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
-  is_counted = peak_memory.reset()
   groups = {}
   for i, seed in enumerate(unit.seeds):
     preemption.stop_if_requested()
@@ -104,6 +103,8 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
       progress.report('making problems')
       groups[seed] = _make_group(unit, seed, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
+  # What making problems takes is no cost of the agent.
+  is_counted = peak_memory.reset()
 
   try:
     agent = make_agent(unit, options)
@@ -225,21 +226,26 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
                     network_units.agent_key(unit, seed))
     trained = time.perf_counter()
     key = problems_lib.evaluation_key(seed)
-    draws_used = []
+    draws_used, seconds, num_points = [], [], []
 
     def predict(x):
+      before = time.perf_counter()
       found = prediction.sampler_predictions(
           sampler, x, key, unit.num_enn_samples, unit.enumerate_indices,
           problem.prior.num_outputs)
       draws_used.append(found.num_samples == unit.num_enn_samples
                         and not hasattr(sampler, 'members'))
+      seconds.append(time.perf_counter() - before)
+      num_points.append(len(x))
       return found
 
     result = unit_results.scored(
         problem, network_units.treated(unit, problem, predict, key),
         train_seconds=trained - start)
-    return result._replace(depends_on_draws=any(draws_used),
-                           evaluate_seconds=time.perf_counter() - trained)
+    return result._replace(
+        depends_on_draws=any(draws_used),
+        evaluate_seconds=time.perf_counter() - trained,
+        predict_seconds_per_1000=1000 * sum(seconds) / sum(num_points))
   except Exception as error:  # pylint: disable=broad-except
     return unit_results.failure(error)  # As in `run_unit`.
 

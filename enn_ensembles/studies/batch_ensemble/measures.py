@@ -41,7 +41,12 @@ RANKED = (*JUDGED, 'brier', 'ood_auroc_mi', 'aurc', 'dyadic_nll')
 
 # Fields of rows, and of their `cost`, which older rows lack.
 COSTS = ('num_params', 'train_seconds', 'evaluate_seconds',
-         'predict_seconds_per_1000', 'peak_memory_mb')
+         *results.COST_FIELDS)
+# Costs, and the columns that say which settings are efficient by them.
+EFFICIENT = {'num_params': 'is_efficient_by_params',
+             'train_seconds': 'is_efficient_by_seconds',
+             'predict_seconds_per_1000': 'is_efficient_by_predictions',
+             'peak_memory_mb': 'is_efficient_by_memory'}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -310,8 +315,8 @@ def curve_table(data_sets: Mapping[str, Sequence[Setting]]) -> pd.DataFrame:
 def cost_table(data_sets: Mapping[str, Sequence[Setting]]) -> pd.DataFrame:
   """What each setting costs, and what it scores for that.
 
-  'is_efficient_by_params' and 'is_efficient_by_seconds' say whether no other
-  setting has a lower mean NLL for at most the same cost.
+  The columns of EFFICIENT say whether no other setting has a lower mean NLL for
+  at most the same cost.
   """
   lines = []
   for data_set, settings in data_sets.items():
@@ -320,17 +325,16 @@ def cost_table(data_sets: Mapping[str, Sequence[Setting]]) -> pd.DataFrame:
       line: dict[str, Any] = {
           'data_set': data_set, 'setting': setting.label,
           'agent': setting.agent, 'selection': setting.selection}
-      costs = [{**row, **(row['cost'] or {})} for row in setting.rows.values()]
       for name in COSTS:
-        values = [cost[name] for cost in costs if cost.get(name) is not None]
+        values = [results.cost_of(row, name) for row in setting.rows.values()]
+        values = [value for value in values if value is not None]
         line[name] = float(np.mean(values)) if values else None
       for score in ('accuracy', 'nll', 'ece', 'shift_nll', 'ood_auroc_msp'):
         values = setting.scores(score)
         for part, value in _interval(values.values()).items() if values else ():
           line[f'{score}_{part}'] = value
       own.append(line)
-    for cost, name in (('num_params', 'is_efficient_by_params'),
-                       ('train_seconds', 'is_efficient_by_seconds')):
+    for cost, name in EFFICIENT.items():
       for line in own:
         line[name] = line[cost] is not None and not any(
             other[cost] is not None and other[cost] <= line[cost]

@@ -80,8 +80,9 @@ def _snapshot(folder: pathlib.Path) -> dict[str, tuple[int, bytes]]:
 
 
 def _is_timing(column: str) -> bool:
-  return 'seconds' in column or (
-      column.split('.')[0] in results.TIMING_FIELDS)
+  # A board's column may be a mean of a field, and so begin with its name.
+  return 'seconds' in column or column.startswith(
+      (*results.TIMING_FIELDS, *results.COST_FIELDS))
 
 
 def read_tables(results_dir: pathlib.Path,
