@@ -5,9 +5,9 @@ python scripts/make_tutorial.py [FILE]
 It needs nbformat, nbclient and ipykernel: pip install '.[test]'.
 """
 
+import argparse
 import os
 import pathlib
-import sys
 import tempfile
 
 import nbclient
@@ -141,8 +141,11 @@ def run(notebook: nbformat.NotebookNode, folder: str | os.PathLike) -> None:
 
 
 def main() -> None:
-  path = pathlib.Path(sys.argv[1]) if sys.argv[1:] else (
-      ROOT / 'docs' / 'tutorial.ipynb')
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('file', nargs='?', type=pathlib.Path,
+                      default=ROOT / 'docs' / 'tutorial.ipynb')
+  path = parser.parse_args().file
   os.environ['PYTHONPATH'] = str(ROOT)
   notebook = make_notebook()
   with tempfile.TemporaryDirectory() as folder:

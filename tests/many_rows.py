@@ -13,9 +13,9 @@ random. Then:
       --output_dir=FOLDER/board
 """
 
+import argparse
 import itertools
 import pathlib
-import sys
 
 import example_rows
 import numpy as np
@@ -68,4 +68,8 @@ def make_folder(folder: pathlib.Path, num_units: int) -> None:
 
 
 if __name__ == '__main__':
-  make_folder(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('num_units', type=int)
+  make_folder(**vars(parser.parse_args()))

@@ -7,12 +7,12 @@
 that take longest come first, so that none of them is what all wait for.
 """
 
+import argparse
 import collections
 from collections.abc import Iterable
 from collections.abc import Mapping
 import pathlib
 import re
-import sys
 
 PATH = pathlib.Path(__file__).parent / 'data' / 'seconds.csv'
 _LINE = re.compile(
@@ -54,4 +54,7 @@ def main(path: str) -> None:
 
 
 if __name__ == '__main__':
-  main(sys.argv[1])
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('log')
+  main(parser.parse_args().log)

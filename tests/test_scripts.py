@@ -1,9 +1,10 @@
-"""Shell scripts: help, interpreters, and what must not reach a job's script."""
+"""Scripts: help, interpreters, and what must not reach a job's script."""
 
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +12,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Those next to them are sourced.
 SCRIPTS = sorted(path.name for path in (ROOT / 'scripts').glob('*.sh')
                  if path.read_text().startswith('#!'))
+# Programs in Python, but for those that a shell script runs elsewhere.
+PROGRAMS = sorted({
+    str(path.relative_to(ROOT)) for folder in ('scripts', 'docs/examples')
+    for path in (ROOT / folder).glob('*.py')} - {
+        'scripts/kernel_oracle.py', 'scripts/pytorch_cases.py',
+        'scripts/torchmetrics_values.py'}) + [
+            'tests/many_rows.py', 'tests/record_seconds.py']
 
 
 @pytest.fixture(name='clone')
@@ -39,6 +47,20 @@ def test_help_helps_and_starts_nothing(clone, script, flag):
   assert done.stdout.startswith(first.removeprefix('# '))
   assert 'set -euo' not in done.stdout
   assert sorted(clone.rglob('*')) == before
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_help_of_programs_starts_nothing(tmp_path, program):
+  done = subprocess.run(
+      [sys.executable, ROOT / program, '--help'], capture_output=True,
+      text=True, check=False, cwd=tmp_path, timeout=600,
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(
+          [str(ROOT), str(ROOT / 'tests')])})
+  assert done.returncode == 0 and not done.stderr
+  assert done.stdout.startswith('usage: ')
+  first = (ROOT / program).read_text().splitlines()[0]
+  assert f'\n{first.removeprefix(chr(34) * 3)}\n' in done.stdout
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])

@@ -9,6 +9,8 @@ label is the mean cross-entropy over draws plus KL(q || p) / T, in nats,
 whatever weight of the KL was trained with. Three minutes on one core.
 """
 
+import argparse
+
 import jax
 import numpy as np
 
@@ -45,6 +47,9 @@ def measure(problem, settings):
 
 
 def main():
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.parse_args()
   problems = [image_classification.make_image_problem(
       image_classification.ImageProblemConfig(
           'digits', seed=seed, held_out=(8, 9), ood=('held_out', 'permuted'),

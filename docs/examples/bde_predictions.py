@@ -8,15 +8,15 @@ chain (MILE: microcanonical Langevin) draws ten sets of weights. The samples of
 the function are the network's means.
 """
 
+import argparse
 import pathlib
-import sys
 
-from bde import BdeRegressor
 import numpy as np
 
 
 def mcmc_ensemble(x, y, points):
   """100 draws of the function, [100, N] at each set of points."""
+  from bde import BdeRegressor  # --help does not need it.
   model = BdeRegressor(
       n_members=10, hidden_layers=[50, 50], epochs=500, validation_split=None,
       lr=1e-3, warmup_steps=500, n_samples=200, n_thinning=20,  # Ten are left.
@@ -40,4 +40,8 @@ def main(problems, out):
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  for argument in ('problems', 'out'):
+    parser.add_argument(argument)
+  main(**vars(parser.parse_args()))

@@ -7,9 +7,9 @@ problem, OUT/gaussian_process and OUT/random_forest get a file. Needs numpy and
 scikit-learn only.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 
 import numpy as np
 from sklearn import ensemble
@@ -61,4 +61,8 @@ def main(problems, out):
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  for argument in ('problems', 'out'):
+    parser.add_argument(argument)
+  main(**vars(parser.parse_args()))
