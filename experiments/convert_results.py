@@ -1,7 +1,8 @@
 """Turns a results folder of the schema before into one of today.
 
 python -m experiments.convert_results --results_dir=OLD --output_dir=NEW
-python -m experiments.convert_results --scores_csv=FILE --output_dir=NEW
+python -m experiments.convert_results --scores_csv=FILE --output_dir=NEW \
+    [--agents=hypermodel]
 
 The old folder is read, every checksum verified, and left as it is. Reports read
 old folders as they are; only a sweep that is to go on needs a new one. The
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from enn_ensembles import checks
 from enn_ensembles import results
 from enn_ensembles.results import conversion
 from experiments import cli
@@ -21,6 +23,8 @@ _RESULTS_DIR = flags.DEFINE_string(
     'results_dir', None, 'A folder that an earlier version has written.')
 _SCORES_CSV = flags.DEFINE_string(
     'scores_csv', None, 'Or the scores.csv of an earlier report.')
+_AGENTS = flags.DEFINE_list(
+    'agents', None, 'Only rows of these agents. Default: all.')
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'The new folder; made if missing.', required=True)
 
@@ -44,6 +48,19 @@ def _units_of_csv() -> Iterator[tuple[str, list[results.Row]]]:
   return iter(units.items())
 
 
+def _of_agents(
+    units: list[tuple[str, list[results.Row]]], entries: list[results.Row]
+) -> tuple[Iterator[tuple[str, list[results.Row]]], list[results.Row]]:
+  """What is of the agents that --agents names."""
+  known = {rows[0]['agent'] for _, rows in units}
+  for agent in _AGENTS.value:
+    checks.check_choice('--agents', agent, sorted(known))
+  chosen = ((run_id, rows) for run_id, rows in units
+            if rows[0]['agent'] in _AGENTS.value)
+  return chosen, [entry for entry in entries
+                  if entry['agent'] in _AGENTS.value]
+
+
 def main(_) -> None:
   if (_RESULTS_DIR.value is None) == (_SCORES_CSV.value is None):
     raise ValueError('give either --results_dir or --scores_csv.')
@@ -52,6 +69,8 @@ def main(_) -> None:
     units, entries = _units_of_folder()
   else:
     units = _units_of_csv()
+  if _AGENTS.value is not None:
+    units, entries = _of_agents(list(units), entries)
   new = results.open_store(_OUTPUT_DIR.value, create=True)
   if entries:
     new.write_manifest(entries)

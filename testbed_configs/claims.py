@@ -1,7 +1,7 @@
-"""What the Layer Ensembles paper's claims are judged on, beside the board.
+"""What the Layer Ensembles paper's claims and figures need beside the board.
 
-The settings of figures 2 and 4 that a claim is about (`experiments.
-verify_claims`), on the papers' full grid; the rows of the published board
+The settings that a claim is about (`experiments.verify_claims`) or that figures
+2 and 4 draw, on the papers' full grid; the rows of the published board
 (testbed_configs/paper.py) hold the other agents. --max_num_train=10000 leaves
 out the cell (1000, 100). --input_dim=10,100 --data_ratio=1,10 takes the twelve
 cells of the first board.
@@ -26,4 +26,12 @@ AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': 3, 'num_index_samples': 5},
     {'agent': 'layer_ensemble', 'num_options': 5, 'num_index_samples': 11},
     {'agent': 'ensemble', 'num_ensemble': [3, 30], 'prior_scale': 0.},
+    # What only the figures show.
+    {'agent': 'layer_ensemble', 'num_options': 2,
+     'selection': ['oracle', 'val_nll']},
+    {'agent': 'ensemble', 'num_ensemble': 30,
+     'selection': ['oracle', 'val_nll']},
+    {'agent': 'layer_ensemble', 'num_options': [2, 3],
+     'noise_by': 'first_option'},
+    {'agent': 'layer_ensemble', 'num_options': [3, 5], 'num_index_samples': 2},
 ]

@@ -1,5 +1,6 @@
 """The store gives back what was written, or says which file is not that."""
 
+import collections
 import functools
 import hashlib
 import itertools
@@ -827,6 +828,29 @@ def test_command_makes_a_folder_of_a_published_csv(tmp_path):
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'is no scores.csv of an earlier report' in done.stderr
   assert not (tmp_path / 'x').exists()
+
+
+def test_command_converts_the_rows_of_some_agents(old_folder, tmp_path):
+  path = (pathlib.Path(__file__).parents[1] / 'leaderboards'
+          / 'paper_D1000_l100' / 'scores.csv')
+  done = _convert(f'--scores_csv={path}', f'--output_dir={tmp_path}/now',
+                  '--agents=map,prior_only')
+  assert (done.returncode, done.stderr) == (0, '')
+  rows = results.open_store(tmp_path / 'now').read_rows()
+  assert collections.Counter(row['agent'] for row in rows) == {
+      'map': 3, 'prior_only': 3}
+  # What is expected of other agents is left out with their rows.
+  agent = results.open_store(old_folder).read_rows()[0]['agent']
+  done = _convert(f'--results_dir={old_folder}', f'--output_dir={tmp_path}/x',
+                  f'--agents={agent}')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert {entry['agent'] for entry in results.open_store(
+      tmp_path / 'x').read_entries()} == {agent}
+  done = _convert(f'--scores_csv={path}', f'--output_dir={tmp_path}/none',
+                  '--agents=mapp')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert "--agents must be one of 'ensemble'" in done.stderr
+  assert not (tmp_path / 'none').exists()
 
 
 def test_row_ids_of_a_grid_are_hashes_of_the_whole_text():
