@@ -15,6 +15,7 @@ from scipy import stats
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.report import comparison
+from enn_ensembles.report import plots
 from enn_ensembles.report import text
 from enn_ensembles.studies.layer_ensembles import figure2
 from enn_ensembles.studies.layer_ensembles import figure4
@@ -165,6 +166,21 @@ def test_figure4_reads_off_the_best_and_twenty(drawn_of):
   assert (cells['best_num_samples_low'] == best).all()
   assert {'none', 'oracle', 'val_nll'} == set(
       table[table['panel'] == 'deep ensemble of 30']['selection'])
+
+
+def test_labels_of_figure4_lie_off_the_curves(rows_of, monkeypatch):
+  drawn, to_png = [], plots.to_png
+  monkeypatch.setattr(plots, 'to_png', lambda figure: (
+      drawn.append(figure) or to_png(figure)))
+  figure4.make_figure(rows_of['figure4'])
+  for axes in drawn[0].axes[:5]:
+    labels = [label for label in axes.texts if 'P = ' in label.get_text()]
+    assert len(labels) == 2
+    boxes = [label.get_window_extent() for label in labels]
+    assert not boxes[0].overlaps(boxes[1])
+    for line in axes.lines:
+      points = line.get_transform().transform(line.get_xydata())
+      assert not any(box.count_contains(points) for box in boxes)
 
 
 def test_figure5_table_and_spread(drawn_of):

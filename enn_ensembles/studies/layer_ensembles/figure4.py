@@ -104,11 +104,10 @@ def _draw_curve(axes, curve: np.ndarray, selection: str,
     axes.plot([best], [means[best - 1]], marker='*', markersize=12,
               color=colour, markeredgecolor='white', markeredgewidth=0.7,
               zorder=5)
-    # Both stars are often close: one number above, one below.
-    axes.annotate(f'P = {best}', (best, means[best - 1]),
-                  (0, -13 if selection == 'oracle' else 8),
-                  textcoords='offset points', ha='center', fontsize=8,
-                  color=colour)
+    # Above the panel: a number beside its star would cover another curve.
+    axes.text(0.82 if selection == 'oracle' else 1., 1.02,
+              f'\N{BLACK STAR} P = {best}', ha='right', va='bottom',
+              fontsize=8.5, color=colour, transform=axes.transAxes)
   return means
 
 
