@@ -150,7 +150,11 @@ def test_a_wrong_kl_is_found(num_samples, factor):
     ('joint_kl_tau2', 6, 3., True), ('joint_kl_tau2', 7, 1.1, False),
     ('joint_kl_tau2', 1, 1.1, False), ('joint_kl_tau10', 14, 3., True),
     ('joint_kl_tau10', 15, 1.1, False), ('joint_kl_tau10', None, 1.1, False),
-    ('joint_kl_dyadic_tau10', 2, 1.1, False), ('wasserstein', 2, 1.1, False)])
+    ('joint_kl_dyadic_tau10', 2, 1.1, False), ('wasserstein', 2, 1.1, False),
+    ('log_score_excess_expected', 3, 1.15, True),
+    ('log_score_excess_expected', 3, 1.3, False),
+    ('log_score_excess_expected', 6, 1.15, False),
+    ('log_score_excess', 2, 1.15, True), ('log_score_excess', 1, 1.15, False)])
 def test_only_covariances_of_few_samples_are_rounding(score, num_samples,
                                                       factor, agrees):
   row, copy = (make_row(numerics=numerics, num_samples_used=num_samples,

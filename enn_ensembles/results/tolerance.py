@@ -74,6 +74,8 @@ _SHARES = ScoreClass('other shares', Tolerance(2e-2, 1e-2))
 _COSINES = ScoreClass('cosines of weights', Tolerance(0., 5e-3))
 _CRPS = ScoreClass('CRPS excess', Tolerance(5e-2, 5e-3))
 _LOG_SCORE = ScoreClass('log score excess', Tolerance(5e-2, 1e-2))
+_LOG_SCORE_FEW_SAMPLES = ScoreClass('log score excesses of 2 to 5 samples',
+                                    Tolerance(2e-1, 1e-2))
 _OTHER_MEMBERS = ScoreClass('regression whose selection kept other members',
                             None)
 _PARTED = ScoreClass('classifiers whose training or selection has parted, '
@@ -213,6 +215,11 @@ def _class_of(name: str, row: schema.Row) -> ScoreClass:
   says_noise = 'aleatoric_ratio' in row['scores']
   if name in _LOG_SCORES and says_noise:
     return _LOG_SCORE_OWN_NOISE
+  # Where the noise is small, few points whose samples agree by chance decide
+  # their mean.
+  if name in _LOG_SCORES and num_samples is not None and (
+      1 < num_samples <= 1 + _SAMPLES_BEYOND_POINTS):
+    return _LOG_SCORE_FEW_SAMPLES
   if name in _BY_SCORE:
     return _BY_SCORE[name]
   if name == 'log_score_excess':
