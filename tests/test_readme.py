@@ -149,3 +149,16 @@ def test_all_agents_and_public_names_are_in_their_tables():
   assert set(ee.__all__) == {
       name for name in ee.__all__ if f'`{name}`' in names
       or f'`{name}(' in names}
+
+
+def test_papers_of_agents_and_studies_are_cited():
+  number = re.compile(r'(?<![\d.])\d{4}\.\d{5}(?!\d)')
+  named = set()
+  for folder in ('agents', 'studies'):
+    for path in (ROOT / 'enn_ensembles' / folder).rglob('*.py'):
+      named |= set(number.findall(path.read_text()))
+  for page in PAGES:
+    named |= set(re.findall(r'arXiv[ :](\d{4}\.\d{5})', page.read_text()))
+  cited = number.findall((ROOT / 'CITATION.cff').read_text())
+  assert named <= set(cited), named - set(cited)
+  assert len(cited) == len(set(cited))
