@@ -126,6 +126,37 @@ def test_papers_settings_are_told_from_others_of_their_agent(tmp_path):
   assert list(chosen['papers_log_score_excess_mean']) == [0.5, 0.5]
 
 
+@pytest.mark.parametrize('fields, message', [
+    ({'reference': 'enn2021'}, 'rows must be of one reference and kernel, got '
+     'reference bayes, kernel relu2 and reference enn2021, kernel relu2'),
+    ({'num_enn_samples': 50}, 'must hold map,size=1 once on D10_l1_e0.1_s100_'
+     'bayes, got two; num_enn_samples is None and 50'),
+    ({'dtype': 'float64'}, 'dtype is float32 and float64')])
+def test_no_row_takes_the_place_of_another(fields, message):
+  """The last one counted, without a word."""
+  rows = make_rows(LOSSES) + make_rows({1: {0.1: 0., 1.: 0.}}, **fields)
+  with pytest.raises(ValueError, match=message):
+    choice.choose(rows)
+  board = make_board({}) + [example_rows.make_row(
+      7., agent='prior_only', agent_id='prior', **fields)]
+  with pytest.raises(ValueError, match='rows must'):
+    gains.make_table(board, [])
+
+
+def test_selections_and_older_versions_of_a_file_are_left_out():
+  rows = make_rows(LOSSES)
+  better = make_rows({1: {0.1: 0., 1.: 0.}}, selection='oracle')
+  assert choice.choose(rows + better) == choice.choose(rows)
+  versions = [{**row, 'agent': 'own', 'agent_id': f'own-{version}',
+               'agent_config': {'source-file': version},
+               'created': f'2026-01-0{day}T00:00:00Z',
+               'scores': {**row['scores'], 'log_score_excess': float(day)}}
+              for version, day in (('new', 2), ('old', 1))
+              for row in make_rows({1: {0.1: 0.}})]
+  for chosen in choice.choose(versions):
+    assert (chosen.agent_id, chosen.num_settings) == ('own-new', 1)
+
+
 def make_board(kls):
   """kls: agent_id -> noise_std -> KL; the prior's is 2."""
   return [example_rows.make_row(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from enn_ensembles import results
+from enn_ensembles.report import versions
 
 SCORE = 'log_score_excess'
 _LEVEL = 'noise_std'
@@ -73,6 +74,45 @@ class Losses(NamedTuple):
   num_seeds: int
 
 
+def rows_once(rows: Sequence[results.Row]) -> list[results.Row]:
+  """Rows of all members, each agent setting once per problem.
+
+  Rows of a selection are left out, which may read the posterior, and rows of
+  older versions of a user-defined agent.
+
+  Raises:
+    ValueError: rows are of several references or kernels, or two rows are of
+      one agent setting and problem.
+  """
+  rows = [row for row in rows if row['selection'] == 'none']
+  version = lambda row: row['agent_config'].get(versions.SOURCE_FILE)
+  newest = {row['agent']: version(row)
+            for row in sorted(rows, key=lambda row: row['created'])}
+  found: dict[Any, results.Row] = {}
+  for row in rows:
+    if version(row) != newest[row['agent']]:
+      continue
+    if row['problem']['ranking'] != rows[0]['problem']['ranking']:
+      raise ValueError(
+          'rows must be of one reference and kernel, got '
+          f'{_words(rows[0]["problem"]["ranking"])} and '
+          f'{_words(row["problem"]["ranking"])}.')
+    name = row['agent_id'], results.problem_of(row)
+    other = found.setdefault(name, row)
+    if other is not row:
+      differ = [field for field in (*results.PROTOCOL_FIELDS, 'dtype')
+                if other[field] != row[field]]
+      raise ValueError(
+          f'rows must hold {row["agent_label"]} once on {row["problem_id"]}, '
+          'got two' + ''.join(f'; {field} is {other[field]} and {row[field]}'
+                              for field in differ) + '.')
+  return list(found.values())
+
+
+def _words(fields: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in fields.items())
+
+
 def mean_losses(rows: Sequence[results.Row], agent: str,
                 noise_std: float | None) -> Losses:
   """The mean losses of an agent's settings.
@@ -121,8 +161,10 @@ def choose(rows: Sequence[results.Row],
     papers: agent_ids of the board of papers' settings, in its order.
 
   Raises:
-    ValueError: an agent has no setting that went well everywhere.
+    ValueError: an agent has no setting that went well everywhere, or rows are
+      refused by `rows_once`.
   """
+  rows = rows_once(rows)
   levels = sorted({row['problem']['cell'][_LEVEL] for row in rows
                    if _LEVEL in row['problem']['cell']})
   configs = {row['agent_id']: row for row in rows}

@@ -38,7 +38,8 @@ def make_table(rows: Sequence[results.Row],
 
   Raises:
     ValueError: the baseline has no rows, or no seed that all its cells have, or
-      no setting was chosen for one of its noise levels.
+      no setting was chosen for one of its noise levels; or rows are refused by
+      `choice.rows_once`.
   """
   scores, levels = _read(rows)
   base = scores.get(BASELINE, {})
@@ -89,10 +90,10 @@ def _read(rows: Sequence[results.Row]
   """agent_id -> scores (the baseline by its name), and cell -> noise level."""
   scores: dict[str, _Scores] = {}
   levels: dict[results.Cell, float] = {}
-  for row in rows:
+  for row in choice.rows_once(rows):
     value = results.score_of(row, SCORE)
     level = row['problem']['cell'].get('noise_std')
-    if value is None or level is None or row['selection'] != 'none':
+    if value is None or level is None:
       continue
     name = BASELINE if row['agent'] == BASELINE else row['agent_id']
     scores.setdefault(name, {})[results.problem_of(row)] = value
