@@ -12,6 +12,7 @@ needs --data_dir.
 
 import functools
 import itertools
+import pathlib
 import time
 from typing import Any
 
@@ -92,8 +93,8 @@ def _make_units() -> list[units.Unit]:
 
 
 def _report_diversity() -> None:
-  """Trains what is missing, and writes its table and picture."""
-  kept = kept_units.open_folder(_OUTPUT_DIR.value, only_kept=False)
+  """Trains what is missing if it may, and writes the table and picture."""
+  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   folder = kept.parent
   lines = []
   for seed in range(_NUM_DIGITS_SEEDS.value):
@@ -101,11 +102,19 @@ def _report_diversity() -> None:
     code = canonical.config_hash([settings, _FORMAT])
     path = kept / f'diversity_s{seed}_{code}.json'
     lines += kept_units.find_or_run(
-        path, functools.partial(diversity.run, settings), kept_units.are_lines)
+        path, None if _ONLY_KEPT.value else
+        functools.partial(diversity.run, settings), kept_units.are_lines) or []
+  if not lines:
+    raise _nothing_kept(_NUM_DIGITS_SEEDS.value, kept)
   table = pd.DataFrame(lines)
   files.write_atomically(folder / 'diversity.csv',
                          csv_files.short_text(table).encode())
   files.write_atomically(folder / 'diversity.png', diversity.picture(table))
+
+
+def _nothing_kept(num_units: int, folder: pathlib.Path) -> ValueError:
+  return ValueError('output_dir must hold units with --only_kept, got none of '
+                    f'{num_units} in {folder}.')
 
 
 _TABLES = 'ensembles', 'weights'
@@ -148,8 +157,7 @@ def main(_) -> None:
     for table, lines in (found or {}).items():
       tables.setdefault(table, []).extend(lines)
   if not tables:
-    raise ValueError(f'output_dir must hold units with --only_kept, got none '
-                     f'of {len(made)} in {kept}.')
+    raise _nothing_kept(len(made), kept)
   ensembles, weights, seconds = (
       pd.DataFrame(tables[name]) for name in (*_TABLES, 'seconds'))
   lines = verdicts.judge(ensembles, weights)

@@ -659,6 +659,7 @@ def test_refuses_bad_data(changes, message):
     ('input_dim', True, 'input_dim must be .* got True'),
     ('data_ratio', 0, 'data_ratio must be a finite number > 0, got 0'),
     ('data_ratio', 0.3, r'at least one training point, got 3 \* 0.3'),
+    ('data_ratio', 1e308, r'input_dim \* data_ratio must be a finite number'),
     ('data_ratio', 'many', "data_ratio must be .* got 'many'"),
     ('noise_std', 0., 'noise_std must be a finite number > 0, got 0'),
     ('noise_std', -1, 'noise_std must be .* got -1'),

@@ -159,6 +159,11 @@ def test_studies_that_train(folder):
       ({'num_batches': 10**20}, '--num_batches=1'),
       ({'only_kept': True, 'problems': 'D10_l1', 'kinds': 'plain'},
        'output_dir must hold units with --only_kept, got none of 5 in'),
+      # Cells are looked at before the first of them is trained.
+      ({'problems': 'D10_l1,D0_l1'}, 'input_dim must be an integer >= 1, got'),
+      ({'problems': 'D10_l1,D10_l1e308'}, 'input_dim * data_ratio must be a f'),
+      ({'problems': 'D10_l1,D1000_l1000'}, 'must be enough for num_train'),
+      ({'only_kept': True, 'diversity': True}, 'got none of 3 in'),
       ({'num_members': '1,2'}, '--num_members must be an integer >= 2, got 1')])
   check(folder, 'against_ensemble', out, [
       ({'network': 'mlp,mlp'}, "--network must name every value once, got 'ml"),

@@ -86,6 +86,9 @@ class ProblemConfig:
       raise ValueError(f'kernel must be a KernelConfig, got {self.kernel!r}.')
     checks.check_count('num_test', self.num_test)
     checks.check_count('num_val', self.num_val)
+    # A float of input_dim * data_ratio may be infinite.
+    checks.check_positive('input_dim * data_ratio',
+                          self.input_dim * float(self.data_ratio))
     if self.num_train < 1:
       raise ValueError(
           'input_dim * data_ratio must be at least one training point, got '

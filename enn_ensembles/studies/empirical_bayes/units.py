@@ -25,6 +25,7 @@ from enn_ensembles.problems import ground_truth
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import solvers
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import weighting
@@ -86,7 +87,7 @@ class Unit:
 
   def __post_init__(self):
     if not is_images(self.problem):
-      _cell(self.problem)
+      solvers.choose_solver(_testbed_problems(self.problem, self.seed)[0])
     checks.check_choice('kind', self.kind, tuple(KINDS))
     if not self.snapshots or self.snapshots[-1] != self.num_batches:
       raise ValueError('snapshots must end with num_batches '
@@ -135,9 +136,13 @@ def make_problems(problem: str, seed: int,
   if is_images(problem):
     return [image_classification.make_image_problem(
         image_classification.ImageProblemConfig(problem, seed=seed), data_dir)]
-  return ground_truth.make_problems([
-      nngp_regression.ProblemConfig(*_cell(problem), noise_std, seed)
-      for noise_std in NOISE_STDS])
+  return ground_truth.make_problems(_testbed_problems(problem, seed))
+
+
+def _testbed_problems(problem: str,
+                      seed: int) -> list[nngp_regression.ProblemConfig]:
+  return [nngp_regression.ProblemConfig(*_cell(problem), noise_std, seed)
+          for noise_std in NOISE_STDS]
 
 
 def run(unit: Unit, data_dir: str | None = None
