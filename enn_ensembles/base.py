@@ -360,6 +360,8 @@ class Problem(Protocol):
   #     combine_sets(that) -> what `score` gives: 'test' and other sets, which
   #     rows keep one by one. It puts into the dict `counts` what rows keep of
   #     the predictions, see `scoring.prediction_counts`.
+  #   score_and_count(predict, counts) -> what `score` gives, and `counts` takes
+  #     the same: for problems of one set.
 
 
 class EpistemicSampler(Protocol):

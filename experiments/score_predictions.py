@@ -50,7 +50,7 @@ _LABEL_PATTERN = re.compile(r'[A-Za-z][A-Za-z0-9._ ,=+-]{0,79}')
 def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
          problem: problems.Problem) -> results.Row:
   """The row of one file."""
-  scores, num_samples = unit_results.score_brought(
+  result = unit_results.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
   unit = sweeps.WorkUnit(
       agents_lib.BROUGHT, _LABEL.value, {'label': _LABEL.value}, family,
@@ -61,9 +61,9 @@ def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
       **fields, 'schema_version': results.SCHEMA_VERSION,
       'run_id': f'brought-{fields["row_id"]}',
       'problem_id': problem.problem_id, 'num_enn_samples': None,
-      'num_samples_used': num_samples, 'status': 'ok', 'message': '',
-      'scores': scores, 'curve': None, 'by_set': None,
-      'counts': None, 'cost': None,
+      'num_samples_used': result.num_samples, 'status': 'ok', 'message': '',
+      'scores': result.scores, 'curve': None, 'by_set': None,
+      'counts': result.counts, 'cost': None,
       'num_params': _NUM_PARAMS.value,
       'train_seconds': None, 'evaluate_seconds': None, 'rank_seconds': None,
       'problem_seconds': None, 'compile_seconds': None,

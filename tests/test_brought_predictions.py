@@ -7,6 +7,7 @@ import runpy
 import commands
 import numpy as np
 import pytest
+import scipy.stats
 
 from enn_ensembles import base
 from enn_ensembles import results
@@ -74,6 +75,11 @@ def test_rows_equal_those_of_the_api(problem, tmp_path):
       arrays[points[len(x)]][:, :, None]))
   assert row['scores'] == pytest.approx(expected, rel=1e-12, abs=1e-12)
   assert row['num_samples_used'] == 12 and row['agent'] == 'brought'
+  pit = scipy.stats.norm(arrays['samples'].mean(axis=0),
+                         arrays['samples'].std(axis=0)).cdf(
+                             problem.f_test[:, 0])
+  assert row['counts'] == {'test': {
+      'pit_count': np.histogram(pit, np.arange(21) / 20)[0].tolist()}}
   assert row['agent_label'] == 'my method'
 
 

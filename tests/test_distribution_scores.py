@@ -100,11 +100,13 @@ def test_pit_is_uniform_for_the_truth():
   values = 2. + 3. * rng.standard_normal(5000)
   pit = distribution_scores.probability_integral_transform(values, 2., 3.)
   assert scipy.stats.kstest(pit, 'uniform').pvalue > 1e-3
-  histogram = distribution_scores.pit_histogram(values, 2., 3., 20)
-  np.testing.assert_allclose(
-      histogram * 5000, np.histogram(pit, np.linspace(0, 1, 21))[0])
+  counts = distribution_scores.pit_counts(values, 2., 3., 20)
+  expected = scipy.stats.norm(2., 3.).cdf(values)
+  np.testing.assert_array_equal(
+      counts, [np.sum((low <= expected) & (expected < low + 0.05))
+               for low in np.arange(20) / 20])
   # Too large a std: a hump.
-  wide = distribution_scores.pit_histogram(values, 2., 9., 10)
+  wide = distribution_scores.pit_counts(values, 2., 9., 10)
   assert wide[4] > 2 * wide[0]
 
 
@@ -112,3 +114,5 @@ def test_pit_without_a_std():
   found = distribution_scores.probability_integral_transform(
       np.array([-1., 0., 1.]), np.zeros(3), np.zeros(3))
   np.testing.assert_array_equal(found, [0., 0.5, 1.])
+  np.testing.assert_array_equal(distribution_scores.pit_counts(
+      np.array([-1., 0., 1.]), np.zeros(3), np.zeros(3), 4), [1, 0, 1, 1])

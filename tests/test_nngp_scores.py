@@ -1,5 +1,6 @@
 """All scores of an NNGP problem; the exact posterior is their audit."""
 
+import dataclasses
 import functools
 import math
 
@@ -13,10 +14,11 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.agents import exact_posterior
 from enn_ensembles.agents import prior_only
-from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import joint
 from enn_ensembles.scoring import nngp_scores
+from enn_ensembles.scoring import prediction_counts
 from enn_ensembles.scoring import table
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import prediction
 
 
@@ -94,16 +96,42 @@ def test_posterior_is_calibrated():
   histograms = []
   for seed in range(60):
     problem = _problem(seed)
-    scores = nngp_scores.score(problem, _exact(problem, analytic=True))
+    counts = {}
+    scores = nngp_scores.score(problem, _exact(problem, analytic=True), counts)
     for level, values in found.items():
       values.append(scores[f'coverage_{level}'] - level / 100)
-    histograms.append(distribution_scores.pit_histogram(
-        problem.f_test[:, 0], problem.test_mean, problem.test_std, 5))
+    histograms.append(np.reshape(
+        counts['test']['pit_count'], [5, 4]).sum(axis=1) / 40)
   for level, values in found.items():
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(60), level
   standard_error = np.std(histograms, axis=0) / np.sqrt(60)
   assert np.all(np.abs(np.mean(histograms, axis=0) - 0.2) < 4 * standard_error)
   assert np.all(standard_error < 0.03)
+
+
+def test_rows_keep_the_transform_of_f_point_by_point():
+  problem = _problem()
+  samples = 0.1 + np.random.default_rng(0).standard_normal([30, 40, 1])
+  predict = lambda x: (base.Predictions(samples) if len(x) == 40
+                       else _few(problem, 30)(x))
+  counts = {}
+  assert problem.score_and_count(predict, counts) == problem.score(predict)
+  expected = [0] * prediction_counts.NUM_PIT_BINS
+  for f, own in zip(problem.f_test[:, 0], samples[..., 0].T):
+    share = scipy.stats.norm(own.mean(), own.std()).cdf(f)
+    expected[int(share * len(expected))] += 1
+  assert counts == {'test': {'pit_count': expected}}
+  result = unit_results.scored(problem, predict)
+  assert result.counts == counts and sum(expected) == 40
+
+
+def test_no_transform_without_f_or_of_what_is_not_finite():
+  problem = _problem()
+  def diverged(x):
+    return base.Predictions(np.full([3, len(x), 1], np.nan))
+  assert unit_results.scored(problem, diverged).counts is None
+  unknown = dataclasses.replace(problem, f_test=None)
+  assert unit_results.scored(unknown, _few(unknown, 3)).counts is None
 
 
 def test_scores_have_no_loop_over_points_or_samples():

@@ -24,6 +24,7 @@ from enn_ensembles.problems import draws
 from enn_ensembles.scoring import curves
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import nngp_scores
+from enn_ensembles.scoring import prediction_counts
 
 # Points whose joint covariance is kept: of neighbouring test points, which are
 # nearly independent, and of the points of a dyadic block.
@@ -219,7 +220,13 @@ class Problem:
 
   def score(self, predict: base.Predict) -> dict[str, float]:
     """Scores against the exact posterior; see `base.Problem`."""
-    return nngp_scores.score(self, predict)
+    return self.score_and_count(predict, {})
+
+  def score_and_count(self, predict: base.Predict,
+                      counts: dict[str, prediction_counts.Counts]
+                      ) -> dict[str, float]:
+    """As `score`; `counts` takes what rows keep of the predictions."""
+    return nngp_scores.score(self, predict, counts)
 
   def score_curve(self, predict: base.Predict,
                   order: np.ndarray) -> dict[str, np.ndarray]:

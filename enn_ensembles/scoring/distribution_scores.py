@@ -151,22 +151,22 @@ def probability_integral_transform(values: np.ndarray, mean: np.ndarray,
   return np.where(values == mean, 0.5, special.ndtr(z))
 
 
-def pit_histogram(values: np.ndarray, mean: np.ndarray, std: np.ndarray,
-                  num_bins: int = 10) -> np.ndarray:
-  """Shares of the probability integral transform in bins of equal width.
+def pit_counts(values: np.ndarray, mean: np.ndarray, std: np.ndarray,
+               num_bins: int) -> np.ndarray:
+  """Counts of the probability integral transform in bins of equal width.
 
   A hump says that stds are too large, a valley that they are too small, a slope
   that means are biased.
 
   Args:
-    values: [N].
-    mean: [N].
-    std: [N].
-    num_bins: bins of [0, 1].
+    values: [N], finite.
+    mean: [N], finite.
+    std: [N], finite.
+    num_bins: bins of [0, 1]; the last holds 1 too.
 
   Returns:
-    [num_bins], of sum 1.
+    int64 [num_bins], of sum N.
   """
   transformed = probability_integral_transform(values, mean, std)
   counts, _ = np.histogram(transformed, bins=num_bins, range=(0., 1.))
-  return counts / len(transformed)
+  return counts

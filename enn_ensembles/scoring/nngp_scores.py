@@ -18,6 +18,7 @@ from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import joint
 from enn_ensembles.scoring import noise_scores
+from enn_ensembles.scoring import prediction_counts
 
 # Points of a block of neighbouring test points, per joint score.
 _TAUS = (2, 10)
@@ -39,7 +40,9 @@ class ScoredProblem(Protocol):
   dyadic_covariances: np.ndarray | None
 
 
-def score(problem: ScoredProblem, predict: base.Predict) -> dict[str, float]:
+def score(problem: ScoredProblem, predict: base.Predict,
+          counts: dict[str, prediction_counts.Counts] | None = None
+          ) -> dict[str, float]:
   """Scores of one problem by name; what each is stands in `scoring.table`.
 
   Scores that a problem or an agent has no data for are left out: those of
@@ -49,6 +52,8 @@ def score(problem: ScoredProblem, predict: base.Predict) -> dict[str, float]:
   Args:
     problem: with its exact posterior.
     predict: x [N, D] -> `base.Predictions` there.
+    counts: takes what rows keep of the predictions at the test points, under
+      'test': the probability integral transform, where f is known.
 
   Raises:
     ValueError: predictions have another shape than their points call for.
@@ -62,6 +67,9 @@ def score(problem: ScoredProblem, predict: base.Predict) -> dict[str, float]:
         num_samples=num_samples)
     scores |= _distribution_scores(problem, predictions, mean, std)
     scores |= _neighbour_scores(problem, predictions, mean)
+    if counts is not None and problem.f_test is not None:
+      counts['test'] = prediction_counts.count_transform(
+          problem.f_test[:, 0], mean, std)
     if predictions.observation_variances is not None:
       scores |= noise_scores.split_scores(
           predictions, problem.noise_std, problem.test_std,

@@ -1,12 +1,17 @@
-"""Counts of a classifier's predictions, few enough to be kept in a row.
+"""Counts of predictions, few enough to be kept in a row.
 
 Rows hold no predictions. Reliability diagrams, histograms of the mutual
-information and matrices of how alike members are need no more than these
-counts, by the name of the set that they are of:
+information and of the probability integral transform, and matrices of how alike
+members are need no more than these counts, by the name of the set that they are
+of. Of classifiers:
 
   bin_count, bin_confidence, bin_correct   of `categorical.confidence_bins`
   mi_count                                 of `count_information`
   disagreement, jensen_shannon             of `compare_members`
+
+Of regression on a function f that is known at the test points:
+
+  pit_count                                of `count_transform`
 
 Counts and sums of several sets of points add up to those of all points.
 """
@@ -19,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import diversity
 
 # Edges of the bins of the mutual information, in nats: four a decade. What is
@@ -26,6 +32,8 @@ from enn_ensembles.scoring import diversity
 MI_EDGES = tuple(float(edge) for edge in 10.**np.arange(-6., 0.51, 0.25))
 
 MAX_MEMBERS = 16  # Of a matrix: the first so many members.
+
+NUM_PIT_BINS = 20  # Of equal width.
 
 MATRICES = ('disagreement', 'jensen_shannon', 'weight_cosine')
 
@@ -49,6 +57,24 @@ def count_information(epistemic: np.ndarray) -> Counts:
   places = np.searchsorted(MI_EDGES, epistemic, side='right')
   return {'mi_count': np.bincount(places,
                                   minlength=len(MI_EDGES) + 1).tolist()}
+
+
+def count_transform(values: np.ndarray, mean: np.ndarray,
+                    std: np.ndarray) -> Counts:
+  """Counts of the probability integral transform of f by N(mean, std^2).
+
+  Args:
+    values: f at the test points, [N].
+    mean: what the agent predicts there, [N].
+    std: its std there, [N].
+
+  Returns:
+    'pit_count', [NUM_PIT_BINS] integers; nothing if a moment is not finite.
+  """
+  if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+    return {}
+  return {'pit_count': distribution_scores.pit_counts(
+      values, mean, std, NUM_PIT_BINS).tolist()}
 
 
 def compare_members(log_probs: np.ndarray) -> Counts:

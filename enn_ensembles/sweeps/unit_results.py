@@ -92,16 +92,18 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
     num_samples.append(found.num_samples)
     return found
 
-  by_set = counts = None
+  by_set, counts = None, {}
   if hasattr(problem, 'score_by_set'):
-    by_set = problem.score_by_set(counted, counts := {})
+    by_set = problem.score_by_set(counted, counts)
     scores = dict(problem.combine_sets(by_set))
     by_set = {name: found for name, found in by_set.items() if name != 'test'}
     if not all(np.isfinite(list(found.values())).all()
                for found in by_set.values()):
-      by_set = counts = None
+      by_set, counts = None, {}
     elif counts.get('test'):
       counts['test'].update(member_matrices or {})
+  elif hasattr(problem, 'score_and_count'):
+    scores = dict(problem.score_and_count(counted, counts))
   else:
     scores = dict(problem.score(counted))
   bad = [] if finite_params else ['parameters']
@@ -110,16 +112,14 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
           and not (known[name].may_be_infinite and value == math.inf)]
   return Result(
       status='diverged' if bad else 'ok', by_set=by_set or None,
-      counts={name: found for name, found in (counts or {}).items() if found}
-      or None,
+      counts={name: found for name, found in counts.items() if found} or None,
       scores={**scores, **(agent_scores or {})},
       message=f'not finite: {", ".join(bad)}' if bad else '',
       num_samples=num_samples[0], **fields)
 
 
-def score_brought(problem: Any, predict: base.Predict
-                  ) -> tuple[Mapping[str, float], int | None]:
-  """Scores of predictions from outside, and how many draws they come from.
+def score_brought(problem: Any, predict: base.Predict) -> Result:
+  """Scores of predictions from outside.
 
   Args:
     problem: an NNGP problem.
@@ -133,7 +133,7 @@ def score_brought(problem: Any, predict: base.Predict
   result = scored(problem, predict)
   if result.status != 'ok':
     raise ValueError(f'predictions for {problem.problem_id}: {result.message}.')
-  return result.scores, result.num_samples
+  return result
 
 
 def failure(error: Exception) -> Result:
