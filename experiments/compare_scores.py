@@ -1,15 +1,21 @@
 """Agents' ranks by each score side by side, and what scores tell beyond KL.
 
-python -m experiments.compare_scores --results_dir=DIR[,DIR...] --output_dir=OUT
+python -m experiments.compare_scores --results_dir=DIR[,DIR...] \
+    --output_dir=OUT [--calibration]
 
 Writes ranks_by_score.csv and score_relations.csv, and prints both as tables for
 a page. `enn_ensembles/report/score_comparison.py` says what the numbers are.
+With --calibration also calibration.csv, the histograms of the probability
+integral transform of f, calibration_tests.csv and calibration.png, as
+`enn_ensembles/report/calibration.py` says.
 """
 
 from absl import flags
 import pandas as pd
 
 from enn_ensembles.machine import files
+from enn_ensembles.report import calibration
+from enn_ensembles.report import calibration_picture
 from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.report import score_comparison
@@ -29,6 +35,10 @@ _SCORES = flags.DEFINE_list(
                'crps_excess_expected', 'log_score_excess_expected',
                'crps_excess', 'log_score_excess'],
     'Which scores; all others are compared with the first.')
+
+_CALIBRATION = flags.DEFINE_bool(
+    'calibration', False, 'Also the histograms of the probability integral '
+    'transform of f of every agent setting, and whether they are uniform.')
 
 
 def format_ranks(found: pd.DataFrame, scores: list[str]) -> str:
@@ -54,6 +64,20 @@ def format_relations(found: pd.DataFrame) -> str:
       for line in found.to_dict('records')], range(1, len(header)))
 
 
+def format_calibration(tests: pd.DataFrame) -> str:
+  """A row per agent setting, over all cells; '-' for those without counts."""
+  names = {'num_seeds': 'seeds', 'slope': 'slope', 'slope_standard_error':
+           '± s.e.', 'curvature': 'curvature', 'curvature_standard_error':
+           '± s.e.', 'curvature_of_exact_draws': 'of as many exact draws',
+           'p_holm': 'p (Holm)', 'num_rows_without': 'rows without counts'}
+  header = ['agent', *names.values()]
+  return text_tables.markdown(header, [
+      [line['label'], *(line[name] if name.startswith('num_') else
+                        text.short_number(line.get(name)) for name in names)]
+      for line in tests.to_dict('records')
+      if line['cells'] == calibration.ALL_CELLS], range(1, len(header)))
+
+
 def main(_) -> None:
   for score in cli.names(_SCORES):
     if table.check_score(score).direction == 'none':
@@ -61,6 +85,8 @@ def main(_) -> None:
                        f'{score!r} is neither.')
   rows, expected, _ = versions.keep_newest(
       *columns.read_columns(_RESULTS_DIR.value))
+  calibrated = None if not _CALIBRATION.value else calibration.measure(
+      rows, expected, calibration.read_counts(_RESULTS_DIR.value))
   found = score_comparison.compare_scores(rows, expected, _SCORES.value)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   for name, part in (('ranks_by_score', found.ranks),
@@ -70,6 +96,16 @@ def main(_) -> None:
   print(format_ranks(found.ranks, _SCORES.value))
   print(format_relations(found.relations))
   print(folder / 'ranks_by_score.csv', folder / 'score_relations.csv')
+  if calibrated is not None:
+    for name, part in (('calibration', calibrated.histograms),
+                       ('calibration_tests', calibrated.tests)):
+      files.write_atomically(folder / f'{name}.csv',
+                             csv_files.table_text(part).encode())
+    files.write_atomically(folder / 'calibration.png',
+                           calibration_picture.draw(calibrated))
+    print(format_calibration(calibrated.tests))
+    print(folder / 'calibration.csv', folder / 'calibration_tests.csv',
+          folder / 'calibration.png')
 
 
 if __name__ == '__main__':

@@ -170,3 +170,30 @@ def pit_counts(values: np.ndarray, mean: np.ndarray, std: np.ndarray,
   transformed = probability_integral_transform(values, mean, std)
   counts, _ = np.histogram(transformed, bins=num_bins, range=(0., 1.))
   return counts
+
+
+def pit_of_exact_draws(num_samples: int | None, num_bins: int) -> np.ndarray:
+  """Expected shares of `pit_counts` for the mean and std of S exact draws.
+
+  With mean m and std s (ddof=0) of S independent draws of the distribution that
+  a value comes from, (value - m) / s is sqrt((S + 1) / (S - 1)) times Student's
+  t of S - 1 degrees of freedom: a valley, since so few draws do not know their
+  mean and std.
+
+  Args:
+    num_samples: S; None for exact moments, whose transform is uniform.
+    num_bins: bins of [0, 1] of equal width.
+
+  Returns:
+    [num_bins], of sum 1; for one draw, which has no std, half at either end.
+  """
+  edges = np.linspace(0., 1., num_bins + 1)
+  if num_samples is None:
+    return np.diff(edges)
+  if num_samples == 1:
+    below = np.where(edges < 1., 0.5, 1.)
+    below[0] = 0.
+    return np.diff(below)
+  s = float(num_samples)
+  return np.diff(special.stdtr(
+      s - 1., np.sqrt((s - 1.) / (s + 1.)) * special.ndtri(edges)))
