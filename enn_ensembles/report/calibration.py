@@ -3,14 +3,15 @@
 A row keeps how many of its test points have a transform, the agent's predicted
 probability of less than f, in each bin of [0, 1] (`scoring.prediction_counts`).
 A calibrated agent has as many in each. Points of one function are correlated,
-and the cells of a seed share their draws, so the seed is what is independent:
-a histogram is the mean over cells per seed, then over seeds, with the standard
-error over seeds. Only seeds that have every cell take part.
+and the noise levels of a seed share their draws, so the seed is what is
+independent: a histogram is the mean over cells per seed, then over seeds, with
+the standard error over seeds. Only seeds that have every cell take part.
 
 The test of uniformity is Neyman's smooth one with two components, the first
 two polynomials that are orthonormal over the bins:
-  slope      above 0 where f lies above what is predicted
-  curvature  above 0 for a valley (stds too small), below 0 for a hump
+  slope      above 0 where f lies above what is predicted on most problems
+  curvature  above 0 for a valley (stds too small for how far means are off),
+             below 0 for a hump
 Both are 0 on average for a calibrated agent. Each has a t test over seeds; the
 p value is twice the smaller one, at most 1 (Bonferroni), and `p_holm` corrects
 it for the number of agent settings (Holm).
@@ -43,9 +44,8 @@ _BIN_COLUMNS = (*_IDENTITY, 'cells', 'num_seeds', 'from', 'to', 'share',
                 'standard_error', 'share_of_exact_draws')
 _TEST_COLUMNS = (
     *_IDENTITY, 'cells', 'num_cells', 'num_seeds', 'num_rows_without',
-    *(name + what for name in _COMPONENTS
-      for what in ('', '_standard_error', '_of_exact_draws')),
-    'p_value', 'p_holm')
+    *(name + what for name in _COMPONENTS for what in ('', '_standard_error')),
+    'curvature_of_exact_draws', 'p_value', 'p_holm')
 
 
 class Calibration(NamedTuple):
@@ -209,12 +209,13 @@ def _measure_part(own: _Rows, members: np.ndarray
       'num_cells': len(cells), 'num_seeds': len(seeds),
       'num_rows_without': own.num_without}
   values, errors = _mean_and_error(per_seed @ components(len(mean)).T)
-  of_exact = components(len(mean)) @ exact
   for i, name in enumerate(_COMPONENTS):
     test[name] = float(values[i])
     test[f'{name}_standard_error'] = (None if errors is None
                                       else float(errors[i]))
-    test[f'{name}_of_exact_draws'] = float(of_exact[i])
+  # Exactly 0 for exact moments, but for rounding.
+  test['curvature_of_exact_draws'] = float(np.round(
+      components(len(mean))[1] @ exact, 12))
   test['p_value'] = uniformity_p_value(per_seed)
   return test, bins
 

@@ -100,9 +100,10 @@ def _draw_panel(panel: Any, table: pd.DataFrame,
     panel.stairs(scale * np.array(own['share_of_exact_draws'], float), edges,
                  color='black', linewidth=0.9, linestyle='--',
                  label='as many exact draws')
-    for i, alignment in ((0, 'left'), (-1, 'right')):
+    for i, place, alignment in ((0, edges[1], 'left'),
+                                (-1, edges[-2], 'right')):
       if heights[i] > _HIGHEST:
-        panel.text(edges[i], 0.78 * _HIGHEST, f' {heights[i]:.1f} ', fontsize=7,
+        panel.text(place, 0.75 * _HIGHEST, f' {heights[i]:.1f} ', fontsize=7,
                    ha=alignment, va='bottom')
 
 
