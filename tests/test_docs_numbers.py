@@ -359,3 +359,55 @@ def test_trained_last_layers():
                     & (found['last_layer'] == how)
                     & (found['num_ensemble'] == 10)]
       check([(cell, row[column], found['kl_estimate'].item())])
+
+
+def in_text(page, pattern):
+  """The numbers that a sentence of a page has where the pattern has groups."""
+  text = ' '.join((ROOT / 'docs' / f'{page}.md').read_text().split())
+  return re.search(pattern, text).groups()
+
+
+def test_figure_4():
+  table = csv('figure4/figure4')
+  table = table[table['panel'] != 'best P by cell']
+  means = table.groupby(['label', 'selection', 'num_samples'])[
+      'kl_estimate_mean'].first()
+  best = {of: means[of].agg(['idxmin', 'min', lambda kl: kl.iloc[-1]]).tolist()
+          for of in means.index.droplevel(2).unique()}
+  oracle, labels = (best['layer ensemble of 5', rule]
+                    for rule in ('oracle', 'val_nll'))
+  six, deep = (best[f'{of}', 'oracle']
+               for of in ('layer ensemble of 6', 'ensemble of 30'))
+  found = in_text('studies', r'best at P = (\d+) of .* or at (\d+) .* is (\d+) '
+                  r'% and (\d+) % larger.* \((\S+) and (\S+) beside (\S+)\).* '
+                  r'\((\S+) at P = (\d+)\).*ranking \((\S+) with (\d+) of')
+  check(zip('abcdefghijk', found, (
+      oracle[0], labels[0], 100 * (oracle[2] / oracle[1] - 1),
+      100 * (labels[2] / labels[1] - 1), oracle[1], labels[1], deep[2],
+      six[1], six[0], deep[1], deep[0]), strict=True))
+
+
+def test_figure_2():
+  table = csv('figure2/figure2')
+  table = table[~table['panel'].isin(['with priors', 'without priors'])]
+  means = table.groupby('label')['kl_estimate_mean'].first()
+  found = in_text('studies', r'at K = 2 \((\S+) instead of (\S+); .* by (\d+) '
+                  r'% at K = 3 and by (\d+) % at K = 5: to (\S+), where')
+  two, three, five = (means[f'layer ensemble of {k}'] for k in (2, 3, 5))
+  subset = means['K = 5, 2 combinations per step']
+  check(zip('abcde', found, (
+      means['K = 2, noise by first option'], two,
+      100 * (1 - means['K = 3, 2 combinations per step'] / three),
+      100 * (1 - subset / five), subset), strict=True))
+
+
+def test_figure_5():
+  table = csv('figure5/figure5')
+  means = table[table['panel'] == 'all cells'].set_index('label')[
+      'kl_estimate_mean']
+  found = in_text('studies', r'ensemble of 30 \((\S+)\) and the ranked .* '
+                  r'\((\S+) by `oracle`, .*; (\S+) by `val_nll`\)')
+  check(zip('abc', found, (
+      means['ensemble of 30'],
+      means['layer ensemble of 5, oracle, P by validation'],
+      means['layer ensemble of 5, val_nll, P = 19']), strict=True))
