@@ -27,6 +27,11 @@ AGENTS = [
      'fast_init': 'sign', **_MEMBERS},
     {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'normal',
      'fast_std': [0.1, 0.25, 0.5], **_MEMBERS},
+    # Fast weights that learn ten times more slowly, or faster.
+    {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'sign',
+     'fast_learning_rate': [1e-4, 1e-2], **_MEMBERS},
+    {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'normal',
+     'fast_std': 0.5, 'fast_learning_rate': [1e-4, 1e-2], **_MEMBERS},
     # As in the public code of the study.
     {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'normal',
      'fast_std': 0.5, 'plain_member': True, 'train_shared_by_plain': True,

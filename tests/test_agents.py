@@ -218,6 +218,7 @@ BAD_VALUES = {
     'fast_std': [-0.5], 'beta': [-0.1, 1.1, None],
     'num_experts': [0, 1.5, 2**31], 'num_active': [0, 11, 2.5, '1'],
     'gate_sizes': [50, [50], (0,), (5.,)],
+    'fast_learning_rate': [0., -1e-3, float('nan'), '1e-3'],
     'fast_init': ['uniform', None], 'index_scale': ['c', None],
     'body': ['lenet', None, ('mlp',)], 'norm': ['layer', None],
     'plain_member': [1, None], 'train_shared_by_plain': [1, None],

@@ -27,10 +27,12 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import optax
 
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
+from enn_ensembles.machine import canonical
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
@@ -53,6 +55,9 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
     plain_member: whether member 0 has all fast weights 1, untrained, as in the
       public code of Zamyatin et al. 2026 (arXiv 2601.16936).
     train_shared_by_plain: whether W learns from member 0 alone, as there.
+    fast_learning_rate: of the fast weights r and s at the first step, whose
+      schedule is that of learning_rate, scaled; None is learning_rate. Shared
+      weights, biases and norms have learning_rate.
     prior_scale: weight of the untrained BatchEnsemble on the same index.
     noise_scale: std of the target noise, in units of the problem's noise_std.
     bootstrap: whether each member has its own n of n data points, drawn with
@@ -77,6 +82,7 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
   norm: str = 'batch'
   hidden_sizes: tuple[int, ...] = (50, 50)
   first_bias_std: float = 1.
+  fast_learning_rate: float | None = canonical.later_field(None)
 
   def __post_init__(self):
     checks.check_size('num_ensemble', self.num_ensemble)
@@ -89,6 +95,8 @@ class BatchEnsembleConfig(optimizers.TrainingConfig):
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     checks.check_flag('bootstrap', self.bootstrap)
+    if self.fast_learning_rate is not None:
+      checks.check_positive('fast_learning_rate', self.fast_learning_rate)
     networks.check_body(self)
 
 
@@ -228,6 +236,23 @@ def mean_squares(params: base.Params,
           for w in all_members(params, plain_member)]
 
 
+@functools.cache
+def make_optimizer(config: BatchEnsembleConfig
+                   ) -> optax.GradientTransformation:
+  """The optimizer of a config; equal configs have the same."""
+  slow = optimizers.make_optimizer(config)
+  if config.fast_learning_rate is None:
+    return slow
+  fast = optimizers.make_optimizer(optimizers.at_learning_rate(
+      config, config.fast_learning_rate))
+
+  def label(params: base.Params) -> dict[str, dict[str, str]]:
+    return {module: {name: 'fast' if name[0] in 'rs' else 'slow'
+                     for name in named} for module, named in params.items()}
+
+  return optax.multi_transform({'fast': fast, 'slow': slow}, label)
+
+
 def make_agent(config: BatchEnsembleConfig) -> base.Agent:
   """A BatchEnsemble trained on all its members at every step."""
 
@@ -240,4 +265,5 @@ def make_agent(config: BatchEnsembleConfig) -> base.Agent:
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(
-          config, prior.input_shape, prior.num_outputs), make_loss)
+          config, prior.input_shape, prior.num_outputs), make_loss,
+      make_optimizer(config))

@@ -6,6 +6,7 @@ import dataclasses
 import chex
 import jax
 import numpy as np
+import optax
 
 from enn_ensembles import base
 from enn_ensembles.training import loop
@@ -67,10 +68,19 @@ class NetworkAgent(network_training.NetworkTraining):
 def make_network_agent(
     config: optimizers.TrainingConfig,
     make_network: Callable[[base.PriorKnowledge], base.EpistemicNetwork],
-    make_loss: Callable[[base.PriorKnowledge], losses.Loss]) -> NetworkAgent:
-  """An agent with the optimizer and the minibatches of its config."""
+    make_loss: Callable[[base.PriorKnowledge], losses.Loss],
+    optimizer: optax.GradientTransformation | None = None) -> NetworkAgent:
+  """An agent with the optimizer and the minibatches of its config.
+
+  Args:
+    config: the settings.
+    make_network: its network.
+    make_loss: its loss.
+    optimizer: another one than the config's, the same for equal configs.
+  """
   return NetworkAgent(
-      make_network, make_loss, optimizers.make_optimizer(config),
+      make_network, make_loss,
+      optimizers.make_optimizer(config) if optimizer is None else optimizer,
       num_batches=config.num_batches, batch_size=config.batch_size,
       sampling=config.sampling,
       early_stopping=optimizers.make_early_stopping(config))

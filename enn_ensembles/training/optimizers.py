@@ -122,6 +122,17 @@ def make_schedule(config: TrainingConfig) -> optax.ScalarOrSchedule:
   return config.learning_rate
 
 
+def at_learning_rate(config: TrainingConfig,
+                     learning_rate: float) -> TrainingConfig:
+  """The same training at another learning rate: its schedule is scaled."""
+  final = config.final_learning_rate
+  settings = {field.name: getattr(config, field.name)
+              for field in dataclasses.fields(TrainingConfig)}
+  return TrainingConfig(**{
+      **settings, 'learning_rate': learning_rate, 'final_learning_rate':
+          final and final * (learning_rate / config.learning_rate)})
+
+
 @functools.cache
 def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
   """The optimizer of a config; equal configs have the same."""

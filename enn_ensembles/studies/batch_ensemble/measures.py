@@ -159,6 +159,7 @@ def _make_settings(rows: Sequence[results.Row]) -> list[Setting]:
 
 _ORDER = (ONE, DEEP, BATCH)
 _SHORT = {'num_ensemble': 'K=', 'fast_init': '', 'fast_std': 'std=',
+          'fast_learning_rate': 'fast rate=',
           'plain_member': 'plain member', 'train_shared_by_plain': 'trains W'}
 
 
