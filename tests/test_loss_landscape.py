@@ -319,6 +319,24 @@ def test_hard_examples_against_loops():
   assert np.trace(found.confusions[1]) == np.sum(~wrong[:2])
   table = hard_examples.table(found)
   assert table.groupby('kind').size().to_dict() == {'epochs': 1, 'inits': 3}
+  # The last run keeps its end alone.
+  runs[2] = trajectories.Run(np.array([1]), runs[2].weights[1:],
+                             runs[2].logits[1:], 0.)
+  confusions = hard_examples.confusion_table(runs, labels)
+  sets = hard_examples.misclassified_table(runs, labels)
+  assert list(zip(sets['init'], sets['epoch'])) == [
+      (0, 0), (0, 1), (1, 0), (1, 1), (2, 1)]
+  assert len(confusions) == 5 * 3
+  for place, (init, epoch) in enumerate(zip(sets['init'], sets['epoch'])):
+    predicted = [int(np.argmax(logits[init, epoch, n])) for n in range(4)]
+    wrong = [n for n in range(4) if predicted[n] != labels[n]]
+    assert sets['images'][place] == ' '.join(map(str, wrong))
+    assert sets['num_wrong'][place] == len(wrong)
+    own = confusions[(confusions['init'] == init)
+                     & (confusions['epoch'] == epoch)].set_index('class')
+    for label, other in itertools.product(range(3), repeat=2):
+      assert own.loc[label, f'predicted_{other}'] == sum(
+          labels[n] == label and predicted[n] == other for n in range(4))
 
 
 # Runs, and the whole study, on digits.
@@ -464,6 +482,15 @@ def test_the_study_from_runs_to_files(problem, forward, tmp_path):
   embedded = tables['embedding'].groupby('embedded').size().to_dict()
   assert embedded == {'runs': 15, 'runs and samples': 15 + 12}
   assert len(tables['similarity']) == 10 + 6
+  # Three runs with five snapshots, one with three.
+  ends = tables['misclassified'].groupby('init').last()
+  assert len(tables['misclassified']) == 18
+  assert ends['num_wrong'].tolist() == [
+      sum(run.logits[-1].argmax(-1) != labels) for run in runs]
+  confusions = tables['confusions']
+  columns = [name for name in confusions if name.startswith('predicted_')]
+  sums = confusions.groupby(['init', 'epoch'])[columns].sum().sum(axis=1)
+  assert sums.tolist() == [60] * 18
 
   page = paths['hard_examples.html'].read_text()
   epochs = json.loads(re.search(r'const EPOCHS = (.*);', page)[1])

@@ -1,5 +1,6 @@
 """Which test images networks get wrong, and whether they are the same ones."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 
@@ -73,3 +74,52 @@ def table(found: HardExamples) -> pd.DataFrame:
         'kind': kind, 'first': first, 'second': second,
         'jaccard': overlap[first, second], 'chance': chance[first, second]}))
   return pd.concat(tables, ignore_index=True)
+
+
+def confusion_table(runs: Sequence[trajectories.Run],
+                    labels: np.ndarray) -> pd.DataFrame:
+  """A row per run, snapshot and class.
+
+  Args:
+    runs: whole ones or the ends of some: every snapshot that they keep counts.
+    labels: of the test images, int [N].
+
+  Returns:
+    init (number of the run), epoch, class, and predicted_0, predicted_1, ...:
+    test images of this class by what the network predicts.
+  """
+  lines = []
+  for init, epoch, predicted, num_classes in _snapshots(runs):
+    found = formulas.confusion_matrix(labels, predicted, num_classes)
+    lines += [{'init': init, 'epoch': epoch, 'class': label, **{
+        f'predicted_{other}': int(num) for other, num in enumerate(counts)}}
+              for label, counts in enumerate(found)]
+  return pd.DataFrame(lines)
+
+
+def misclassified_table(runs: Sequence[trajectories.Run],
+                        labels: np.ndarray) -> pd.DataFrame:
+  """A row per run and snapshot: which test images the network gets wrong.
+
+  Args:
+    runs: as in `confusion_table`.
+    labels: of the test images, int [N].
+
+  Returns:
+    init (number of the run), epoch, num_wrong, and images: their numbers among
+    the test images, increasing, with spaces between.
+  """
+  lines = []
+  for init, epoch, predicted, _ in _snapshots(runs):
+    wrong = np.flatnonzero(predicted != labels).tolist()
+    lines.append({'init': init, 'epoch': epoch, 'num_wrong': len(wrong),
+                  'images': ' '.join(map(str, wrong))})
+  return pd.DataFrame(lines)
+
+
+def _snapshots(runs: Sequence[trajectories.Run]
+               ) -> Iterator[tuple[int, int, np.ndarray, int]]:
+  """(run, epoch, predicted classes [N], C) of all snapshots that are kept."""
+  for init, run in enumerate(runs):
+    for epoch, logits in zip(run.epochs.tolist(), run.logits, strict=True):
+      yield init, epoch, logits.argmax(axis=-1), logits.shape[-1]

@@ -120,6 +120,9 @@ def run_study(settings: settings_lib.LandscapeSettings,
           embedded[1].assign(embedded='runs and samples')], ignore_index=True),
       'diversity': plane, 'lines': lines, 'plane': grid,
       'overlaps': hard_examples.table(hard),
+      'confusions': hard_examples.confusion_table(runs, problem.test.labels),
+      'misclassified': hard_examples.misclassified_table(
+          runs, problem.test.labels),
       'seconds': pd.DataFrame({'part': list(seconds),
                                'seconds': list(seconds.values())})}
   contents = {
