@@ -47,6 +47,9 @@ _NUM_TEST = flags.DEFINE_integer('num_test', None, 'Test images; all if not '
 _PAD = flags.DEFINE_integer('pad', 0, 'Training images move by so many pixels.')
 _BRIGHTNESS = flags.DEFINE_float(
     'brightness', 0., 'Largest change of brightness of training images.')
+_NORMALISE = flags.DEFINE_bool(
+    'normalise', True, 'Whether inputs are normalised by the mean and the std '
+    'of the training images; --nonormalise is x / 255, as in the paper.')
 _BODY = flags.DEFINE_string('body', _TRAINING.body, 'Which network.')
 _HIDDEN_SIZES = flags.DEFINE_list(
     'hidden_sizes', [str(size) for size in _TRAINING.hidden_sizes],
@@ -123,7 +126,8 @@ def main(_) -> None:
   problem = image_classification.make_image_problem(
       image_classification.ImageProblemConfig(
           _DATASET.value, num_train=_NUM_TRAIN.value, num_test=_NUM_TEST.value,
-          seed=_SEED.value, pad=_PAD.value, brightness=_BRIGHTNESS.value),
+          seed=_SEED.value, pad=_PAD.value, brightness=_BRIGHTNESS.value,
+          normalise=_NORMALISE.value),
       _DATA_DIR.value)
   paths = study.run_study(settings, problem, _OUTPUT_DIR.value, snapshots_dir)
   print(pathlib.Path(paths['verdicts.md']).read_text(encoding='utf-8'), end='')

@@ -100,6 +100,34 @@ def test_normalisation_is_of_the_training_set():
                              [found.black, found.white], rtol=1e-5)
 
 
+def test_inputs_may_stay_as_they_are():
+  settings = dict(num_train=50, shifts=('contrast:3',), ood=('permuted',))
+  problem = make(**settings, normalise=False, pad=1, brightness=0.1)
+  for x, images in ((problem.data.x, problem.train),
+                    (problem.validation.x, problem.val),
+                    (problem.x_test, problem.test)):
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x, images.images / 255., rtol=1e-6)
+  assert problem.augmentation.black == (0.,)
+  assert problem.augmentation.white == (1.,)
+  seen = []
+
+  def predict(x):
+    seen.append(x)
+    return base.Predictions(np.zeros((1, len(x), 10)))
+
+  problem.score(predict)
+  others = [*problem.make_shifts(), problem.ood['permuted']]
+  for x, one in zip(seen[1:], others, strict=True):
+    np.testing.assert_allclose(x, one.images / 255., rtol=1e-6)
+  # The default has the name that it had without this setting.
+  other = make(**settings, pad=1, brightness=0.1)
+  assert other.sha256 == problem.sha256
+  assert other.problem_id == make(**settings, pad=1, brightness=0.1,
+                                  normalise=True).problem_id
+  assert other.problem_id != problem.problem_id
+
+
 def test_held_out_classes_are_seen_only_as_other_images():
   problem = make(held_out=(8, 3), ood=('held_out',))
   assert problem.prior.likelihood == base.Categorical(8)
@@ -286,6 +314,9 @@ def test_predictions_of_other_kinds_are_refused():
     (dict(held_out=(8, 9)), 'if, and only if'),
     (dict(held_out=(-1,), ood=('held_out',)), 'every entry of held_out'),
     (dict(ood_jpeg=0), 'ood_jpeg must be one of'),
+    (dict(normalise='no'), "normalise must be True or False, got 'no'"),
+    (dict(normalise=0), 'normalise must be True or False, got 0'),
+    (dict(normalise=None), 'normalise must be True or False, got None'),
 ])
 def test_bad_configs(settings, pattern):
   with pytest.raises(ValueError, match=pattern):

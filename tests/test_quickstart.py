@@ -60,6 +60,23 @@ def test_board_of_digits(tmp_path):
   assert text.short_number(rows[0]['scores']['accuracy']) in line
 
 
+def test_a_config_may_leave_images_as_they_are(tmp_path):
+  options = unit_results.RunOptions(str(tmp_path))
+  found = {}
+  for normalise in (None, True, False):
+    unit = sweeps.expand(tiny_sweeps.make_config(
+        tmp_path, **TINY, NORMALISE=normalise))[0]
+    problem, = unit.family.make(0, options.problem_settings)
+    found[normalise] = unit
+    assert (problem.data.x.min() < 0) == (normalise is not False)
+  # What a config writes out has the names of the default.
+  assert found[True].run_id == found[None].run_id != found[False].run_id
+  assert found[True].family.facts() == found[None].family.facts()
+  assert found[False].family.facts()['normalise'] is False
+  with pytest.raises(ValueError, match='NORMALISE must be True or False, got'):
+    tiny_sweeps.make_config(tmp_path, **TINY, NORMALISE='no')
+
+
 def test_its_config_has_every_method_that_classifies():
   config = sweeps.load_config('quickstart_digits')
   assert config.problem['dataset'] == ('digits',)

@@ -3,16 +3,14 @@
 A problem has a training set, a validation set out of the training set (never
 out of the test set), a test set, shifted test sets and sets of other images
 (out of distribution). All are normalised by the mean and the std of the
-training set.
+training set, or left as values from 0 to 1.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import functools
-import hashlib
 import itertools
 import os
 
@@ -74,6 +72,8 @@ class ImageProblemConfig:
     pad: training images move by up to so many pixels in each direction.
     flip: whether half of the training images are mirrored.
     brightness: largest change of the brightness of training images, of 1.
+    normalise: whether inputs are normalised by each channel's mean and std over
+      the training set; else they are from 0 to 1, x / 255 of bytes.
   """
   dataset: str
   num_train: int | None = None
@@ -88,6 +88,7 @@ class ImageProblemConfig:
   pad: int = 0
   flip: bool = False
   brightness: float = 0.
+  normalise: bool = canonical.later_field(True)
 
   def __post_init__(self):
     image_files.check_name('dataset', self.dataset)
@@ -124,6 +125,7 @@ class ImageProblemConfig:
     checks.check_scale('brightness', self.brightness)
     if self.brightness > 1:
       raise ValueError(f'brightness must be at most 1, got {self.brightness}.')
+    checks.check_flag('normalise', self.normalise)
     if self.ood_jpeg is not None:
       checks.check_choice('ood_jpeg', self.ood_jpeg, range(1, 101))
 
@@ -175,8 +177,9 @@ class ImageClassificationProblem:
 
   @functools.cached_property
   def normalisation(self) -> image_data.Normalisation:
-    """Mean and std of the training set."""
-    return image_data.normalisation(self.train.images)
+    """Mean and std of the training set, or 0 and 1."""
+    return (image_data.normalisation(self.train.images) if self.config.normalise
+            else image_data.no_normalisation(self.train.shape[-1]))
 
   @property
   def augmentation(self) -> augmentation.Augmentation | None:
@@ -333,7 +336,7 @@ def make_image_problem(config: ImageProblemConfig,
   few = test.take(slice(_NUM_PROBES))
   probes = (corruptions.corrupt(few, *shift, _TEST_SEED)
             for shift in shifted_sets.our_shifts(config.shifts))
-  sha256 = _checksum(test, itertools.chain(
+  sha256 = image_data.checksum(test, itertools.chain(
       read, shifted_sets.file_shifts(config.shifts, data_dir), ood.values(),
       probes))
 
@@ -377,20 +380,3 @@ def _some(images: image_data.ImageData,
     return images
   order = draws.draw_permutation(_TEST_SEED, draws.TEST_SET_KEY, len(images))
   return images.take(np.sort(order[:most]))
-
-
-def _checksum(test: image_data.ImageData,
-              sets: Iterable[image_data.ImageData]) -> str:
-  """Of several sets, in this order.
-
-  Raises:
-    ValueError: a set has images of another shape than the test set.
-  """
-  sha = hashlib.sha256()
-  for one in sets:
-    if one.shape != test.shape:
-      raise ValueError(f'{one.name} must have images of shape '
-                       f'{list(test.shape)} like the test images of '
-                       f'{test.name}, got {list(one.shape)}.')
-    sha.update(one.sha256.encode())
-  return sha.hexdigest()

@@ -1,6 +1,7 @@
 """Labelled images in memory, and the set of digits that needs no file."""
 
 from collections.abc import Collection
+from collections.abc import Iterable
 import dataclasses
 import functools
 import hashlib
@@ -139,6 +140,27 @@ def normalisation(images: np.ndarray) -> Normalisation:
       for part in np.array_split(images, max(1, len(images) // 1000)))
   variance = np.maximum(squares / count / scale ** 2 - mean ** 2, 0.)
   return Normalisation(mean, np.where(variance > 1e-12, np.sqrt(variance), 1.))
+
+
+def no_normalisation(num_channels: int) -> Normalisation:
+  """One that leaves values from 0 to 1 as they are."""
+  return Normalisation(np.zeros(num_channels), np.ones(num_channels))
+
+
+def checksum(test: ImageData, sets: Iterable[ImageData]) -> str:
+  """Of several sets, in this order.
+
+  Raises:
+    ValueError: a set has images of another shape than the test set.
+  """
+  sha = hashlib.sha256()
+  for one in sets:
+    if one.shape != test.shape:
+      raise ValueError(f'{one.name} must have images of shape '
+                       f'{list(test.shape)} like the test images of '
+                       f'{test.name}, got {list(one.shape)}.')
+    sha.update(one.sha256.encode())
+  return sha.hexdigest()
 
 
 def load_digits(split: str) -> ImageData:

@@ -58,6 +58,7 @@ CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
         False, 0),
     'FLIP': kinds.ConfigName(checks.check_flag, False, False),
     'BRIGHTNESS': kinds.ConfigName(checks.check_scale, False, 0.),
+    'NORMALISE': kinds.ConfigName(checks.check_flag, False, True),
 }
 
 
@@ -118,7 +119,8 @@ class ImageFamily:
         'num_val': 0 if first.val is None else len(first.val),
         'num_test': len(first.test), 'shifts': ' '.join(config.shifts),
         'ood': ' '.join(config.ood),
-        'held_out': ' '.join(map(str, config.held_out))}
+        'held_out': ' '.join(map(str, config.held_out)),
+        **({} if config.normalise else {'normalise': False})}
 
   def problem_id(self, cell: Mapping[str, Any], seed: int) -> str:
     """As 'mnist_s0_0123456789'."""
@@ -164,7 +166,8 @@ def make_families(values: Mapping[str, Any]) -> list[ImageFamily]:
           held_out=tuple(values['held_out']), shifts=tuple(values['shifts']),
           ood=tuple(values['ood']), ood_jpeg=values['ood_jpeg'] or None,
           label=values['label'] or None, pad=values['pad'],
-          flip=values['flip'], brightness=values['brightness']))
+          flip=values['flip'], brightness=values['brightness'],
+          normalise=values['normalise']))
       for dataset in values['dataset'] for num_train in values['num_train']]
 
 
