@@ -49,7 +49,7 @@ _BRIGHTNESS = flags.DEFINE_float(
     'brightness', 0., 'Largest change of brightness of training images.')
 _NORMALISE = flags.DEFINE_bool(
     'normalise', True, 'Whether inputs are normalised by the mean and the std '
-    'of the training images; --nonormalise is x / 255, as in the paper.')
+    'of the training images; --normalise=false is x / 255, as in the paper.')
 _BODY = flags.DEFINE_string('body', _TRAINING.body, 'Which network.')
 _HIDDEN_SIZES = flags.DEFINE_list(
     'hidden_sizes', [str(size) for size in _TRAINING.hidden_sizes],
