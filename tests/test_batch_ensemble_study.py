@@ -261,6 +261,16 @@ def test_costs_are_columns_and_panels_where_rows_know_them():
   assert widths[1] > 1.5 * widths[0]
 
 
+def test_a_study_of_rows_without_costs_has_no_picture_of_them():
+  rows = [{**row, 'num_params': None, 'train_seconds': None, 'cost': {
+      'peak_memory_mb': 0.}} for row in make_rows()]
+  data_sets = measures.read_data_sets(rows)
+  frames = measures.score_table(data_sets), measures.cost_table(data_sets)
+  names = [name for name, _ in drawing.draw_all(
+      frames[0], pd.DataFrame(), pd.DataFrame(), frames[1])]
+  assert names and not any('cost' in name for name in names)
+
+
 def test_rows_of_older_programs_have_no_scores_by_set():
   row = make_row('map', 0, 0.2)
   del row['by_set']

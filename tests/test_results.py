@@ -423,10 +423,28 @@ def test_costs_of_use_decide_nothing(store):
 
 
 @pytest.mark.parametrize('cost', [{'money': 1.}, {'peak_memory_mb': '1'},
-                                  {'peak_memory_mb': math.inf}])
+                                  {'peak_memory_mb': math.inf},
+                                  {'peak_memory_mb': -1.}])
 def test_costs_of_use_are_checked(cost):
   with pytest.raises(files.FileError, match='row 3: cost must have finite'):
     results.check_row({**make_row(), 'cost': cost}, 'row 3', is_json=True)
+
+
+@pytest.mark.parametrize('counts, message', [
+    (5, "'test' must have .*bin_count.* by name, got 5"),
+    ([], "'test' must have"), ({'count': [1]}, "'test' must have"),
+    ({'bin_count': [1]}, "bin_count of 'test' must be a list of 15 numbers"),
+    ({'bin_count': ['1'] * 15}, 'bin_count of'),
+    ({'bin_count': [-1] * 15}, 'bin_count of'),
+    ({'bin_correct': [10**400] * 15}, 'bin_correct of'),
+    ({'mi_count': 3}, "mi_count of 'test' must be a list of 28 numbers"),
+    ({'disagreement': [[0., 1.]]}, 'must be a square matrix of finite'),
+    ({'disagreement': [[0.], [1., 2.]]}, 'disagreement of'),
+    ({'weight_cosine': []}, 'weight_cosine of')])
+def test_counts_of_predictions_are_checked(counts, message):
+  with pytest.raises(files.FileError, match=f'row 3: counts: .*{message}'):
+    results.check_row({**make_row(), 'counts': {'test': counts}}, 'row 3',
+                      is_json=True)
 
 
 def test_contradicting_files_are_both_named_with_their_values(store):

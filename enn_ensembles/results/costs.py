@@ -15,11 +15,11 @@ COST_FIELDS: Mapping[str, str] = {
 
 
 def check_cost(cost: Mapping[str, Any], name: str) -> None:
-  """FileError unless every cost is known and a finite float."""
+  """FileError unless every cost is known and a finite float >= 0."""
   if not set(cost) <= set(COST_FIELDS) or not all(
-      isinstance(value, float) and math.isfinite(value)
+      isinstance(value, float) and 0. <= value < math.inf
       for value in cost.values()):
-    raise files.FileError(f'{name} must have finite numbers of '
+    raise files.FileError(f'{name} must have finite numbers >= 0 of '
                           f'{list(COST_FIELDS)} by name, got {cost!r}.')
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from enn_ensembles.machine import files
 from enn_ensembles.results import costs
+from enn_ensembles.results import counts
 from enn_ensembles.scoring import table
 
 PROJECT = 'enn_ensembles'
@@ -184,6 +185,8 @@ def check_row(row: Mapping[str, Any], name: str = 'row',
                  checked['selection'], f'{name}: curve')
   if checked['cost'] is not None:
     costs.check_cost(checked['cost'], f'{name}: cost')
+  if checked['counts'] is not None:
+    counts.check_counts(checked['counts'], f'{name}: counts')
   if checked['by_set'] is not None:
     _check_by_set(checked['by_set'], checked['score_set'], f'{name}: by_set')
   return {key: checked[key] for key in ROW_SCHEMA}

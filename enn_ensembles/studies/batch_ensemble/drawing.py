@@ -181,11 +181,15 @@ _COSTS = (('num_params', 'trained parameters'),
           ('peak_memory_mb', 'peak memory of the process, MB'))
 
 
+def _known_costs(cost: pd.DataFrame) -> list[tuple[str, str]]:
+  """(column, label) of the costs that rows know and a clock could tell."""
+  return [(name, label) for name, label in _COSTS if any(cost[name])]
+
+
 def draw_cost(cost: pd.DataFrame) -> bytes:
   """NLL and accuracy against each cost that rows know."""
   colours = plots.family_colours(cost['agent'])
-  shown = [(name, label) for name, label in _COSTS
-           if any(value is not None for value in cost[name])]
+  shown = _known_costs(cost)
   figure = plots.make_canvas(4. + 4.5 * len(shown), 8.)
   panels = figure.subplots(2, len(shown), squeeze=False)
   numbers = {label: i + 1 for i, label in enumerate(dict.fromkeys(
@@ -195,7 +199,7 @@ def draw_cost(cost: pd.DataFrame) -> bytes:
       entry = table.SCORES[score]
       plots.style_axes(panel, f'{entry.label} at its cost', label, entry.unit)
       for _, line in cost.iterrows():
-        if line[name] is None:
+        if not line[name]:
           continue
         colour = colours[line['agent']]
         if line[f'{score}_low'] is not None:
@@ -232,4 +236,5 @@ def draw_all(scores: pd.DataFrame, verdicts: pd.DataFrame, curves: pd.DataFrame,
       yield f'{stem}_verdicts.png', draw_verdicts(of(verdicts))
     if len(of(curves)):
       yield f'{stem}_curves.png', draw_curves(of(curves))
-    yield f'{stem}_cost.png', draw_cost(of(cost))
+    if _known_costs(of(cost)):
+      yield f'{stem}_cost.png', draw_cost(of(cost))
