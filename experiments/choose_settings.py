@@ -67,7 +67,7 @@ def _tried(choices: list[choice.Choice], num_seeds: int) -> str:
       for chosen in choices if chosen.noise_std is None)
 
 
-def _write_config(choices: list[choice.Choice], board: sweeps.SweepConfig,
+def _make_configs(choices: list[choice.Choice], board: sweeps.SweepConfig,
                   num_seeds: int) -> dict[str, str]:
   """File name -> config: of all noise levels, and of single ones."""
   of_all = {chosen.agent: chosen for chosen in choices
@@ -141,22 +141,18 @@ def main(_) -> None:
       'num_problems': chosen.num_problems,
       'num_seeds': chosen.num_seeds, 'num_seeds_planned': num_seeds,
       'setting': dict(chosen.written)} for chosen in choices]
-  files.write_atomically(folder / 'chosen.csv',
-                         csv_files.dicts_text(lines).encode())
-  configs = _write_config(choices, board, num_seeds)
-  for name, content in configs.items():
+  contents = {'chosen.csv': csv_files.dicts_text(lines),
+              **_make_configs(choices, board, num_seeds)}
+  if of_board is not None:
+    contents['gains.csv'] = csv_files.table_text(of_board)
+  for name, content in contents.items():
     files.write_atomically(folder / name, content.encode())
   for chosen in choices:
     level = 'all' if chosen.noise_std is None else f'{chosen.noise_std:g}'
     print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} nats '
           f'{dict(chosen.written)}')
   print(_tried(choices, num_seeds))
-  written = ['chosen.csv', *configs]
-  if of_board is not None:
-    files.write_atomically(folder / 'gains.csv',
-                           csv_files.table_text(of_board).encode())
-    written.append('gains.csv')
-  print(', '.join(str(folder / name) for name in written))
+  print(', '.join(str(folder / name) for name in contents))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """Settings are chosen by held-out labels, each on the same problems."""
 
 import runpy
+import subprocess
+import sys
 
 import commands
 import example_rows
@@ -210,6 +212,16 @@ def test_settings_of_single_levels_have_configs_of_their_own(tmp_path):
       f'--output_dir={tmp_path / "out"}'])
   assert code == 0 and 'gains.csv' in out, error
   assert not (tmp_path / 'out' / 'tuned_e0.1.py').exists()
+  # What is written does not depend on who reads what is printed.
+  (tmp_path / 'out' / 'gains.csv').unlink()
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'experiments.choose_settings',
+       f'--results_dir={tmp_path / "unit"}',
+       f'--board_results_dir={tmp_path / "board"}',
+       f'--output_dir={tmp_path / "out"}'], cwd=commands.ROOT,
+      stdout=subprocess.PIPE)
+  process.stdout.close()
+  assert process.wait() == 141
   config = runpy.run_path(str(tmp_path / 'out' / 'tuned_e1.py'))
   assert config['NOISE_STD'] == [1.]
   assert config['AGENTS'] == [{'agent': 'map', 'num_batches': 3}]
