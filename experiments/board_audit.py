@@ -46,6 +46,12 @@ def main(_) -> int:
       'problem_share_of_variance': [shares[label]
                                     for label in trainings.labels],
       'p_value_same': replicas.p_values(trainings.first, trainings.second)})
+  seen = None
+  if trainings.degraded is not None:
+    seen = replicas.p_values(trainings.first, trainings.degraded)
+    lines['p_value_degraded'] = seen
+  files.write_atomically(folder / 'audit.csv',
+                         csv_files.table_text(lines).encode())
   num_agents, num_cells, num_seeds = trainings.first.shape
   print(f'{num_agents} agent settings, {num_cells} cells, {num_seeds} seeds, '
         f'{_SCORE.value}.')
@@ -55,9 +61,7 @@ def main(_) -> int:
       f'{alike.low} to {alike.high}); {boards.num_rejected} of '
       f'{boards.num_tests} resampled boards tell an agent from itself (at '
       f'most {boards.high}).')
-  if trainings.degraded is not None:
-    seen = replicas.p_values(trainings.first, trainings.degraded)
-    lines['p_value_degraded'] = seen
+  if seen is not None:
     per_cell = replicas.count(trainings.first, trainings.degraded)
     print(f'A second training that is worse by {trainings.share:.0%}: seen in '
           f'{np.mean(seen <= replicas.LEVEL):.0%} of the agent settings over '
@@ -66,8 +70,6 @@ def main(_) -> int:
         f'{np.nanmedian(list(shares.values())):.2f}, from '
         f'{np.nanmin(list(shares.values())):.2f} to '
         f'{np.nanmax(list(shares.values())):.2f}.')
-  files.write_atomically(folder / 'audit.csv',
-                         csv_files.table_text(lines).encode())
   print(f'{folder / "audit.csv"}; {time.perf_counter() - start:.1f} s')
   return 0 if alike.in_band and boards.num_rejected <= boards.high else 1
 
