@@ -132,9 +132,13 @@ def _run_unit(unit: units.Unit, name: str) -> dict[str, Any]:
       'peak_memory_mb': peak_memory.since_start_mb()}]}
 
 
-def _is_unit(found: Any) -> bool:
+def _is_unit(unit: units.Unit, found: Any) -> bool:
+  """Whether it has lines of all tables, and all of them are this unit's."""
   return (isinstance(found, dict) and set(found) == {*_TABLES, 'seconds'}
-          and all(map(kept_units.are_lines, found.values())))
+          and all(kept_units.are_lines(lines) and lines and all(
+              line.get(name) == getattr(unit, name) for line in lines
+              for name in ('problem', 'kind', 'seed'))
+                  for lines in found.values()))
 
 
 def main(_) -> None:
@@ -153,7 +157,8 @@ def main(_) -> None:
         [unit, unit.config, unit.init_spread, _FORMAT])
     found = kept_units.find_or_run(
         kept / f'{name}_{code}.json', None if _ONLY_KEPT.value else
-        functools.partial(_run_unit, unit, name), _is_unit)
+        functools.partial(_run_unit, unit, name),
+        functools.partial(_is_unit, unit))
     for table, lines in (found or {}).items():
       tables.setdefault(table, []).extend(lines)
   if not tables:

@@ -1,5 +1,7 @@
 """The study of empirical Bayes: mathematics, weights, rules, evidence."""
 
+import json
+
 import commands
 import example_rows
 import jax
@@ -224,6 +226,12 @@ def test_the_command_says_what_its_units_cost(tmp_path):
   seconds = pd.read_csv(tmp_path / 'seconds.csv')
   assert seconds['seed'].tolist() == [0, 1]
   assert (seconds[['cpu_seconds', 'peak_memory_mb']] > 0).all(axis=None)
+  kept, other = sorted((tmp_path / 'units').iterdir())
+  for text in (other.read_text(), json.dumps({
+      name: [] for name in ('ensembles', 'weights', 'seconds')})):
+    kept.write_text(text)
+    commands.check_refused('empirical_bayes', [
+        ([*flags, '--only_kept'], 'it holds something else than its part')])
 
 
 def test_pictures_and_text(measured):
