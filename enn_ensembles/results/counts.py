@@ -13,7 +13,8 @@ from enn_ensembles.scoring import prediction_counts
 _LENGTHS = {
     **dict.fromkeys(('bin_count', 'bin_confidence', 'bin_correct'),
                     categorical.NUM_BINS),
-    'mi_count': len(prediction_counts.MI_EDGES) + 1}
+    'mi_count': len(prediction_counts.MI_EDGES) + 1,
+    'pit_count': prediction_counts.NUM_PIT_BINS}
 
 
 def check_counts(counts: Mapping[str, Any], name: str) -> None:
