@@ -169,6 +169,27 @@ def test_ranks_by_score():
         'not explained': 'share_of_variance_not_explained'}.items())
 
 
+def test_calibration():
+  tests = csv('calibration/calibration_tests').set_index(['label', 'cells'])
+  names = {'all cells': 'all', **{f'ε = {level}': f'noise_std={level}'
+                                  for level in ('0.01', '0.1', '1')}}
+  rows = rows_of('scores_side_by_side', 'curvature', *names)
+  assert {row['curvature'] for row in rows} == set(
+      tests.index.get_level_values('label'))
+  for row in rows:
+    label = row['curvature']
+    line = tests.loc[label, 'all']
+    check([*((label, row[column], tests.loc[(label, cells), 'curvature'])
+             for column, cells in names.items()),
+           (label, row['± s.e.'], line.curvature_standard_error),
+           (label, row['as many exact draws'], line.curvature_of_exact_draws)])
+    assert (line.num_cells, line.num_seeds, line.num_rows_without) == (6, 5, 0)
+    if row['p'] == '< 0.001':
+      assert line.p_holm < 1e-3
+    else:
+      check([(label, row['p'], line.p_holm)])
+
+
 def test_brought_predictions():
   board = csv('board_D10_D100/leaderboard').set_index('agent')
   names = {'GaussianProcessRegressor': 'scikit-learn gaussian_process',
