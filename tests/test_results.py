@@ -438,6 +438,7 @@ def test_costs_of_use_are_checked(cost):
     ({'bin_count': [-1] * 15}, 'bin_count of'),
     ({'bin_correct': [10**400] * 15}, 'bin_correct of'),
     ({'mi_count': 3}, "mi_count of 'test' must be a list of 28 numbers"),
+    ({'pit_count': [1] * 10}, "pit_count of 'test' must be a list of 20"),
     ({'disagreement': [[0., 1.]]}, 'must be a square matrix of finite'),
     ({'disagreement': [[0.], [1., 2.]]}, 'disagreement of'),
     ({'weight_cosine': []}, 'weight_cosine of')])
