@@ -4,6 +4,8 @@ import sys
 
 from jax.extend import core
 
+from enn_ensembles.training import flops
+
 
 def num_calls(function):
   """Functions of Python and of C that are called by function(), all told."""
@@ -39,7 +41,6 @@ def num_elements(jaxpr, primitive):
     if name == primitive:
       total += sum(variable.aval.size for variable in equation.outvars)
     inner = sum(num_elements(j, primitive)
-                for j in core.jaxprs_in_params(equation.params)
-                ) if equation.params else 0
+                for j in flops.inner_programs(equation.params))
     total += inner * (equation.params['length'] if name == 'scan' else 1)
   return total

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+import x64
 
 from enn_ensembles.report import statistics
 from enn_ensembles.studies.decomposition import attacks
@@ -156,7 +157,7 @@ def test_parts_that_answer_to_their_own_causes_are_disentangled():
 
 @pytest.mark.slow
 def test_all_parts_on_tiny_settings():
-  with jax.enable_x64(True):
+  with x64.mode(True):
     settings = images.ImageSettings(
         sizes=(40,), shares=(0., 0.5), seeds=(0, 1), num_members=2,
         num_batches=2, num_test=20, agents=('ensemble',),

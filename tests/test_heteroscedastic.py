@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 from scipy import stats
+import x64
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
@@ -36,7 +37,7 @@ CONFIGS = [nngp_regression.ProblemConfig(3, 4, noise_std, 5, num_test=30,
 
 @functools.cache
 def make_problems(noise_contrast=0.8):
-  with jax.enable_x64(True):
+  with x64.mode(True):
     return heteroscedastic_regression.make_problems(CONFIGS, noise_contrast)
 
 
@@ -45,7 +46,7 @@ def make_problems(noise_contrast=0.8):
 
 def test_posterior_is_the_slow_formula():
   for config, problem in zip(CONFIGS, make_problems()):
-    with jax.enable_x64(True):
+    with x64.mode(True):
       x, s = problem.x_train, problem.x_test
       k, cross, prior = (kernels.nngp(problem.kernel, *pair)
                          for pair in ((x,), (s, x), (s,)))
@@ -82,7 +83,7 @@ def test_noise_is_what_is_said_and_levels_share_the_rest():
 
 
 def test_without_contrast_it_is_the_testbeds_own_problem():
-  with jax.enable_x64(True):
+  with x64.mode(True):
     plain = ground_truth.make_problems(CONFIGS)
   for one, other in zip(make_problems(0.), plain):
     for name in ('x_train', 'y_train', 'y_val', 'y_test', 'f_test'):
@@ -107,7 +108,7 @@ AGENTS = [{'agent': 'mean_variance_ensemble', 'num_ensemble': 4,
   unit, = sweeps.expand(sweeps.load_config(tmp_path / 'config.py'))
   options = unit_results.RunOptions(str(tmp_path))
   one_unit.check_units([unit], options)
-  with jax.enable_x64(True):
+  with x64.mode(True):
     rows, details = one_unit.run_unit(unit, options)
   assert [row['status'] for row in rows] == ['ok'] * 4, details
   for row in rows:

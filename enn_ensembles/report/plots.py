@@ -29,7 +29,7 @@ def make_canvas(width: float, height: float,
 
 
 # What is said of a character that the font does not have, in every layout.
-_NO_GLYPH = 'Glyph .* missing from font'
+_NO_GLYPH = 'Glyph .* missing from (current )?font'
 
 
 def to_png(figure: figure_lib.Figure) -> bytes:
@@ -53,13 +53,12 @@ def missing_characters(texts: Iterable[str]) -> str:
 
 def fit_tick_labels(axis, inches: float) -> None:
   """Tick labels that are wider than so much get a smaller font."""
-  figure = axis.get_figure(root=True)
+  dpi = axis.get_figure().dpi
   with warnings.catch_warnings():
     warnings.filterwarnings('ignore', _NO_GLYPH)
     for label in axis.get_ticklabels():
       # Widths are whole pixels per character: not quite as the font's size.
-      while (share := label.get_window_extent().width / figure.dpi
-             / inches) > 1:
+      while (share := label.get_window_extent().width / dpi / inches) > 1:
         label.set_fontsize(0.99 * label.get_fontsize() / share)
 
 

@@ -6,6 +6,7 @@ convolutions are added up. Agents that train otherwise count for themselves.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -130,10 +131,22 @@ def _equation_flops(jaxpr: Any) -> list[tuple[Any, float]]:
     elif name == 'scan':
       flops = _scan_flops(params)
     else:
-      inner = [count_flops(j) for j in core.jaxprs_in_params(params)]
+      inner = [count_flops(j) for j in inner_programs(params)]
       flops = (max if name == 'cond' else sum)(inner)
     found.append((equation, flops))
   return found[::-1]
+
+
+def inner_programs(params: Mapping[str, Any]) -> list[Any]:
+  """The programs that an equation calls, branches of a condition among them.
+
+  `jax.extend.core.jaxprs_in_params` does the same, but not in jax 0.6 to 0.8.
+  """
+  values = itertools.chain.from_iterable(
+      value if isinstance(value, tuple) else (value,)
+      for value in params.values())
+  return [getattr(value, 'jaxpr', value) for value in values
+          if isinstance(value, (core.Jaxpr, core.ClosedJaxpr))]
 
 
 def _scan_flops(params: Mapping[str, Any]) -> float:
