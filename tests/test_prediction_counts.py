@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from enn_ensembles.results import counts
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import classification_scores
 from enn_ensembles.scoring import prediction_counts
@@ -79,3 +80,17 @@ def test_what_is_not_finite_has_no_counts(value):
 
 def whole_counts():
   return classification_scores.Points(LOGITS).count(LABELS)
+
+
+def test_rows_may_have_all_counts_that_there_are():
+  log_probs = np.log(np.full((2, 5, 3), 1. / 3.))
+  made = [prediction_counts.count_bins(log_probs[0], np.zeros(5, int)),
+          prediction_counts.count_information(np.ones(5)),
+          prediction_counts.compare_members(log_probs),
+          prediction_counts.count_transform(np.zeros(5), np.zeros(5),
+                                            np.ones(5))]
+  functions = [name for name in vars(prediction_counts)
+               if name.startswith(('count_', 'compare_'))]
+  assert len(functions) == len(made)  # Of a new one here is an example too.
+  counts.check_counts({'test': {
+      name: values for part in made for name, values in part.items()}}, 'row')
