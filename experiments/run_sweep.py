@@ -188,6 +188,9 @@ def _print_plan(sweep: Sequence[sweeps.WorkUnit],
   """
   if _RESULTS_DIR.value is not None:
     files.check_folder(_RESULTS_DIR.value, 'results_dir')
+    folder = pathlib.Path(_RESULTS_DIR.value)
+    if folder.is_dir() and any(folder.iterdir()):  # Else a run makes it.
+      results.scan_rows([results.open_store(folder)], sweep_status.ROW_FIELDS)
   problem_flags.check_problem_cache()
   problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
   for unit in mine:

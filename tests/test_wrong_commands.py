@@ -216,6 +216,18 @@ def test_the_quickstart_checks_its_folders_first(folder):
       ({'results_dir': '{}/file'}, 'is not a folder that can be written to')])
 
 
+def test_a_dry_run_checks_what_the_results_folder_holds(tmp_path):
+  """A job array would be queued, of which every task ends with this."""
+  flags = ['--config=quickstart', '--dry_run', '--agents=prior_only',
+           f'--results_dir={tmp_path}']
+  (tmp_path / 'mine').write_text('x')
+  commands.check_refused('run_sweep', [(flags, 'STORE.json')])
+  (tmp_path / 'mine').unlink()
+  (tmp_path / 'units').mkdir()
+  (tmp_path / 'STORE.json').write_text('{')
+  commands.check_refused('run_sweep', [(flags, 'STORE.json')])
+
+
 def test_a_dry_run_checks_the_folders_that_are_named(folder):
   base = {'config': 'quickstart', 'dry_run': True, 'agents': 'prior_only'}
   check(folder, 'run_sweep', base, [
