@@ -63,6 +63,9 @@ EQUAL_NUMERICS = Tolerance(1e-9, 1e-12)
 # Of scores on other terms.
 _OTHER = ScoreClass('other scores', Tolerance(2e-2, 1e-6))
 _REGRESSION = ScoreClass('other scores of regression', Tolerance(5e-2, 1e-6))
+# Squared errors of means over variances that are small at few points.
+_MEAN_ERRORS = ScoreClass('errors of means and joint KL of dyadic points',
+                          Tolerance(1.5e-1, 1e-6))
 _FLOORS = ScoreClass('floors that follow from the number of samples',
                      EQUAL_NUMERICS)
 _FEW_SAMPLES = ScoreClass('KL of tau points from 2 to tau + 4 samples, joint '
@@ -103,6 +106,7 @@ _BY_SCORE: Mapping[str, ScoreClass] = {
     **dict.fromkeys(('aleatoric_error', 'aleatoric_ratio',
                      'aleatoric_correlation', 'split_correlation',
                      'mixture_nll'), _OWN_NOISE),
+    **dict.fromkeys(('mean_error', 'joint_kl_dyadic_tau10'), _MEAN_ERRORS),
     'epistemic_correlation': _EPISTEMIC_CORRELATION,
     'crps_excess': _CRPS,
 }
