@@ -89,23 +89,22 @@ def main(_) -> None:
       rows, expected, calibration.read_counts(_RESULTS_DIR.value))
   found = score_comparison.compare_scores(rows, expected, _SCORES.value)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  for name, part in (('ranks_by_score', found.ranks),
-                     ('score_relations', found.relations)):
-    files.write_atomically(folder / f'{name}.csv',
-                           csv_files.table_text(part).encode())
-  print(format_ranks(found.ranks, _SCORES.value))
-  print(format_relations(found.relations))
-  print(folder / 'ranks_by_score.csv', folder / 'score_relations.csv')
+  tables = {'ranks_by_score': found.ranks, 'score_relations': found.relations}
   if calibrated is not None:
-    for name, part in (('calibration', calibrated.histograms),
-                       ('calibration_tests', calibrated.tests)):
-      files.write_atomically(folder / f'{name}.csv',
-                             csv_files.table_text(part).encode())
+    tables |= {'calibration': calibrated.histograms,
+               'calibration_tests': calibrated.tests}
     files.write_atomically(folder / 'calibration.png',
                            calibration_picture.draw(calibrated))
+  for name, part in tables.items():
+    files.write_atomically(folder / f'{name}.csv',
+                           csv_files.table_text(part).encode())
+  # A closed pipe ends what is printed, and must cost no file.
+  print(format_ranks(found.ranks, _SCORES.value))
+  print(format_relations(found.relations))
+  if calibrated is not None:
     print(format_calibration(calibrated.tests))
-    print(folder / 'calibration.csv', folder / 'calibration_tests.csv',
-          folder / 'calibration.png')
+    print(folder / 'calibration.png')
+  print(*(folder / f'{name}.csv' for name in tables))
 
 
 if __name__ == '__main__':

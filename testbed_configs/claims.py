@@ -19,7 +19,7 @@ AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': [2, 3, 5, 6],
      'prior_scale': 0.},
     {'agent': 'layer_ensemble', 'num_options': 3,
-     'selection': ['oracle', 'val_nll']},
+     'selection': ['oracle', 'val_nll', 'val_nll_budget']},
     {'agent': 'layer_ensemble', 'num_options': 6,
      'selection': ['none', 'oracle', 'val_nll']},
     # About sqrt(J) of the J = K^3 combinations per step.
