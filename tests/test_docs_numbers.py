@@ -87,8 +87,9 @@ def test_gains_of_tuned_settings():
   agent = ''
   for row in rows_of('scores_and_statistics', 'KL / prior_only', 'all cells'):
     label = row['KL / prior_only']
-    agent = {'ensemble of': 'ensemble', 'MC dropout:': 'mc_dropout'}.get(
-        label[:11], agent)
+    agent = {'ensemble of': 'ensemble', 'layer ensem': 'layer_ensemble',
+             'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout'}.get(
+                 label[:11], agent)
     settings, = [name for words, name in names.items() if words in label]
     check((label, row[column], table.loc[(agent, settings), name])
           for column, name in columns.items())

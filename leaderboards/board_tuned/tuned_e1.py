@@ -2,7 +2,9 @@
 
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.
+batch_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+layer_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 mc_dropout: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 """
 
@@ -12,6 +14,11 @@ NOISE_STD = [1.0]
 SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 AGENTS = [
+    {'agent': 'batch_ensemble',
+     'num_batches': 300,
+     'prior_scale': 0.0,
+     'weight_decay': 0.3,
+     'num_ensemble': 10},
     {'agent': 'ensemble',
      'num_batches': 300,
      'prior_scale': 1.0,

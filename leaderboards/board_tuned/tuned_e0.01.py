@@ -1,0 +1,27 @@
+"""Settings chosen by held-out labels, on the problems of the board.
+
+Made by python -m experiments.choose_settings from the rows of
+testbed_configs/tuning.py. Seeds of the board and of tuning are different.
+batch_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+layer_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+mc_dropout: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+"""
+
+INPUT_DIM = [10, 100, 1000]
+DATA_RATIO = [1, 10, 100]
+NOISE_STD = [0.01]
+SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+AGENTS = [
+    {'agent': 'batch_ensemble',
+     'num_batches': 1000,
+     'prior_scale': 1.0,
+     'weight_decay': 0.1,
+     'num_ensemble': 10},
+    {'agent': 'layer_ensemble',
+     'num_batches': 300,
+     'prior_scale': 1.0,
+     'weight_decay': 0.3,
+     'num_options': 3},
+]
