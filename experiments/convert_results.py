@@ -11,6 +11,7 @@ written, so that its board can be built again.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -49,16 +50,16 @@ def _units_of_csv() -> Iterator[tuple[str, list[results.Row]]]:
 
 
 def _of_agents(
-    units: list[tuple[str, list[results.Row]]], entries: list[results.Row]
+    agents: Sequence[str], units: list[tuple[str, list[results.Row]]],
+    entries: list[results.Row]
 ) -> tuple[Iterator[tuple[str, list[results.Row]]], list[results.Row]]:
-  """What is of the agents that --agents names."""
+  """What is of some agents."""
   known = {rows[0]['agent'] for _, rows in units}
-  for agent in _AGENTS.value:
+  for agent in agents:
     checks.check_choice('--agents', agent, sorted(known))
   chosen = ((run_id, rows) for run_id, rows in units
-            if rows[0]['agent'] in _AGENTS.value)
-  return chosen, [entry for entry in entries
-                  if entry['agent'] in _AGENTS.value]
+            if rows[0]['agent'] in agents)
+  return chosen, [entry for entry in entries if entry['agent'] in agents]
 
 
 def main(_) -> None:
@@ -70,7 +71,7 @@ def main(_) -> None:
   else:
     units = _units_of_csv()
   if _AGENTS.value is not None:
-    units, entries = _of_agents(list(units), entries)
+    units, entries = _of_agents(_AGENTS.value, list(units), entries)
   new = results.open_store(_OUTPUT_DIR.value, create=True)
   if entries:
     new.write_manifest(entries)

@@ -168,7 +168,7 @@ def _rows_of(rows: columns_lib.Columns, line: Mapping[str, Any],
   for name in ('agent_id', 'dtype', 'num_enn_samples'):
     same = np.array([value == line[name] for value in rows.values(name)], bool)
     own &= same[rows.codes(name)]
-  places = np.flatnonzero(own)
+  places = np.flatnonzero(own).tolist()
   having = [i for i in places if rows.row_ids[i] in counts]
 
   def value(name: str, row: int) -> Any:

@@ -83,7 +83,7 @@ def _draw_panel(panel: Any, table: pd.DataFrame,
     own = table[table['cells'] == name]
     if not len(own):
       continue
-    edges = np.array([*own['from'], own['to'].iloc[-1]], float)
+    edges = np.array([*own['from'], np.asarray(own['to'])[-1]], float)
     scale = len(own)
     heights = scale * np.array(own['share'], float)
     if name != calibration.ALL_CELLS:
@@ -91,9 +91,9 @@ def _draw_panel(panel: Any, table: pd.DataFrame,
                    label=name)
       continue
     panel.stairs(heights, edges, fill=True, color='#c9d6e2', label='all cells')
-    if own['standard_error'].notna().all():
-      half = scale * np.array(own['standard_error'], float) * (
-          statistics.student_t(own['num_seeds'].iloc[0] - 1))
+    half = scale * np.array(own['standard_error'], float)
+    if not np.isnan(half).any():
+      half *= statistics.student_t(int(np.asarray(own['num_seeds'])[0]) - 1)
       middle = (edges[1:] + edges[:-1]) / 2
       panel.errorbar(middle, heights, half, fmt='none', ecolor='#6f8296',
                      elinewidth=0.8)

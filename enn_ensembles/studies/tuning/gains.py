@@ -68,7 +68,7 @@ def make_table(rows: Sequence[results.Row],
         (ONE, lambda level, of_all=of_all: of_all.agent_id),
         (EACH, lambda level, by_level=by_level: by_level[level].agent_id)):
       found = np.array([[
-          scores.get(agent_id(level), {}).get(problem, np.nan)
+          scores.get(agent_id(level) or '', {}).get(problem, np.nan)
           for problem in of_cell]
                         for level, of_cell in zip(of_cells, problems)])
       line = {'agent': agent, 'settings': settings,
