@@ -14,7 +14,6 @@ import functools
 import inspect
 from typing import Any
 
-import jax
 import pandas as pd
 
 from enn_ensembles import agents as agents_lib
@@ -23,6 +22,7 @@ from enn_ensembles import checks
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
 from enn_ensembles.problems import kinds
 from enn_ensembles.report import columns
@@ -39,11 +39,7 @@ from enn_ensembles.training import prediction
 
 def float64_mode() -> contextlib.AbstractContextManager[None]:
   """jax in 64-bit mode within a `with` block, of this thread alone."""
-  if hasattr(jax, 'enable_x64'):
-    return jax.enable_x64(True)
-  # Where older versions have it.
-  from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-  return enable_x64()
+  return devices.x64_mode(True)
 
 
 def load_problem(problem_id: str,

@@ -8,10 +8,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-import x64
 
 import enn_ensembles as ee
 from enn_ensembles import sweeps
+from enn_ensembles.machine import devices
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems.kinds import heteroscedastic
 from enn_ensembles.problems.kinds import nngp
@@ -56,7 +56,7 @@ def test_scores_are_the_sweeps(problem, rows, entry, way):
     scored = ee.train(agent, problem)
   elif way == 'plain call':
     scored = agent(problem.data, problem.prior, ee.agent_key(4))
-  with x64.mode(False):  # As in a notebook.
+  with devices.x64_mode(False):  # As in a notebook.
     scores = ee.score(scored, problem, num_enn_samples=150)
     assert not jax.config.jax_enable_x64
   assert rows[entry['agent']]['scores'].keys() == scores.keys()
@@ -79,7 +79,7 @@ def test_a_finite_set_is_drawn_from_where_that_is_asked(problem):
 
 
 def test_ground_truth_is_float64_whatever_the_caller_has_set():
-  with x64.mode(False):
+  with devices.x64_mode(False):
     problem = ee.load_problem('D2_l3_e0.1_s4_enn2021')
     brought = ee.problem_from_data(
         problem.x_train, problem.y_train, problem.x_test, problem.x_val, 0.1,

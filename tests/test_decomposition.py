@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-import x64
 
+from enn_ensembles.machine import devices
 from enn_ensembles.report import statistics
 from enn_ensembles.studies.decomposition import attacks
 from enn_ensembles.studies.decomposition import definitions
@@ -157,7 +157,7 @@ def test_parts_that_answer_to_their_own_causes_are_disentangled():
 
 @pytest.mark.slow
 def test_all_parts_on_tiny_settings():
-  with x64.mode(True):
+  with devices.x64_mode(True):
     settings = images.ImageSettings(
         sizes=(40,), shares=(0., 0.5), seeds=(0, 1), num_members=2,
         num_batches=2, num_test=20, agents=('ensemble',),

@@ -12,8 +12,8 @@ from scipy import special
 from scipy import stats
 from sklearn import gaussian_process
 from sklearn.gaussian_process import kernels as sklearn_kernels
-import x64
 
+from enn_ensembles.machine import devices
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import marginal_likelihood
 from enn_ensembles.report import statistics
@@ -31,7 +31,7 @@ PRIOR = np.array([0.1, 0.2, 0.3, 0.4])
 
 
 def test_evidence_of_scipy():
-  with x64.mode(True):
+  with devices.x64_mode(True):
     kernel = kernels.nngp(kernels.KernelConfig(), RNG.standard_normal((7, 3)))
   y = RNG.standard_normal(7)
   got = marginal_likelihood.log_marginal_likelihood(kernel, y, 0.3)
@@ -150,7 +150,7 @@ def test_gaussian_densities_of_scipy():
 def measure_small_units():
   """Tables of small ensembles, really trained, on both kinds of problems."""
   ensembles, weights = [], []
-  with x64.mode(True):
+  with devices.x64_mode(True):
     for problem, kind, seeds in (('D10_l1', 'plain', 2),
                                  ('D10_l1', 'near_equal', 2),
                                  (units.DIGITS, 'plain', 1)):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import special
 from scipy import stats
-import x64
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.agents import mean_variance_ensemble
+from enn_ensembles.machine import devices
 from enn_ensembles.nngp import kernels
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import ground_truth
@@ -37,7 +37,7 @@ CONFIGS = [nngp_regression.ProblemConfig(3, 4, noise_std, 5, num_test=30,
 
 @functools.cache
 def make_problems(noise_contrast=0.8):
-  with x64.mode(True):
+  with devices.x64_mode(True):
     return heteroscedastic_regression.make_problems(CONFIGS, noise_contrast)
 
 
@@ -46,7 +46,7 @@ def make_problems(noise_contrast=0.8):
 
 def test_posterior_is_the_slow_formula():
   for config, problem in zip(CONFIGS, make_problems()):
-    with x64.mode(True):
+    with devices.x64_mode(True):
       x, s = problem.x_train, problem.x_test
       k, cross, prior = (kernels.nngp(problem.kernel, *pair)
                          for pair in ((x,), (s, x), (s,)))
@@ -83,7 +83,7 @@ def test_noise_is_what_is_said_and_levels_share_the_rest():
 
 
 def test_without_contrast_it_is_the_testbeds_own_problem():
-  with x64.mode(True):
+  with devices.x64_mode(True):
     plain = ground_truth.make_problems(CONFIGS)
   for one, other in zip(make_problems(0.), plain):
     for name in ('x_train', 'y_train', 'y_val', 'y_test', 'f_test'):
@@ -108,7 +108,7 @@ AGENTS = [{'agent': 'mean_variance_ensemble', 'num_ensemble': 4,
   unit, = sweeps.expand(sweeps.load_config(tmp_path / 'config.py'))
   options = unit_results.RunOptions(str(tmp_path))
   one_unit.check_units([unit], options)
-  with x64.mode(True):
+  with devices.x64_mode(True):
     rows, details = one_unit.run_unit(unit, options)
   assert [row['status'] for row in rows] == ['ok'] * 4, details
   for row in rows:

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
-import x64
 
+from enn_ensembles.machine import devices
 from enn_ensembles.scoring import budget
 from enn_ensembles.scoring import curves
 from enn_ensembles.scoring import ranking
@@ -198,7 +198,7 @@ def test_no_member_comes_twice_when_every_score_is_infinite():
 
 def test_float32_is_the_default_without_x64():
   predictions, mean, std, _ = make_case(0)
-  with x64.mode(False):
+  with devices.x64_mode(False):
     found = ranking.rank_samples(predictions, mean, std)
     assert found.score.dtype == np.float32
     with pytest.raises(ValueError, match='dtype must be float32'):

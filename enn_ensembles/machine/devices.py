@@ -21,6 +21,15 @@ THREAD_VARIABLES = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS',
                     'MKL_NUM_THREADS')
 
 
+def x64_mode(enabled: bool) -> contextlib.AbstractContextManager[None]:
+  """jax in 64-bit mode, or not, within a `with` block, of this thread alone."""
+  if hasattr(jax, 'enable_x64'):
+    return jax.enable_x64(enabled)
+  # Where older versions have it.
+  from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+  return enable_x64(enabled)
+
+
 def device_name() -> str:
   """The kind of device, and of CPU where that is the device."""
   devices = jax.local_devices()
