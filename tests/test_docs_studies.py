@@ -1,209 +1,12 @@
-"""Tables of docs have the numbers of the CSV files that they stand beside."""
+"""Docs of studies have the numbers of the CSV files that they stand beside."""
 
-import pathlib
 import re
 
-import numpy as np
-import pandas as pd
+from docs_tables import check
+from docs_tables import csv
+from docs_tables import in_text
+from docs_tables import rows_of
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def rows_of(page, *header):
-  """The rows of the table that has these columns, as dicts by column."""
-  text = (ROOT / 'docs' / f'{page}.md').read_text()
-  for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
-    lines = [[cell.strip() for cell in line.strip().strip('|').split('|')]
-             for line in block.splitlines()]
-    if set(header) <= set(lines[0]):
-      assert len(lines) > 2
-      return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-  raise AssertionError(f'{page} has no table of {header}')
-
-
-def csv(name):
-  return pd.read_csv(ROOT / 'leaderboards' / f'{name}.csv')
-
-
-def agrees(text, value):
-  """Whether a number is what is printed, at the printed precision."""
-  text = text.strip('*% ').replace('−', '-').replace(',', '')
-  if text in ('-', ''):
-    return value is None or np.isnan(value)
-  if text == 'inf':
-    return np.isinf(value)
-  mantissa, _, exponent = text.partition('e')
-  decimals = len(mantissa.partition('.')[2])
-  unit = 10.**(int(exponent or 0) - decimals)
-  return abs(float(text) - value) <= 0.5 * unit * (1 + 1e-9)
-
-
-def check(pairs):
-  wrong = [(name, text, value) for name, text, value in pairs
-           if not agrees(text, value)]
-  assert not wrong
-
-
-@pytest.mark.parametrize('text, value, found', [
-    ('0.25', 0.2549, True), ('0.25', 0.2551, False), ('.75', 0.7446, False),
-    ('−0.3', -0.34, True), ('1.8e+05', 184_999., True),
-    ('1.8e+05', 186_000., False), ('4,138', 4138.2, True), ('-', np.nan, True),
-    ('-', 1., False), ('inf', np.inf, True), ('**0.688**', 0.6884, True)])
-def test_agrees(text, value, found):
-  assert bool(agrees(text, value)) == found
-
-
-@pytest.mark.parametrize('folder, header, more_columns', [
-    ('board_D10_D100', 'rank (95 %)', {
-        'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
-        '± s.e.': 'kl_estimate_standard_error'}),
-    ('board_24_cells', 'rank of 24 cells (95 %)', {}),
-    ('board_T100000', 'rank of T = 100,000 (95 %)', {})])
-def test_boards(folder, header, more_columns):
-  board = csv(f'{folder}/leaderboard').set_index('label')
-  columns = {'KL / prior_only': 'kl_estimate_relative',
-             'floor / prior_only': 'kl_floor_relative', **more_columns,
-             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
-                for level in ('0.01', '0.1', '1')}}
-  for row in rows_of('scores_and_statistics', header, *columns):
-    line = board.loc[row['agent'].removesuffix(' (brought)')]
-    check((row['agent'], row[column], line[name])
-          for column, name in columns.items())
-    ranks = [] if np.isnan(line['rank']) else [
-        int(line[name]) for name in ('rank', 'rank_low', 'rank_high')]
-    assert list(map(int, re.findall(r'\d+', row[header]))) in (
-        ranks, ranks[:2] if ranks[1:2] == ranks[2:] else ranks)
-    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
-
-
-def test_gains_of_tuned_settings():
-  table = csv('board_tuned/gains').set_index(['agent', 'settings'])
-  names = {"its paper's setting": 'papers', 'one setting for': 'one for all '
-           'noise levels', 'a setting for each': 'one for each noise level'}
-  columns = {'all cells': 'kl_estimate_relative',
-             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
-                for level in ('0.01', '0.1', '1')}}
-  agent = ''
-  for row in rows_of('scores_and_statistics', 'KL / prior_only', 'all cells'):
-    label = row['KL / prior_only']
-    agent = {'ensemble of': 'ensemble', 'layer ensem': 'layer_ensemble',
-             'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout'}.get(
-                 label[:11], agent)
-    settings, = [name for words, name in names.items() if words in label]
-    check((label, row[column], table.loc[(agent, settings), name])
-          for column, name in columns.items())
-
-
-def test_forms_of_weight_decay():
-  board = csv('decay_forms/kl').set_index('label')
-  columns = {'all cells': 'kl_estimate_relative',
-             **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
-                for level in ('0.01', '0.1', '1')}}
-  header = 'ensemble of 10, 1,000 steps: KL / prior_only'
-  for row in rows_of('scores_and_statistics', header):
-    words = row[header]
-    decay = (re.findall(r'decay ([\d.]+)', words) or ['0'])[0]
-    scale = 0 if 'no prior' in words else 1
-    label = 'ensemble,num_ensemble=10,' + (
-        f'prior_scale=0,weight_decay={decay},num_batches=1000,'
-        'decay_from_start=true' if 'start' in words else
-        f'weight_decay={decay},prior_scale={scale},num_batches=1000')
-    check((words, row[column], board.loc[label, name])
-          for column, name in columns.items())
-
-
-def test_all_27_cells():
-  board = csv('board_27_cells/leaderboard').set_index('label')
-  for row in rows_of('scores_and_statistics', 'rank of 27 cells', 'agent'):
-    line = board.loc[row['agent']]
-    check([(row['agent'], row['KL / prior_only'], line.kl_estimate_relative),
-           (row['agent'], row['rank of 27 cells'], line['rank'])])
-    assert row['rows'] == f'{line.num_ok}/{line.num_expected}'
-
-
-def test_costs_of_the_grid():
-  cells, large = (csv(f'{board}/costs').groupby('label').seconds.sum() / 60
-                  for board in ('board_24_cells', 'board_T100000'))
-  columns = {'24 cells': cells, 'four seeds of T = 100,000': large,
-             'whole grid, ten seeds': cells + 2.5 * large}
-  rows = rows_of('scores_and_statistics', 'minutes of one core', *columns)
-  assert {row['minutes of one core'] for row in rows} == set(large.index)
-  check((row['minutes of one core'], row[column],
-         minutes[row['minutes of one core']])
-        for row in rows for column, minutes in columns.items())
-
-
-def test_first_board():
-  board = csv('paper_D10_D100/leaderboard')
-  board = board[board['ranking'].str.startswith(
-      'reference bayes; selection none')].set_index('label')
-  columns = {'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
-             '± s.e.': 'kl_estimate_standard_error',
-             'geometric': 'kl_estimate_geometric_mean',
-             'reverse KL': 'kl_reverse_mean', 'train s': 'train_seconds_mean'}
-  for row in rows_of('scores_and_statistics', 'remarks', *columns):
-    check((row['agent'], row[column], board.loc[row['agent'], name])
-          for column, name in columns.items())
-
-
-def test_ranks_by_score():
-  ranks = csv('board_D10_D100/ranks_by_score').set_index('label')
-  columns = {
-      'KL': 'kl_estimate', 'reverse KL': 'kl_reverse',
-      'joint KL': 'joint_kl_dyadic_tau10',
-      'joint, 2 test points': 'joint_kl_tau2',
-      'joint, 10 test points': 'joint_kl_tau10', 'Wasserstein': 'wasserstein',
-      'CRPS, expected': 'crps_excess_expected', 'CRPS': 'crps_excess',
-      'log score, expected': 'log_score_excess_expected',
-      'log score': 'log_score_excess'}
-  for row in rows_of('scores_side_by_side', 'agent', *columns):
-    check((row['agent'], row[column], ranks.loc[row['agent'], f'{name}_rank'])
-          for column, name in columns.items())
-  relations = csv('board_D10_D100/score_relations').set_index('score')
-  for row in rows_of('scores_side_by_side', 'not explained'):
-    line = relations.loc[columns[row['score']]]
-    check((row['score'], row[column], line[name]) for column, name in {
-        'agents': 'num_agents',
-        'pairs told apart by both': 'num_pairs_told_apart_by_both',
-        'of them in opposite order': 'num_pairs_in_opposite_order',
-        'not explained': 'share_of_variance_not_explained'}.items())
-
-
-def test_calibration():
-  tests = csv('calibration/calibration_tests').set_index(['label', 'cells'])
-  names = {'all cells': 'all', **{f'ε = {level}': f'noise_std={level}'
-                                  for level in ('0.01', '0.1', '1')}}
-  rows = rows_of('scores_side_by_side', 'curvature', *names)
-  assert {row['curvature'] for row in rows} == set(
-      tests.index.get_level_values('label'))
-  for row in rows:
-    label = row['curvature']
-    line = tests.loc[label, 'all']
-    check([*((label, row[column], tests.loc[(label, cells), 'curvature'])
-             for column, cells in names.items()),
-           (label, row['± s.e.'], line.curvature_standard_error),
-           (label, row['as many exact draws'], line.curvature_of_exact_draws)])
-    assert (line.num_cells, line.num_seeds, line.num_rows_without) == (6, 5, 0)
-    if row['p'] == '< 0.001':
-      assert line.p_holm < 1e-3
-    else:
-      check([(label, row['p'], line.p_holm)])
-
-
-def test_brought_predictions():
-  board = csv('board_D10_D100/leaderboard').set_index('agent')
-  names = {'GaussianProcessRegressor': 'scikit-learn gaussian_process',
-           'RandomForestRegressor': 'scikit-learn random_forest',
-           'mcmc_ensemble': 'mcmc_ensemble'}
-  for row in rows_of('bring_predictions', 'method', 'joint KL'):
-    line = board[board.label == names[row['method']]].iloc[0]
-    check((row['method'], row[column], line[name]) for column, name in {
-        'KL / prior_only': 'kl_estimate_relative',
-        'mean KL': 'kl_estimate_mean',
-        'joint KL': 'joint_kl_dyadic_tau10_mean',
-        'expected log score excess': 'log_score_excess_expected_mean',
-        'coverage of 90 %': 'coverage_90_mean'}.items())
 
 
 def test_random_features():
@@ -341,7 +144,6 @@ def test_evidence_of_empirical_bayes():
           for level in (0.01, 0.1, 1.))
 
 
-
 def test_empirical_bayes_on_mnist():
   weights, ensembles = (csv(f'empirical_bayes_mnist/{name}')
                         for name in ('weights', 'ensembles'))
@@ -381,12 +183,6 @@ def test_trained_last_layers():
                     & (found['last_layer'] == how)
                     & (found['num_ensemble'] == 10)]
       check([(cell, row[column], found['kl_estimate'].item())])
-
-
-def in_text(page, pattern):
-  """The numbers that a sentence of a page has where the pattern has groups."""
-  text = ' '.join((ROOT / 'docs' / f'{page}.md').read_text().split())
-  return re.search(pattern, text).groups()
 
 
 def test_figure_4():
