@@ -11,7 +11,8 @@ level. When these have run, --board_results_dir=DIR,... (with the board of
 papers' settings among them) also writes gains.csv: the KL of each agent with
 its paper's setting, one for all noise levels, and one for each.
 `enn_ensembles/studies/tuning` says how settings are chosen, also from a sweep
-that has not run whole; the files say on how many of its seeds.
+that has not run whole; the files say on how many of its seeds. --score chooses
+by another score than that of held-out labels.
 """
 
 import pprint
@@ -43,11 +44,14 @@ _TUNING_CONFIG = flags.DEFINE_string(
 _BOARD_RESULTS_DIR = flags.DEFINE_list(
     'board_results_dir', None, "Folders with the rows of papers' settings and "
     'of the chosen ones on the problems of the board, for gains.csv.')
+_SCORE = flags.DEFINE_string(
+    'score', choice.SCORE, 'What settings are chosen by: a score of which less '
+    'is better.')
 
 _PROBLEM_NAMES = ('input_dim', 'data_ratio', 'noise_std')
 
 _HEADER = '''\
-"""Settings chosen by held-out labels, on the problems of the board.
+"""Settings chosen by {chosen_by}, on the problems of the board.
 
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.
@@ -72,7 +76,10 @@ def _make_configs(choices: list[choice.Choice], board: sweeps.SweepConfig,
   """File name -> config: of all noise levels, and of single ones."""
   of_all = {chosen.agent: chosen for chosen in choices
             if chosen.noise_std is None}
-  header = _HEADER.format(tried=_tried(choices, num_seeds)).rstrip() + '\n'
+  chosen_by = ('held-out labels' if _SCORE.value == choice.SCORE
+               else f'their {_SCORE.value}')
+  header = _HEADER.format(
+      chosen_by=chosen_by, tried=_tried(choices, num_seeds)).rstrip() + '\n'
   contents = {'tuned.py': header + _config_text(
       board, list(board.problem['noise_std']), list(of_all.values()), [
           {'agent': 'prior_only'},
@@ -126,7 +133,7 @@ def main(_) -> None:
         f'results_dir must hold rows of --tuning_config={_TUNING_CONFIG.value} '
         f'alone, got seed {others[0]}, which that config does not have.')
   papers = dict.fromkeys(unit.agent_id for unit in sweeps.expand(board))
-  choices = choice.choose(rows, list(papers))
+  choices = choice.choose(rows, list(papers), _SCORE.value)
   of_board = None
   if _BOARD_RESULTS_DIR.value is not None:
     of_board = gains.make_table(
@@ -134,8 +141,8 @@ def main(_) -> None:
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   lines = [{
       'agent': chosen.agent, 'noise_std': chosen.noise_std,
-      'log_score_excess_mean': chosen.loss,
-      'papers_log_score_excess_mean': chosen.papers_loss,
+      f'{_SCORE.value}_mean': chosen.loss,
+      f'papers_{_SCORE.value}_mean': chosen.papers_loss,
       'num_settings': chosen.num_settings,
       'num_settings_left_out': chosen.num_left_out,
       'num_problems': chosen.num_problems,
@@ -149,7 +156,7 @@ def main(_) -> None:
     files.write_atomically(folder / name, content.encode())
   for chosen in choices:
     level = 'all' if chosen.noise_std is None else f'{chosen.noise_std:g}'
-    print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} nats '
+    print(f'{chosen.agent:16s} noise_std {level:5s} {chosen.loss:8.4f} '
           f'{dict(chosen.written)}')
   print(_tried(choices, num_seeds))
   print(', '.join(str(folder / name) for name in contents))

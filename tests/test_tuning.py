@@ -1,5 +1,6 @@
 """Settings are chosen by held-out labels, each on the same problems."""
 
+import math
 import runpy
 import subprocess
 import sys
@@ -126,6 +127,33 @@ def test_papers_settings_are_told_from_others_of_their_agent(tmp_path):
   chosen = pd.read_csv(tmp_path / 'out' / 'chosen.csv')
   assert list(chosen['log_score_excess_mean']) == [0.2, 0.2]
   assert list(chosen['papers_log_score_excess_mean']) == [0.5, 0.5]
+
+
+def test_another_score_chooses_otherwise(tmp_path):
+  """A score of which less is better; others are refused."""
+  rows = [{**row, 'run_id': 'unit', 'row_id': str(i)}
+          for i, row in enumerate(make_rows(LOSSES))]
+  for row in rows:  # What labels say is worst is best by the KL.
+    row['scores'] = {**row['scores'], 'kl_estimate': math.exp(
+        -row['scores']['log_score_excess'])}
+  results.open_store(tmp_path / 'rows', create=True).write_unit('unit', rows)
+  (code, _, error), (refused, _, line), (unknown, _, other) = (
+      commands.run_commands('choose_settings', *([
+          f'--results_dir={tmp_path / "rows"}', f'--score={score}',
+          f'--output_dir={tmp_path / score}'] for score in (
+              'kl_estimate', 'coverage_90', 'beauty'))))
+  assert code == 0, error
+  chosen = pd.read_csv(tmp_path / 'kl_estimate' / 'chosen.csv')
+  usual = choice.choose(rows)
+  assert list(chosen['kl_estimate_mean']) == [
+      pytest.approx(c.loss) for c in choice.choose(rows, score='kl_estimate')]
+  assert all(a.agent_id != b.agent_id for a, b in zip(
+      usual, choice.choose(rows, score='kl_estimate'), strict=True))
+  assert 'chosen by their kl_estimate' in (
+      tmp_path / 'kl_estimate' / 'tuned.py').read_text()
+  assert (refused, unknown) == (2, 2)
+  assert "of which less is better, got 'coverage_90'" in line
+  assert "got 'beauty'" in other and line.count('\n') == 1
 
 
 @pytest.mark.parametrize('fields, message', [

@@ -5,7 +5,9 @@ labels at the test points of the tuning seeds, less that of the exact posterior.
 Anybody with held-out labels can compute the first part, and the second is the
 same for all settings. It is averaged over seeds and cells; the best setting has
 the lowest mean. It is chosen once over all noise levels, and once for each,
-since an agent knows its noise level.
+since an agent knows its noise level. Another score may take its place, to see
+what labels lack: with `log_score_excess_expected` they have no noise, and
+`kl_estimate` reads the truth.
 
 A sweep that has not run whole still gives choices: the settings of an agent are
 compared on the set of problems for which (settings that have all of them) times
@@ -22,6 +24,7 @@ import numpy as np
 
 from enn_ensembles import results
 from enn_ensembles.report import versions
+from enn_ensembles.scoring import table
 
 SCORE = 'log_score_excess'
 _LEVEL = 'noise_std'
@@ -35,7 +38,7 @@ class Choice(NamedTuple):
     noise_std: the noise level that it is for; None for all.
     config: its config, as rows hold it.
     written: those that its tuning config wrote out.
-    loss: its mean loss, nats per label.
+    loss: its mean loss, in nats per label if that is the log score.
     papers_loss: that of the first setting on the board of papers' settings
       that is among them, None where none is.
     num_settings: how many settings there were to choose from.
@@ -114,8 +117,8 @@ def _words(fields: Mapping[str, Any]) -> str:
 
 
 def mean_losses(rows: Sequence[results.Row], agent: str,
-                noise_std: float | None) -> Losses:
-  """The mean losses of an agent's settings.
+                noise_std: float | None, score: str = SCORE) -> Losses:
+  """The mean losses, by a score, of an agent's settings.
 
   Settings that failed or diverged anywhere are left out: they are no choice.
   The mean is over the seeds of each cell, then over cells.
@@ -127,7 +130,7 @@ def mean_losses(rows: Sequence[results.Row], agent: str,
     if row['agent'] != agent or noise_std not in (None, level):
       continue
     own = found.setdefault(row['agent_id'], {})
-    loss = results.score_of(row, SCORE)
+    loss = results.score_of(row, score)
     if row['status'] != 'ok' or loss is None:
       spoilt.add(row['agent_id'])
       continue
@@ -152,18 +155,23 @@ def mean_losses(rows: Sequence[results.Row], agent: str,
                 len({seed for _, seed in shared}))
 
 
-def choose(rows: Sequence[results.Row],
-           papers: Sequence[str] = ()) -> list[Choice]:
+def choose(rows: Sequence[results.Row], papers: Sequence[str] = (),
+           score: str = SCORE) -> list[Choice]:
   """The best setting of every agent, over all noise levels and for each.
 
   Args:
     rows: of the tuning sweep.
     papers: agent_ids of the board of papers' settings, in its order.
+    score: what they are chosen by, a score of regression of which less is
+      better.
 
   Raises:
-    ValueError: an agent has no setting that went well everywhere, or rows are
-      refused by `rows_once`.
+    ValueError: there is no such score, an agent has no setting that went well
+      everywhere, or rows are refused by `rows_once`.
   """
+  if table.check_score(score, 'nngp').direction != 'lower':
+    raise ValueError('score must be one of which less is better, got '
+                     f'{score!r}.')
   rows = rows_once(rows)
   levels = sorted({row['problem']['cell'][_LEVEL] for row in rows
                    if _LEVEL in row['problem']['cell']})
@@ -171,10 +179,10 @@ def choose(rows: Sequence[results.Row],
   choices = []
   for agent in sorted({row['agent'] for row in rows}):
     for level in (None, *levels):
-      losses = mean_losses(rows, agent, level)
+      losses = mean_losses(rows, agent, level, score)
       if not losses.means:
-        raise ValueError(f'agent {agent!r} has no setting that went well on '
-                         'every problem.')
+        raise ValueError(f'agent {agent!r} has no setting that went well, with '
+                         f'a {score}, on every problem.')
       best = min(losses.means, key=lambda agent_id: losses.means[agent_id])
       row = configs[best]
       papers_id = next((agent_id for agent_id in papers
