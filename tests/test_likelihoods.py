@@ -15,6 +15,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles.training import classification
+from enn_ensembles.training import index_losses
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import penalties
@@ -77,7 +78,8 @@ def test_the_prior_of_blocks_is_that_of_all_points(classifier, monkeypatch):
       classifier[0], *start, base.Data(X, LABELS), KEY))(*classifier[1:])
   whole = prepare()
   assert whole.offsets.shape == (9, 3, 3)
-  monkeypatch.setattr(losses, '_PREPARE_PAIRS', 12)  # Four points at a time.
+  # Four points at a time.
+  monkeypatch.setattr(index_losses, '_PREPARE_PAIRS', 12)
   blocks = prepare()
   np.testing.assert_allclose(blocks.offsets, whole.offsets, rtol=1e-12)
   # The largest array is that of a block, not of all points.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from enn_ensembles import base
+from enn_ensembles.training import index_losses
 from enn_ensembles.training import losses
 from enn_ensembles.training import penalties
 
@@ -33,9 +34,10 @@ def make_loss(**options: Any) -> losses.Loss:
   """Cross-entropy, averaged over data points and indices.
 
   Args:
-    **options: num_index_samples and bootstrap, as in `losses.make_index_loss`.
+    **options: num_index_samples and bootstrap, as in
+      `index_losses.make_index_loss`.
   """
-  return losses.make_index_loss(cross_entropy, **options)
+  return index_losses.make_index_loss(cross_entropy, **options)
 
 
 def make_per_example_loss() -> losses.Loss:

@@ -47,7 +47,7 @@ def make_bootstrap_loss(
   Args:
     num_index_samples: indices drawn per step.
     largest_block: the most of them that are forwarded at once.
-    error: as in `losses.make_index_loss`.
+    error: as in `index_losses.make_index_loss`.
 
   Returns:
     The loss, for networks with a Gaussian index.

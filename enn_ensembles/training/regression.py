@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from enn_ensembles import base
+from enn_ensembles.training import index_losses
 from enn_ensembles.training import losses
 
 
@@ -36,9 +37,11 @@ def make_loss(noise_std: Any = 0., **options: Any) -> losses.Loss:
 
   Args:
     noise_std: std of the target noise; may be traced. A Python 0 is none.
-    **options: num_index_samples and bootstrap, as in `losses.make_index_loss`.
+    **options: num_index_samples and bootstrap, as in
+      `index_losses.make_index_loss`.
   """
-  return losses.make_index_loss(squared_error, noise_std=noise_std, **options)
+  return index_losses.make_index_loss(squared_error, noise_std=noise_std,
+                                      **options)
 
 
 def make_per_example_loss() -> losses.Loss:
