@@ -5,11 +5,16 @@ python -m experiments.random_features_study --output_dir=OUT \
     [--results_dir=DIR]
 
 Writes random_features.csv, a line per problem, width and number of networks,
-and random_features.png. --results_dir adds rows of the agent file
+and random_features.png. Lines that the table in --output_dir has already are
+kept, whatever the flags ask for, and not computed again; it is written whenever
+the problems of a cell and seed are done at a width, so that a command that was
+killed goes on. --results_dir adds rows of the agent file
 enn_ensembles/studies/random_features/trained_last_layer.py, whose last layer is
 trained by Adam; docs/study_random_features.md says how they are made.
 """
 
+from collections.abc import Iterable
+import pathlib
 import time
 
 from absl import flags
@@ -17,7 +22,6 @@ import jax
 import pandas as pd
 
 from enn_ensembles import checks
-from enn_ensembles import problems
 from enn_ensembles.machine import files
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import kinds
@@ -60,19 +64,28 @@ def main(_) -> None:
   trained = [] if _RESULTS_DIR.value is None else measuring.trained_rows(
       columns.read_results(_RESULTS_DIR.value)[0])
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
-  rows, start = [], time.perf_counter()
-  groups = [problems.make_problems(group) for group in configs]
+  path = folder / 'random_features.csv'
+  rows = {measuring.key_of(row): row
+          for row in [*measuring.read_rows(path), *trained]}
+  start = time.perf_counter()
   for width in widths:
-    for group in groups:
-      rows += measuring.measure(group, width, nums)
+    for _ in measuring.add_missing(rows, configs, width, nums):
+      _write_table(path, rows.values())  # What was measured is not lost.
     print(f'[{time.perf_counter() - start:6.1f} s] width {width}', flush=True)
-    table = pd.DataFrame([*rows, *trained])
-    files.write_atomically(
-        folder / 'random_features.csv',
-        csv_files.table_text(table.astype(object)).encode())
-    files.write_atomically(folder / 'random_features.png',
+    table = _write_table(path, rows.values())
+    files.write_atomically(path.with_suffix('.png'),
                            drawing.make_picture(table))
-  print(folder / 'random_features.csv', folder / 'random_features.png')
+  print(path, path.with_suffix('.png'))
+
+
+def _write_table(path: pathlib.Path,
+                 rows: Iterable[measuring.Row]) -> pd.DataFrame:
+  """Writes rows as CSV, sorted: it shows not which run a line came with."""
+  table = pd.DataFrame(sorted(rows, key=measuring.key_of),
+                       columns=list(measuring.COLUMNS))
+  files.write_atomically(
+      path, csv_files.table_text(table.astype(object)).encode())
+  return table
 
 
 if __name__ == '__main__':
