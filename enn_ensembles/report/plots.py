@@ -121,8 +121,9 @@ def set_log(axis, sparse: bool = False) -> None:
   subs = ((1., 1.5, 2., 3., 4., 5., 7.) if decades < 1. else
           (1., 2., 5.) if decades < 3. else (1.,))
   if sparse:
-    subs = (1., 2., 5.) if decades < 1. else (
-        (1., 3.) if decades < 1.6 else (1.,))
+    subs = ((1., 1.5, 2., 3., 4., 5., 7.) if decades < 0.5 else
+            (1., 2., 5.) if decades < 1. else
+            (1., 3.) if decades < 1.6 else (1.,))
   axis.set_major_locator(ticker.LogLocator(
       subs=subs, numticks=5 if sparse else 15))
   axis.set_major_formatter(ticker.FuncFormatter(
