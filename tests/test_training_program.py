@@ -29,14 +29,8 @@ KEYS = jnp.stack([jax.random.PRNGKey(seed) for seed in (11, 12)])
 NUM_BATCHES = 12
 
 
-def run_cut(agent, cuts, validation=None, x=X, y=Y, likelihood=LIKELIHOOD):
+def run_cut(run, agent, traced, inputs, cuts):
   """The progress of a compiled program after each cut, through the host."""
-  traced = loop._trace(agent, x, y, likelihood, KEYS, validation, jnp.float32)
-  inputs = jax.tree.map(jnp.asarray, program.Inputs(
-      *jax.tree.map(lambda a: a.astype(np.float32), (x, y, likelihood)), KEYS,
-      None if validation is None else jax.tree.map(
-          lambda a: a.astype(np.float32), validation)))
-  run = compile_once(agent, traced, inputs)
   progress = jax.tree.map(
       lambda a: np.full((2, 2, *a.shape), 77, a.dtype), traced.progress)
   for first, last in zip((0, *cuts), (*cuts, agent.num_batches)):
@@ -44,20 +38,6 @@ def run_cut(agent, cuts, validation=None, x=X, y=Y, likelihood=LIKELIHOOD):
                               np.int32(last))
     progress = jax.tree.map(np.asarray, progress)
   return progress, constants
-
-
-_programs = {}
-
-
-def compile_once(agent, traced, inputs):
-  """By the usual compiler: bits are compared."""
-  if agent not in _programs:
-    zeros = jax.tree.map(lambda a: np.zeros((2, 2, *a.shape), a.dtype),
-                         traced.progress)
-    _programs[agent] = jax.jit(program.make_train_seeds(traced)).lower(
-        inputs, zeros, np.int32(0), np.int32(0)).compile(
-            compiler_options=compiled.USUAL_COMPILER)
-  return _programs[agent]
 
 
 def check_equal(ours, theirs):
@@ -96,19 +76,28 @@ VALIDATION = base.Data(RNG.standard_normal((2, 6, 2)),
 @pytest.mark.parametrize('name', ['prior and noise', 'drawn indices',
                                   'epochs of sgd', 'early stopping'])
 def test_training_may_be_cut_anywhere(name, monkeypatch):
+  # By the usual compiler: bits are compared.
   monkeypatch.setattr(loop, '_CPU_COMPILER_OPTIONS', {
       **loop._CPU_COMPILER_OPTIONS, **compiled.USUAL_COMPILER})
+  programs, compile_program = [], loop.compile_program
+  monkeypatch.setattr(loop, 'compile_program', lambda *arguments: (
+      programs.append(compile_program(*arguments)) or programs[-1]))
   agent = make_agents(name)
   validation = VALIDATION if name == 'early stopping' else None
-  whole = run_cut(agent, (), validation)
-  assert np.all(whole[0].losses != 77) and np.all(whole[0].losses != 0)
-  for cuts in ((1,), (5,), (7, 10), tuple(range(1, NUM_BATCHES))):
-    check_equal(run_cut(agent, cuts, validation), whole)
   trained = loop.train(agent, X, Y, LIKELIHOOD, KEYS, validation=validation,
                        seeds_per_chunk=2)
+  traced = loop._trace(agent, X, Y, LIKELIHOOD, KEYS, validation, jnp.float32)
+  inputs = program.Inputs(*jax.tree.map(
+      lambda a: jnp.asarray(a, jnp.float32), (X, Y, LIKELIHOOD)), KEYS,
+                          jax.tree.map(lambda a: jnp.asarray(a, jnp.float32),
+                                       validation))
+  cut = functools.partial(run_cut, *programs, agent, traced, inputs)
+  whole = cut(())
+  assert np.all(whole[0].losses != 77) and np.all(whole[0].losses != 0)
+  for cuts in ((1,), (5,), (7, 10), tuple(range(1, NUM_BATCHES))):
+    check_equal(cut(cuts), whole)
   best = whole[0] if validation is None else whole[0].best
-  check_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
-  jax.tree.map(check_close, trained.params, best.params)
+  check_equal(trained.params, best.params)
 
 
 def test_the_prior_is_no_part_of_the_progress():
