@@ -353,6 +353,7 @@ def test_eight_devices_train_to_the_same():
       [sys.executable, '-c', EIGHT_DEVICES], capture_output=True, text=True,
       check=False, env={
           **os.environ, 'JAX_PLATFORMS': 'cpu',
-          'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+          'XLA_FLAGS': os.environ['XLA_FLAGS']
+                       + ' --xla_force_host_platform_device_count=8',
           'PYTHONPATH': os.pathsep.join(filter(None, paths))})
   assert result.stdout == 'same\n', result.stderr
