@@ -512,38 +512,41 @@ def test_checkpoint_folder_that_cannot_be(tmp_path):
 
 _DEVICES = '''
 import sys
-import time
 import jax
 jax.config.update('jax_enable_x64', True)
 import numpy as np
 from enn_ensembles.nngp import kernels, matrix_free, tiles
-assert jax.local_device_count() == int(sys.argv[1])
 tiles._CPU_TILE = 64  # Seven panels: more than devices.
 rng = np.random.default_rng(0)
 x_train = rng.standard_normal((400, 80))
-solution = matrix_free.solve(
-    kernels.KernelConfig(), x_train, rng.standard_normal((30, 80)), [0.1, 1.],
-    normals_train=rng.standard_normal(482), noise=rng.standard_normal(400))
-assert solution.tile_dtype == 'float32' and solution.eigenvalue_bound > 0
-np.savez(sys.argv[2], weights=solution.weights, function=solution.function,
-         stds=[m.std for m in solution.moments],
-         bound=solution.eigenvalue_bound, passes=solution.num_passes)
+x_eval = rng.standard_normal((30, 80))
+normals = rng.standard_normal(482)
+noise = rng.standard_normal(400)
+devices = jax.local_devices()
+assert len(devices) == 3
+for count in (1, 3):
+  jax.local_devices = lambda: devices[:count]
+  solution = matrix_free.solve(
+      kernels.KernelConfig(), x_train, x_eval, [0.1, 1.],
+      normals_train=normals, noise=noise)
+  assert solution.tile_dtype == 'float32' and solution.eigenvalue_bound > 0
+  np.savez(f'{sys.argv[1]}/{count}.npz', weights=solution.weights,
+           function=solution.function,
+           stds=[m.std for m in solution.moments],
+           bound=solution.eigenvalue_bound, passes=solution.num_passes)
 '''
 
 
 def test_tiles_are_spread_over_devices(tmp_path):
   """Three devices find what one does, up to the order of float32 sums."""
-  found = []
-  for count in (1, 3):
-    path = tmp_path / f'{count}.npz'
-    done = subprocess.run(
-        [sys.executable, '-c', _DEVICES, str(count), str(path)], check=False,
-        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu',
-             'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'})
-    assert done.returncode == 0, done.stderr
-    found.append(np.load(path))
-  one, three = found
+  done = subprocess.run(
+      [sys.executable, '-c', _DEVICES, str(tmp_path)], check=False,
+      capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu',
+           'XLA_FLAGS': os.environ['XLA_FLAGS']
+                        + ' --xla_force_host_platform_device_count=3'})
+  assert done.returncode == 0, done.stderr
+  one, three = (np.load(tmp_path / f'{count}.npz') for count in (1, 3))
   assert one['passes'] == three['passes']
   for name in ('stds', 'function', 'bound'):
     np.testing.assert_allclose(three[name], one[name], rtol=1e-5, atol=1e-6)
