@@ -37,8 +37,8 @@ _NUM_WORKERS = flags.DEFINE_list(
 _NUM_PROCESSES = flags.DEFINE_integer(
     'num_processes', 16, 'Processes that share a sweep at the end; 0 for none.')
 _QUICK = flags.DEFINE_bool(
-    'quick', False, 'An agent that trains no network: seconds instead of '
-    'minutes.')
+    'quick', False, 'Half the units, of an agent that trains no network: '
+    'seconds instead of minutes.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
 
 # Imports once and forks for every run: starting jax takes seconds. A line on

@@ -76,9 +76,9 @@ class Started:
       self.returncode = self._server.ask(pid=self.pid)
     return self.returncode
 
-  def wait(self):
+  def wait(self, seconds=HANG):
     """Waits for its end; what hangs is killed and fails the test."""
-    deadline, pause = time.monotonic() + HANG, 0.001
+    deadline, pause = time.monotonic() + seconds, 0.001
     while self.poll() is None:
       if time.monotonic() > deadline:
         os.kill(self.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Told to stop or killed: nothing is lost, nothing torn, nobody left behind."""
 
 import collections
+import copy
 import dataclasses
 import multiprocessing
 import os
@@ -316,24 +317,27 @@ with preemption.SignalHandlers(0.2, before_exit=lambda: print('ending',
 
 @pytest.mark.slow
 @needs_proc
-def test_the_kill_test(tmp_path):
+def test_the_kill_test(tmp_path, monkeypatch):
   # A short one. What it compares with, and how, is in the command.
-  command = [sys.executable, '-m', 'experiments.kill_test', '--quick',
-             '--num_kills=2', '--num_workers=1', '--num_processes=3',
-             f'--output_dir={tmp_path / "out"}']
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                        check=False)
+  # It starts ten sweeps, each as long as a command may be.
+  done = commands.start_module(
+      'tests.kill_test_command', '--quick', '--num_kills=2', '--num_workers=1',
+      '--num_processes=3', f'--output_dir={tmp_path / "out"}').wait(
+          10 * commands.HANG)
   log = tmp_path / 'out' / 'log'
   assert done.returncode == 0, (done.stderr, log.exists() and log.read_text())
   assert 'SIGKILL: 2 kills' in done.stdout and 'SIGTERM: 2 kills' in done.stdout
   assert '3 processes on one folder and one cache: equal' in done.stdout
 
-  # It finds what it looks for: a plain run that differs in one digit.
-  folder = tmp_path / 'out' / 'plain1.board'
+  # It finds what it looks for: a plain run that differs in one digit. The
+  # command has compared this sweep with the plain one; it is read once here.
+  tables = kill_test.read_tables(tmp_path / 'out' / 'SIGTERM0',
+                                 tmp_path / 'out' / 'SIGTERM0.board')
+  monkeypatch.setattr(kill_test, 'read_tables', lambda *_: tables)
   test = kill_test.KillTest.__new__(kill_test.KillTest)
   test._folder = tmp_path / 'out'
   test._problems = test._folder / 'problems'
-  plain = kill_test.read_tables(tmp_path / 'out' / 'plain1', folder)
+  plain = copy.deepcopy(tables)
   test._plain = {'1': plain}
   test._compare('SIGTERM0', '1')
   assert 'kl_estimate' in plain['scores.csv'][0]

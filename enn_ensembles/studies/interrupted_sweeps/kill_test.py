@@ -47,12 +47,15 @@ del SMALL
 
 _QUICK_CONFIG = '''
 INPUT_DIM = [2]
-DATA_RATIO = [1, 2, 3]
+DATA_RATIO = [1, 2]
 NOISE_STD = [0.1]
 SEED = [0, 1]
 AGENTS = [{'agent': 'random_features', 'num_ensemble': 12, 'width': 16,
-           'replica': list(range(22))}]
+           'replica': list(range(15))}]
 '''
+
+# Units to be killed among: with fewer, kills hardly ever come between two.
+_LEAST_UNITS, _LEAST_QUICK_UNITS = 60, 30
 
 
 @dataclasses.dataclass
@@ -110,13 +113,15 @@ class KillTest:
       folder: where everything goes, made by `make_folder`.
       launcher: source of the program that starts sweeps, see
         `processes.Launcher`.
-      quick: an agent that trains no network, instead of all kinds.
+      quick: half the units, of an agent that trains no network, instead of
+        all kinds.
       seed: of the moments of kills.
     """
     self._folder = folder
     self._problems = folder / 'problems'
     self._random = random.Random(seed)
     (folder / 'config.py').write_text(_QUICK_CONFIG if quick else _CONFIG)
+    self._least_units = _LEAST_QUICK_UNITS if quick else _LEAST_UNITS
     self._launcher = processes.Launcher(launcher, folder / 'log')
     self._plain: dict[str, Any] = {}
     self._seconds: dict[int, tuple[float, float]] = {}
@@ -155,8 +160,9 @@ class KillTest:
       print(f'plain run, num_workers={num}: {units} units, '
             f'{len(tables["scores.csv"])} rows, {self._seconds[num][1]:.1f} s, '
             f'the first unit after {self._seconds[num][0]:.1f} s', flush=True)
-      if units < 60:
-        raise FailureError(f'the sweep has {units} units, fewer than 60')
+      if units < self._least_units:
+        raise FailureError(f'the sweep has {units} units, fewer than '
+                           f'{self._least_units}')
 
   def kill(self, signal_name: str, num_kills: int,
            num_workers: Sequence[int]) -> Tally:
