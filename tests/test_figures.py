@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import commands
 import example_rows
 from matplotlib import image
 import numpy as np
@@ -282,12 +283,11 @@ def test_command(tmp_path, rows_of, name):
   code = ('import atexit, sys; '
           "atexit.register(lambda: print('jax' in sys.modules)); "
           f'from experiments import cli, {name}; cli.run_main({name}.main)')
-  def run(*arguments):
-    return subprocess.run(
-        [sys.executable, '-c', code, f'--results_dir={tmp_path / "results"}',
-         f'--output_dir={tmp_path / "out"}', *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=600)
-  done = run()
+  flags = (f'--results_dir={tmp_path / "results"}',
+           f'--output_dir={tmp_path / "out"}')
+  done = subprocess.run([sys.executable, '-c', code, *flags], cwd=ROOT,
+                        capture_output=True, text=True, timeout=600,
+                        check=False)
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1] == 'False'  # Drawn without jax.
   table = pd.read_csv(tmp_path / 'out' / f'{name}.csv')
@@ -295,7 +295,8 @@ def test_command(tmp_path, rows_of, name):
           'num_seeds', 'num_cells', 'selection', 'reference'} <= set(table)
   assert (tmp_path / 'out' / f'{name}.png').read_bytes()[:4] == b'\x89PNG'
   if name == 'figure2':
-    done = run('--reference=enn2021')
+    done = commands.run_module(f'experiments.{name}', *flags,
+                               '--reference=enn2021')
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert 'testbed_configs/figure2.py' in line
