@@ -27,6 +27,7 @@ AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': 5, 'num_index_samples': 11},
     {'agent': 'ensemble', 'num_ensemble': [3, 30], 'prior_scale': 0.},
     # What only the figures show.
+    {'agent': 'layer_ensemble', 'num_options': [8, 10]},
     {'agent': 'layer_ensemble', 'num_options': 2,
      'selection': ['oracle', 'val_nll']},
     {'agent': 'ensemble', 'num_ensemble': 30,

@@ -18,6 +18,7 @@ SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': [2, 3, 5, 6],
      'prior_scale': [0., 1.]},
+    {'agent': 'layer_ensemble', 'num_options': [8, 10]},
     {'agent': 'ensemble', 'num_ensemble': [2, 3, 5, 10, 30]},
     {'agent': 'ensemble', 'num_ensemble': [3, 10, 30], 'prior_scale': 0.},
     # The published code ties the target noise to the first layer's option.

@@ -207,9 +207,14 @@ def test_figure_4():
 
 def test_figure_2():
   table = csv('figure2/figure2')
+  assert set(table['num_cells']) == {24} and set(table['num_seeds']) == {10}
   table = table[~table['panel'].isin(['with priors', 'without priors'])]
   means = table.groupby('label')['kl_estimate_mean'].first()
-  found = in_text('studies', r'at K = 2 \((\S+) instead of (\S+); .* by (\d+) '
+  by_options = in_text('studies', r'gain\s+little: (\S+) at K = 5, (\S+) at 6, '
+                       r'(\S+) at 8 and (\S+) at 10')
+  check(zip('abcd', by_options, (
+      means[f'layer ensemble of {k}'] for k in (5, 6, 8, 10)), strict=True))
+  found = in_text('studies', r'larger \((\S+) instead of (\S+); .* by (\d+) '
                   r'% at K = 3 and by (\d+) % at K = 5: to (\S+), where')
   two, three, five = (means[f'layer ensemble of {k}'] for k in (2, 3, 5))
   subset = means['K = 5, 2 combinations per step']

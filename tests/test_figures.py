@@ -129,6 +129,12 @@ def test_figure2_table(drawn_of):
         find(table, panel='with priors', label='layer ensemble of 5',
              num_samples=num),
         planted(name) * plan_curve(125)[num - 1], reverse=3.)
+  for k in (8, 10):
+    check_scores(
+        find(table, panel='with priors', label=f'layer ensemble of {k}',
+             num_samples=k**3),
+        planted(f'layer_ensemble,num_options={k}') * plan_curve(k**3)[-1],
+        reverse=3.)
   line = find(table, panel='with priors, all members',
               label='layer ensemble of 5')
   check_scores(line, planted(name), reverse=2.)

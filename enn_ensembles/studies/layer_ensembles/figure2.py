@@ -15,6 +15,7 @@ from enn_ensembles.studies.layer_ensembles import drawing
 from enn_ensembles.studies.layer_ensembles import settings
 
 _CONFIG = 'testbed_configs/figure2.py'
+_FIGURE2_LAYERED = {1.: (2, 3, 5, 6, 8, 10), 0.: (2, 3, 5, 6)}
 _FIGURE2_DEEP = {1.: (2, 3, 5, 10, 30), 0.: (3, 10, 30)}
 _SUBSETS = ((3, 2), (3, 5), (5, 2), (5, 11))  # (K, num_index_samples)
 
@@ -59,7 +60,7 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
   for panel_axes, prior_scale, name in zip(
       axes[0], (1., 0.), ('with priors', 'without priors')):
     layered = [settings.layer_ensemble(k, prior_scale)
-               for k in drawing.NUM_OPTIONS]
+               for k in _FIGURE2_LAYERED[prior_scale]]
     deep = [settings.deep_ensemble(k, prior_scale)
             for k in _FIGURE2_DEEP[prior_scale]]
     compared = comparison.compare(
@@ -91,7 +92,7 @@ def make_figure(rows: Sequence[comparison.Row], reference: str = 'bayes',
         panel_axes, f'{name[0].upper()}{name[1:]}\n{compared.scope()}',
         'P, members of a random order', name_of_axis)
     panel_axes.set_xscale('log')
-    panel_axes.set_xlim(0.9, 260)
+    panel_axes.set_xlim(0.9, 1200)
     plots.set_log(panel_axes.xaxis)
     panel_axes.legend(fontsize=8.5, frameon=False)
   for panel_axes in axes[0]:
