@@ -10,11 +10,13 @@ from faulty_agent import read_rows
 from faulty_agent import scores_of
 import numpy as np
 import pytest
+from tiny_sweeps import make_unit
 
 from enn_ensembles.machine import core_claims
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import file_locks
 from enn_ensembles.problems import kinds
+from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import workers
 
@@ -135,6 +137,33 @@ def test_a_trivial_unit_costs_little(folder):
   # Of 10 and of 40 units: those that are written already cost nothing. Of
   # 60,000 calls Python does a unit's in about 0.02 seconds.
   assert many < 4.05 * few and few / 10 < 60_000
+
+
+def test_what_waits_is_taken_from_both_ends():
+  longest, middle, shortest, other = jobs = [
+      claimed_units.Job(make_unit(seeds=(i,)), None) for i in range(4)]
+  waiting = workers._Waiting(jobs)
+  assert waiting.take(shortest=True) is other
+  waiting.put_off(other)
+  # What others compute comes last, for whoever takes the shortest too.
+  assert waiting.take(shortest=True) is shortest
+  assert waiting.take(shortest=False) is longest
+  waiting.put_off(longest)
+  assert waiting.take(shortest=False) is middle
+  assert waiting.take(shortest=False) == other._replace(wait=True)
+  assert waiting
+  assert waiting.take(shortest=True) == longest._replace(wait=True)
+  assert not waiting
+
+
+def test_taking_a_job_costs_the_same_of_many():
+  def take_ten(num):
+    waiting = workers._Waiting([claimed_units.Job(make_unit(seeds=(i,)), None)
+                                for i in range(num)])
+    return counting.num_calls(lambda: [waiting.take(shortest=i % 2 == 0)
+                                       for i in range(10)])
+
+  assert take_ten(20) == take_ten(2000)
 
 
 def test_there_is_at_least_one_worker(folder):

@@ -98,21 +98,26 @@ def unit_versions(results_dir: files.PathLike) -> dict[str, tuple[int, ...]]:
   found = {}
   folder = pathlib.Path(results_dir) / 'units'
   for path in files.list_files(folder, '.json'):
-    with contextlib.suppress(FileNotFoundError):
-      stat = path.stat()
-      found[path.stem] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    version = _version_of(path)
+    if version is not None:
+      found[path.stem] = version
   return found
+
+
+def _version_of(path: pathlib.Path) -> tuple[int, ...] | None:
+  """What differs between two writings of a file; None for no file."""
+  try:
+    found = path.stat()
+  except FileNotFoundError:
+    return None
+  return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _file_version(unit: work_units.WorkUnit, options: unit_results.RunOptions
                   ) -> tuple[int, ...] | None:
-  """What differs between two writings of a unit's file; None for no file."""
-  store = results.ResultsStore(options.results_dir)
-  try:
-    found = store.unit_path(unit.run_id).stat()
-  except FileNotFoundError:
-    return None
-  return found.st_ino, found.st_mtime_ns, found.st_size
+  """`_version_of` a unit's file."""
+  return _version_of(
+      results.ResultsStore(options.results_dir).unit_path(unit.run_id))
 
 
 def run_claimed(job: Job, options: unit_results.RunOptions) -> Outcome | None:

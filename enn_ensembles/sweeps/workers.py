@@ -15,6 +15,8 @@ after a minute's steps where a seed takes minutes, or, where the grace period
 ends first, at once; what was kept before is kept.
 """
 
+import collections
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -112,6 +114,51 @@ class _PutOff(NamedTuple):
   """A worker's answer where another process has claimed the unit."""
 
 
+class _Waiting:
+  """Jobs that nobody has yet; what is put off comes after all others.
+
+  Taking one costs the same however many there are: sweeps have 100,000.
+
+  Args:
+    jobs: the longest first.
+  """
+
+  def __init__(self, jobs: Iterable[claimed_units.Job]):
+    self._fresh = collections.deque(jobs)
+    self._put_off: collections.deque[claimed_units.Job] = collections.deque()
+
+  def __bool__(self) -> bool:
+    return bool(self._fresh or self._put_off)
+
+  def take(self, shortest: bool) -> claimed_units.Job:
+    """The shortest or the longest job; of what was put off last or first."""
+    if self._fresh:
+      return self._fresh.pop() if shortest else self._fresh.popleft()
+    return self._put_off.pop() if shortest else self._put_off.popleft()
+
+  def put_off(self, job: claimed_units.Job) -> None:
+    """Takes back a job whose unit another process has claimed."""
+    self._put_off.append(job._replace(wait=True))
+
+  def clear(self) -> None:
+    """Forgets all jobs."""
+    self._fresh.clear()
+    self._put_off.clear()
+
+
+class _Busy(NamedTuple):
+  """A worker at work.
+
+  Attributes:
+    worker: it.
+    job: what it has.
+    start: when it got that, s.
+  """
+  worker: _Worker
+  job: claimed_units.Job
+  start: float
+
+
 # How often the parent looks whether it was told to stop.
 _POLL_SECONDS = 0.5
 
@@ -138,28 +185,15 @@ def _run_in_workers(
   A unit is tried once: whatever kills workers, this ends. A worker that is told
   to stop stops them all.
   """
-  waiting = list(reversed(claimed_units.make_jobs(units, options)))
-  busy: dict[connection_lib.Connection,
-             tuple[_Worker, claimed_units.Job, float]] = {}
+  waiting = _Waiting(claimed_units.make_jobs(units, options))
+  busy: dict[connection_lib.Connection, _Busy] = {}
   stages: dict[str, progress.Stage] = {}  # By run id.
   stopping = stopped = False  # This process, a worker.
-
-  def give(worker: _Worker) -> None:
-    position = -1
-    if worker.takes_shortest:  # What was put off comes first there.
-      position = sum(job.wait for job in waiting)
-      position = 0 if position == len(waiting) else position
-    job = waiting.pop(position)
-    busy[worker.connection] = (worker, job, time.perf_counter())
-    try:
-      worker.connection.send(job)
-    except BrokenPipeError:
-      pass  # It is dead, which reading from it will tell.
-
   try:
     for i, own_cores in enumerate(cores):
-      give(_start_worker(own_cores, environments[i], options,
-                         takes_shortest=i == 0))
+      worker = _start_worker(own_cores, environments[i], options,
+                             takes_shortest=i == 0)
+      busy[worker.connection] = _give(worker, waiting)
     while busy:
       announce([claimed_units.Running(job.unit, stages.get(job.unit.run_id))
                 for _, job, _ in busy.values()])
@@ -171,24 +205,12 @@ def _run_in_workers(
       answered = connection_lib.wait(list(busy), _POLL_SECONDS)
       for ready in [connection for connection in busy
                     if connection in answered]:
-        worker, job, start = busy.pop(ready)
-        try:
-          answer = ready.recv()
-          if isinstance(answer, progress.Stage):
-            stages[job.unit.run_id] = answer
-            busy[ready] = worker, job, start
-            continue
-        except (EOFError, OSError):
-          worker.process.join()
-          # A signal to the whole group ends a worker that is still starting.
-          if (worker.process.exitcode == preemption.EXIT_CODE or stopping
-              or preemption.stop_requested()):
-            answer = preemption.Preempted()
-          else:
-            answer = _dead_worker_outcome(worker, job.unit, start)
-            if waiting:
-              worker = _start_worker(worker.cores, worker.environment,
-                                     options, worker.takes_shortest)
+        worker, job, _ = busy[ready]
+        answer = _hear(busy[ready], stopping)
+        if isinstance(answer, progress.Stage):
+          stages[job.unit.run_id] = answer
+          continue
+        del busy[ready]
         if isinstance(answer, preemption.Preempted):
           preemption.request_stop()
           stopped = True
@@ -197,9 +219,12 @@ def _run_in_workers(
         if isinstance(answer, BaseException):
           raise answer
         if isinstance(answer, _PutOff) and not stopping:
-          waiting.insert(0, job._replace(wait=True))
+          waiting.put_off(job)
         if waiting:
-          give(worker)
+          if worker.process.exitcode is not None:  # It died on its unit.
+            worker = _start_worker(worker.cores, worker.environment, options,
+                                   worker.takes_shortest)
+          busy[worker.connection] = _give(worker, waiting)
         else:
           worker.connection.close()  # Which ends it.
         if not isinstance(answer, _PutOff):
@@ -211,6 +236,39 @@ def _run_in_workers(
     for worker, _, _ in busy.values():
       worker.process.kill()  # What is on the disk is whole at any moment.
       worker.process.join()
+
+
+def _give(worker: _Worker, waiting: _Waiting) -> _Busy:
+  """Gives a worker its next job; there is one."""
+  job = waiting.take(worker.takes_shortest)
+  start = time.perf_counter()
+  # It may be dead, which reading from it will tell.
+  with contextlib.suppress(BrokenPipeError):
+    worker.connection.send(job)
+  return _Busy(worker, job, start)
+
+
+def _hear(busy: _Busy, stopping: bool) -> Any:
+  """What a worker says; of one that died, what is to be said of its unit.
+
+  Args:
+    busy: the worker, which says something or is dead.
+    stopping: whether this process has told its workers to stop.
+
+  Returns:
+    A `progress.Stage`, after which the worker goes on; or its answer: an
+    outcome, a `_PutOff` or an exception.
+  """
+  worker = busy.worker
+  try:
+    return worker.connection.recv()
+  except (EOFError, OSError):
+    worker.process.join()
+  # A signal to the whole group ends a worker that is still starting.
+  if (worker.process.exitcode == preemption.EXIT_CODE or stopping
+      or preemption.stop_requested()):
+    return preemption.Preempted()
+  return _dead_worker_outcome(busy)
 
 
 def _start_worker(cores: Sequence[int], environment: Mapping[str, str],
@@ -263,10 +321,9 @@ def _worker_grace_seconds(grace_seconds: float) -> float:
              0.5 * grace_seconds)
 
 
-def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
-                         start: float) -> claimed_units.Outcome:
+def _dead_worker_outcome(busy: _Busy) -> claimed_units.Outcome:
   """What is said of the unit that a dead worker was running."""
-  code = worker.process.exitcode
+  code, unit = busy.worker.process.exitcode, busy.job.unit
   if code == -signal.SIGKILL:
     why = ('was killed by SIGKILL, as when memory runs out: try fewer '
            '--num_workers')
@@ -275,5 +332,5 @@ def _dead_worker_outcome(worker: _Worker, unit: work_units.WorkUnit,
            else f'ended with exit code {code}')
   return claimed_units.Outcome(
       unit, 0, 0, 0, num_missing=unit.num_rows,
-      seconds=time.perf_counter() - start,
+      seconds=time.perf_counter() - busy.start,
       message=f'the worker {why}; this unit has no rows.')
