@@ -42,6 +42,7 @@ from enn_ensembles.sweeps import long_units
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import sweep_status
 from enn_ensembles.sweeps import unit_results
+from enn_ensembles.sweeps import work_units
 from enn_ensembles.sweeps import workers
 from experiments import cli
 from experiments import grid_flags
@@ -79,7 +80,7 @@ def _print_cost(todo: Sequence[sweeps.WorkUnit],
                 measured: Mapping[sweep_status.Group, sweep_status.Cost],
                 timings: Sequence[forecast.Timing], num_workers: int) -> None:
   parts = forecast.make_forecast(todo, measured, timings)
-  own = {pathlib.Path(path).stem for path in problem_flags.agent_modules()}
+  own = work_units.modules_by_name(problem_flags.agent_modules())
   if parts:
     print(forecast.format_text(parts, num_workers, {
         unit.agent_label for unit in todo if unit.agent in own}), flush=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import math
-import pathlib
 import time
 from typing import Any
 
@@ -51,51 +50,67 @@ def check_units(units: Sequence[work_units.WorkUnit],
   Raises:
     ValueError: an agent breaks a rule.
   """
-  own = {pathlib.Path(path).stem: path for path in options.agent_modules}
+  own = work_units.modules_by_name(options.agent_modules)
   units = sorted((unit for unit in units if unit.agent in own),
                  key=lambda unit: math.prod(unit.family.input_shape))
   if not units:
     return []
-  process, ours = worker_processes.start(
+  worker = worker_processes.start(
       _check_in_process, (units, options, timing_seconds),
       devices.available_cores()[:1])
-  running, message = own[units[0].agent], None
+  try:
+    return _follow(worker, own[units[0].agent], write, seconds, timing_seconds)
+  finally:
+    worker.process.kill()
+    worker.process.join()
+    worker.connection.close()
+
+
+def _follow(worker: worker_processes.Worker, running: str,
+            write: Callable[[str], None], seconds: float,
+            timing_seconds: float) -> list[forecast.Timing]:
+  """Hears what `_check_in_process` sends until it is done or out of time.
+
+  Args:
+    worker: its process.
+    running: the file that is checked first.
+    write: as in `check_units`.
+    seconds: as there.
+    timing_seconds: as there.
+
+  Raises:
+    ValueError: an agent breaks a rule, or ended the process.
+  """
   timings: list[forecast.Timing] = []
   deadline = None  # When timing ends; it begins when all checks have passed.
-  try:
-    start = time.monotonic()
-    while True:
-      now = time.monotonic()
-      if not ours.poll(seconds if deadline is None else
-                       max(0., deadline - now)):
-        if deadline is not None:
-          break  # What takes longer stays unknown.
-        write(f'checking agent {running}: running for '
-              f'{time.monotonic() - start:.0f} s')
-        continue
-      answer = ours.recv()
-      if isinstance(answer, forecast.Timing):
-        timings.append(answer)
-      elif answer == _PASSED:
-        deadline = time.monotonic() + timing_seconds
-      elif answer == _DONE:
-        break
-      else:
-        running, message = answer
-        if message is not None:
-          break
-  except EOFError:
-    process.join()
-    if deadline is None:
-      message = (f'agent {running}: it ended its process with exit code '
-                 f'{process.exitcode}.')
-  finally:
-    process.kill()
-    process.join()
-    ours.close()
-  if message is not None:
-    raise ValueError(message)
-  return timings
+  start = time.monotonic()
+  while True:
+    if not worker.connection.poll(
+        seconds if deadline is None else
+        max(0., deadline - time.monotonic())):
+      if deadline is not None:
+        return timings  # What takes longer stays unknown.
+      write(f'checking agent {running}: running for '
+            f'{time.monotonic() - start:.0f} s')
+      continue
+    try:
+      answer = worker.connection.recv()
+    except EOFError:
+      worker.process.join()
+      if deadline is not None:
+        return timings  # An agent may end the process that times it.
+      raise ValueError(f'agent {running}: it ended its process with exit code '
+                       f'{worker.process.exitcode}.') from None
+    if isinstance(answer, forecast.Timing):
+      timings.append(answer)
+    elif answer == _PASSED:
+      deadline = time.monotonic() + timing_seconds
+    elif answer == _DONE:
+      return timings
+    else:
+      running, message = answer
+      if message is not None:
+        raise ValueError(message)
 
 
 def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
@@ -107,7 +122,7 @@ def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
   """
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_enable_x64', True)
-  own = {pathlib.Path(path).stem: path for path in options.agent_modules}
+  own = work_units.modules_by_name(options.agent_modules)
   agents: dict[str, Any] = {}
   for unit in units:
     if unit.agent_id in agents:

@@ -130,6 +130,7 @@ def time_agents(units: Sequence[work_units.WorkUnit],
 
 
 def _num_numbers(unit: work_units.WorkUnit) -> int:
+  """Numbers in the training inputs of a problem."""
   return unit.family.num_train * math.prod(unit.family.input_shape)
 
 
@@ -201,15 +202,15 @@ def format_text(parts: Sequence[Part], num_workers: int,
   agents: dict[str, list[Part]] = collections.defaultdict(list)
   for part in parts:
     agents[part.agent_label].append(part)
-  lines = [f'cost: {_total(parts)} of one core, without making problems; '
-           + _hours(parts, num_workers)]
+  lines = [f'cost: {_total_text(parts)} of one core, without making problems; '
+           + _wall_text(parts, num_workers)]
   for label, own_parts in list(agents.items())[:_LONGEST_LIST]:
     num_problems = sum(part.num_problems for part in own_parts)
     sources = ', '.join(dict.fromkeys(part.source for part in own_parts))
-    lines.append(f'  {label}: {_total(own_parts)} for {num_problems} problems '
-                 f'({sources})')
+    lines.append(f'  {label}: {_total_text(own_parts)} for {num_problems} '
+                 f'problems ({sources})')
     if label in own:
-      lines += [f'    {part.family}: {_per_problem(part)}'
+      lines += [f'    {part.family}: {_per_problem_text(part)}'
                 for part in own_parts[:_LONGEST_LIST]]
       if len(own_parts) > _LONGEST_LIST:
         lines.append(f'    and {len(own_parts) - _LONGEST_LIST} others')
@@ -220,7 +221,7 @@ def format_text(parts: Sequence[Part], num_workers: int,
   return '\n'.join(lines)
 
 
-def _total(parts: Sequence[Part]) -> str:
+def _total_text(parts: Sequence[Part]) -> str:
   """The sum of what is known."""
   known = [part.seconds for part in parts if part.seconds is not None]
   if not known:
@@ -231,7 +232,8 @@ def _total(parts: Sequence[Part]) -> str:
       f'at least {total} (unknown in {num_unknown} of {len(parts)} cases)')
 
 
-def _hours(parts: Sequence[Part], num_workers: int) -> str:
+def _wall_text(parts: Sequence[Part], num_workers: int) -> str:
+  """How long the known parts take where workers share them evenly."""
   known = [part.seconds for part in parts if part.seconds is not None]
   if not known:
     return 'nobody knows yet how long it takes here'
@@ -242,7 +244,8 @@ def _hours(parts: Sequence[Part], num_workers: int) -> str:
           f'{workers}{even}')
 
 
-def _per_problem(part: Part) -> str:
+def _per_problem_text(part: Part) -> str:
+  """Seconds of one problem and of all, or that they are unknown."""
   if part.seconds is None:
     return 'unknown'
   return (f'{part.seconds / part.num_problems:.2g} s per problem, '

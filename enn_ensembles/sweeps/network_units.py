@@ -107,18 +107,9 @@ def _train_and_score(
   """Trains on the problems of these seeds in one program, and scores them."""
   seeds = tuple(groups)
   prior = groups[seeds[0]][0].prior
-  num_problems = len(seeds) * len(unit.family.cells)
-  trained = loop.train(
-      agent, _stack([groups[seed][0].data.x for seed in seeds]),
-      np.stack([[problem.data.y for problem in group]
-                for group in groups.values()]),
-      jax.tree.map(lambda *leaves: np.stack(leaves),
-                   *(problem.prior.likelihood for problem in groups[seeds[0]])),
-      jnp.stack([agent_key(unit, seed) for seed in seeds]),
-      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
-      memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,
-      steps_between_checkpoints=_steps_between_checkpoints(
-          unit, agent.num_batches, options))
+  num_cells = len(unit.family.cells)
+  num_problems = len(seeds) * num_cells
+  trained = _train(agent, unit, groups, options, checkpoint)
   keys = jnp.stack([problems_lib.evaluation_key(seed) for seed in seeds])
   num_draws = num_index_draws(agent, unit, prior)
   predictor = prediction.Predictor(agent, trained, prior, keys, num_draws)
@@ -139,7 +130,6 @@ def _train_and_score(
             network, params, prior.input_shape)}
 
   found: unit_results.Results = {}
-  num_cells = len(unit.family.cells)
   for (s, seed), i in itertools.product(enumerate(seeds), range(num_cells)):
     problem = groups[seed][i]
     predict = treated(unit, problem, predictor.for_problem(s, i), keys[s])
@@ -163,6 +153,24 @@ def _train_and_score(
       'predict_seconds_per_1000': predictor.seconds_per_1000,
       'compile_seconds': trained.compile_seconds + predictor.compile_seconds}
   return {key: result._replace(**timings) for key, result in found.items()}
+
+
+def _train(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
+           groups: unit_results.Groups, options: unit_results.RunOptions,
+           checkpoint: checkpoints.Checkpoint | None) -> Any:
+  """Trains on all problems: inputs [S, T, ...], labels [S, E, T, ...]."""
+  first = next(iter(groups.values()))
+  return loop.train(
+      agent, _stack([group[0].data.x for group in groups.values()]),
+      np.stack([[problem.data.y for problem in group]
+                for group in groups.values()]),
+      jax.tree.map(lambda *leaves: np.stack(leaves),
+                   *(problem.prior.likelihood for problem in first)),
+      jnp.stack([agent_key(unit, seed) for seed in groups]),
+      validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
+      memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,
+      steps_between_checkpoints=_steps_between_checkpoints(
+          unit, agent.num_batches, options))
 
 
 def _validation(agent: network_agent.NetworkAgent,

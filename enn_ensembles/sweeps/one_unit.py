@@ -96,31 +96,11 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
     preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
-  groups = {}
-  for i, seed in enumerate(unit.seeds):
-    preemption.stop_if_requested()
-    with progress.part('seed', i, len(unit.seeds)):
-      progress.report('making problems')
-      groups[seed] = _make_group(unit, seed, options)
+  groups = _make_groups(unit, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
   # What making problems takes is no cost of the agent.
   is_counted = peak_memory.reset()
-
-  try:
-    agent = make_agent(unit, options)
-    if isinstance(agent, network_agent.NetworkAgent):
-      found = network_units.run_network(agent, unit, groups, options,
-                                        checkpoint)
-    else:
-      found = _run_plain_agent(agent, unit, groups, checkpoint)
-  except Exception as error:  # pylint: disable=broad-except
-    # Any method in any framework is an agent, and may raise anything. Its
-    # failure is a result of the sweep, told in its rows.
-    failure = unit_results.failure(error)
-    found = {(seed, i, selection): failure
-             for seed in unit.seeds for i in range(len(unit.family.cells))
-             for selection in unit.selections}
-
+  found = _run_agent(unit, groups, options, checkpoint)
   peak_mb = peak_memory.read_mb() if is_counted else None
   shared = {
       'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
@@ -130,30 +110,52 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
                    'cells_together': len(unit.family.cells)},
       'created': datetime.datetime.now(datetime.UTC).isoformat(
           timespec='seconds')}
-  rows, details = [], []
+  rows, details = [], ''
   for seed, (i, cell), selection in itertools.product(
       unit.seeds, enumerate(unit.family.cells), unit.selections):
     result = found[seed, i, selection]
     rows.append({
         **shared, **unit.row_fields(cell, seed, selection),
         'problem_id': groups[seed][i].problem_id,
-        'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
-                            else None),
-        'num_samples_used': result.num_samples, 'status': result.status,
-        'message': result.message, 'scores': result.scores,
-        'curve': result.curve, 'by_set': result.by_set,
-        'counts': result.counts,
-        'cost': {name: value for name, value in (
-            ('peak_memory_mb', peak_mb),
-            ('predict_seconds_per_1000', result.predict_seconds_per_1000))
-                 if value is not None} or None,
-        'num_params': result.num_params,
-        'train_seconds': result.train_seconds,
-        'evaluate_seconds': result.evaluate_seconds,
-        'rank_seconds': result.rank_seconds,
-        'compile_seconds': result.compile_seconds})
-    details += [result.details] if result.details else []
-  return rows, details[0] if details else ''
+        **_result_fields(unit, result, peak_mb)})
+    details = details or result.details
+  return rows, details
+
+
+def _run_agent(unit: work_units.WorkUnit, groups: unit_results.Groups,
+               options: unit_results.RunOptions,
+               checkpoint: checkpoints.Checkpoint | None
+               ) -> unit_results.Results:
+  """The results of a unit, also where its agent cannot be made or fails."""
+  try:
+    agent = make_agent(unit, options)
+    if isinstance(agent, network_agent.NetworkAgent):
+      return network_units.run_network(agent, unit, groups, options, checkpoint)
+    return _run_plain_agent(agent, unit, groups, checkpoint)
+  except Exception as error:  # pylint: disable=broad-except
+    # Any method in any framework is an agent, and may raise anything. Its
+    # failure is a result of the sweep, told in its rows.
+    failure = unit_results.failure(error)
+    return {(seed, i, selection): failure
+            for seed in unit.seeds for i in range(len(unit.family.cells))
+            for selection in unit.selections}
+
+
+def _result_fields(unit: work_units.WorkUnit, result: unit_results.Result,
+                   peak_mb: float | None) -> dict[str, Any]:
+  """The fields of a row that come from its result."""
+  cost = {'peak_memory_mb': peak_mb,
+          'predict_seconds_per_1000': result.predict_seconds_per_1000}
+  return {
+      'num_enn_samples': (unit.num_enn_samples if result.depends_on_draws
+                          else None),
+      'num_samples_used': result.num_samples,
+      'cost': {name: value for name, value in cost.items()
+               if value is not None} or None,
+      **{name: getattr(result, name) for name in (
+          'status', 'message', 'scores', 'curve', 'by_set', 'counts',
+          'num_params', 'train_seconds', 'evaluate_seconds', 'rank_seconds',
+          'compile_seconds')}}
 
 
 # Problems of at most so many numbers, 2 MB, stay in memory for the units to
@@ -161,6 +163,23 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
 _SMALL_PROBLEM = 250_000
 
 _NUM_KEPT_GROUPS = 32
+
+
+def _make_groups(unit: work_units.WorkUnit,
+                 options: unit_results.RunOptions) -> unit_results.Groups:
+  """The problems of a unit, read or made, one seed after the other.
+
+  Raises:
+    ValueError: a problem cannot be made.
+    preemption.Preempted: the process was told to stop.
+  """
+  groups = {}
+  for i, seed in enumerate(unit.seeds):
+    preemption.stop_if_requested()
+    with progress.part('seed', i, len(unit.seeds)):
+      progress.report('making problems')
+      groups[seed] = _make_group(unit, seed, options)
+  return groups
 
 
 def _make_group(unit: work_units.WorkUnit, seed: int,

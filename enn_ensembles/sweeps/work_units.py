@@ -137,6 +137,11 @@ class WorkUnit:
             for selection in self.selections]
 
 
+def modules_by_name(agent_modules: Sequence[str]) -> dict[str, str]:
+  """Files of user-defined agents by the names of the agents."""
+  return {pathlib.Path(path).stem: path for path in agent_modules}
+
+
 def load_agent(name: str,
                agent_modules: Sequence[str] = ()) -> agents_lib.AgentModule:
   """An agent by its name: of one of the files, or of the package.
@@ -147,7 +152,7 @@ def load_agent(name: str,
   for path in agent_modules:
     if not path.endswith('.py'):
       raise ValueError(f'agent_module must be a Python file, got {path!r}.')
-  own = {pathlib.Path(path).stem: path for path in agent_modules}
+  own = modules_by_name(agent_modules)
   if name in own:
     return agents_lib.load_agent(own[name])
   # A path in a config must not run a file that no flag named.
@@ -209,7 +214,7 @@ class _Setting(NamedTuple):
 def _agent_settings(config: sweep_config.SweepConfig,
                     agent_modules: Sequence[str]) -> list[_Setting]:
   """Every combination in AGENTS."""
-  own = {pathlib.Path(path).stem: path for path in agent_modules}
+  own = modules_by_name(agent_modules)
   found = []
   for entry in config.agents:
     with (contextlib.nullcontext() if entry['agent'] in own
