@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import commands
 import pytest
 import tiny_sweeps
 
@@ -160,7 +161,7 @@ def test_agents_of_the_package_have_sources_too(tmp_path):
 
 def test_a_sweep_times_its_agents_where_it_checks_them(tmp_path):
   units, options = make_units(tmp_path, PLAIN)
-  found = agent_checks.check_units(units, options, timing_seconds=60.)
+  found = agent_checks.check_units(units, options, timing_seconds=commands.HANG)
   assert [(timing.agent_id, timing.family) for timing in found] == [
       (unit.agent_id, unit.family.name) for unit in units]
   assert not agent_checks.check_units(units, options)
