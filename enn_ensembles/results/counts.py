@@ -33,6 +33,8 @@ def check_counts(counts: Mapping[str, Any], name: str) -> None:
 
 
 def _is_sound(key: str, values: Any) -> bool:
+  """Whether counts have the length and the numbers that their name asks for.
+  """
   try:
     array = np.asarray(values)
   except ValueError:  # Lists of several lengths.

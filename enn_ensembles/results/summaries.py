@@ -108,6 +108,7 @@ def summarise(unit: unit_files.Unit) -> Summary:
 
 
 def _column(values: Iterable[Any]) -> Column:
+  """The values of all rows, [R], as different ones and their numbers."""
   # True, 1 and 1.0 are equal and not the same; dicts have an order.
   found: dict[str, int] = {}
   different, codes = [], []

@@ -272,7 +272,12 @@ def _check_missing(field: str, values: Mapping[str, Any],
 def _curve_difference(curve: Mapping[str, Any] | None,
                       other: Mapping[str, Any] | None,
                       score_set: str) -> float:
-  """The same of the lists of two curves, on equal terms."""
+  """The largest relative difference of two curves, computed alike.
+
+  Raises:
+    ContradictionError: they differ by more than `EQUAL_NUMERICS`, in length, or
+      one lacks what every curve has.
+  """
   if curve is None and other is None:
     return 0.
   if curve is None or other is None:

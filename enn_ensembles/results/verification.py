@@ -43,6 +43,11 @@ def record(results_dir: files.PathLike, found: Mapping[str, str]) -> None:
 
 
 def _read(results_dir: files.PathLike) -> dict[str, str]:
+  """row_id -> what differs, '' where the row passed.
+
+  Raises:
+    ValueError: the file cannot be read, or is none of these.
+  """
   path = pathlib.Path(results_dir) / FILE_NAME
   try:
     text = files.read_bytes(path).decode()

@@ -67,6 +67,7 @@ def is_counted(unit: work_units.WorkUnit) -> bool:
 
 
 def _estimate(unit: work_units.WorkUnit, counted: Counted) -> float:
+  """Seconds of a unit from the operations that were counted for its agent."""
   family = unit.family
   numbers = len(unit.seeds) * family.num_train * math.prod(family.input_shape)
   # Only files of agents that train no network count for themselves.
@@ -133,6 +134,7 @@ def _kind(value: Any) -> Any:
 
 
 def _count_by_name(unit: work_units.WorkUnit) -> Counted:
+  """`_count` of an agent of the package; none of others."""
   if unit.agent not in agents_lib.agent_names():
     return Counted()
   module = agents_lib.load_agent(unit.agent)
@@ -160,6 +162,7 @@ def _count_solved(unit: work_units.WorkUnit) -> float:
 @functools.cache
 def _count_workload(agent: str, config: str,
                     workload: flops.Workload) -> float:
+  """What an agent's file counts itself; `config` is canonical JSON."""
   module = agents_lib.load_agent(agent)
   if module.count_operations is None:
     return 0.

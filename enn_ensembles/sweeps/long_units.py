@@ -83,6 +83,8 @@ class LongUnits:
                                           now - one.heard)} for one in found]
 
   def _watch(self) -> None:
+    """The main function of the thread; the pause of a unit doubles each time.
+    """
     while not self._ended.wait(min(1., self._seconds / 2)):
       now = time.monotonic()
       with self._lock:

@@ -5,6 +5,7 @@ is computing (row ids) to counts and times.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -105,8 +106,9 @@ class Status(NamedTuple):
     """Counts of each family of problems, over all agent settings."""
     return self._by(lambda group: group[1])
 
-  def _by(self, key) -> dict[Any, Counts]:
-    parts = collections.defaultdict(list)
+  def _by(self, key: Callable[[Group], str]) -> dict[str, Counts]:
+    """Counts of the groups that have a key in common."""
+    parts: dict[str, list[Counts]] = collections.defaultdict(list)
     for group, counts in self.groups.items():
       parts[key(group)].append(counts)
     return {name: add_up(found) for name, found in parts.items()}
@@ -186,7 +188,7 @@ def _costs(rows: Mapping[Group, Sequence[Row]]) -> dict[Group, Cost]:
 
 
 def _measure(rows: Sequence[Row]) -> Cost | None:
-  """The mean cost in rows of one agent setting on one cell."""
+  """The mean cost in rows of one agent setting on one cell; None of none."""
   rows = [row for row in rows if row['train_seconds'] is not None]
   if not rows:
     return None
