@@ -18,7 +18,8 @@ PROGRAMS = sorted({
     for path in (ROOT / folder).glob('*.py')} - {
         'scripts/kernel_oracle.py', 'scripts/pytorch_cases.py',
         'scripts/torchmetrics_values.py'}) + [
-            'tests/many_rows.py', 'tests/record_seconds.py']
+            'tests/count_file_calls.py', 'tests/many_rows.py',
+            'tests/record_seconds.py']
 
 
 @pytest.fixture(name='clone')
