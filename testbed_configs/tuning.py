@@ -1,8 +1,8 @@
 """Settings that agents are tuned over, on seeds that no board uses.
 
 Every family of agents here has the same budget, 24 settings, or 8 where a
-problem takes more than five seconds (Bayes by backprop). The hypermodel, which
-is slower still, VNN and deep sub-ensembles are left out. `python -m
+problem takes more than five seconds (Bayes by backprop). VNN and the
+hypermodel, which is slower still, are left out. `python -m
 experiments.choose_settings` takes the best ones by held-out labels, also from a
 sweep of some of the seeds (--seed=100,101,102) or of some of the agents.
 """
@@ -21,6 +21,8 @@ AGENTS = [
     {'agent': 'layer_ensemble', 'num_options': 3, 'weight_decay': _DECAY,
      'prior_scale': [0., 1.], 'num_batches': _STEPS},
     {'agent': 'batch_ensemble', 'num_ensemble': 10, 'weight_decay': _DECAY,
+     'prior_scale': [0., 1.], 'num_batches': _STEPS},
+    {'agent': 'deep_sub_ensemble', 'num_ensemble': 10, 'weight_decay': _DECAY,
      'prior_scale': [0., 1.], 'num_batches': _STEPS},
     {'agent': 'mc_dropout', 'weight_decay': _DECAY,
      'dropout_rate': [0.05, 0.2], 'num_batches': _STEPS},

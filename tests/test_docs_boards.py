@@ -5,6 +5,7 @@ import re
 from docs_tables import agrees
 from docs_tables import check
 from docs_tables import csv
+from docs_tables import in_text
 from docs_tables import rows_of
 import numpy as np
 import pytest
@@ -53,11 +54,32 @@ def test_gains_of_tuned_settings():
   for row in rows_of('scores_and_statistics', 'KL / prior_only', 'all cells'):
     label = row['KL / prior_only']
     agent = {'ensemble of': 'ensemble', 'layer ensem': 'layer_ensemble',
-             'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout'}.get(
+             'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout',
+             'deep sub-en': 'deep_sub_ensemble', 'Bayes by ba': 'bbb'}.get(
                  label[:11], agent)
     settings, = [name for words, name in names.items() if words in label]
     check((label, row[column], table.loc[(agent, settings), name])
           for column, name in columns.items())
+
+
+def test_gains_without_the_noise_of_labels():
+  found = in_text(
+      'scores_and_statistics', r'BatchEnsemble then comes to (\S+) \((\S+) at '
+      r'ε = 1, .*\) instead of (\S+), Bayes by backprop to (\S+) \((\S+)\) '
+      r'instead of (\S+), and .* loses by it \((\S+) instead of (\S+)\)')
+  without, labels = (
+      csv(f'board_tuned/{name}').set_index(['agent', 'settings'])
+      for name in ('gains_without_label_noise', 'gains'))
+  each, one = 'one for each noise level', 'one for all noise levels'
+  all_cells = 'kl_estimate_relative'
+  check(zip('abcdefgh', found, (
+      *without.loc[('batch_ensemble', each),
+                   [all_cells, f'{all_cells}[noise_std=1]']],
+      labels.loc[('batch_ensemble', each), all_cells],
+      *without.loc[('bbb', each), [all_cells, f'{all_cells}[noise_std=1]']],
+      labels.loc[('bbb', each), all_cells],
+      without.loc[('layer_ensemble', one), all_cells],
+      labels.loc[('layer_ensemble', one), all_cells]), strict=True))
 
 
 def test_forms_of_weight_decay():

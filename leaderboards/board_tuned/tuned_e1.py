@@ -3,6 +3,8 @@
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.
 batch_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+bbb: 8 of 8 settings, 3 of 5 seeds, 36 problems.
+deep_sub_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 layer_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
 mc_dropout: 24 of 24 settings, 3 of 5 seeds, 36 problems.
@@ -19,6 +21,11 @@ AGENTS = [
      'prior_scale': 0.0,
      'weight_decay': 0.3,
      'num_ensemble': 10},
+    {'agent': 'bbb',
+     'learning_rate': 0.001,
+     'num_batches': 1000,
+     'sigma_0': 0.5,
+     'index_scale': 'unit'},
     {'agent': 'ensemble',
      'num_batches': 300,
      'prior_scale': 1.0,
