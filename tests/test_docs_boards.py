@@ -45,8 +45,9 @@ def test_boards(folder, header, more_columns):
 
 def test_gains_of_tuned_settings():
   table = csv('board_tuned/gains').set_index(['agent', 'settings'])
-  names = {"its paper's setting": 'papers', 'one setting for': 'one for all '
-           'noise levels', 'a setting for each': 'one for each noise level'}
+  names = {"its paper's setting": 'papers', 'its own prior': 'papers',
+           'one setting for': 'one for all noise levels',
+           'a setting for each': 'one for each noise level'}
   columns = {'all cells': 'kl_estimate_relative',
              **{f'ε = {level}': f'kl_estimate_relative[noise_std={level}]'
                 for level in ('0.01', '0.1', '1')}}
