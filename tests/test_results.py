@@ -646,6 +646,17 @@ def test_same_manifest_is_one_file_whatever_the_order(store):
   assert len(list(path.parent.iterdir())) == 1
 
 
+def test_a_manifest_is_written_only_where_it_is_not_there_as_it_should_be(
+    store):
+  path = store.write_manifest([make_entry()])
+  content, written = path.read_bytes(), path.stat().st_ino
+  store.write_manifest([make_entry()])
+  assert path.stat().st_ino == written  # Not another file in its place.
+  path.write_bytes(content[:-10])
+  store.write_manifest([make_entry()])
+  assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize('fields, message', [
     ({'seeds': []}, r'seeds must be a list of at least one, got \[\]'),
     ({'seeds': [0.5]}, 'seed must be of type int, got 0.5'),

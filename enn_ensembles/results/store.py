@@ -250,7 +250,7 @@ class ResultsStore:
     """Says what a sweep is going to compute, so that what is missing shows.
 
     The name of the file is a hash of its content: all processes of a job
-    array write the same file.
+    array write the same file, unless it is there as it should be.
 
     Args:
       entries: one per agent setting, ranking and selection, as
@@ -275,8 +275,14 @@ class ResultsStore:
         'entries': checked
     }
     path = self._manifests / f'{schema.sha256(document)[:16]}.json'
-    files.write_atomically(
-        path, (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
+    content = (json.dumps(document, indent=1, allow_nan=False) + '\n').encode()
+    # A thousand tasks of a large grid would force gigabytes to the disk.
+    try:
+      is_there = path.read_bytes() == content
+    except OSError:
+      is_there = False
+    if not is_there:
+      files.write_atomically(path, content)
     return path
 
   def read_manifests(self) -> list[schema.Row]:
