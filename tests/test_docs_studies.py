@@ -11,13 +11,14 @@ import pytest
 
 def test_random_features():
   found = csv('random_features/random_features')
-  found = found[found.num_ensemble == 30].set_index(
+  found = found[(found.num_ensemble == 30)
+                & (found.last_layer == 'solved')].set_index(
       ['input_dim', 'data_ratio', 'noise_std', 'width'])['kl_estimate']
   for row in rows_of('study_random_features', '(D_x, λ), T', '2048'):
     input_dim, data_ratio, _ = map(int, re.findall(r'\d+', row['(D_x, λ), T']))
     check((row['(D_x, λ), T'], row[str(width)], found.get(
         (input_dim, data_ratio, float(row['ε']), width)))
-          for width in (128, 256, 512, 1024, 2048))
+          for width in (128, 256, 512, 1024, 2048, 4096))
 
 
 @pytest.mark.parametrize('folder, header, size', [

@@ -27,7 +27,7 @@ def make_picture(table: pd.DataFrame) -> bytes:
   others = sorted({row['last_layer'] for row in rows} - {'solved'})
   styles = dict(zip(['solved', *others], itertools.cycle(_STYLES)))
   colours = dict(zip(nums, plots.WONG))
-  figure = plots.make_canvas(3. * len(levels) + 0.6, 2.3 * len(cells) + 0.8)
+  figure = plots.make_canvas(3.4 * len(levels) + 0.6, 2.3 * len(cells) + 0.8)
   axes = figure.subplots(len(cells), len(levels), squeeze=False, sharex=True)
   for line, cell in zip(axes, cells):
     input_dim, data_ratio, num_train = cell
@@ -51,10 +51,11 @@ def make_picture(table: pd.DataFrame) -> bytes:
                        linestyle='--', linewidth=0.8)
       axis.axvline(num_train, color='#bbbbbb', linewidth=1, zorder=0)
       plots.style_axes(
-          axis, f'D = {input_dim:g}, \u03bb = {data_ratio:g}, '
-          f'T = {num_train}, \u03b5 = {level:g}')
+          axis, f'D={input_dim:g}, \u03bb={data_ratio:g}, T={num_train}, '
+          f'\u03b5={level:g}')
       axis.set_xscale('log', base=2)
       axis.set_yscale('log')
+      plots.set_log(axis.yaxis, sparse=True)
   for axis in axes[-1]:
     axis.set_xlabel('width')
   for axis in axes[:, 0]:
