@@ -46,6 +46,11 @@ def check(pairs):
   assert not wrong
 
 
+def check_row(label, row, line, columns):
+  """A row of docs must agree with a line of a table; column -> name in it."""
+  check((label, row[column], line[name]) for column, name in columns.items())
+
+
 def in_text(page, pattern):
   """The numbers that a sentence of a page has where the pattern has groups."""
   text = ' '.join((ROOT / 'docs' / f'{page}.md').read_text().split())

@@ -4,6 +4,7 @@ import re
 
 from docs_tables import agrees
 from docs_tables import check
+from docs_tables import check_row
 from docs_tables import csv
 from docs_tables import in_text
 from docs_tables import rows_of
@@ -34,8 +35,7 @@ def test_boards(folder, header, more_columns):
                 for level in ('0.01', '0.1', '1')}}
   for row in rows_of('scores_and_statistics', header, *columns):
     line = board.loc[row['agent'].removesuffix(' (brought)')]
-    check((row['agent'], row[column], line[name])
-          for column, name in columns.items())
+    check_row(row['agent'], row, line, columns)
     ranks = [] if np.isnan(line['rank']) else [
         int(line[name]) for name in ('rank', 'rank_low', 'rank_high')]
     assert list(map(int, re.findall(r'\d+', row[header]))) in (
@@ -59,8 +59,7 @@ def test_gains_of_tuned_settings():
              'deep sub-en': 'deep_sub_ensemble', 'Bayes by ba': 'bbb'}.get(
                  label[:11], agent)
     settings, = [name for words, name in names.items() if words in label]
-    check((label, row[column], table.loc[(agent, settings), name])
-          for column, name in columns.items())
+    check_row(label, row, table.loc[(agent, settings)], columns)
 
 
 def test_gains_without_the_noise_of_labels():
@@ -97,8 +96,7 @@ def test_forms_of_weight_decay():
         f'prior_scale=0,weight_decay={decay},num_batches=1000,'
         'decay_from_start=true' if 'start' in words else
         f'weight_decay={decay},prior_scale={scale},num_batches=1000')
-    check((words, row[column], board.loc[label, name])
-          for column, name in columns.items())
+    check_row(words, row, board.loc[label], columns)
 
 
 def test_all_27_cells():
@@ -131,8 +129,7 @@ def test_first_board():
              'geometric': 'kl_estimate_geometric_mean',
              'reverse KL': 'kl_reverse_mean', 'train s': 'train_seconds_mean'}
   for row in rows_of('scores_and_statistics', 'remarks', *columns):
-    check((row['agent'], row[column], board.loc[row['agent'], name])
-          for column, name in columns.items())
+    check_row(row['agent'], row, board.loc[row['agent']], columns)
 
 
 def test_ranks_by_score():
@@ -151,11 +148,11 @@ def test_ranks_by_score():
   relations = csv('board_D10_D100/score_relations').set_index('score')
   for row in rows_of('scores_side_by_side', 'not explained'):
     line = relations.loc[columns[row['score']]]
-    check((row['score'], row[column], line[name]) for column, name in {
+    check_row(row['score'], row, line, {
         'agents': 'num_agents',
         'pairs told apart by both': 'num_pairs_told_apart_by_both',
         'of them in opposite order': 'num_pairs_in_opposite_order',
-        'not explained': 'share_of_variance_not_explained'}.items())
+        'not explained': 'share_of_variance_not_explained'})
 
 
 def test_calibration():
@@ -186,9 +183,9 @@ def test_brought_predictions():
            'mcmc_ensemble': 'mcmc_ensemble'}
   for row in rows_of('bring_predictions', 'method', 'joint KL'):
     line = board[board.label == names[row['method']]].iloc[0]
-    check((row['method'], row[column], line[name]) for column, name in {
+    check_row(row['method'], row, line, {
         'KL / prior_only': 'kl_estimate_relative',
         'mean KL': 'kl_estimate_mean',
         'joint KL': 'joint_kl_dyadic_tau10_mean',
         'expected log score excess': 'log_score_excess_expected_mean',
-        'coverage of 90 %': 'coverage_90_mean'}.items())
+        'coverage of 90 %': 'coverage_90_mean'})

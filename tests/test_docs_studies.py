@@ -3,6 +3,7 @@
 import re
 
 from docs_tables import check
+from docs_tables import check_row
 from docs_tables import csv
 from docs_tables import in_text
 from docs_tables import rows_of
@@ -64,12 +65,12 @@ def test_decomposition():
     if row['agent'].startswith('MNIST'):
       dataset = 'npz:mnist'
     line = errors.loc[dataset, re.search('`(.*?)`', row['agent']).group(1)]
-    check((row['agent'], row[column], line[name]) for column, name in {
+    check_row(row['agent'], row, line, {
         'disentanglement error': 'disentanglement_error',
         'AU left over': 'aleatoric_left_over',
         'EU left over': 'epistemic_left_over',
         'correlation of AU and EU over cells': 'cell_correlation',
-        'over test images': 'point_correlation'}.items())
+        'over test images': 'point_correlation'})
   split = csv('decomposition/split').groupby(
       ['num_train', 'noise_std', 'agent']).mean(numeric_only=True)
   for row in rows_of('study_decomposition', 'AU error', 'exact NLL'):
