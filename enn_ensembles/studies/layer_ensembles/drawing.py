@@ -11,14 +11,12 @@ import pandas as pd
 from enn_ensembles.machine import files
 from enn_ensembles.report import comparison
 from enn_ensembles.report import csv_files
+from enn_ensembles.report import plots
 from enn_ensembles.report import statistics
 from enn_ensembles.scoring import table as score_table
 from enn_ensembles.studies.layer_ensembles import settings
 
-# Wong (2011), Nature Methods 8:441: told apart with any colour vision.
-BLUE, ORANGE, GREEN, PINK, GREY, SKY, AMBER = (
-    '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#555555', '#56B4E9',
-    '#E69F00')
+BLUE, ORANGE, GREEN, PINK, AMBER, SKY, _, GREY = plots.WONG
 OPTIONS_COLOURS = {2: GREEN, 3: BLUE, 5: ORANGE, 6: PINK, 8: SKY, 10: AMBER}
 OPTIONS_STYLES = {2: ':', 3: '-.', 5: '-', 6: '--', 8: '-', 10: '--'}
 SELECTION_COLOURS = {'none': GREY, 'oracle': BLUE, 'val_nll': ORANGE}

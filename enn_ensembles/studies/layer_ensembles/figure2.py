@@ -15,7 +15,8 @@ from enn_ensembles.studies.layer_ensembles import drawing
 from enn_ensembles.studies.layer_ensembles import settings
 
 _CONFIG = 'testbed_configs/figure2.py'
-_FIGURE2_LAYERED = {1.: (2, 3, 5, 6, 8, 10), 0.: (2, 3, 5, 6)}
+_FIGURE2_LAYERED = {1.: (*drawing.NUM_OPTIONS, 8, 10),
+                    0.: drawing.NUM_OPTIONS}
 _FIGURE2_DEEP = {1.: (2, 3, 5, 10, 30), 0.: (3, 10, 30)}
 _SUBSETS = ((3, 2), (3, 5), (5, 2), (5, 11))  # (K, num_index_samples)
 
