@@ -278,7 +278,7 @@ class ResultsStore:
     content = (json.dumps(document, indent=1, allow_nan=False) + '\n').encode()
     # A thousand tasks of a large grid would force gigabytes to the disk.
     try:
-      is_there = path.read_bytes() == content
+      is_there = files.read_bytes(path) == content
     except OSError:
       is_there = False
     if not is_there:
