@@ -69,7 +69,7 @@ def test_a_plain_agent_is_timed_on_small_problems_only(tmp_path):
   assert not list(forecast.time_agents(units, agents, options, -1.))
   assert sorted(tmp_path.iterdir()) == before
   found = list(forecast.time_agents(units, agents, options,
-                                     commands.HANG))
+                                    commands.HANG))
   # T = 1200 is not made; two noise levels and two seeds.
   assert [timing.family for timing in found] == [
       'D2_l2_bayes', 'D3_l2_bayes', 'D2_l400_bayes']
@@ -85,7 +85,7 @@ def test_an_agent_that_fails_has_no_cost(tmp_path):
       tmp_path, '  return lambda data, prior, key: 1 / 0', input_dim=(2,))
   agents = {units[0].agent_id: one_unit.make_agent(units[0], options)}
   assert not list(forecast.time_agents(units, agents, options,
-                                     commands.HANG))
+                                       commands.HANG))
 
 
 def test_a_network_of_ones_own_costs_what_the_same_of_the_package_does(
