@@ -53,6 +53,7 @@ def draw_scores(scores: pd.DataFrame) -> bytes:
       _draw_interval(panel, line, labels.index(line['setting']),
                      colours[line['agent']])
     panel.set_yticks(range(len(labels)), labels)
+    panel.locator_params(axis='x', nbins=5)  # Numbers of four digits fit.
   for panel in axes.ravel()[len(shown):]:
     panel.set_visible(False)
   return plots.to_png(figure)
