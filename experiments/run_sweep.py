@@ -61,7 +61,8 @@ _GRACE_SECONDS = flags.DEFINE_float(
     'of this process: what is running is kept if it comes to a point where it '
     'can be.')
 _DRY_RUN = flags.DEFINE_bool(
-    'dry_run', False, 'Print what would run, and stop.')
+    'dry_run', False, 'Print what would run, and stop. With --results_dir, '
+    'what the folder has rows of is left out.')
 _RETRY_FAILED = flags.DEFINE_bool(
     'retry_failed', False, 'Run again what failed before.')
 _TIMING_SECONDS = flags.DEFINE_float(
@@ -187,24 +188,33 @@ def _print_plan(sweep: Sequence[sweeps.WorkUnit],
     options: of the run.
     num_tasks: tasks that share the units.
   """
+  rows: dict[str, results.Row] = {}
   if _RESULTS_DIR.value is not None:
     files.check_folder(_RESULTS_DIR.value, 'results_dir')
     folder = pathlib.Path(_RESULTS_DIR.value)
     if folder.is_dir() and any(folder.iterdir()):  # Else a run makes it.
-      results.scan_rows([results.open_store(folder)], sweep_status.ROW_FIELDS)
+      rows = results.scan_rows([results.open_store(folder)],
+                               sweep_status.ROW_FIELDS)
   problem_flags.check_problem_cache()
   problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
-  for unit in mine:
-    print(f'{unit.num_rows:6d} rows  {unit.run_id}')
+  done = results.done_statuses(rows, _RETRY_FAILED.value)
+  todo = [part for unit in mine for part in sweeps.narrow(unit, done)]
+  for part in todo:
+    print(f'{part.num_rows:6d} rows  {part.run_id}')
+  # The cost is that of all tasks together.
+  todo_of_all = [part for unit in sweep for part in sweeps.narrow(unit, done)]
   timings = []
   if _TIMING_SECONDS.value:
-    timings = agent_checks.check_units(sweep, options, _say_line,
+    timings = agent_checks.check_units(todo_of_all, options, _say_line,
                                        timing_seconds=_TIMING_SECONDS.value)
   workers_per_task = _NUM_WORKERS.value or devices.default_num_workers()
-  _print_cost(sweep, {}, timings, num_tasks * workers_per_task)
-  print(f'{len(mine)} work units, {_num_rows(mine)} rows (of '
-        f'{len(sweep)} and {_num_rows(sweep)} in the sweep); none was run, '
-        'nothing was written.')
+  _print_cost(todo_of_all, sweep_status.costs_in_rows(sweep, rows), timings,
+              num_tasks * workers_per_task)
+  num_done = _num_rows(mine) - _num_rows(todo)
+  print(f'{len(todo)} work units, {_num_rows(todo)} rows (of '
+        f'{len(sweep)} and {_num_rows(sweep)} in the sweep'
+        + (f'; {num_done} rows done before' if num_done else '')
+        + '); none was run, nothing was written.')
 
 
 def _sweep(ending: _Ending) -> int:

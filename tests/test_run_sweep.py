@@ -168,9 +168,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
 
 def test_a_sweep_from_the_first_row_to_a_retry(folder):
   (folder / 'broken').touch()
-  dry, share, rest, again, more = run_commands(
+  dry, share, half_dry, rest, again, more = run_commands(
       make_flags(folder, dry_run=True, results_dir=None),
       make_flags(folder, num_tasks=2, task_index=0),
+      make_flags(folder, dry_run=True),
       make_flags(folder),
       make_flags(folder),
       make_flags(folder, seed='0,1,2'))
@@ -191,6 +192,13 @@ def test_a_sweep_from_the_first_row_to_a_retry(folder):
   for out in (share[1], rest[1]):
     assert 0 < out.index('\ncost: ') < out.index('] ')
   assert lines[0].split()[2].startswith('my_agent,level=0-')
+
+  # Where there are rows, a dry run names what is left.
+  assert half_dry[0] == 0
+  assert len([line for line in half_dry[1].splitlines()
+              if line.split()[1:2] == ['rows'] and '-' in line]) == 3
+  assert half_dry[1].splitlines()[-1].startswith(
+      '3 work units, 12 rows (of 6 and 24 in the sweep; 12 rows done before)')
 
   # A share does its part; the whole does the rest, and fails where it fails.
   assert '12 rows in 3 work units to run, 0 done before' in share[1]
