@@ -1,10 +1,12 @@
 """Rows made up for the tests of the store and of the reports."""
 
 import itertools
+import json
 import math
 import pathlib
 
 import numpy as np
+import pytest
 
 from enn_ensembles import results
 
@@ -80,6 +82,28 @@ def make_row(kl=0.5, agent='ensemble-K10', seed=0, input_dim=10,
   protocol = '-'.join(str(row[key]) for key in results.PROTOCOL_FIELDS)
   row.setdefault('row_id', f'{agent}-{problem_id}-{protocol}')
   return row
+
+
+def make_unit(**fields):
+  """A run_id and three rows, one of them diverged, one failed."""
+  rows = [make_row(0.1 + 0.2, seed=0, **fields),
+          make_row(math.inf, seed=1, kl_reverse=math.nan, status='diverged',
+                   message='kl_estimate is inf', **fields),
+          make_row(None, seed=2, **fields)]
+  return rows[0]['run_id'], rows
+
+
+@pytest.fixture(name='store')
+def make_store(tmp_path):
+  """A results folder that is empty."""
+  return results.open_store(tmp_path / 'results', create=True)
+
+
+def edit_json(path, change):
+  """Writes what change(document) makes of the file's document in place."""
+  document = json.loads(path.read_text())
+  change(document)
+  path.write_text(json.dumps(document))
 
 
 def make_entry(agent='ensemble-K10', input_dim=10, data_ratio=1.,

@@ -10,6 +10,7 @@ import threading
 import time
 
 import example_rows
+from example_rows import make_store  # noqa: F401
 import pytest
 
 from enn_ensembles import agents
@@ -24,11 +25,6 @@ from enn_ensembles.machine import strict_json
 from enn_ensembles.results import conversion
 
 _DEEP = '[' * 100_000 + ']' * 100_000
-
-
-@pytest.fixture(name='store')
-def make_store(tmp_path):
-  return results.open_store(tmp_path / 'results', create=True)
 
 
 def write_unit(store, run_id, **fields):

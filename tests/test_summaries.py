@@ -4,6 +4,7 @@ import json
 import math
 
 import example_rows
+from example_rows import make_store  # noqa: F401
 import many_rows
 import numpy as np
 import pytest
@@ -16,11 +17,6 @@ from enn_ensembles.results import unit_files
 from enn_ensembles.sweeps import sweep_status
 
 make_row = example_rows.make_row
-
-
-@pytest.fixture(name='store')
-def make_store(tmp_path):
-  return results.open_store(tmp_path / 'results', create=True)
 
 
 def write(store, run_id, *rows):
