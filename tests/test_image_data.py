@@ -1,8 +1,10 @@
-"""Images in memory: digits, classes, permutations, quarter turns."""
+"""Images in memory: digits, classes, permutations, turns, checksums."""
 
 import numpy as np
 import pytest
 from sklearn import datasets
+from small_image_files import GREY
+from small_image_files import LABELS
 
 from enn_ensembles.problems import image_data
 
@@ -84,3 +86,20 @@ def test_bad_images_are_refused():
     arguments = dict(name='x', images=images, labels=labels, num_classes=5)
     with pytest.raises(ValueError, match=pattern):
       image_data.ImageData(**{**arguments, **changed})
+
+
+def test_checksum_is_of_the_data():
+  data = image_data.ImageData('a', GREY[..., None], LABELS.astype(np.int32), 10)
+  same = image_data.ImageData('b', GREY[..., None].copy(),
+                              LABELS.astype(np.int32), 10)
+  assert data.sha256 == same.sha256 and len(data.sha256) == 64
+  other = GREY[..., None].copy()
+  other[5, 27, 27] ^= 1
+  changed = [
+      image_data.ImageData('a', other, same.labels, 10),
+      image_data.ImageData('a', same.images, same.labels[::-1].copy(), 10),
+      image_data.ImageData('a', same.images.reshape(6, 14, 56, 1), same.labels,
+                           10)]
+  assert len({data.sha256, *(one.sha256 for one in changed)}) == 4
+  with pytest.raises(ValueError, match='read-only'):
+    data.images[0] = 0
