@@ -1,4 +1,4 @@
-"""BatchEnsemble's fast weights have a learning rate of their own."""
+"""BatchEnsemble's fast weights have their own start and learning rate."""
 
 import dataclasses
 
@@ -84,6 +84,18 @@ def slow_training(params, optimizer, l2, shares):
     params = {name: params[name] - shares[t - 1] * rates[name] * updates[name]
               for name in params}
   return params
+
+
+def test_fast_weights_start_as_signs_or_around_one():
+  for settings, values in (({'fast_init': 'sign'}, {-1., 1.}),
+                           ({'fast_init': 'normal', 'fast_std': 0.}, {1.})):
+    network = batch_ensemble.make_network(batch_ensemble.BatchEnsembleConfig(
+        hidden_sizes=(4, 3), **settings))
+    params, _ = jax.jit(lambda: network.init(KEY, X[:1], 0))()
+    (parts,) = params.values()
+    fast = np.concatenate([np.ravel(v) for k, v in parts.items()
+                           if k[0] in 'rs'])
+    assert set(np.unique(fast)) == values
 
 
 @pytest.mark.parametrize('settings, shares', [

@@ -1,0 +1,55 @@
+"""A file is an agent, or it is said why not."""
+
+import pytest
+
+from enn_ensembles import agents as agents_lib
+
+MY_AGENT = '''
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class MyConfig:
+  value: float = 3.
+def make_agent(config: MyConfig):
+  return lambda data, prior, key: lambda x, key: config.value
+'''
+
+
+def test_a_file_is_an_agent(tmp_path):
+  path = tmp_path / 'my_agent.py'
+  path.write_text(MY_AGENT)
+  module = agents_lib.load_agent(str(path))
+  assert module.name == 'my_agent'
+  config = agents_lib.make_config(module, {'value': 5.})
+  assert agents_lib.make_agent(module, config)(None, None, None)(0, 0) == 5.
+  path.write_text('make_agent = lambda: 7')
+  module = agents_lib.load_agent(str(path))
+  assert module.config_class is None
+  assert agents_lib.make_agent(module, agents_lib.make_config(module, {})) == 7
+  with pytest.raises(ValueError, match="no setting 'value'; allowed are none"):
+    agents_lib.make_config(module, {'value': 1})
+
+
+@pytest.mark.parametrize('text, message', [
+    (None, 'does not exist'),
+    ('x = 1', 'must define make_agent'),
+    ('make_agent = 1', 'must define make_agent'),
+    ('def make_agent(config): pass', 'must annotate its argument'),
+    ('def make_agent(config: int): pass', 'must annotate its argument'),
+    ('raise KeyError("gone")', "cannot be imported: KeyError: 'gone'"),
+    ('import no_such_module', 'cannot be imported: ModuleNotFoundError'),
+    ('def make_agent(:', 'cannot be imported: SyntaxError')])
+def test_a_file_that_is_no_agent_is_refused(tmp_path, text, message):
+  path = tmp_path / 'my_agent.py'
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(ValueError, match=message) as info:
+    agents_lib.load_agent(str(path))
+  assert 'my_agent' in str(info.value) and '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('name', ['map', 'brought'])
+def test_a_file_cannot_take_the_name_of_an_agent(tmp_path, name):
+  """Boards would take rows of the other name for predictions from files."""
+  (tmp_path / f'{name}.py').write_text(MY_AGENT)
+  with pytest.raises(ValueError, match='has the name of an agent'):
+    agents_lib.load_agent(str(tmp_path / f'{name}.py'))
