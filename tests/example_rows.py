@@ -155,6 +155,11 @@ def expect(rows):
   return [{key: row[key] for key in keys} for row in rows]
 
 
+def lines_by_label(tables):
+  """label -> line of the leaderboard (of one ranking)."""
+  return {line['label']: line for line in tables.leaderboard.to_dict('records')}
+
+
 def realistic_rows(num_seeds=3):
   """Fourteen agent settings with everything that can be wrong with them."""
   generator = np.random.default_rng(0)
