@@ -1,4 +1,4 @@
-"""Tests of ranking.py against slow loops over scipy densities.
+"""Rankings are those of slow loops over scipy densities.
 
 tests/data/ranking_path_K5.csv is the greedy order that another implementation
 found on the 125 members of a layer ensemble [5, 5, 5]; ranking_val_K5.npz has
@@ -13,70 +13,17 @@ import counting
 import jax
 import numpy as np
 import pytest
-from scipy import stats
+from slow_ranking import make_case
+from slow_ranking import nll_score
+from slow_ranking import oracle_score
+from slow_ranking import slow_order
 
 from enn_ensembles.machine import devices
-from enn_ensembles.scoring import budget
 from enn_ensembles.scoring import curves
 from enn_ensembles.scoring import ranking
 
 DATA = pathlib.Path(__file__).parent / 'data'
 REFERENCE = pathlib.Path(__file__).parents[2] / 'shared' / 'reference'
-RIDGE = 1e-3
-
-
-def cross_entropy(mean_p, std_p, mean_q, std_q):
-  """E_p[-log q] by Gauss-Hermite quadrature, exact for a quadratic log q."""
-  nodes, weights = np.polynomial.hermite_e.hermegauss(4)
-  points = mean_p + std_p * nodes[:, None]
-  density = stats.norm.logpdf(points, mean_q, std_q)
-  return -(weights @ density) / weights.sum()
-
-
-def kl_of(mean_p, std_p, mean_q, std_q):
-  return np.mean(cross_entropy(mean_p, std_p, mean_q, std_q)
-                 - cross_entropy(mean_p, std_p, mean_p, std_p))
-
-
-def oracle_score(mean, std):
-  return lambda chosen: kl_of(
-      mean, std + RIDGE, chosen.mean(0), chosen.std(0) + RIDGE)
-
-
-def reverse_score(mean, std):
-  return lambda chosen: kl_of(
-      chosen.mean(0), chosen.std(0) + RIDGE, mean, std + RIDGE)
-
-
-def nll_score(labels, noise_std):
-  return lambda chosen: -np.mean(stats.norm.logpdf(
-      labels, chosen.mean(0),
-      np.sqrt((chosen.std(0) + RIDGE) ** 2 + noise_std ** 2)))
-
-
-def slow_order(predictions, score_of):
-  """Greedy by two loops; a later candidate wins only if strictly better."""
-  order, scores = [], []
-  while len(order) < len(predictions):
-    best, best_score = None, np.inf
-    for j in range(len(predictions)):
-      if j not in order:
-        score = score_of(predictions[order + [j]])
-        if best is None or score < best_score:
-          best, best_score = j, score
-    order.append(best)
-    scores.append(best_score)
-  return np.array(order), np.array(scores)
-
-
-def make_case(seed, num_samples=9, num_x=30):
-  rng = np.random.RandomState(seed)
-  mean = rng.randn(num_x)
-  std = 0.3 * np.exp(0.5 * rng.randn(num_x))
-  bias = 0.2 * rng.randn(num_x)
-  predictions = mean + bias + 0.4 * rng.randn(num_samples, num_x)
-  labels = mean + 0.1 * rng.randn(num_x)
-  return predictions, mean, std, labels
 
 
 def load_stored_order():
@@ -233,34 +180,6 @@ def test_batch_takes_one_noise_std_for_all():
   np.testing.assert_array_equal(one.score, many.score)
 
 
-def test_evaluate_curve_equals_slow_scores():
-  predictions, mean, std, _ = make_case(6)
-  order = np.array([4, 0, 8, 2, 1])
-  scores = curves.evaluate_curve(predictions, order, mean, std)
-  for p in range(1, len(order) + 1):
-    chosen = predictions[order[:p]]
-    np.testing.assert_allclose(
-        scores.kl_estimate[p - 1], oracle_score(mean, std)(chosen), rtol=1e-10)
-    np.testing.assert_allclose(
-        scores.kl_reverse[p - 1], reverse_score(mean, std)(chosen), rtol=1e-10)
-
-
-def test_ranking_beats_random_orders_where_it_was_not_chosen():
-  # Half of the members are biased: the ranking leaves them for the end, but
-  # for one or two that give the first few some spread.
-  rng = np.random.RandomState(0)
-  mean, std = rng.randn(2, 400), np.full((2, 400), 0.3)
-  predictions = mean[:, None] + 0.3 * rng.randn(2, 40, 400)
-  predictions[:, 20:] += 1.
-  found = ranking.rank_samples(predictions[0], mean[0], std[0])
-  assert np.sum(found.order[:15] >= 20) <= 2
-  ranked = curves.evaluate_curve(predictions[1], found.order, mean[1], std[1])
-  for seed in range(5):
-    order = np.random.RandomState(seed).permutation(40)
-    other = curves.evaluate_curve(predictions[1], order, mean[1], std[1])
-    assert ranked.kl_estimate[14] < other.kl_estimate[14]
-
-
 def test_stored_order_on_rounded_predictions():
   order, kl_val, _ = load_stored_order()
   with np.load(DATA / 'ranking_val_K5.npz') as stored:
@@ -345,66 +264,3 @@ def test_rank_samples_errors(changes, message):
 def test_rank_samples_batch_errors(changes, message):
   with pytest.raises(ValueError, match=message):
     ranking.rank_samples_batch(**ranking_kwargs(**changes))
-
-
-@pytest.mark.parametrize('changes,message', [
-    (dict(order=[]), 'order must be a non-empty'),
-    (dict(order=[0.5]), 'order must be a non-empty list of integers'),
-    (dict(order=[[0]]), 'order must be a non-empty'),
-    (dict(order=[0, 4]), r'order must lie in 0\.\.3, got 0\.\.4'),
-    (dict(order=[-1]), r'order must lie in 0\.\.3, got -1'),
-    (dict(order=[1, 2, 1]), 'must not repeat a member, got 1 repeats'),
-    (dict(predictions=np.zeros((0, 6))), 'at least one member'),
-    (dict(predictions=np.zeros((4, 7))), r'mean must have shape \(7,\)'),
-    (dict(std=np.full(6, -1.)), 'std must be >= 0'),
-    (dict(std_ridge=0.), 'std_ridge must be'),
-])
-def test_evaluate_curve_errors(changes, message):
-  predictions, mean, std, _ = make_case(0, num_samples=4, num_x=6)
-  kwargs = dict(predictions=predictions, order=[0, 1], mean=mean, std=std)
-  with pytest.raises(ValueError, match=message):
-    curves.evaluate_curve(**dict(kwargs, **changes))
-
-
-def test_choose_num_samples():
-  choose = budget.choose_num_samples
-  assert choose(125, budget_samples=36) == 36
-  assert choose(125, budget_samples=36.9) == 36
-  assert choose(125, budget_samples=1) == 1
-  assert choose(125, budget_samples=1000) == 125
-  assert choose(125, budget_samples=np.inf) == 125
-  assert choose(10, budget_ms=0.35, ms_per_input=lambda p: 0.1 * p) == 3
-  assert choose(4, budget_ms=2., ms_per_input=[1., 2., 3., 4.]) == 2
-  # The full set may be cheaper than most of it.
-  assert choose(4, budget_ms=2., ms_per_input=[1., 2., 3., 1.5]) == 4
-
-
-def test_choose_num_samples_by_score():
-  choose = budget.choose_num_samples
-  score = [9., 2., 3., 2., 1., np.nan]
-  assert choose(6, budget_samples=4, score=score) == 2
-  assert choose(6, budget_samples=6, score=score) == 5
-  assert choose(6, budget_samples=1, score=score) == 1
-  cost = [1., 5., 2., 3., 4., 9.]
-  assert choose(6, budget_ms=3., ms_per_input=cost, score=score) == 4
-
-
-@pytest.mark.parametrize('num_available,kwargs,message', [
-    (0, dict(budget_samples=1), 'num_available must be >= 1, got 0'),
-    (5, dict(), 'give one of budget_samples and budget_ms'),
-    (5, dict(budget_samples=1, budget_ms=1.), 'give one of'),
-    (5, dict(budget_samples=0.9), 'budget_samples must be >= 1, got 0.9'),
-    (5, dict(budget_samples=np.nan), 'budget_samples must be >= 1, got nan'),
-    (2, dict(budget_samples=1, ms_per_input=[1., 2.]), 'goes with budget_ms'),
-    (5, dict(budget_ms=1.), 'budget_ms=1.0 needs ms_per_input'),
-    (2, dict(budget_ms=1., ms_per_input=[1.]), 'ms_per_input must have shape'),
-    (2, dict(budget_ms=1., ms_per_input=[0., 1.]), 'ms_per_input must be > 0'),
-    (2, dict(budget_ms=1., ms_per_input=[np.nan, 1.]), 'must be finite'),
-    (2, dict(budget_ms=.4, ms_per_input=[.5, 1.]),
-     'budget_ms must be >= 0.5, .* got 0.4'),
-    (2, dict(budget_ms=np.nan, ms_per_input=[.5, 1.]), 'budget_ms must be >='),
-    (2, dict(budget_samples=1, score=[1.]), r'score must have shape \(2,\)'),
-])
-def test_choose_num_samples_errors(num_available, kwargs, message):
-  with pytest.raises(ValueError, match=message):
-    budget.choose_num_samples(num_available, **kwargs)
