@@ -71,6 +71,17 @@ def forget_programs():
   gc.collect()
 
 
+@pytest.fixture
+def restore_jax_flags():
+  """A test may change these flags of jax."""
+  names = ('jax_threefry_partitionable', 'jax_default_prng_impl',
+           'jax_enable_x64')
+  values = {name: getattr(jax.config, name) for name in names}
+  yield
+  for name, value in values.items():
+    jax.config.update(name, value)
+
+
 # Part of a reason -> what makes the test run.
 _HOW_TO_RUN = {
     'tmpfs': 'run the tests as root, or in a container that may mount',
