@@ -2,7 +2,8 @@
 
 python -m experiments.run_sweep --config=testbed_configs/figure2.py \
     --results_dir=DIR --max_num_train=1000
-python -m experiments.figure2 --results_dir=DIR[,DIR] --output_dir=OUT
+python -m experiments.figure2 --results_dir=DIR[,DIR] [--seed=0,1] \
+    --output_dir=OUT
 
 Writes figure2.png and figure2.csv; prints what is missing or left out.
 """

@@ -5,11 +5,11 @@ from typing import Any
 
 from absl import flags
 
-from enn_ensembles.report import columns
 from enn_ensembles.studies.layer_ensembles import drawing
+from experiments import row_flags
 
-_RESULTS_DIR = flags.DEFINE_list(
-    'results_dir', None, 'Folders that sweeps have written to.', required=True)
+flags.adopt_module_key_flags(row_flags)
+
 _OUTPUT_DIR = flags.DEFINE_string(
     'output_dir', None, 'Where the figure goes; made if missing.',
     required=True)
@@ -29,9 +29,8 @@ def run(name: str, make_figure: Callable[..., Any]) -> None:
     name: of the files.
     make_figure: (rows, reference, allow_missing, score) -> figure.
   """
-  rows, _ = columns.read_results(_RESULTS_DIR.value)
-  drawn = make_figure(rows, _REFERENCE.value, _ALLOW_MISSING.value,
-                      _SCORE.value)
+  drawn = make_figure(row_flags.read_rows(), _REFERENCE.value,
+                      _ALLOW_MISSING.value, _SCORE.value)
   paths = drawing.write(drawn, name, _OUTPUT_DIR.value)
   for line in (*drawn.notes, *paths.values()):
     print(line)

@@ -1,12 +1,14 @@
 """Puts the Layer Ensembles paper's claims to the test, on rows.
 
-python -m experiments.verify_claims --results_dir=DIR[,DIR...] \
+python -m experiments.verify_claims --results_dir=DIR[,DIR...] [--seed=0,1] \
     [--figure3_csv=FILE] [--similarity_csv=FILE] \
     [--against_ensemble_csv=FILE] --output_dir=OUT
 
-Writes claims.csv, every line with its numbers, claims.md, a table with reasons,
-and claims_brief.md, the table of the README. The folder
-enn_ensembles/studies/layer_ensembles states the rule of every verdict.
+The rows are those of sweeps of testbed_configs/claims.py and paper.py, or of
+figure2.py, figure4.py and figure5.py. Writes claims.csv, every line with its
+numbers, claims.md, a table with reasons, and claims_brief.md, the table of the
+README. The folder enn_ensembles/studies/layer_ensembles states the rule of
+every verdict.
 """
 
 import collections
@@ -14,17 +16,15 @@ import collections
 from absl import flags
 
 from enn_ensembles.machine import files
-from enn_ensembles.report import columns
 from enn_ensembles.report import csv_files
 from enn_ensembles.studies.layer_ensembles import claims
 from enn_ensembles.studies.layer_ensembles import claims_text
 from enn_ensembles.studies.layer_ensembles import verdicts
 from experiments import cli
+from experiments import row_flags
 
-_RESULTS_DIR = flags.DEFINE_list(
-    'results_dir', None, 'Folders that sweeps of testbed_configs/claims.py and '
-    'paper.py, or of figure2.py, figure4.py and figure5.py, have written to; '
-    'of both references if you like.', required=True)
+flags.adopt_module_key_flags(row_flags)
+
 _FIGURE3_CSV = flags.DEFINE_string(
     'figure3_csv', None, 'figure3.csv, for claim 4.')
 _SIMILARITY_CSV = flags.DEFINE_string(
@@ -39,8 +39,7 @@ def main(_) -> None:
   tables = [None if flag.value is None else
             csv_files.read_table(flag.value, flag.name) for flag in (
                 _FIGURE3_CSV, _SIMILARITY_CSV, _AGAINST_ENSEMBLE_CSV)]
-  rows, _ = columns.read_results(_RESULTS_DIR.value)
-  lines = claims.evaluate(rows, *tables)
+  lines = claims.evaluate(row_flags.read_rows(), *tables)
   folder = files.make_folder(_OUTPUT_DIR.value, 'output_dir')
   text = claims_text.format_markdown(lines)
   files.write_atomically(

@@ -78,6 +78,16 @@ def test_command(tmp_path):
   line = table.loc['2, K = 2'].iloc[0]
   assert line['ours'] == pytest.approx(2.5)
   assert (tmp_path / 'out' / 'claims.md').read_text() in done.stdout
+  done = run('--seed=1,0')
+  assert done.returncode == 0, done.stderr
+  table = pd.read_csv(tmp_path / 'out' / 'claims.csv').set_index('claim')
+  assert table.loc['2, K = 2'].iloc[0]['num_seeds'] == 2
+  for seeds, message in (('77', '--seed=77: no row of '),
+                         ('-1', 'every value of --seed must be'), ('', '')):
+    done = run(f'--seed={seeds}')
+    assert done.returncode == 2
+    (text,) = done.stderr.splitlines()
+    assert message in text
   done = run('--figure3_csv=nowhere.csv')
   assert done.returncode == 2
   (text,) = done.stderr.splitlines()
