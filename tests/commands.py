@@ -25,6 +25,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Seconds after which something hangs; no machine is so busy.
 HANG = 600.
 
+needs_proc = pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(),
+                                reason='this needs /proc')
+
 
 class _Server:
   """A process that has imported everything and forks."""
@@ -179,6 +182,14 @@ def run_commands(name, *commands, **options):
     answers.append(run_module(f'experiments.{name}', *argv, **options,
                               **environment))
   return answers
+
+
+def wait_for(condition):
+  """Waits until condition() holds; what never does fails the test."""
+  deadline = time.monotonic() + HANG
+  while not condition():
+    assert time.monotonic() < deadline, 'it never happened'
+    time.sleep(0.02)
 
 
 def said(err):

@@ -44,6 +44,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 import record_seconds  # noqa: E402
 
+from enn_ensembles.machine import preemption  # noqa: E402
+
 jax.config.update('jax_enable_x64', True)
 
 # Tests of more seconds than this, all parameters together, are slow: what is
@@ -69,6 +71,13 @@ def forget_programs():
   yield
   jax.clear_caches()
   gc.collect()
+
+
+@pytest.fixture
+def forget_requests():
+  """A test may tell this process to stop."""
+  yield
+  preemption._requested.clear()
 
 
 @pytest.fixture

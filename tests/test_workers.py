@@ -10,14 +10,17 @@ from faulty_agent import read_rows
 from faulty_agent import scores_of
 import numpy as np
 import pytest
+from tiny_sweeps import make_training_unit
 from tiny_sweeps import make_unit
 
+from enn_ensembles import results
 from enn_ensembles.machine import core_claims
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import file_locks
 from enn_ensembles.problems import kinds
 from enn_ensembles.sweeps import claimed_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import workers
 
 
@@ -169,3 +172,24 @@ def test_taking_a_job_costs_the_same_of_many():
 def test_there_is_at_least_one_worker(folder):
   with pytest.raises(ValueError, match='num_workers must be >= 1, got 0'):
     next(workers.run(make_units(folder), make_options(folder), 0))
+
+
+def test_a_unit_that_is_claimed_is_put_off_and_not_computed_again(
+    tmp_path, monkeypatch):
+  results.open_store(tmp_path, create=True)
+  options = unit_results.RunOptions(str(tmp_path))
+  unit = make_training_unit(num_batches=3)
+  job, = claimed_units.make_jobs([unit], options)
+  (tmp_path / 'claims').mkdir()
+  with file_locks.claim(tmp_path / 'claims' / f'{unit.run_id}.lock'):
+    assert claimed_units.run_claimed(job, options) is None
+  first = claimed_units.run_claimed(job, options)
+  assert first.num_ok == unit.num_rows == 6
+  monkeypatch.setattr(claimed_units, '_run_and_write',
+                      lambda *_: 'computed again')
+  # The other process wrote it after this one had looked.
+  second = claimed_units.run_claimed(job._replace(wait=True), options)
+  assert second.num_ok == 6 and second.unit == unit
+  # One that was there from the start is computed, since somebody asked for it.
+  job, = claimed_units.make_jobs([unit], options)
+  assert claimed_units.run_claimed(job, options) == 'computed again'

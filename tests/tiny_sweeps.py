@@ -36,6 +36,16 @@ def make_unit(input_dim=10, data_ratio=1., noise_stds=(0.1,), seeds=(0,),
       tuple(seeds), **fields)
 
 
+def make_training_unit(**settings):
+  """A work unit of a tiny ensemble, with three seeds and two noise levels."""
+  config = sweeps.SweepConfig(
+      'test', (0, 1, 2),
+      ({'agent': 'ensemble', 'num_ensemble': 2, 'hidden_sizes': (4,),
+        **settings},),
+      {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (0.1, 1.)})
+  return sweeps.expand(config)[0]
+
+
 def cell(unit, noise_std):
   """The cell of one of a unit's noise levels."""
   found, = (c for c in unit.family.cells if c['noise_std'] == noise_std)
