@@ -195,7 +195,7 @@ def wait_for(condition):
 def said(err):
   """Lines of a sweep's stderr, but for those that only busy machines make."""
   return [line for line in err.splitlines()
-          if ' until process ' not in line and ': running for ' not in line]
+          if ' gives back ' not in line and ': running for ' not in line]
 
 
 def check_refused(name, cases):
