@@ -1,33 +1,35 @@
-"""How the C library's allocator treats large arrays, where it can be told."""
+"""Memory of large arrays: pages of their own, and what goes back at once."""
 
-from collections.abc import Iterator
-import contextlib
 import ctypes
+import mmap
 
-# mallopt's M_MMAP_THRESHOLD and glibc's largest value of it on its own accord.
-_MMAP_THRESHOLD = -3
-_MOST_BYTES = 2**25
+import numpy as np
 
 
-@contextlib.contextmanager
-def large_arrays_apart(num_bytes: int = 2**20) -> Iterator[None]:
-  """Within it, every array of so many bytes has a place of its own in memory.
+def in_own_pages(array: np.ndarray) -> np.ndarray:
+  """A copy whose memory goes back to the system when it is let go.
 
-  Such an array is given back to the system when it is let go. Where many arrays
-  that stay are made among others that do not, glibc else keeps the gaps between
-  them: a third of what stays. Where the C library has no `mallopt`, nothing
-  changes.
+  Where many arrays that stay are made among others that do not, the allocator
+  of the C library keeps the gaps between them: a third of what stays. A copy in
+  pages of its own leaves no gap, and what comes and goes can be put where
+  others were before, which saves a page fault per 4 kB.
 
   Args:
-    num_bytes: from which size on.
+    array: not empty.
+  """
+  pages = mmap.mmap(-1, array.nbytes)
+  copy = np.frombuffer(pages, array.dtype).reshape(array.shape)
+  copy[...] = array
+  return copy
+
+
+def return_freed() -> None:
+  """Gives memory that was let go back to the system, where it can be told.
+
+  The allocator of the C library keeps some for arrays to come.
   """
   try:
-    mallopt = ctypes.CDLL(None).mallopt
+    trim = ctypes.CDLL(None).malloc_trim
   except (OSError, AttributeError):
-    yield
     return
-  mallopt(_MMAP_THRESHOLD, num_bytes)
-  try:
-    yield
-  finally:
-    mallopt(_MMAP_THRESHOLD, _MOST_BYTES)
+  trim(0)

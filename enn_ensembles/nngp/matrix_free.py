@@ -53,7 +53,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from enn_ensembles.machine import allocation
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_solver
 from enn_ensembles.nngp import remainder
@@ -136,10 +135,8 @@ def solve(kernel: kernels.KernelConfig, x_train: np.ndarray,
                               max_block_steps),
       solver_arguments.Normals(normals_train, normals_eval, normals_rest,
                                noise), targets)
-  # Kept tiles are made one by one, among arrays that are let go.
-  with allocation.large_arrays_apart():
-    solution = matrix_free_solver.Solver(arguments, block_priors,
-                                         checkpoint_path, progress).run()
+  solution = matrix_free_solver.Solver(arguments, block_priors,
+                                       checkpoint_path, progress).run()
   if strict and not solution.converged:
     errors = [f'std {np.max(solution.std_error_bounds):.2g} (allowed '
               f'{std_tolerance:g})', 'mean '

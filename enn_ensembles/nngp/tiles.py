@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from enn_ensembles.machine import allocation
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import remainder
 
@@ -145,8 +146,12 @@ class Remainder:
         s[i] = self._use_diagonal(s[i], row, tile, own)
       if number == len(self._devices) - 1:
         jax.block_until_ready(sums)  # Keeps the queue short.
-    return ([self._collect(sums, k, block) for k, block in enumerate(blocks)],
-            self._merge(founds) if survey else None)
+    products = [self._collect(sums, k, block)
+                for k, block in enumerate(blocks)]
+    found = self._merge(founds) if survey else None
+    del sums, founds, s, row, own, tile
+    allocation.return_freed()  # Panels: as much as the products.
+    return products, found
 
   def _collect(self, sums, k: int, block: np.ndarray) -> np.ndarray:
     """Takes the product of block k out of the sums of all devices."""
@@ -168,7 +173,7 @@ class Remainder:
     tile, found1, found2 = self._make(z[i], z[j], scale[i], scale[j], found1,
                                       found2, diagonal=i == j, exact=exact)
     if not exact and len(self._kept) < self._room:
-      self._kept[i, j] = tile
+      tile = self._kept[i, j] = _set_apart(tile)
     return tile, found1, found2
 
   def _make_tile(self, z1, z2, scale1, scale2, found1, found2, *,
@@ -201,6 +206,13 @@ class Remainder:
     # Sums are of positive terms: what float32 rounds is less.
     return remainder.Survey(largest + remainder.COSINE_ERROR,
                             1.001 * sums[:, :len(self.diagonal)])
+
+
+def _set_apart(tile: jax.Array) -> jax.Array:
+  """A tile that stays, away from the arrays that come and go."""
+  if jax.default_backend() != 'cpu' or jax.device_count() > 1:
+    return tile
+  return jax.dlpack.from_dlpack(allocation.in_own_pages(np.asarray(tile)))
 
 
 def _sum_dtype(vectors: np.ndarray) -> np.dtype:
