@@ -10,6 +10,7 @@ leaves it out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,15 @@ class Remainder:
   def _apply(self, blocks: Sequence[np.ndarray], survey: bool = False,
              exact: bool = False
              ) -> tuple[list[np.ndarray], remainder.Survey | None]:
+    sums, founds = self._sum_tiles(blocks, survey, exact)
+    products = [self._collect(sums, k, block)
+                for k, block in enumerate(blocks)]
+    allocation.return_freed()  # Panels: as much as the products.
+    return products, self._merge(founds) if survey else None
+
+  def _sum_tiles(self, blocks: Sequence[np.ndarray], survey: bool,
+                 exact: bool) -> tuple[list[Any], list[Any]]:
+    """Each device's sums per panel and block, and what it has seen."""
     vectors = [np.asarray(block, self._split.dtype) for block in blocks]
     sums, founds = [], []
     for device in self._devices:
@@ -146,12 +156,7 @@ class Remainder:
         s[i] = self._use_diagonal(s[i], row, tile, own)
       if number == len(self._devices) - 1:
         jax.block_until_ready(sums)  # Keeps the queue short.
-    products = [self._collect(sums, k, block)
-                for k, block in enumerate(blocks)]
-    found = self._merge(founds) if survey else None
-    del sums, founds, s, row, own, tile
-    allocation.return_freed()  # Panels: as much as the products.
-    return products, found
+    return sums, founds
 
   def _collect(self, sums, k: int, block: np.ndarray) -> np.ndarray:
     """Takes the product of block k out of the sums of all devices."""
