@@ -2,12 +2,12 @@
 
 Made by python -m experiments.choose_settings from the rows of
 testbed_configs/tuning.py. Seeds of the board and of tuning are different.
-batch_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+batch_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 bbb: 8 of 8 settings, 3 of 5 seeds, 36 problems.
-deep_sub_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
-ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
-layer_ensemble: 24 of 24 settings, 3 of 5 seeds, 36 problems.
-mc_dropout: 24 of 24 settings, 3 of 5 seeds, 36 problems.
+deep_sub_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+layer_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+mc_dropout: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 """
 
 INPUT_DIM = [10, 100, 1000]
@@ -17,6 +17,7 @@ SEED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 AGENTS = [
     {'agent': 'batch_ensemble',
+     'learning_rate': 0.001,
      'num_batches': 1000,
      'prior_scale': 1.0,
      'weight_decay': 0.3,
@@ -27,21 +28,25 @@ AGENTS = [
      'sigma_0': 0.5,
      'index_scale': 'unit'},
     {'agent': 'deep_sub_ensemble',
+     'learning_rate': 0.001,
      'num_batches': 300,
      'prior_scale': 1.0,
      'weight_decay': 1.0,
      'num_ensemble': 10},
     {'agent': 'ensemble',
+     'learning_rate': 0.001,
      'num_batches': 300,
      'prior_scale': 1.0,
      'weight_decay': 0.3,
      'num_ensemble': 10},
     {'agent': 'layer_ensemble',
+     'learning_rate': 0.001,
      'num_batches': 300,
      'prior_scale': 1.0,
      'weight_decay': 1.0,
      'num_options': 3},
     {'agent': 'mc_dropout',
+     'learning_rate': 0.001,
      'num_batches': 300,
      'dropout_rate': 0.2,
      'weight_decay': 0.0},
