@@ -56,7 +56,8 @@ def test_gains_of_tuned_settings():
     label = row['KL / prior_only']
     agent = {'ensemble of': 'ensemble', 'layer ensem': 'layer_ensemble',
              'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout',
-             'deep sub-en': 'deep_sub_ensemble', 'Bayes by ba': 'bbb'}.get(
+             'deep sub-en': 'deep_sub_ensemble', 'Bayes by ba': 'bbb',
+             'VNN: its pa': 'vnn'}.get(
                  label[:11], agent)
     settings, = [name for words, name in names.items() if words in label]
     check_row(label, row, table.loc[(agent, settings)], columns)

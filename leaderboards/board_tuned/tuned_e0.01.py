@@ -8,6 +8,7 @@ deep_sub_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 layer_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 mc_dropout: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+vnn: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 """
 
 INPUT_DIM = [10, 100, 1000]

@@ -8,6 +8,7 @@ deep_sub_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 layer_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 mc_dropout: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+vnn: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 """
 
 INPUT_DIM = [10, 100, 1000]
@@ -38,4 +39,9 @@ AGENTS = [
      'num_batches': 300,
      'dropout_rate': 0.2,
      'weight_decay': 1.0},
+    {'agent': 'vnn',
+     'learning_rate': 0.001,
+     'num_batches': 1000,
+     'loss_function': 'target_noise',
+     'weight_decay': 0.3},
 ]
