@@ -29,7 +29,7 @@ def read_rows() -> list[results.Row]:
   rows, _ = columns.read_results(_RESULTS_DIR.value)
   if seeds is None:
     return rows
-  chosen = [row for row in rows if row['problem'].get('seed') in seeds]
+  chosen = [row for row in rows if row['problem']['seed'] in seeds]
   if not chosen:
     raise ValueError(f'--seed={",".join(map(str, seeds))}: no row of '
                      f'{",".join(_RESULTS_DIR.value)} has such a seed.')

@@ -16,6 +16,8 @@ command goes on.
 """
 
 import collections
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -89,6 +91,14 @@ def _print_cost(todo: Sequence[sweeps.WorkUnit],
 
 def _num_rows(units: Sequence[sweeps.WorkUnit]) -> int:
   return sum(unit.num_rows for unit in units)
+
+
+def _left(units: Iterable[sweeps.WorkUnit],
+          done: Collection[str]) -> list[sweeps.WorkUnit]:
+  """The units, or parts of them, whose rows are not done."""
+  if not done:  # See `sweep_status.costs_in_rows`.
+    return list(units)
+  return [part for unit in units for part in sweeps.narrow(unit, done)]
 
 
 def _say_line(line: str) -> None:
@@ -198,11 +208,10 @@ def _print_plan(sweep: Sequence[sweeps.WorkUnit],
   problem_flags.check_problem_cache()
   problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
   done = results.done_statuses(rows, _RETRY_FAILED.value)
-  todo = [part for unit in mine for part in sweeps.narrow(unit, done)]
+  todo = _left(mine, done)
   for part in todo:
     print(f'{part.num_rows:6d} rows  {part.run_id}')
-  # The cost is that of all tasks together.
-  todo_of_all = [part for unit in sweep for part in sweeps.narrow(unit, done)]
+  todo_of_all = _left(sweep, done)  # The cost is that of all tasks together.
   timings = []
   if _TIMING_SECONDS.value:
     timings = agent_checks.check_units(todo_of_all, options, _say_line,
@@ -263,8 +272,7 @@ def _sweep(ending: _Ending) -> int:
   if any(row_id not in done for unit in mine for row_id in unit.row_ids()):
     num_workers = _NUM_WORKERS.value or devices.default_num_workers()
   # Cut before what is done is left out: the parts are the same at every start.
-  todo = [part for unit in sweeps.split(mine, num_workers)
-          for part in sweeps.narrow(unit, done)]
+  todo = _left(sweeps.split(mine, num_workers), done)
   print(f'{_num_rows(todo)} rows in {len(todo)} work units to run, '
         f'{_num_rows(mine) - _num_rows(todo)} done before; '
         f'results in {_RESULTS_DIR.value}', flush=True)

@@ -174,6 +174,8 @@ def costs_in_rows(units: Sequence[work_units.WorkUnit],
     units: the sweep.
     by_id: rows by their `row_id`.
   """
+  if not by_id:  # Naming all rows of a large sweep takes seconds.
+    return {}
   found: dict[Group, list[Row]] = collections.defaultdict(list)
   for unit in units:
     found[unit.agent_label, unit.family.name] += [
