@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+from small_problems import assert_same
 
 from enn_ensembles import problems
 from enn_ensembles.nngp import kernels
@@ -14,9 +15,6 @@ from enn_ensembles.problems import published
 from enn_ensembles.problems import solvers
 
 _NOISE_STDS = (0.1, 1.)
-_ARRAYS = ('x_train', 'y_train', 'x_test', 'x_val', 'test_mean', 'test_std',
-           'val_mean', 'val_std', 'y_val', 'test_covariances', 'weights',
-           'y_test', 'f_test', 'x_dyadic', 'dyadic_mean', 'dyadic_covariances')
 
 
 def _configs(*noise_stds, **fields):
@@ -54,9 +52,7 @@ def without_solver(monkeypatch):
 def _assert_same(found, made):
   for problem, other in zip(found, made, strict=True):
     assert problem.ground_truth == other.ground_truth
-    for name in _ARRAYS:
-      np.testing.assert_array_equal(getattr(problem, name),
-                                    getattr(other, name), name)
+    assert_same(problem, other)
 
 
 def test_what_is_published_is_used_to_the_last_bit(folder, tmp_path, no_solver):
