@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a leaderboard: installs into .venv (a minute or two),
-# runs the quickstart sweep and shows its leaderboard: 37 seconds on two idle
-# cores of an AMD EPYC. What is done is not done again.
+# runs the quickstart sweep and shows its leaderboard (about a minute on two
+# cores). What is done is not done again.
 #
 #   PYTHON=python3.12 ./scripts/quickstart.sh   another interpreter for .venv
 #   VENV=DIR                                    another place for it

@@ -1,9 +1,9 @@
 """Twelve agents, on one (D_x, lambda) of the grid.
 
-Six problems, 37 s on two idle cores of an AMD EPYC. All agents but one have
-their papers' settings: the hypermodel has the smallest of its index dimensions,
-5, and half the steps, since it would take longer than all others together. The
-whole grid is paper.py.
+Six problems, about a minute on two cores. All agents but one have their papers'
+settings: the hypermodel has the smallest of its index dimensions, 5, and half
+the steps, since it would take longer than all others together. The whole grid
+is paper.py.
 """
 
 INPUT_DIM = [10]
