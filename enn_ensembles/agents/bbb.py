@@ -90,17 +90,16 @@ class BbbConfig(optimizers.TrainingConfig):
 
 
 class GaussianWeights(hk.Module):
-  """(mu, rho) of all weights, flat [num_weights] each."""
+  """(mu, rho) of all weights, flat [num_weights] each.
+
+  Args:
+    num_weights: how many.
+    initial: of mu and rho, as `networks.draw_parameters` takes stds.
+    name: of the module.
+  """
 
   def __init__(self, num_weights: int, initial: Mapping[str, Any],
                name: str = 'gaussian_weights'):
-    """Args as follows.
-
-    Args:
-      num_weights: how many.
-      initial: of mu and rho, as `networks.draw_parameters` takes stds.
-      name: of the module.
-    """
     super().__init__(name=name)
     self._specs = {part: ((num_weights,), initial[part])
                    for part in ('mu', 'rho')}

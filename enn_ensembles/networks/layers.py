@@ -36,9 +36,18 @@ ACTIVATIONS = {'relu': jax.nn.relu, 'tanh': jnp.tanh, 'none': lambda h: h}
 class ForwardPass:
   """What one forward pass has besides weights and activations.
 
-  Attributes:
+  Args:
+    statistics: running mean and variance of every batch norm, in the order of
+      the layers, [2, channels] each, or [J, 2, channels].
     is_training: whether batch norms use the batch's statistics, and update the
       running ones.
+    drop: (activations, shape of an example) -> activations, what dropout places
+      do; None: what their own rates say.
+    dropout_key: what the units that are switched off are drawn from; None
+      switches off none, as after training.
+
+  Attributes:
+    is_training: as given.
     updated: the running statistics after the pass, in the order of the norms.
   """
 
@@ -46,17 +55,6 @@ class ForwardPass:
                is_training: bool = False,
                drop: Callable[[base.Array, Shape], base.Array] | None = None,
                dropout_key: chex.PRNGKey | None = None):
-    """Args as follows.
-
-    Args:
-      statistics: running mean and variance of every batch norm, in the order
-        of the layers, [2, channels] each, or [J, 2, channels].
-      is_training: see above.
-      drop: (activations, shape of an example) -> activations, what dropout
-        places do; None: what their own rates say.
-      dropout_key: what the units that are switched off are drawn from; None
-        switches off none, as after training.
-    """
     self.is_training = is_training
     self.updated: list[base.Array] = []
     self._statistics = list(statistics)

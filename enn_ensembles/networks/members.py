@@ -25,17 +25,16 @@ Layers = Sequence[base.Array]  # Weight arrays [J, out, columns].
 
 
 class StackedBody(hk.Module):
-  """The weights of several copies of a body side by side."""
+  """The weights of several copies of a body side by side.
+
+  Args:
+    body: the network.
+    num_members: K, copies of every layer that is not shared.
+    num_shared_layers: the first layers with weights that all members share.
+  """
 
   def __init__(self, body: bodies.Body, num_members: int,
                num_shared_layers: int = 0):
-    """Args as follows.
-
-    Args:
-      body: the network.
-      num_members: K, copies of every layer that is not shared.
-      num_shared_layers: the first layers with weights that all members share.
-    """
     super().__init__(name=f'stacked_{body.name}')
     self._body = body
     self._num_members = num_members

@@ -21,20 +21,18 @@ class RowIds:
   is asked for and the precision: equal in whatever unit or sweep a row is
   computed. 64 bits: a clash would pass for finished work. What all rows share
   is written and hashed once.
+
+  Args:
+    setting: agent, agent_config, enumerate_indices and dtype, as in rows; other
+      fields do not matter.
+    kind: of the problems.
+    ranking: of the problems.
+    num_enn_samples: the draws that were asked for; a row of enumerated members
+      does not hold them.
   """
 
   def __init__(self, setting: Mapping[str, Any], kind: str,
                ranking: Mapping[str, Any], num_enn_samples: int):
-    """Args as follows.
-
-    Args:
-      setting: agent, agent_config, enumerate_indices and dtype, as in rows;
-        other fields do not matter.
-      kind: of the problems.
-      ranking: of the problems.
-      num_enn_samples: the draws that were asked for; a row of enumerated
-        members does not hold them.
-    """
     # Together with what `_row_id` adds, the canonical text of one dict: fields
     # are sorted, and `problem` and `selection` come last.
     shared = canonical.canonical_json({

@@ -38,6 +38,12 @@ _NUM_FINAL_LOSSES = 100
 class ChunkRun:
   """The training of one chunk of seeds, in as many calls as are asked for.
 
+  Args:
+    agent: the agent.
+    traced: its traced training.
+    call: (progress, first, last) -> (progress, constants).
+    progress: arrays in the shapes of the progress; they are not read.
+
   Attributes:
     seconds: spent in calls, those before a restart included.
   """
@@ -45,14 +51,6 @@ class ChunkRun:
   def __init__(self, agent: network_training.NetworkTraining,
                traced: program.TracedProblem, call: Callable[..., Any],
                progress: program.Progress):
-    """Args as follows.
-
-    Args:
-      agent: the agent.
-      traced: its traced training.
-      call: (progress, first, last) -> (progress, constants).
-      progress: arrays in the shapes of the progress; they are not read.
-    """
     self._agent = agent
     self._traced = traced
     self._call = call

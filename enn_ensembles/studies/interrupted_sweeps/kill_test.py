@@ -103,20 +103,19 @@ def read_tables(results_dir: pathlib.Path,
 
 
 class KillTest:
-  """The sweep, its plain run, and what is done to it."""
+  """The sweep, its plain run, and what is done to it.
+
+  Args:
+    folder: where everything goes, made by `make_folder`.
+    launcher: source of the program that starts sweeps, see
+      `processes.Launcher`.
+    quick: half the units, of an agent that trains no network, instead of all
+      kinds.
+    seed: of the moments of kills.
+  """
 
   def __init__(self, folder: pathlib.Path, launcher: str, quick: bool,
                seed: int):
-    """Args as follows.
-
-    Args:
-      folder: where everything goes, made by `make_folder`.
-      launcher: source of the program that starts sweeps, see
-        `processes.Launcher`.
-      quick: half the units, of an agent that trains no network, instead of
-        all kinds.
-      seed: of the moments of kills.
-    """
     self._folder = folder
     self._problems = folder / 'problems'
     self._random = random.Random(seed)

@@ -15,17 +15,15 @@ class Launcher:
 
   Another process does so, which imports once and forks for every command:
   starting jax takes seconds.
+
+  Args:
+    source: the program of that process. A line on its stdin is a command,
+      {'flags': [...], 'log': path} or {'wait': pid} as JSON, answered by a line
+      on stdout: the pid, or the exit code.
+    log: where the commands write.
   """
 
   def __init__(self, source: str, log: pathlib.Path):
-    """Args as follows.
-
-    Args:
-      source: the program of that process. A line on its stdin is a command,
-        {'flags': [...], 'log': path} or {'wait': pid} as JSON, answered by a
-        line on stdout: the pid, or the exit code.
-      log: where the commands write.
-    """
     self._log = str(log)
     self._process = subprocess.Popen(
         [sys.executable, '-c', source], stdin=subprocess.PIPE,

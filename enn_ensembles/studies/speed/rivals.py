@@ -58,18 +58,17 @@ LAYER_ENSEMBLE = Case('small_cnn_layer_ensemble', 40, 4)
 
 
 class Runner:
-  """A process that trains what it is asked, by a line of JSON each."""
+  """A process that trains what it is asked, by a line of JSON each.
+
+  Args:
+    command: starts it.
+    cores: that it may use.
+    num_threads: that it is told to use.
+    environment: variables besides those of this process.
+  """
 
   def __init__(self, command: Sequence[str], cores: Sequence[int],
                num_threads: int, environment: Mapping[str, str]):
-    """Args as follows.
-
-    Args:
-      command: starts it.
-      cores: that it may use.
-      num_threads: that it is told to use.
-      environment: variables besides those of this process.
-    """
     self._num_threads = num_threads
     self._process = subprocess.Popen(
         ['taskset', '-c', ','.join(map(str, cores)), *command],
