@@ -49,6 +49,7 @@ def test_brought_data_is_converted_and_copied():
   problem = problems.problem_from_data(**given)
   for name in BROUGHT_ARRAYS:
     assert getattr(problem, name).dtype == np.float64
+    assert not getattr(problem, name).flags.writeable
   given['x_test'][:] = 0  # Its owner's array is neither locked nor shared.
   np.testing.assert_array_equal(problem.x_test, x + 1)
   assert problem.problem_id != problems.problem_from_data(**given).problem_id
@@ -75,11 +76,11 @@ def test_brought_data_is_converted_and_copied():
     (dict(noise_std=0), 'noise_std must be a finite number > 0, got 0'),
     (dict(noise_std=np.nan), 'noise_std must be .* got nan'),
     (dict(reference='true'), "reference must be .* got 'true'"),
-    (dict(memory_budget_mb=1e-6), 'solver_memory_mb must be enough for .* 6 '
+    (dict(memory_budget_mb=1e-6), 'memory_budget_mb must be enough for T = 6 '
      'points of 2 .* got 1e-06: dense needs .* matrix_free needs'),
     (dict(solver='dense', memory_budget_mb=1e-6),
      'got 1e-06: dense needs 0 MB'),
-    (dict(memory_budget_mb=0), 'solver_memory_mb must be .* > 0, got 0'),
+    (dict(memory_budget_mb=0), '^memory_budget_mb must be .* > 0, got 0'),
     (dict(solver='sparse'), "solver must be one of .* got 'sparse'"),
 ])
 def test_refuses_bad_data(changes, message):

@@ -26,17 +26,27 @@ def problem_from_data(
   whatever really made the data.
 
   Args:
-    x_train: [T, D] finite numbers, converted to float64 like the others.
-    y_train: [T] or [T, 1].
-    x_test: [any, D].
-    x_val: [any, D].
-    noise_std: std of the noise in y_train.
-    reference: see `ProblemConfig`.
-    kernel: the prior.
-    y_val: labels at x_val, [any] or [any, 1]; only selection by labels reads
-      them.
-    solver: one of SOLVERS.
-    memory_budget_mb: what it may hold.
+    x_train: training inputs [T, D], finite real numbers of any dtype, like all
+      arrays here.
+    y_train: their labels, [T] or [T, 1].
+    x_test: test inputs [N, D], at which agents are scored.
+    x_val: validation inputs [M, D], at which members are selected.
+    noise_std: std of the noise in y_train, in the units of y_train; from 1e-6
+      to 1e6.
+    reference: the noise variance of the posterior: 'bayes', noise_std^2, or
+      'enn2021', noise_std^2 times the mean prior variance at x_train, as in
+      published testbeds.
+    kernel: the prior; that of the testbed unless given.
+    y_val: labels at x_val, [M] or [M, 1], for selection by labels and for
+      agents that stop early, which need them; no other agent sees them.
+    solver: 'dense' factorises the kernel matrix of T^2 entries, 'matrix_free'
+      never stores it, 'auto' is dense where that fits.
+    memory_budget_mb: what the solver may hold, MB of 10^6 bytes.
+
+  Returns:
+    The problem. Its arrays are float64 and read-only copies of what was given.
+    Nobody knows its f: y_test, f_test and what belongs to dyadic points are
+    None.
 
   Raises:
     ValueError: a shape does not fit, a number is not finite, the problem does
@@ -55,7 +65,9 @@ def problem_from_data(
     y_val = _check_targets('y_val', y_val, x_val)
   solver = solvers.choose_solver_by_sizes(solver, memory_budget_mb,
                                           len(x_train), x_train.shape[1],
-                                          len(x_test) + len(x_val))
+                                          len(x_test) + len(x_val),
+                                          budget_name='memory_budget_mb',
+                                          num_train_name='T')
   points = solvers.Points(kernel, x_train, x_test, x_val)
   if solver == 'dense':
     chosen = solvers.DenseSolver(points)

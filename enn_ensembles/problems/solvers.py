@@ -60,14 +60,29 @@ def choose_solver(config: nngp_regression.ProblemConfig, solver: str = 'auto',
   """
   return choose_solver_by_sizes(
       solver, memory_budget_mb, config.num_train, config.input_dim,
-      config.num_test + config.num_val)
+      config.num_test + config.num_val, budget_name='solver_memory_mb',
+      num_train_name='num_train = input_dim * data_ratio')
 
 
 def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
-                           input_dim: int, num_points: int) -> str:
-  """`choose_solver` by T, D and the number of points of the posterior."""
+                           input_dim: int, num_points: int, *,
+                           budget_name: str, num_train_name: str) -> str:
+  """`choose_solver` by the sizes of a problem.
+
+  Args:
+    solver: one of SOLVERS.
+    memory_budget_mb: what it may hold.
+    num_train: T.
+    input_dim: D.
+    num_points: points of the posterior.
+    budget_name: what the caller's user calls the budget, in errors.
+    num_train_name: what that user calls T.
+
+  Raises:
+    ValueError: there is no such solver, or the problem does not fit.
+  """
   checks.check_choice('solver', solver, SOLVERS)
-  checks.check_positive('solver_memory_mb', memory_budget_mb)
+  checks.check_positive(budget_name, memory_budget_mb)
   needed = {name: memory_mb(name, num_train, input_dim, num_points)
             for name in SOLVERS[1:]}
   allowed = [solver] if solver != 'auto' else list(needed)
@@ -76,9 +91,8 @@ def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
       return name
   text = ', '.join(f'{name} needs {needed[name]:,.0f} MB' for name in allowed)
   raise ValueError(
-      f'solver_memory_mb must be enough for num_train = input_dim * data_ratio '
-      f'= {num_train} points of {input_dim} dimensions, got '
-      f'{memory_budget_mb:g}: {text}.')
+      f'{budget_name} must be enough for {num_train_name} = {num_train} points '
+      f'of {input_dim} dimensions, got {memory_budget_mb:g}: {text}.')
 
 
 def memory_mb(solver: str, num_train: int, input_dim: int,
