@@ -24,6 +24,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import files
+from enn_ensembles.machine import float64
 from enn_ensembles.problems import kinds
 from enn_ensembles.report import columns
 from enn_ensembles.report import tables
@@ -79,39 +80,13 @@ def problem_from_data(*args: Any, **kwargs: Any) -> base.Problem:
     return problems_lib.problem_from_data(*args, **kwargs)
 
 
-class _InFloat64Mode:
-  """An agent or a sampler that runs in 64-bit mode whatever the caller's is.
-
-  Attributes and methods are those of what it holds.
-  """
-
-  def __init__(self, held: Any):
-    self._held = held
-    functools.update_wrapper(self, held, assigned=('__doc__',), updated=())
-
-  def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    with float64_mode():
-      return self._held(*args, **kwargs)
-
-  def __getattr__(self, name: str) -> Any:
-    if name == '_held':  # Not made yet, when it is copied.
-      raise AttributeError(name)
-    found = getattr(self._held, name)
-    if inspect.ismethod(found):
-      return _InFloat64Mode(found)
-    return found
-
-  def __repr__(self) -> str:
-    return repr(self._held)
-
-
-class _Agent(_InFloat64Mode):
+class _Agent(float64.InFloat64Mode):
   """An agent in 64-bit mode, and so are its samplers."""
 
   def __call__(self, data: base.Data, prior: base.PriorKnowledge,
                key: Any) -> base.EpistemicSampler:
     """Learns from one problem; see `base.Agent`."""
-    return _InFloat64Mode(super().__call__(data, prior, key))
+    return float64.InFloat64Mode(super().__call__(data, prior, key))
 
 
 def make_agent(name: str, **settings: Any) -> base.Agent:
@@ -165,11 +140,11 @@ def train(agent: base.Agent, problem: base.Problem,
     raise ValueError('agent must be a function of (data, prior, key), got '
                      f'{agent!r}.')
   seed = seed_of(problem) if seed is None else seed
-  held = getattr(agent, '_held', agent)
+  held = float64.unwrap(agent)
   with float64_mode():
     key = problems_lib.agent_key(seed)
     if isinstance(held, network_agent.NetworkAgent):
-      return _InFloat64Mode(held.for_problem(problem)(
+      return float64.InFloat64Mode(held.for_problem(problem)(
           problem.data, problem.prior, key, problem.validation))
     return agent(problem.data, problem.prior, key)
 
@@ -207,7 +182,7 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
     scores = dict(problem.score(functools.partial(
         _predict, sampler, key, num_enn_samples, enumerate_indices,
         problem.prior.num_outputs)))
-    trained = getattr(sampler, '_held', sampler)
+    trained = float64.unwrap(sampler)
     if isinstance(trained, network_sampler.NetworkSampler):
       scores.update(agent_scores.score_members(
           trained.network, trained.params, problem.prior.input_shape))
@@ -229,7 +204,7 @@ def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,
 
 def _num_arguments(function: Any) -> int | None:
   """Positional arguments without a default; None for what cannot be called."""
-  held = getattr(function, '_held', function)
+  held = float64.unwrap(function)
   if not callable(held):
     return None
   try:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles.machine import float64
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
@@ -46,7 +47,7 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   Raises:
     ValueError: it breaks a rule; one line says which.
   """
-  held = getattr(agent, '_held', agent)
+  held = float64.unwrap(agent)
   rules = _Rules(name or _where(held))
   if prior is None:
     prior = base.PriorKnowledge((3,), 12, base.Gaussian(0.1),
@@ -83,9 +84,8 @@ class _Rules:
     if not callable(function):
       raise self.broken(f'{rule}, got {_describe(function)}, which is no '
                         'function.')
-    held = getattr(function, '_held', function)
     try:
-      signature = inspect.signature(held)
+      signature = inspect.signature(float64.unwrap(function))
     except (TypeError, ValueError):  # Some functions written in C.
       return
     try:
