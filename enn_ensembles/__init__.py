@@ -56,7 +56,7 @@ _HOME = {
     'EpistemicNetwork': 'base',
     'EpistemicSampler': 'base',
     'Gaussian': 'base',
-    'OutputWithPrior': 'base',
+    'OutputWithPrior': 'outputs',
     'Predictions': 'base',
     'PriorKnowledge': 'base',
     # Sweeps and their results.

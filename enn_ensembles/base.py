@@ -9,8 +9,9 @@ function that returns draws of `f`.
 The shapes are those of DeepMind's `enn` library, field for field, so that a
 network made there is scored here and the reverse, without an adapter.
 
-Shape letters used everywhere: B data points in a batch, D input dimension,
-J indices, K members or options, T training points, S seeds, E noise levels.
+Shape letters used everywhere: B data points in a batch, N points of
+predictions, D input dimension, J indices, K members or options, T training
+points, S seeds, E noise levels; `out` components of f(x).
 """
 
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import math
-import sys
 from typing import Any
 from typing import NamedTuple
 from typing import Protocol
@@ -28,61 +28,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array | np.ndarray
+from enn_ensembles import outputs
+
+Array = outputs.Array
 Index = Any  # An epistemic index: any pytree of arrays.
 Params = Any  # What training changes: a pytree of float arrays.
 State = Any  # What training does not change by gradient: priors, statistics.
-
-
-class OutputWithPrior(NamedTuple):
-  """The output of a network that has an additive prior function.
-
-  Attributes:
-    train: the part that training changes, [B, out] (or [J, B, out]).
-    prior: the part that it does not, same shape; no gradient reaches it.
-    extra: anything else a loss may want, by name.
-  """
-  train: Array
-  prior: Array = np.zeros(1)
-  extra: Mapping[str, Array] = {}
-
-  @property
-  def preds(self) -> Array:
-    """The prediction: train + prior."""
-    return self.train + jax.lax.stop_gradient(self.prior)
-
-
-Output = Array | OutputWithPrior
-
+Output = Array | outputs.OutputWithPrior
 
 # Where `OutputWithPrior.extra` has the log variances of label noise, which have
 # the shape of the predictions.
 LOG_VARIANCE = 'log_variance'
-
-
-def make_output(train: Array, prior: Array,
-                extra: Mapping[str, Array] | None = None) -> OutputWithPrior:
-  """An `OutputWithPrior` that the library of the caller recognises.
-
-  DeepMind's `enn` tells outputs with a prior from plain arrays by its own
-  class. When it is loaded (and only then: it is never imported from here) its
-  class is used, so that its losses and experiments take our networks as they
-  are. Here outputs are recognised by their `preds`, whatever their class.
-
-  Args:
-    train: what is trained, [B, out].
-    prior: what is not, [B, out].
-    extra: further arrays by name.
-  """
-  output_class = deepmind_class('base', 'OutputWithPrior') or OutputWithPrior
-  if extra is None:
-    return output_class(train=train, prior=prior)
-  return output_class(train=train, prior=prior, extra=extra)
-
-
-def deepmind_class(module: str, name: str) -> Any:
-  """A class of DeepMind's `enn.networks`, None where that is not loaded."""
-  return getattr(sys.modules.get(f'enn.networks.{module}'), name, None)
 
 
 def get_predictions(output: Output) -> Array:
@@ -103,17 +59,17 @@ def split_output(output: Output) -> tuple[Array, Array]:
 
 
 class EpistemicIndexer(Protocol):
-  """Draws indices. A finite indexer also lists them all."""
+  """Draws indices. A finite indexer also lists them all.
+
+  An indexer may also offer
+    support() -> Index or None: all indices stacked along a first axis, as numpy
+      arrays, or None where there are infinitely many. Missing = None.
+    noise_dim and noise_embedding(indices [J, ...]) -> [J, noise_dim]: how
+      target noise depends on the index, see `regression.make_loss`.
+  """
 
   def __call__(self, key: chex.PRNGKey) -> Index:
-    """One index, drawn from its reference distribution."""
-
-
-  # An indexer may also offer
-  #   support() -> Index or None: all indices stacked along a first axis, as
-  #     numpy arrays, or None where there are infinitely many. Missing = None.
-  #   noise_dim and noise_embedding(indices [J, ...]) -> [J, noise_dim]: how
-  #     target noise depends on the index, see `regression.make_loss`.
+    """One index, drawn from its reference distribution by a key [2] uint32."""
 
 
 def get_support(indexer: Any) -> Index | None:
@@ -124,7 +80,7 @@ def get_support(indexer: Any) -> Index | None:
   support = getattr(indexer, 'support', None)
   if support is not None:
     return support()
-  theirs = deepmind_class('indexers', 'EnsembleIndexer')
+  theirs = outputs.deepmind_class('indexers', 'EnsembleIndexer')
   if theirs is not None and isinstance(indexer, theirs):
     return np.arange(indexer.num_ensemble, dtype=np.int32)
   return None
@@ -203,20 +159,32 @@ def apply_indices(network: EpistemicNetwork, params: Params, state: State,
     if indices is None:
       raise ValueError(
           f'indices must be given: {network.indexer} has no finite support.')
-  outputs, _ = jax.vmap(
+  out, _ = jax.vmap(
       lambda z: network.apply(params, state, x, z))(
           jax.tree.map(jnp.asarray, indices))
-  return outputs, state
+  return out, state
 
 
 class Data(NamedTuple):
-  """Data of one problem: x [T, ...]; y [T, out], or [T] int32 class labels."""
+  """Data of one problem, numpy arrays.
+
+  Attributes:
+    x: inputs [T, D_x] float64, or images [T, height, width, channels] float32.
+    y: labels [T, out] float64, or class labels [T] int32.
+  """
   x: Array
   y: Array
 
 
 class Batch(NamedTuple):
-  """A minibatch: x [B, ...], y [B, ...], data_index [B] = rows of the data."""
+  """A minibatch, which a loss is evaluated on.
+
+  Attributes:
+    x: inputs [B, ...] in the dtype of training, float32 unless a config says
+      otherwise.
+    y: labels [B, out] in the same dtype, or class labels [B] int32.
+    data_index: the rows of the data that these are, [B] int32.
+  """
   x: Array
   y: Array
   data_index: Array
@@ -299,6 +267,8 @@ class PriorKnowledge:
 class Predictions(NamedTuple):
   """What an agent says at N points: draws of f, or exact moments.
 
+  Arrays have any dtype of floats; scores are computed in float64.
+
   Attributes:
     samples: J draws of f, [J, N, out]; logits where the likelihood is
       categorical. None where the moments are exact.
@@ -333,6 +303,18 @@ Predict = Callable[[Array], Predictions]  # x [N, ...] -> predictions there.
 class Problem(Protocol):
   """A problem scores itself: nothing outside knows what kind it is.
 
+  A problem may also offer
+    augmentation: (key, x [B, ...]) -> x of the same shape and dtype, the random
+      changes of the inputs of a training step; None is none.
+    score_curve(predict, order [P]) -> {score: [P]}: some of its scores for the
+      first 1, 2, ..., P members of an order.
+    score_by_set(predict, counts) -> {set: {score: value}} and
+      combine_sets(that) -> what `score` gives: 'test' and other sets, which
+      rows keep one by one. It puts into the dict `counts` what rows keep of the
+      predictions, see `scoring.prediction_counts`.
+    score_and_count(predict, counts) -> what `score` gives, and `counts` takes
+      the same: for problems of one set.
+
   Attributes:
     problem_id: readable and unique name.
     data: what the agent learns from.
@@ -348,43 +330,40 @@ class Problem(Protocol):
   score_set: str
 
   def score(self, predict: Predict) -> Mapping[str, float]:
-    """Scores by name, all of them in `scoring.table.SCORES`.
+    """Scores by name; `scoring.table.SCORES` has their meanings and units.
 
     Scores may be infinite or nan; nothing is clipped or filled.
     """
-
-  # A problem may also offer
-  #   score_curve(predict, order [P]) -> {score: [P]}: some of its scores for
-  #     the first 1, 2, ..., P members of an order.
-  #   score_by_set(predict, counts) -> {set: {score: value}} and
-  #     combine_sets(that) -> what `score` gives: 'test' and other sets, which
-  #     rows keep one by one. It puts into the dict `counts` what rows keep of
-  #     the predictions, see `scoring.prediction_counts`.
-  #   score_and_count(predict, counts) -> what `score` gives, and `counts` takes
-  #     the same: for problems of one set.
 
 
 class EpistemicSampler(Protocol):
   """Draws a function from the agent's posterior.
 
   A sampler may also offer
-    moments(x) -> (mean [num_x], std [num_x]): its exact mean and std; one that
-      sets `analytic = True` is scored on those.
-    joint_covariance(x) -> [num_x, num_x]: beside `moments`, the exact joint
-      covariance of f at the points.
-    members(x) -> [K, num_x, out]: all its functions, where they are finitely
-      many and equally likely. It is then scored on each of them once.
-    members_with_noise(x) -> (members [K, num_x, out], noise variances that they
-      say [K, num_x, out], or None): beside `members`.
-    draws(x, keys [J]) -> [J, num_x, out]: a draw per key, where several are
+    moments(x) -> (mean [N], std [N]): its exact mean and std; one that sets
+      `analytic = True` is scored on those.
+    joint_covariance(x) -> [N, N]: beside `moments`, the exact joint covariance
+      of f at the points.
+    members(x) -> [K, N, out]: all its functions, where they are finitely many
+      and equally likely. It is then scored on each of them once.
+    members_with_noise(x) -> (members [K, N, out], noise variances that they say
+      [K, N, out], or None): beside `members`.
+    draws(x, keys [J, 2]) -> [J, N, out]: a draw per key, where several are
       faster than one by one. One that sets `mappable = True` instead is drawn
       from by `jax.vmap` over keys.
   """
 
   def __call__(self, x: Array, key: chex.PRNGKey) -> Array:
-    """One draw of f at x [num_x, ...], as [num_x, out], without label noise.
+    """One draw of f, without label noise.
 
-    The same key gives the same function, whatever x it is asked at.
+    Args:
+      x: points [N, ...] as those of `Data.x`; it must not be changed.
+      key: a jax key, [2] uint32. The same key gives the same function, whatever
+        x it is asked at; different keys give different functions.
+
+    Returns:
+      f at x, [N, out] real numbers of any dtype; logits where the likelihood is
+      categorical.
     """
 
 
@@ -393,4 +372,16 @@ class Agent(Protocol):
 
   def __call__(self, data: Data, prior: PriorKnowledge,
                key: chex.PRNGKey) -> EpistemicSampler:
-    """Learns from one problem and returns draws of its posterior."""
+    """Learns from one problem.
+
+    Args:
+      data: what to learn from; it must not be changed.
+      prior: what is known of the problem besides.
+      key: a jax key, [2] uint32; all randomness comes from it.
+
+    Returns:
+      A sampler, which draws one function per key.
+
+    Raises:
+      ValueError: the agent cannot serve the problem.
+    """

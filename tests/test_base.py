@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from enn_ensembles import base
+from enn_ensembles import outputs
 from enn_ensembles.machine import canonical
 
 
@@ -38,14 +39,14 @@ def make_network(indexer, **fields):
 
   def apply(params, state, x, z):
     prior = jnp.full_like(x, 10.) * z
-    return base.OutputWithPrior(params[z] * x, prior), state
+    return outputs.OutputWithPrior(params[z] * x, prior), state
 
   return base.EpistemicNetwork(apply, None, indexer, **fields)
 
 
 def test_predictions_add_the_prior_and_stop_its_gradient():
   def f(theta, function):
-    return function(base.OutputWithPrior(train=2. * theta, prior=3. * theta))
+    return function(outputs.OutputWithPrior(train=2. * theta, prior=3. * theta))
 
   for function in (base.get_predictions,
                    lambda out: sum(base.split_output(out))):
@@ -64,7 +65,7 @@ def test_plain_outputs_have_no_prior():
 
 def test_make_output_takes_the_class_of_deepminds_enn_where_it_is_loaded(
     monkeypatch):
-  assert type(base.make_output(1., 2.)) is base.OutputWithPrior
+  assert type(outputs.make_output(1., 2.)) is outputs.OutputWithPrior
 
   class Theirs(NamedTuple):
     train: Any
@@ -74,9 +75,9 @@ def test_make_output_takes_the_class_of_deepminds_enn_where_it_is_loaded(
   module = types.ModuleType('enn.networks.base')
   monkeypatch.setitem(sys.modules, 'enn.networks.base', module)
   # A module without such a class is somebody else's.
-  assert type(base.make_output(1., 2.)) is base.OutputWithPrior
+  assert type(outputs.make_output(1., 2.)) is outputs.OutputWithPrior
   module.OutputWithPrior = Theirs
-  assert base.make_output(1., 2.) == Theirs(train=1., prior=2.)
+  assert outputs.make_output(1., 2.) == Theirs(train=1., prior=2.)
 
 
 def test_apply_indices_maps_apply_over_given_or_all_indices():

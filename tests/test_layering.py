@@ -11,9 +11,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # Folders of the package from the ground up. A folder may import what stands
 # before it, and no other. Single files stand in `enn_ensembles` itself.
-ORDER = ('checks', 'machine', 'base', 'nngp', 'networks', 'training',
-         'conformance', 'agents', 'scoring', 'results', 'problems', 'report',
-         'sweeps', 'api', 'studies', 'enn_ensembles', 'commands', '__main__')
+ORDER = ('checks', 'machine', 'outputs', 'base', 'nngp', 'networks',
+         'training', 'conformance', 'agents', 'scoring', 'results', 'problems',
+         'report', 'sweeps', 'api', 'studies', 'enn_ensembles', 'commands',
+         '__main__')
 # Folders that know no jax: reports are made where it is not installed.
 WITHOUT_JAX = ('results', 'report')
 JAX = {'jax', 'jaxlib', 'haiku', 'optax', 'chex'}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import outputs
 from enn_ensembles.networks import random_draws
 
 
@@ -27,7 +28,7 @@ def _deepmind_indexer(ours: Any, name: str | None, **fields: Any) -> Any:
     AttributeError: enn is not loaded, or has none that does the same: there is
       no attribute `indexer`.
   """
-  found = None if name is None else base.deepmind_class('indexers', name)
+  found = None if name is None else outputs.deepmind_class('indexers', name)
   if found is None:
     raise AttributeError(f'{type(ours).__name__!r} has no attribute '
                          "'indexer'.")
@@ -137,7 +138,7 @@ def noise_indexer(indexer: Any) -> Any:
   if hasattr(indexer, 'noise_embedding'):
     return indexer
   def is_a(name: str) -> bool:
-    found = base.deepmind_class('indexers', name)
+    found = outputs.deepmind_class('indexers', name)
     return found is not None and isinstance(indexer, found)
   if is_a('EnsembleIndexer'):
     return EnsembleIndexer(indexer.num_ensemble)

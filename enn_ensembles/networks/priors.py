@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 
 from enn_ensembles import base
+from enn_ensembles import outputs
 from enn_ensembles.networks import bodies
 
 _NETWORK_KEY, _PRIOR_KEY = 0, 1  # fold_in constants of `with_additive_prior`.
@@ -38,7 +39,7 @@ def with_additive_prior(network: base.EpistemicNetwork,
                     'prior_state': prior_state}
 
   def add(state, train, network_state, prior):
-    out = base.make_output(train, prior_scale * jax.lax.stop_gradient(prior))
+    out = outputs.make_output(train, prior_scale * jax.lax.stop_gradient(prior))
     return out, {**state, 'network': network_state}
 
   def apply(params, state, x, z):

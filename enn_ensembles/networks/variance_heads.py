@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import outputs
 
 # Variances from 1e-6 to 1e6: a member that interpolates its data would say ever
 # smaller ones, and its loss would have no minimum.
@@ -32,8 +33,9 @@ def with_variance_head(network: base.EpistemicNetwork,
   def split(output: base.Output) -> base.Output:
     train, prior = base.split_output(output)
     log_variance = jnp.clip(train[..., num_outputs:], -_LOG_BOUND, _LOG_BOUND)
-    return base.make_output(train[..., :num_outputs], prior[..., :num_outputs],
-                            {base.LOG_VARIANCE: log_variance})
+    return outputs.make_output(
+        train[..., :num_outputs], prior[..., :num_outputs],
+        {base.LOG_VARIANCE: log_variance})
 
   def splitting(forward: Callable | None) -> Callable | None:
     if forward is None:

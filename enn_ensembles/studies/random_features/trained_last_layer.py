@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles import outputs
 from enn_ensembles.networks import indexers
 from enn_ensembles.networks import parameters
 from enn_ensembles.nngp import kernels
@@ -108,8 +109,8 @@ def make_network(config: TrainedLastLayerConfig,
     h = jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
     for layer in state_of['hidden']:
       h = activate(h @ layer)  # [J, B, width].
-    return base.make_output(h @ (kernel.weight_std * w),
-                            h @ state_of['start']), state
+    return outputs.make_output(h @ (kernel.weight_std * w),
+                               h @ state_of['start']), state
 
   def apply(params, state, x, z):
     out, state = apply_indices(params, state, x, jnp.asarray(z)[None])
