@@ -103,6 +103,18 @@ def test_a_vote_is_never_overruled_by_how_sure_the_others_are():
   assert np.isfinite(aggregation.Aggregation('vote').classes(log_probs)).all()
 
 
+def test_a_class_without_a_vote_keeps_a_probability():
+  # Its mean probability, exp(-800), is below the smallest number; it has a
+  # quarter of that.
+  logits = np.full((3, 2, 3), [800., 0., 0.])
+  voted = aggregation.Aggregation('vote')
+  least = -800. - np.log(4.)
+  np.testing.assert_allclose(voted.classes(categorical.log_softmax(logits)),
+                             [[0., least, least]] * 2, atol=1e-12)
+  scores = classification_scores.score_test(logits, np.array([0, 1]), voted)
+  assert scores['nll'] == pytest.approx(-least / 2)
+
+
 def test_rules_are_refused_where_they_mean_nothing():
   with pytest.raises(ValueError, match="mean, mean_logits, vote here, got 'me"):
     aggregation.Aggregation('median').classes(LOGITS)

@@ -96,6 +96,16 @@ def test_curve_is_the_scores_of_each_prefix():
       assert curve[name][count - 1] == pytest.approx(scores[name], rel=1e-10)
 
 
+def test_a_member_that_says_nothing_is_left_out_of_the_correlation():
+  logits = LOGITS.copy()
+  logits[0] = 0.  # Each class has 1/C everywhere.
+  scores = classification_scores.score_test(logits, LABELS)
+  others = classification_scores.score_test(logits[1:], LABELS)
+  assert scores['logit_correlation'] == others['logit_correlation']
+  assert 'logit_correlation' not in classification_scores.score_test(
+      logits[[0, 1]], LABELS)
+
+
 def test_not_finite_is_nan_and_silent():
   for bad in (np.nan, np.inf, -np.inf):
     logits = LOGITS.copy()

@@ -98,6 +98,7 @@ def test_entropy_of_flipped_labels_is_scipys():
   probs = [0.7] + [0.3 / 4] * 4
   assert fits.noise_entropy(0.3, 5) == pytest.approx(stats.entropy(probs))
   assert fits.noise_entropy(0., 5) == 0.
+  assert fits.noise_entropy(1., 5) == pytest.approx(np.log(4.))
 
 
 # Rules. ----------------------------------------------------------------------

@@ -303,6 +303,7 @@ def test_predictions_of_other_kinds_are_refused():
     (dict(seed=2**32), 'seed must be at most'),
     (dict(shifts=['jpeg']), 'shifts must be a tuple'),
     (dict(shifts=('jpeg', 'jpeg')), 'without repetitions'),
+    (dict(shifts=('jpeg', 'jpeg:1')), "must not have 'jpeg:1' beside 'jpeg'"),
     (dict(shifts=('fog',)), "every entry of shifts must be one of .*'fog'"),
     (dict(shifts=(3,)), 'every entry of shifts must be one of .*; got 3'),
     (dict(shifts=('jpeg:6',)), "severity of jpeg must be one of .*; got '6'"),

@@ -191,6 +191,7 @@ def test_settings_refuse(changes, message):
 @pytest.mark.parametrize('changes, message', [
     ({'norm': 'batch'}, "norm must be one of 'group', 'none'"),
     ({'body': 'vgg'}, 'body must be one of'),
+    ({'body': 'mlp_dropout'}, 'body must be one of'),
     ({'dropout': 1.}, r'dropout must be in \[0, 1\)')])
 def test_training_settings_refuse(changes, message):
   with pytest.raises(ValueError, match=message):

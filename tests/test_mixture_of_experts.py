@@ -49,6 +49,12 @@ def test_experts_are_mixed_by_the_gate(prior, num_active):
     np.testing.assert_allclose(whole[0, b], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_of_equal_experts_the_first_are_active():
+  np.testing.assert_allclose(
+      np.exp(mixture_of_experts.log_gate(np.zeros([2, 4]), 2)),
+      [[0.5, 0.5, 0., 0.]] * 2, rtol=1e-6)
+
+
 def test_one_expert_is_one_network():
   outputs, _, whole = parts_and_whole(make_config(num_experts=1), PRIORS[0])
   np.testing.assert_allclose(whole, outputs, rtol=1e-6)

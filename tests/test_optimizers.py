@@ -64,6 +64,17 @@ def test_optimizers_are_their_formulas(settings, expected):
   np.testing.assert_allclose(run(config), expected, rtol=2e-6)
 
 
+@pytest.mark.parametrize('num_batches, decay_at, rates', [
+    (10, (0.5, 0.52), [1.] * 5 + [0.01] * 5),  # Both are step 5.
+    (4, (0.1, 0.5), [1., 0.1, 0.01, 0.01])])  # The first would be step 0.
+def test_every_decay_counts_and_none_comes_before_the_first_step(
+    num_batches, decay_at, rates):
+  schedule = optimizers.make_schedule(optimizers.TrainingConfig(
+      learning_rate=1., num_batches=num_batches, decay_at=decay_at))
+  np.testing.assert_allclose([schedule(i) for i in range(num_batches)], rates,
+                             rtol=1e-6)
+
+
 @pytest.mark.parametrize('settings, message', [
     ({'optimizer': 'rmsprop'}, "one of 'adam', 'adamw', 'sgd'; got 'rmsprop'"),
     ({'momentum': 1.}, r'momentum must be in \[0, 1\), got 1'),

@@ -193,6 +193,14 @@ def test_classifiers_are_ranked_by_their_definition(seed):
   np.testing.assert_allclose(shifted.score, scores, rtol=1e-9)
 
 
+def test_classifiers_that_are_sure_and_wrong_are_ranked_by_how_much():
+  logits = np.zeros([2, 5, 2])
+  logits[0, :, 1], logits[1, :, 1] = 3000., 800.
+  found = ranking.rank_classifiers(logits, np.zeros(5, int))
+  assert found.order.tolist() == [1, 0]
+  np.testing.assert_allclose(found.score, [800., 800. + np.log(2.)])
+
+
 def test_equal_classifiers_keep_their_order():
   logits, labels = make_classifiers(0, num_members=1)
   found = ranking.rank_classifiers(np.repeat(logits, 4, axis=0), labels)

@@ -74,11 +74,14 @@ def log_gate(outputs: base.Array, num_active: int | None) -> base.Array:
 
   Args:
     outputs: of the gate, [B, K].
-    num_active: how many count; the others have -inf. None for all.
+    num_active: how many count, of equal ones the first; the others have -inf.
+      None for all.
   """
-  if num_active is not None and num_active < outputs.shape[-1]:
-    smallest = jax.lax.top_k(outputs, num_active)[0][..., -1:]
-    outputs = jnp.where(outputs >= smallest, outputs, -jnp.inf)
+  num_experts = outputs.shape[-1]
+  if num_active is not None and num_active < num_experts:
+    active = jax.lax.top_k(outputs, num_active)[1]
+    is_active = jnp.any(active[..., None] == jnp.arange(num_experts), axis=-2)
+    outputs = jnp.where(is_active, outputs, -jnp.inf)
   return jax.nn.log_softmax(outputs, axis=-1)
 
 

@@ -108,8 +108,7 @@ class ImageProblemConfig:
                          f'{values!r}.')
     for label in self.held_out:
       checks.check_count('every entry of held_out', label, minimum=0)
-    for shift in self.shifts:
-      shifted_sets.check_shift(shift)
+    shifted_sets.check_shifts(self.shifts)
     for name in self.ood:
       if name not in MADE_OOD_SETS:
         image_files.check_name('every entry of ood that is none of '

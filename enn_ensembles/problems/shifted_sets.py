@@ -19,12 +19,21 @@ from enn_ensembles.problems import image_files
 _MAX_KEPT_BYTES = 450_000_000
 
 
-def check_shift(shift: str) -> None:
-  """`shift` names a shift.
+def check_shifts(shifts: Sequence[str]) -> None:
+  """`shifts` name shifts, none of which is part of another one.
 
   Raises:
-    ValueError: it does not.
+    ValueError: they do not.
   """
+  for shift in shifts:
+    _check_shift(shift)
+    whole = shift.partition(':')[0]
+    if shift != whole and whole in shifts:
+      raise ValueError(f'shifts must not have {shift!r} beside {whole!r}, '
+                       'which contains it.')
+
+
+def _check_shift(shift: str) -> None:
   name, *rest = shift.split(':') if isinstance(shift, str) else [shift]
   checks.check_choice('every entry of shifts', name,
                       (*corruptions.SEVERITIES, *image_files.CORRUPTED_SETS))

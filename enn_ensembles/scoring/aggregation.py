@@ -49,8 +49,11 @@ def _vote(log_probs: np.ndarray, weights: None) -> np.ndarray:
   del weights
   num_members, _, num_classes = log_probs.shape
   votes = count_votes(log_probs.argmax(axis=-1), num_classes)
-  mean = np.exp(categorical.mean_log_probs(log_probs))
-  return np.log((votes + mean) / (num_members + 1.))
+  with np.errstate(divide='ignore'):
+    log_votes = np.log(votes)
+  # As logarithms, since a mean probability may be below the smallest number.
+  return np.logaddexp(log_votes, categorical.mean_log_probs(log_probs)
+                      ) - np.log(num_members + 1.)
 
 
 RULES: Mapping[str, Rule] = {

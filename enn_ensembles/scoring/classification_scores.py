@@ -117,11 +117,12 @@ def score_test(logits: np.ndarray | Points, labels: np.ndarray,
 
   Returns:
     Scores by name. Those of pairs of members are left out for J = 1, joint
-    ones where there are fewer points than they need.
+    ones where there are fewer points than they need, and the correlation of
+    logits where no two members have one.
   """
   points = as_points(logits, aggregation)
   if not points.is_finite:
-    return _nans(score_test(np.zeros_like(points.logits), labels))
+    return _nans(score_test(_some_logits(points), labels))
   log_probs = points.log_probs
   scores = _score_points(points, labels)
   members = [[score(member, labels) for score in _LABEL_SCORES.values()]
@@ -135,8 +136,11 @@ def score_test(logits: np.ndarray | Points, labels: np.ndarray,
         aggregation_lib.variation_ratio(log_probs).mean())
     pairs = diversity.member_pairs(len(log_probs), _MAX_PAIRS)
     scores['member_kl'] = float(diversity.mean_member_kl(log_probs).mean())
-    scores['logit_correlation'] = float(
-        diversity.logit_correlation(points.logits, pairs).mean())
+    correlations = diversity.logit_correlation(points.logits, pairs)
+    # A member that predicts 1/C everywhere has none.
+    correlations = correlations[np.isfinite(correlations)]
+    if len(correlations):
+      scores['logit_correlation'] = float(correlations.mean())
   return scores
 
 
@@ -155,7 +159,7 @@ def score_shifted(logits: np.ndarray | Points, labels: np.ndarray,
   """
   points = as_points(logits, aggregation)
   if not points.is_finite:
-    return _nans(score_shifted(np.zeros_like(points.logits), labels))
+    return _nans(score_shifted(_some_logits(points), labels))
   scores = _score_points(points, labels)
   return {f'shift_{name}': value for name, value in scores.items()}
 
@@ -182,8 +186,7 @@ def score_outside(logits_inside: np.ndarray | Points,
   inside, outside = (as_points(logits, aggregation)
                      for logits in (logits_inside, logits_outside))
   if not (inside.is_finite and outside.is_finite):
-    return _nans(score_outside(np.zeros_like(inside.logits),
-                               np.zeros_like(outside.logits)))
+    return _nans(score_outside(_some_logits(inside), _some_logits(outside)))
   scores = {f'ood_{name}': value
             for name, value in _describe_points(outside).items()}
   for name, values in inside.signals.items():
@@ -252,6 +255,13 @@ def score_curve(logits: np.ndarray, labels: np.ndarray,
     for name in CURVE_SCORES:
       found[name].append(_LABEL_SCORES[name](mean, labels))
   return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _some_logits(points: Points) -> np.ndarray:
+  """Numbers in the shape of the logits, of which every score is one."""
+  num_classes = points.logits.shape[-1]
+  return np.broadcast_to(np.arange(num_classes, dtype=np.float64),
+                         points.logits.shape)
 
 
 def _nans(scores: dict[str, float]) -> dict[str, float]:

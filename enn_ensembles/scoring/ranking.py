@@ -149,18 +149,17 @@ def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
   if labels.shape != logits.shape[1:2]:
     raise ValueError(f'labels must have shape {logits.shape[1:2]}, got '
                      f'{labels.shape}.')
-  right = np.exp(categorical.label_log_probs(
-      categorical.log_softmax(logits), labels))  # [J, N]
-  tiny = np.finfo(np.float64).tiny
-  total, left = np.zeros(right.shape[1]), list(range(len(right)))
+  # Logarithms, [J, N]: the probability of a label may be below the smallest
+  # number.
+  right = categorical.label_log_probs(categorical.log_softmax(logits), labels)
+  total, left = np.full(right.shape[1], -np.inf), list(range(len(right)))
   order, score = [], []
   while left:
-    nll = -np.log(np.maximum((total + right[left]) / (len(order) + 1),
-                             tiny)).mean(axis=1)
+    nll = np.log(len(order) + 1) - np.logaddexp(total, right[left]).mean(axis=1)
     best = int(np.argmin(nll))
     score.append(float(nll[best]))
     order.append(left.pop(best))
-    total = total + right[order[-1]]
+    total = np.logaddexp(total, right[order[-1]])
   return RankedOrder(np.array(order, np.int32), np.array(score))
 
 

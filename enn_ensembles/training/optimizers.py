@@ -4,6 +4,7 @@
 inherit them. `make_optimizer` turns them into an optax transformation.
 """
 
+import collections
 import dataclasses
 import functools
 
@@ -115,10 +116,12 @@ def make_schedule(config: TrainingConfig) -> optax.ScalarOrSchedule:
         config.learning_rate, config.num_batches,
         alpha=config.final_learning_rate / config.learning_rate)
   if config.decay_at:
-    return optax.piecewise_constant_schedule(
-        config.learning_rate,
-        {round(share * config.num_batches): config.decay_factor
-         for share in config.decay_at})
+    # Shares that round to one step each multiply the rate. No share rounds to
+    # step 0, which has `learning_rate`.
+    factors = collections.defaultdict(lambda: 1.)
+    for share in config.decay_at:
+      factors[max(1, round(share * config.num_batches))] *= config.decay_factor
+    return optax.piecewise_constant_schedule(config.learning_rate, factors)
   return config.learning_rate
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
@@ -105,10 +106,8 @@ def flip_labels(labels: np.ndarray, share: float, num_classes: int,
 
 def noise_entropy(share: float, num_classes: int) -> float:
   """Entropy in nats of a label that is flipped with this probability."""
-  if share == 0:
-    return 0.
-  return float(-(1. - share) * np.log1p(-share)
-               - share * np.log(share / (num_classes - 1)))
+  return float(special.entr(1. - share) + special.entr(share)
+               + share * np.log(num_classes - 1))
 
 
 def with_label_noise(problem: Any, share: float) -> Any:

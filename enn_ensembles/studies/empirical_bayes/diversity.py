@@ -2,8 +2,8 @@
 
 Members of one ensemble on digits differ in nothing, in part, or in all of what
 chance decides: initial weights, and the order of the data. Initial weights are
-also drawn together around those of the first member, and made smaller or
-larger. All members are trained to the maximum of the likelihood, and measured
+also drawn together around one further draw, and made smaller or larger. All
+members are trained to the maximum of the likelihood, and measured
 along the way.
 """
 
@@ -37,8 +37,9 @@ class Variant(NamedTuple):
   """How members of an ensemble differ.
 
   Attributes:
-    init_spread: by what differences of initial weights to the first member's
-      are multiplied; 0 is the same weights.
+    init_spread: by what differences of initial weights to one further draw of
+      them are multiplied; 0 is the same weights. Members' own std of 1 becomes
+      sqrt((1 - init_spread)^2 + init_spread^2).
     init_scale: by what all initial weights are multiplied.
     own_order: whether each member has minibatches of its own.
   """

@@ -43,12 +43,16 @@ _FORMAT = 1  # Of the files; part of their identity.
 _IMAGE_BLOCK = 128
 
 
+# 'mlp_dropout' drops units at a rate of its own, where `dropout` is a setting.
+BODIES = tuple(name for name in networks.BODIES if name != 'mlp_dropout')
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
   """How every run is trained; the defaults are the study's.
 
   Attributes:
-    body: a name in `networks.BODIES`.
+    body: a name in BODIES.
     hidden_sizes: units of each hidden layer of 'mlp'.
     norm: of residual networks: 'group' or 'none'. The running statistics of
       batch norms are no weights: neither a line nor a sample of weights has
@@ -70,7 +74,7 @@ class TrainingSettings:
   seed: int = 0
 
   def __post_init__(self):
-    checks.check_choice('body', self.body, networks.BODIES)
+    checks.check_choice('body', self.body, BODIES)
     checks.check_sizes('hidden_sizes', self.hidden_sizes)
     checks.check_choice('norm', self.norm, ('group', 'none'))
     checks.check_count('num_epochs', self.num_epochs)
