@@ -61,25 +61,41 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
 
   Args:
     prior: what is known of the problem.
-    noise_scale: std of the target noise, in units of the problem's noise_std.
-      Class labels get none: their noise is not additive.
+    noise_scale: std of the target noise (Lu & Van Roy 2017, arXiv 1705.07347),
+      in units of the problem's noise_std. Class labels get none: their noise is
+      not additive.
     num_index_samples: indices drawn per step; None takes all of a finite
-      indexer.
-    bootstrap: whether each member has bootstrap weights of the data points.
-    weight_decay: strength of the Gaussian prior on the trained weights; 1 makes
-      the minimum a posterior mode, 0 is none.
-    mean_squares: see `penalties.add_gaussian_weight_decay`; only read where
-      weight_decay is not 0.
-    shapes: likewise.
-    decay_from_start: whether the prior is centred on the initial weights.
-    per_example: whether each data point of a batch has an index of its own;
-      then the settings of indices are not read.
+      indexer, and has to be given for others.
+    bootstrap: whether each index of a finite indexer has its own T of the T
+      data points, drawn with replacement.
+    weight_decay: strength of the Gaussian prior on the trained weights, that of
+      the problem's kernel; 1 makes the minimum a posterior mode, 0 is none.
+    mean_squares: params -> for every weight array, from the input on, the mean
+      over members of the squares of its weights, [..., columns]. To be given,
+      and only read, where weight_decay is not 0.
+    shapes: `networks.LayerShape` of these arrays; None where all of them are
+      layers whose last column is their bias. Only read there, too.
+    decay_from_start: whether the prior is centred on the initial weights rather
+      than on 0: anchored ensembles (Pearce et al. 2020, "Uncertainty in neural
+      networks: approximately Bayesian ensembling", arXiv 1810.05546).
+    per_example: whether each data point of a batch has an index of its own, as
+      MC dropout trains; then noise_scale, num_index_samples and bootstrap are
+      not read.
     loss: an agent's own mean error, which weight decay is added to; None makes
       it from the settings above.
 
+  Returns:
+    The loss of one problem: the mean over the data points of a batch and over
+    indices of the squared error, summed over outputs, or of the cross-entropy
+    in nats. Weight decay adds weight_decay / T times noise_std^2 (squared
+    error) or 1/2 (cross-entropy) times the sum over layers of the mean squares,
+    see `penalties.add_gaussian_weight_decay`.
+
   Raises:
-    ValueError: the likelihood has no loss, or a setting needs a noise level
-      that is not known.
+    ValueError: the likelihood has no loss, a setting needs a noise level that
+      is not known, or weight_decay needs mean_squares. Where indices are
+      infinitely many, training raises it for bootstrap, and without
+      num_index_samples.
   """
   gaussian = _is_gaussian(prior)
   module = regression if gaussian else classification

@@ -18,10 +18,38 @@ from enn_ensembles.training import optimizers
 
 @dataclasses.dataclass(frozen=True)
 class NetworkAgent(network_training.NetworkTraining):
-  """An agent that trains a network; its fields are `NetworkTraining`'s.
+  """An agent that trains an epistemic network by minibatch gradient steps.
 
-  Sweeps train its networks on many problems at once, by `loop.train`. Called by
-  itself it learns from one problem.
+  Called with (data, prior, key), as any agent, it learns from one problem, in
+  float32. Sweeps train its networks on many problems at once, by one compiled
+  program: there make_network, make_loss and a function for the optimizer see
+  traced noise levels, and no kernel.
+
+  Attributes:
+    make_network: PriorKnowledge -> EpistemicNetwork, which must not depend on
+      num_train, a noise level or the kernel.
+    make_loss: PriorKnowledge -> `training.losses.Loss`; `make_loss_for` makes
+      one from the likelihood.
+    optimizer: any optax transformation, or PriorKnowledge -> one; Adam (Kingma
+      & Ba 2015, arXiv 1412.6980) with learning rate 1e-3 unless given.
+    num_batches: steps; 1000 unless given.
+    batch_size: data points per step; 100 unless given.
+    sampling: how minibatches are made: 'replacement', the default, draws every
+      point independently; 'epochs' goes through the data in a new random order
+      again and again, leaving out the points that do not fill a batch, which
+      has no more points than there are.
+    augment: (key, x [B, ...]) -> x of the same shape and dtype: random changes
+      of the inputs of a step, compiled into it; None, the default, is none. A
+      problem that has an augmentation of its own is trained on with that one.
+    early_stopping: when training stops by validation data, as a
+      `training.early_stopping.EarlyStopping`; None, the default, trains all
+      steps.
+    snapshots: steps after which the parameters are kept as well, increasing; 0
+      is before the first step; () by default. Not with early_stopping.
+
+  Raises:
+    ValueError: num_batches or batch_size is no integer >= 1, sampling or
+      optimizer is none of these, or the snapshots do not fit.
   """
 
   def for_problem(self, problem: base.Problem) -> 'NetworkAgent':
@@ -37,13 +65,18 @@ class NetworkAgent(network_training.NetworkTraining):
     """Trains on one problem: `base.Agent`.
 
     Args:
-      data: x [T, ...] and y [T, 1] or [T].
+      data: x [T, ...] and y [T, out], or int32 class labels [T].
       prior: what is known besides.
-      key: of all that is drawn.
-      validation: held-out data, where the agent stops early.
+      key: of all that is drawn, [2] uint32.
+      validation: held-out data, where the agent stops early; read nowhere else.
+
+    Returns:
+      The sampler of the trained network: draws [N, out] float32. Where the
+      index set is finite, it has `members`.
 
     Raises:
-      ValueError: the agent stops early and validation is None.
+      ValueError: the agent stops early and validation is None, or the network
+        or the loss cannot serve the problem.
     """
     if self.early_stopping is None:
       held_out = None

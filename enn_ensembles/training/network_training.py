@@ -17,22 +17,10 @@ Optimizer = optax.GradientTransformation
 
 @dataclasses.dataclass(frozen=True)
 class NetworkTraining:
-  """What is trained, and how.
+  """What is trained, and how: the fields of an agent with a network.
 
-  Attributes:
-    make_network: PriorKnowledge -> EpistemicNetwork.
-    make_loss: PriorKnowledge -> Loss.
-    optimizer: any optax transformation, or PriorKnowledge -> one.
-    num_batches: steps.
-    batch_size: data points per step.
-    sampling: how minibatches are made, see `optimizers.TrainingConfig`. With
-      'epochs', a batch has no more points than there are.
-    augment: (key, x [B, ...]) -> x of the same shape and dtype: random changes
-      of the inputs of a step, compiled into it; None is none.
-    early_stopping: when training stops by validation data; None trains all
-      steps.
-    snapshots: steps after which the parameters are kept as well, increasing;
-      0 is before the first step. Not with early_stopping.
+  `network_agent.NetworkAgent`, which everybody makes, explains them. They stand
+  here because that class calls the training program, which reads them.
   """
   make_network: Callable[[base.PriorKnowledge], base.EpistemicNetwork]
   make_loss: Callable[[base.PriorKnowledge], losses.Loss]
