@@ -58,11 +58,17 @@ def load_problem(problem_id: str,
       milliseconds up to 1000 training points, half a minute at 10,000.
     data_dir: folder with files of real data, for kinds that read some.
     **settings: of an image problem, where they are not the default: fields of
-      `image_classification.ImageProblemConfig`, as num_train=1000.
+      `problems.image_classification.ImageProblemConfig`, as num_train=1000.
+
+  Returns:
+    The problem, whose arrays are read-only numpy. One of the NNGP testbed is a
+    `problems.nngp_regression.Problem`: besides the fields of `Problem` it has
+    x_test [1000, D_x] with the exact posterior there, test_mean and test_std
+    [1000], all float64.
 
   Raises:
-    ValueError: there is no such problem, or with these settings its id is
-      another.
+    ValueError: there is no such problem, with these settings its id is another,
+      or files are missing or not as they must be.
   """
   how = kinds.ProblemSettings(
       cache_dir=cache_dir and str(files.as_folder(cache_dir, 'cache_dir')),
@@ -96,11 +102,12 @@ def make_agent(name: str, **settings: Any) -> base.Agent:
     name: one of `agent_names()`, or the path of a Python file that defines
       make_agent, as README.md shows.
     **settings: fields of the agent's config; those left out have their
-      defaults. `help(enn_ensembles.agents.ensemble.EnsembleConfig)` lists an
+      defaults. `help('enn_ensembles.agents.ensemble.EnsembleConfig')` lists an
       ensemble's.
 
   Returns:
     The agent: called with (data, prior, key), it learns and returns a sampler.
+    Both compute in 64-bit mode whatever the caller has set.
 
   Raises:
     ValueError: there is no such agent or setting, or a value is not allowed.
@@ -125,15 +132,17 @@ def train(agent: base.Agent, problem: base.Problem,
   Args:
     agent: the agent.
     problem: the problem.
-    seed: what the agent's key is made from; None for the problem's own seed, as
-      in sweeps. Others show what training's randomness does.
+    seed: what the agent's key is made from, from 0 to 2**32 - 1; None for the
+      problem's own seed, as in sweeps. Another seed repeats the training with
+      other random numbers.
 
   Returns:
-    The agent's sampler: (x [N, ...], key) -> a draw of f, [N, out].
+    The agent's sampler: (x [N, ...], key [2] uint32) -> a draw of f, [N, out].
 
   Raises:
-    ValueError: agent cannot be called with (data, prior, key), or stops early
-      on a problem without validation data.
+    ValueError: agent cannot be called with (data, prior, key), cannot serve the
+      problem, or stops early on one without validation data; or the seed is not
+      allowed.
   """
   _check_problem(problem)
   if _num_arguments(agent) != 3:
@@ -152,7 +161,7 @@ def train(agent: base.Agent, problem: base.Problem,
 def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
           problem: base.Problem, num_enn_samples: int = 1000,
           enumerate_indices: bool = True) -> Mapping[str, float]:
-  """The scores that a sweep gives: by name, as `SCORES` explains them.
+  """The scores that a sweep gives.
 
   Exact moments are used where a sampler offers them, all members of a finite
   set where indices are enumerated, else draws.
@@ -162,6 +171,13 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
     problem: the problem.
     num_enn_samples: how many draws of what is not enumerated.
     enumerate_indices: whether finite sets of members are enumerated.
+
+  Returns:
+    Score name -> float, which may be infinite or nan: nothing is clipped or
+    filled. `SCORES[name]` has the meaning, the unit (nats of 'kl_estimate', for
+    instance) and whether lower or higher is better. A problem gives the scores
+    of its score_set, as far as they are defined; networks of members add how
+    alike their weights are.
 
   Raises:
     ValueError: it is neither an agent nor a sampler, or a sampler that returns
@@ -232,7 +248,8 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
     report: told of each unit that is done, a line at a time.
 
   Returns:
-    All rows of the folder.
+    All rows of the folder, dicts as `results.ROW_SCHEMA` explains them. A
+    failed or diverged run is a row, too, whose status says so.
 
   Raises:
     ValueError: something in the config or the folder is not as it must be, or a
@@ -262,12 +279,23 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
 
 def make_board(results_dirs: files.PathLike | Sequence[files.PathLike]
                ) -> pd.DataFrame:
-  """The leaderboard of one results folder or several, best first.
+  """The leaderboard of one results folder or several.
 
   Of user-defined agents it shows the newest version of each file.
 
+  Args:
+    results_dirs: one folder that a sweep has written to, or several, whose rows
+      are put together.
+
+  Returns:
+    A table with a line per agent setting, the best of each ranking first, as
+    the file leaderboard.csv of `enn-ensembles board` has it. Among its columns
+    are ranking, rank, label, score and, of each score, NAME_mean, in its unit;
+    docs/scores_and_statistics.md explains ranks and intervals.
+
   Raises:
-    ValueError: a folder or a file in it is not as it must be.
+    ValueError: a folder or a file in it is not as it must be, or there are no
+      rows.
   """
   found = versions.keep_newest(*columns.read_columns(results_dirs))
   return tables.make_tables(found.columns, found.entries).leaderboard

@@ -197,9 +197,9 @@ class Gaussian:
   """y = f(x) + noise_std n, n ~ N(0, 1): the likelihood of regression.
 
   Attributes:
-    noise_std: epsilon. May be a traced scalar: one compiled training serves
-      all noise levels. None where the noise is unknown, a function
-      x [N, ...] -> [N, out] where it depends on the input.
+    noise_std: epsilon, in units of y. May be a traced scalar: one compiled
+      training serves all noise levels. None where the noise is unknown, a
+      function x [N, ...] -> [N, out] where it depends on the input.
     num_outputs: components of y.
   """
   noise_std: Any

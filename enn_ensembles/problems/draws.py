@@ -71,7 +71,7 @@ def agent_key(seed: int) -> chex.PRNGKey:
   """The key of what an agent draws on the problems of a seed, [2] uint32.
 
   Raises:
-    ValueError: as `check_seed`.
+    ValueError: seed is no integer from 0 to 2**32 - 1.
   """
   check_seed('seed', seed)
   return jax.random.key_data(_fold(seed, _AGENT_KEY))
@@ -81,7 +81,7 @@ def evaluation_key(seed: int) -> chex.PRNGKey:
   """The key of what evaluation draws on the problems of a seed, [2] uint32.
 
   Raises:
-    ValueError: as `check_seed`.
+    ValueError: seed is no integer from 0 to 2**32 - 1.
   """
   check_seed('seed', seed)
   return jax.random.key_data(_fold(seed, _EVALUATION_KEY))

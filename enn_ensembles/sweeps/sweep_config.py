@@ -79,17 +79,23 @@ class SweepConfig:
 
   Attributes:
     name: where it comes from, for messages.
-    seed: seeds.
-    agents: dicts with the key 'agent', perhaps 'selection', and settings; lists
-      are swept.
+    seed: seeds, each from 0 to 2**32 - 1.
+    agents: dicts with the key 'agent', perhaps 'selection', 'replica' and
+      'degrade', and settings; lists are swept.
     problem: values of the names that the kind of problem defines, in lower
-      case; left out are defaults.
-    kind: the kind of problem, a name in `problems.kinds`.
+      case, as {'input_dim': (10,), 'data_ratio': (1.,), 'noise_std': (0.1,)};
+      left out are defaults.
+    kind: the kind of problem: 'nngp', 'heteroscedastic' or 'images', a file of
+      `problems.kinds`.
     num_enn_samples: draws of agents that are not enumerated.
     enumerate_indices: whether finite index sets are scored on all members.
-    dtype: precision of training.
+    dtype: precision of training, 'float32' or 'float64'.
     max_num_train: problems with more training points are left out; None keeps
       all.
+
+  Raises:
+    ValueError: a name is unknown, or a value is not allowed; the message begins
+      with the config's name.
   """
   name: str
   seed: tuple[int, ...]
@@ -199,10 +205,15 @@ def find_config(name_or_path: str | pathlib.Path) -> pathlib.Path:
 
 
 def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
-  """Reads and checks a config file, as the module's docstring describes it.
+  """Reads and checks a config file.
+
+  `help('enn_ensembles.sweeps.sweep_config')` shows one and explains its names.
 
   Args:
     name_or_path: the file, or the name of a config that comes with the package.
+
+  Returns:
+    The config, which `run_sweep` takes.
 
   Raises:
     ValueError: the file does not exist or cannot be run, lacks a name, has an
