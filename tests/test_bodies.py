@@ -62,6 +62,25 @@ def test_initialised_parameters_are_as_many_as_counted(name):
       2 * body.num_parameters((8, 8, 1)))
 
 
+class _NegativeDense(layers.Dense):
+  """A layer whose product is not that of its base class."""
+
+  def product(self, w, h, shape):
+    return -super().product(w, h, shape)
+
+
+@pytest.mark.parametrize('body, is_mlp', [
+    (networks.make_body('mlp', CIFAR, 3, hidden_sizes=(4,)), True),
+    (networks.make_body('mlp_dropout', CIFAR, 3, hidden_sizes=(4,)), True),
+    (networks.Body('mine', (layers.Dense(4, 'tanh'), layers.Dense(3))), True),
+    (networks.make_body('small_cnn', CIFAR, 3), False),
+    (networks.Body('mlp', (layers.Dense(4), norms.Norm('group'))), False),
+    (networks.Body('mlp', (layers.Residual((layers.Dense(4),)),)), False),
+    (networks.Body('mlp', (_NegativeDense(4),)), False)])
+def test_an_mlp_is_known_by_its_layers(body, is_mlp):
+  assert body.is_mlp == is_mlp
+
+
 @pytest.mark.parametrize('input_shape', [(8, 8, 1), (28, 28, 1), CIFAR])
 @pytest.mark.parametrize('name', sorted(networks.BODIES))
 def test_every_body_takes_every_usual_image(name, input_shape):

@@ -16,6 +16,7 @@ from tiny_agents import KEY
 from tiny_agents import predict
 from tiny_agents import X
 
+from enn_ensembles import networks
 from enn_ensembles.agents import hypermodel
 
 
@@ -53,6 +54,28 @@ def test_hypermodel_is_linear_in_its_index(num_points):
               for i in range(3)]
     np.testing.assert_allclose(row, haiku_mlp(layers, x=x), rtol=1e-9,
                                atol=1e-10)
+
+
+@pytest.mark.parametrize('name', ['mlp', 'two_layers'])
+@pytest.mark.parametrize('activation, slow', [
+    ('tanh', np.tanh), ('relu', lambda h: np.maximum(h, 0.))])
+@pytest.mark.parametrize('num_points', [2, 40])
+def test_hypermodel_has_the_activations_of_its_body(name, activation, slow,
+                                                    num_points):
+  # Few and many points: both ways of forwarding the first layer.
+  x = jnp.asarray(RNG.standard_normal((num_points, 2)))
+  body = networks.Body(name, (networks.Dense(3, activation),
+                              networks.Dense(1, 'none')))
+  network = hypermodel.make_network(hypermodel.HypermodelConfig(
+      index_dim=3, body=body, prior_scale=0.))
+  columns = [RNG.standard_normal(shape) for shape in ((4, 3, 3), (4, 1, 4))]
+  params = name_layers(f'hyper_{name}', columns)
+  z = np.asarray(network.indexer(KEY), np.float64)
+  first, last = (np.tensordot([*z, 1.], w, 1) for w in columns)
+  hidden = slow(x @ first[:, :-1].T + first[:, -1])
+  np.testing.assert_allclose(
+      predict(network, params, {}, z[None], x)[0],
+      hidden @ last[:, :-1].T + last[:, -1], rtol=1e-9, atol=1e-10)
 
 
 def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():

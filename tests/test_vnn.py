@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from enn_ensembles import base
+from enn_ensembles import networks
 from enn_ensembles.agents import vnn
 from enn_ensembles.training import index_bootstrap
 from enn_ensembles.training import loop
@@ -263,6 +264,26 @@ def test_gradients_are_those_of_finite_differences(global_std_mode,
   inner = sum(np.sum(g * d) for g, d in zip(
       jax.tree.leaves(gradient), jax.tree.leaves(direction)))
   np.testing.assert_allclose(inner, slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize('body', [
+    'mlp_dropout', networks.Body('mine', (
+        networks.Dense(4, 'tanh'), networks.Dense(3), networks.Dense(1)))])
+@pytest.mark.parametrize('activation_mode', ['none', 'end'])
+def test_every_mlp_of_these_sizes_is_trained_by_the_same_program(
+    body, activation_mode):
+  def program(body):  # Draws have the config's activation, and no dropout.
+    agent = vnn.make_agent(dataclasses.replace(
+        SMALL, body=body, activation_mode=activation_mode,
+        num_index_samples=22))  # Blocks of 11, or one of 22.
+    prior = base.PriorKnowledge((2,), 12, base.Gaussian(0.3))
+    network, loss = agent.make_network(prior), agent.make_loss(prior)
+    params, _ = jax.eval_shape(
+        lambda: network.init(KEY, X[:1], network.indexer(KEY)))
+    return str(jax.make_jaxpr(jax.grad(lambda params: loss.evaluate(
+        network, params, {}, KEY, BATCH, KEY)[0]))(params))
+
+  assert program(body) == program('mlp')
 
 
 @pytest.mark.parametrize('noise_scale', [0., 2.])

@@ -24,7 +24,6 @@ import dataclasses
 from typing import Any
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -102,7 +101,7 @@ class HyperWeights(hk.Module):
 
   def _initializer(self, shape: networks.LayerShape) -> Any:
     d = self._index_dim
-    if self._body.name == 'mlp':
+    if self._body.is_mlp:
       return np.array([self._init_std] * d + [0.])[:, None, None]
     scales, means = networks.column_scales(shape), networks.column_means(shape)
     stds = np.array([self._init_std] * d + [1.])[:, None, None] * scales
@@ -158,7 +157,7 @@ def first_outputs(body: networks.Body, layers: networks.Layers,
   """
   d, out, columns = layers[0].shape
   # Multiply-adds per index and unit, by its own weights or by mixed outputs.
-  if body.name != 'mlp' or columns * (d + len(x)) < d * len(x):
+  if not body.is_mlp or columns * (d + len(x)) < d * len(x):
     return None
   return networks.affine(layers[0].reshape(-1, columns),
                          x.reshape(len(x), -1).T).reshape(d, out, len(x))
@@ -182,9 +181,12 @@ def hyper_forward(body: networks.Body, layers: networks.Layers, x: base.Array,
   if shared is None:
     return networks.forward(
         body, [mix_columns(z, w) for w, z in zip(layers, parts)], x)
-  h = mix_columns(parts[0], shared)
-  for w, z in zip(layers[1:], parts[1:]):
-    h = networks.affine(mix_columns(z, w), jax.nn.relu(h))
+  first, *others = [layer for layer in body.layers
+                    if isinstance(layer, networks.Dense)]
+  h = first.activate(mix_columns(parts[0], shared))
+  h = networks.apply_layers(
+      others, [mix_columns(z, w) for w, z in zip(layers[1:], parts[1:])], h,
+      (first.size,))
   return jnp.swapaxes(h, 1, 2)
 
 

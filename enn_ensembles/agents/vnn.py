@@ -48,7 +48,6 @@ Oleksiienko, Tran & Iosifidis 2022, "Variational Neural Networks"
 import dataclasses
 import functools
 
-import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -159,6 +158,11 @@ def count_units(body: networks.Body) -> list[int]:
   return found
 
 
+def is_affine(config: VnnConfig, body: networks.Body) -> bool:
+  """Whether every sample is computed as one affine map of x."""
+  return body.is_mlp and config.activation_mode == 'none'
+
+
 def _activate(config: VnnConfig, target: str, h: base.Array,
               is_output: bool) -> base.Array:
   """The activation, if this target of a layer has one."""
@@ -167,22 +171,26 @@ def _activate(config: VnnConfig, target: str, h: base.Array,
   return getattr(jax.nn, config.activation)(h)
 
 
-def mean_and_std(config: VnnConfig, w: base.Array, h: base.Array,
+def mean_and_std(config: VnnConfig, layer: networks.Dense | networks.Conv2D,
+                 w: base.Array, h: base.Array, shape: networks.Shape,
                  is_output: bool) -> tuple[base.Array, base.Array | None]:
   """What z is added to and multiplied by in one layer.
 
   Args:
     config: the settings.
-    w: [2 or 1, out, in + 1].
-    h: the layer's input [in, N].
+    layer: whose product it is; its activation gives way to the config's.
+    w: [2 or 1, out, columns].
+    h: the layer's input [*features first, N].
+    shape: of one example of the input.
     is_output: whether it is the last layer.
 
   Returns:
-    mean [out, N], and g(std) [out, N] or None where it is the constant.
+    mean [out, *positions, N], and g(std) of the same shape, or None where it is
+    the constant.
   """
   num_maps, out, columns = w.shape
-  maps = networks.affine(w.reshape(num_maps * out, columns), h)
-  maps = maps.reshape(num_maps, out, -1)
+  maps = layer.product(w.reshape(num_maps * out, columns), h, shape)
+  maps = maps.reshape(num_maps, out, *maps.shape[1:])
   mean = _activate(config, 'mean', maps[0], is_output)
   if config.global_std_mode == 'replace':
     return mean, None
@@ -192,77 +200,46 @@ def mean_and_std(config: VnnConfig, w: base.Array, h: base.Array,
   return mean, std
 
 
-def vnn_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
-                shared: tuple[base.Array, base.Array | None]) -> base.Array:
+def vnn_forward(config: VnnConfig, body: networks.Body, layers: networks.Layers,
+                z: base.Array, x: base.Array,
+                shared: tuple[base.Array, base.Array | None] | None = None
+                ) -> base.Array:
   """The network for many indices.
 
-  Activations are [features, J B] here: the weights are shared by all indices,
-  which are so many more columns of one product.
+  Activations are [*features first, J B] here: the weights are shared by all
+  indices, which are so many more columns of one product.
 
   Args:
     config: the settings.
-    layers: the layers.
-    z: the indices [J, sum of output sizes].
-    shared: `mean_and_std` of the first layer, [n_1, B] each.
+    body: the network.
+    layers: (M, S) of every layer that draws.
+    z: the indices [J, units].
+    x: inputs [B, ...].
+    shared: `mean_and_std` of the first layer that draws; None computes it.
 
   Returns:
     [J, B, out].
   """
-  sizes = [w.shape[1] for w in layers]
-  parts = jnp.split(z, np.cumsum(sizes)[:-1], axis=1)
-  num_indices, num_points = len(z), shared[0].shape[1]
-  maps, h = shared, jnp.zeros(0)
-  for layer, part in enumerate(parts):
-    is_output = layer == len(layers) - 1
-    if layer > 0:
-      maps = mean_and_std(config, layers[layer], h, is_output)
-    # [out, 1, B] of the first layer, then [out, J, B].
-    mean, std = jax.tree.map(
-        lambda m: m.reshape(m.shape[0], -1, num_points), maps)
-    std = config.global_std if std is None else std
-    h = _activate(config, 'end', mean + std * part.T[:, :, None], is_output)
-    chex.assert_shape(h, (sizes[layer], num_indices, num_points))
-    h = h.reshape(sizes[layer], -1)
-  return h.reshape(-1, num_indices, num_points).transpose(1, 2, 0)
-
-
-def body_forward(config: VnnConfig, body: networks.Body,
-                 layers: networks.Layers, z: base.Array,
-                 x: base.Array) -> base.Array:
-  """Any body for many indices, [J, B, out].
-
-  Args:
-    config: the settings.
-    body: the network; its own activations give way to the config's.
-    layers: (M, S) of every layer with weights.
-    z: the indices [J, units].
-    x: inputs [B, ...].
-  """
   left = list(layers)
   parts = jnp.split(z, np.cumsum([w.shape[1] for w in layers])[:-1], axis=1)
-  h = networks.first_layout(x)  # [*features first, B], then [..., J B].
+  maps = shared
+  h = networks.first_layout(x)  # [..., B], and [..., J B] once a layer drew.
   for layer, shape in zip(body.layers, networks.shapes_along(
       body.layers, x.shape[1:])):
-    if not layer.has_options:
+    if not isinstance(layer, (networks.Dense, networks.Conv2D)):
       h = layer.apply([], h, shape, networks.ForwardPass())
       continue
     w, part = left.pop(0), parts.pop(0)
-    num_maps, out, columns = w.shape
-    # Layers with options have products; the others have none.
-    product = layer.product  # pyright: ignore[reportAttributeAccessIssue]
-    maps = product(w.reshape(num_maps * out, columns), h, shape)
-    # Beside the examples an axis for the indices, of length 1 at first.
-    maps = maps.reshape(num_maps, out, *maps.shape[1:-1], -1, len(x))
     is_output = not left
-    mean = _activate(config, 'mean', maps[0], is_output)
-    std = config.global_std
-    if config.global_std_mode != 'replace':
-      std = _activate(config, 'std', maps[1], is_output)
-      std = std * (config.global_std if config.global_std_mode == 'multiply'
-                   else 1.)
-    draws = part.T.reshape(out, *(1,) * (mean.ndim - 3), len(z), 1)
+    if maps is None:
+      maps = mean_and_std(config, layer, w, h, shape, is_output)
+    # Beside the examples an axis for the indices, of length 1 at first.
+    mean, std = jax.tree.map(
+        lambda m: m.reshape(*m.shape[:-1], -1, len(x)), maps)
+    std = config.global_std if std is None else std
+    draws = part.T.reshape(len(mean), *(1,) * (mean.ndim - 3), len(z), 1)
     h = _activate(config, 'end', mean + std * draws, is_output)
-    h = h.reshape(*h.shape[:-2], -1)
+    h, maps = h.reshape(*h.shape[:-2], -1), None
   return h.reshape(-1, len(z), len(x)).transpose(1, 2, 0)
 
 
@@ -275,8 +252,8 @@ def affine_forward(config: VnnConfig, layers: networks.Layers, z: base.Array,
 
   Args:
     config: the settings.
-    layers: the layers.
-    z: the indices [J, sum of output sizes].
+    layers: (M, S) of every layer.
+    z: the indices [J, units].
     x: inputs [B, D].
 
   Returns:
@@ -317,26 +294,24 @@ def make_network(config: VnnConfig, input_shape: networks.Shape | None = None,
           body, with_std=config.global_std_mode != 'replace')(
               x.shape[1:], x.dtype))
 
-  def first_layer(layers, x):
-    return mean_and_std(config, layers[0], x.reshape(len(x), -1).T,
-                        is_output=len(layers) == 1)
-
   def shared(params, state, x):
     layers, _ = transformed.apply(params, state, None, x)
-    return first_layer(layers, x)
+    first = next(layer for layer in body.layers
+                 if isinstance(layer, networks.Dense))
+    x = x.reshape(len(x), -1)
+    return mean_and_std(config, first, layers[0], x.T, x.shape[1:],
+                        is_output=len(layers) == 1)
 
   def apply_indices(params, state, x, indices, shared=None):
     layers, state = transformed.apply(params, state, None, x)
     z = jnp.asarray(indices, x.dtype)
-    if body.name != 'mlp':
-      return body_forward(config, body, layers, z, x), state
-    if config.activation_mode == 'none':
-      return affine_forward(config, layers, z, x.reshape(len(x), -1)), state
-    if shared is None:
-      shared = first_layer(layers, x)
-    return vnn_forward(config, layers, z, shared), state
+    if body.is_mlp:
+      x = x.reshape(len(x), -1)
+    if is_affine(config, body):
+      return affine_forward(config, layers, z, x), state
+    return vnn_forward(config, body, layers, z, x, shared), state
 
-  has_shared = body.name == 'mlp' and config.activation_mode != 'none'
+  has_shared = body.is_mlp and not is_affine(config, body)
   return networks.network_from_indices(
       init=transformed.init, apply_indices=apply_indices, indexer=indexer,
       shared=shared if has_shared else None)
@@ -355,20 +330,21 @@ def make_agent(config: VnnConfig) -> base.Agent:
   """A VNN trained on fresh indices at every step."""
 
   def make_loss(prior: base.PriorKnowledge) -> losses.Loss:
+    body = networks.choose_body(config, prior.input_shape, prior.num_outputs)
     bootstrap = None
     if config.loss_function == 'bootstrap':
       # Affine samples have no activations to keep in the cache.
-      is_affine = config.body == 'mlp' and config.activation_mode == 'none'
+      largest_block = (config.num_index_samples if is_affine(config, body)
+                       else losses.INDEX_BLOCK)
       bootstrap = index_bootstrap.make_bootstrap_loss(
-          config.num_index_samples,
-          config.num_index_samples if is_affine else losses.INDEX_BLOCK,
+          config.num_index_samples, largest_block,
           likelihoods.point_error(prior))
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale,
         num_index_samples=config.num_index_samples,
         weight_decay=config.weight_decay,
         mean_squares=functools.partial(mean_squares, config),
-        shapes=networks.body_shapes(config, prior), loss=bootstrap)
+        shapes=body.weight_shapes(prior.input_shape), loss=bootstrap)
 
   return network_agent.make_network_agent(
       config, lambda prior: make_network(

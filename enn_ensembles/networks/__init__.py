@@ -16,6 +16,7 @@ from enn_ensembles.networks.indexers import GaussianIndexer
 from enn_ensembles.networks.indexers import noise_indexer
 from enn_ensembles.networks.indexers import number_indices
 from enn_ensembles.networks.indexers import PrngIndexer
+from enn_ensembles.networks.layers import apply_layers
 from enn_ensembles.networks.layers import Dense
 from enn_ensembles.networks.layers import Dropout
 from enn_ensembles.networks.layers import dropout_shapes
@@ -69,6 +70,7 @@ __all__ = [
     'Shape',
     'StackedBody',
     'affine',
+    'apply_layers',
     'body_shapes',
     'check_body',
     'choose_body',

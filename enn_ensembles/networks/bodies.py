@@ -42,6 +42,17 @@ class Body:
   layers: tuple[layers.Layer, ...]
 
   @property
+  def is_mlp(self) -> bool:
+    """Whether it is dense layers alone, whatever their activations.
+
+    Flattening and dropout places may stand between them. Both are the identity
+    on vectors for a method that has no training pass of its own.
+    """
+    # No subclasses: what those do with their weights is not known here.
+    return all(type(layer) in (layers.Dense, layers.Dropout, images.Flatten)
+               for layer in self.layers)
+
+  @property
   def num_weight_layers(self) -> int:
     """Layers that a layer ensemble gives options, or a trunk shares."""
     return sum(layer.has_options for layer in self.layers)

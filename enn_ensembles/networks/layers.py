@@ -156,7 +156,11 @@ class Dense:
     return []
 
   def apply(self, weights, h, shape, run):
-    return ACTIVATIONS[self.activation](self.product(weights[0], h, shape))
+    return self.activate(self.product(weights[0], h, shape))
+
+  def activate(self, h: base.Array) -> base.Array:
+    """The layer's activation alone."""
+    return ACTIVATIONS[self.activation](h)
 
   def product(self, w: base.Array, h: base.Array, shape: Shape) -> base.Array:
     """The layer without its activation."""
