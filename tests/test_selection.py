@@ -148,8 +148,19 @@ def test_a_rule_that_reads_what_a_problem_lacks_is_refused():
     select('val_nll', samples)
   classes = types.SimpleNamespace(score_set='classification')
   with pytest.raises(ValueError, match="selection 'oracle' needs what "
-                                       'classification problems do not have'):
+                                       'classification problems do not have: '
+                                       'x_val, val_mean, val_std'):
     select('oracle', samples, classes)
+
+
+@pytest.mark.parametrize('rule', ['oracle', 'val_nll'])
+def test_a_mistake_of_a_network_is_not_taken_for_one_of_the_problem(rule):
+  def predict(x):
+    return x.no_such_attribute
+
+  with pytest.raises(AttributeError, match='no_such_attribute'):
+    selection.select_members(
+        rule, make_problem(4, y_val=np.zeros((4, 1))), predict, 3, KEY)
 
 
 # Classifiers.

@@ -58,6 +58,8 @@ class Rule(NamedTuple):
     aggregate: (problem, predict) -> how all members are made one prediction,
       in place of a choice of members; None: those that are kept are averaged.
     likelihood: of problems that the rule is for; None for all.
+    needs: attributes that the rule reads of a problem and that are not in
+      `base.Problem`: not every kind has them.
   """
   meaning: str
   order_members: Callable[[Any, base.Predict, int, chex.PRNGKey], Order]
@@ -65,6 +67,7 @@ class Rule(NamedTuple):
   is_fair: bool = True
   aggregate: Aggregate | None = None
   likelihood: type | None = None
+  needs: tuple[str, ...] = ()
 
 
 def _random_order(problem: Any, predict: base.Predict, num_members: int,
@@ -131,7 +134,8 @@ RULES: Mapping[str, Rule] = {
     'none': Rule('all members are kept', _random_order),
     'oracle': Rule('members are ranked by KL to the exact posterior on '
                    'validation points, which nobody has on real data',
-                   _rank_by_posterior, is_fair=False),
+                   _rank_by_posterior, is_fair=False,
+                   needs=('x_val', 'val_mean', 'val_std')),
     'val_nll': Rule('members are ranked by the negative log-likelihood of '
                     'validation labels that no other agent learns from',
                     _rank_by_labels, is_fair=False),
@@ -190,13 +194,14 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
   start = time.perf_counter()
   if RULES[rule].aggregate is not None:
     return _aggregate(rule, problem, predict, num_members)
+  missing = [name for name in RULES[rule].needs if not hasattr(problem, name)]
+  if missing:
+    raise ValueError(f'selection {rule!r} needs what {problem.score_set} '
+                     f'problems do not have: {", ".join(missing)}.')
   try:
     found = RULES[rule].order_members(problem, predict, num_members, key)
   except array_checks.NotFiniteError:
     return Selected(predict, num_members, None, None)
-  except AttributeError as error:
-    raise ValueError(f'selection {rule!r} needs what {problem.score_set} '
-                     f'problems do not have: {error}.') from error
   seconds = None if found.val_score is None else time.perf_counter() - start
   kept = num_members
   if found.val_score is not None:
