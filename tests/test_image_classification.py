@@ -18,6 +18,7 @@ from enn_ensembles.scoring import table
 
 Config = image_classification.ImageProblemConfig
 RNG = np.random.default_rng(0)
+AGENT_SCORES = {'weight_cosine', 'weight_cosine_biases'}
 WEIGHTS = 0.3 * RNG.normal(size=(3, 64, 10))
 
 
@@ -245,8 +246,7 @@ def test_scores_are_means_over_sets():
   problem = make(num_test=50, shifts=('rotation:1', 'rotation:6'),
                  ood=('permuted', 'quarter_turn'))
   scores, by_set = problem.score(predict), problem.score_by_set(predict)
-  assert set(scores) == (set(table.scores_of('classification'))
-                         - set(table.AGENT_SCORES))
+  assert set(scores) == set(table.scores_of('classification')) - AGENT_SCORES
   logits = predict(problem.x_test).samples
   test = classification_scores.score_test(logits, problem.test.labels)
   assert by_set['test'] == test
@@ -383,5 +383,5 @@ def test_example_of_the_docs_runs():
   names: dict = {}
   exec(example, names)  # pylint: disable=exec-used
   assert list(names['by_set'])[0] == 'test' and len(names['by_set']) == 10
-  assert set(names['scores']) == (set(table.scores_of('classification'))
-                                  - set(table.AGENT_SCORES))
+  assert set(names['scores']) == (
+      set(table.scores_of('classification')) - AGENT_SCORES)

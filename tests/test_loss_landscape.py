@@ -96,8 +96,9 @@ def test_norms_and_biases_of_a_residual_network_are_no_kernels():
       image_classification.ImageProblemConfig('digits'))
   body = settings.make_body(problem.prior)
   forward = trajectories.Forward(body, problem.prior.input_shape)
-  assert len(forward.kernel_entries) == body.num_parameters(
-      problem.prior.input_shape)
+  assert len(forward.kernel_entries) == sum(
+      shape.out * shape.columns
+      for shape in body.weight_shapes(problem.prior.input_shape))
   # 3 x 3 convolutions of 19 layers, two projections, the output.
   sizes = [9 * 1 * 16] + 6 * [9 * 16 * 16] + [9 * 16 * 32] + 5 * [
       9 * 32 * 32] + [9 * 32 * 64] + 5 * [9 * 64 * 64] + [

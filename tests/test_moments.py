@@ -9,7 +9,6 @@ from slow_combinations import make_all  # noqa: F401
 from slow_combinations import MLP
 from slow_combinations import predict
 from slow_combinations import slow_forward
-from slow_combinations import STACKS
 from slow_combinations import start
 from slow_combinations import X_VECTORS
 
@@ -100,25 +99,6 @@ def test_contrasts_are_orthonormal_and_see_no_constant():
     np.testing.assert_allclose(rows.sum(1), 0., atol=1e-14)
 
 
-def test_moments_of_a_network():
-  for prior_scale in (0., 0.3):
-    stack, x = STACKS['cnn']
-    network = layer_ensemble.make_stack_network(stack, prior_scale)
-    params, state = start(network, x)
-    combinations = all_combinations(stack.num_options)
-    expected = slow_forward(
-      stack, stack_network.get_weights(params), x, combinations
-    )
-    if prior_scale:
-      expected += prior_scale * slow_forward(
-        stack, stack_network.get_weights(state['prior_params']), x, combinations
-      )
-    mean, std = jax.jit(layer_ensemble.make_stack_moments(
-        stack, prior_scale))(params, state, x)
-    check(mean, expected.mean(0))
-    check(std, expected.std(0))
-
-
 def test_moments_of_the_agents_network():
   config = layer_ensemble.LayerEnsembleConfig(
       num_options=(2, 1, 3), hidden_sizes=(4, 3), prior_scale=2.)
@@ -139,7 +119,8 @@ def test_moments_of_the_agents_network():
     combinations,
   )
   check(outputs, expected)
-  mean, std = jax.jit(layer_ensemble.make_moments(config))(params, state,
-                                                           X_VECTORS)
+  mean, std = forward_moments([
+      (stack, stack_network.get_weights(params), 1.),
+      (stack, stack_network.get_weights(state['prior_params']), 2.)], X_VECTORS)
   check(mean, expected.mean(0))
   check(std, expected.std(0))

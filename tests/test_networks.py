@@ -41,9 +41,11 @@ def numpy_mlp(layers, member, x):
 
 @pytest.mark.parametrize('copies', [
     (3, 3, 3), (1, 3, 3), (1, 1, 3), (1, 1, 1)])
-def test_stacked_forward_is_each_members_mlp(copies):
+def test_bodies_side_by_side_are_each_members_mlp(copies):
   layers = random_layers(copies)
-  out = np.asarray(jax.jit(networks.stacked_forward)(layers, X))
+  body = networks.make_mlp([w.shape[1] for w in layers[:-1]], 2)
+  run = jax.jit(functools.partial(networks.forward, body))
+  out = np.asarray(run(layers, X))
   assert out.shape == (copies[-1], 7, 2)
   for member in range(copies[-1]):
     np.testing.assert_allclose(out[member], numpy_mlp(layers, member, X),

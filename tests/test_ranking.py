@@ -98,13 +98,13 @@ def test_single_member():
 def test_is_deterministic_and_compiled_once():
   predictions, mean, std, labels = make_case(2, num_samples=8, num_x=21)
   first = ranking.rank_samples(predictions, mean, std)
-  compiled = ranking._rank._cache_size()
+  compiled = ranking._greedy_order._cache_size()
   second = ranking.rank_samples(predictions, mean, std)
   np.testing.assert_array_equal(first.order, second.order)
   np.testing.assert_array_equal(first.score, second.score)
   ranking.rank_samples(predictions, selection='val_nll', labels=labels,
                        noise_std=0.3)
-  assert ranking._rank._cache_size() == compiled
+  assert ranking._greedy_order._cache_size() == compiled
 
 
 def test_shorter_order_is_the_beginning_of_the_full_one():
@@ -152,34 +152,6 @@ def test_float32_is_the_default_without_x64():
       ranking.rank_samples(predictions, mean, std, dtype='float64')
 
 
-@pytest.mark.parametrize('selection', ranking.SELECTIONS)
-def test_batch_equals_one_by_one(selection):
-  cases = [make_case(seed) for seed in range(4)]
-  predictions, mean, std, labels = (np.stack(part) for part in zip(*cases))
-  noise_std = np.array([0.01, 0.1, 1., 0.3])
-  batch = ranking.rank_samples_batch(
-      predictions, mean, std, selection=selection, labels=labels,
-      noise_std=noise_std, num_ranked=7)
-  assert batch.order.shape == batch.score.shape == (4, 7)
-  for i in range(4):
-    found = ranking.rank_samples(
-        predictions[i], mean[i], std[i], selection=selection, labels=labels[i],
-        noise_std=noise_std[i], num_ranked=7)
-    np.testing.assert_array_equal(batch.order[i], found.order)
-    np.testing.assert_allclose(batch.score[i], found.score, rtol=1e-12)
-
-
-def test_batch_takes_one_noise_std_for_all():
-  cases = [make_case(seed) for seed in range(3)]
-  predictions, _, _, labels = (np.stack(part) for part in zip(*cases))
-  one, many = (
-      ranking.rank_samples_batch(predictions, selection='val_nll',
-                                 labels=labels, noise_std=noise_std)
-      for noise_std in (0.2, np.full(3, 0.2)))
-  np.testing.assert_array_equal(one.order, many.order)
-  np.testing.assert_array_equal(one.score, many.score)
-
-
 def test_stored_order_on_rounded_predictions():
   order, kl_val, _ = load_stored_order()
   with np.load(DATA / 'ranking_val_K5.npz') as stored:
@@ -209,10 +181,10 @@ def test_costs_are_as_documented():
   """So many per input, candidate and addition, and hardly any besides."""
   predictions, mean, std, labels = make_case(0, num_samples=125, num_x=1000)
   task, num_ranked = ranking._make_task(
-      predictions, mean, std, 'oracle', labels, 0.1, 1e-3, 50, None,
-      batched=False)
+      predictions, mean, std, 'oracle', labels, 0.1, 1e-3, 50, None)
   assert num_ranked == 50
-  jaxpr = jax.make_jaxpr(ranking._rank, static_argnums=1)(task, num_ranked)
+  jaxpr = jax.make_jaxpr(ranking._greedy_order, static_argnums=1)(task,
+                                                                  num_ranked)
   # One of the divisions is by the number of members.
   for name, times in (('log', 1), ('sqrt', 1), ('div', 2)):
     num = counting.num_elements(jaxpr, name) / (50 * 125 * 1000)
@@ -253,14 +225,3 @@ def ranking_kwargs(**changes):
 def test_rank_samples_errors(changes, message):
   with pytest.raises(ValueError, match=message):
     ranking.rank_samples(**ranking_kwargs(**changes))
-
-
-@pytest.mark.parametrize('changes,message', [
-    (dict(), 'predictions must have 3 axes'),
-    (dict(predictions=np.zeros((2, 4, 6))), r'mean must have shape \(2, 6\)'),
-    (dict(predictions=np.zeros((2, 4, 6)), labels=np.zeros((2, 6)),
-          selection='val_nll', noise_std=np.ones(3)), r'shape \(2,\), got'),
-])
-def test_rank_samples_batch_errors(changes, message):
-  with pytest.raises(ValueError, match=message):
-    ranking.rank_samples_batch(**ranking_kwargs(**changes))

@@ -18,7 +18,6 @@ difference at K = 2 (docs/studies.md); `noise_by='first_option'` does the same.
 Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 """
 
-from collections.abc import Callable
 import dataclasses
 import itertools
 
@@ -31,15 +30,11 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
 from enn_ensembles.networks import layer_stack
-from enn_ensembles.networks import moments
 from enn_ensembles.networks import stack_network
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
-
-Moments = Callable[[base.Params, base.State, base.Array],
-                   tuple[base.Array, base.Array]]
 
 NOISE_RULES = ('combination', 'first_option')
 
@@ -175,23 +170,6 @@ def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
   return networks.with_additive_prior(options(), options(), prior_scale)
 
 
-def make_stack_moments(stack: layer_stack.LayerStack,
-                       prior_scale: float = 1.) -> Moments:
-  """The exact moments of `make_stack_network(stack, prior_scale)`.
-
-  Returns:
-    (params, state, x) -> mean [B, out], std [B, out] of all combinations.
-  """
-  def mean_and_std(params, state, x):
-    parts = [(stack, stack_network.get_weights(params), 1.)]
-    if prior_scale != 0:
-      parts.append((stack, stack_network.get_weights(state['prior_params']),
-                    prior_scale))
-    return moments.forward_moments(parts, x)
-
-  return mean_and_std
-
-
 def make_network(config: LayerEnsembleConfig,
                  input_shape: networks.Shape | None = None,
                  num_outputs: int = 1) -> base.EpistemicNetwork:
@@ -204,13 +182,6 @@ def make_network(config: LayerEnsembleConfig,
   """
   return make_stack_network(make_stack(config, input_shape, num_outputs),
                             config.prior_scale, config.noise_by)
-
-
-def make_moments(config: LayerEnsembleConfig,
-                 num_outputs: int = 1) -> Moments:
-  """Exact mean and std of `make_network(config)`: see `make_stack_moments`."""
-  return make_stack_moments(make_stack(config, num_outputs=num_outputs),
-                            config.prior_scale)
 
 
 def mean_squares(params: base.Params) -> list[base.Array]:

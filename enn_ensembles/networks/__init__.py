@@ -34,7 +34,6 @@ from enn_ensembles.networks.members import member_mean_squares
 from enn_ensembles.networks.members import network_from_indices
 from enn_ensembles.networks.members import network_of_members
 from enn_ensembles.networks.members import pick_members
-from enn_ensembles.networks.members import stacked_forward
 from enn_ensembles.networks.members import StackedBody
 from enn_ensembles.networks.members import start_statistics
 from enn_ensembles.networks.norms import Norm
@@ -99,7 +98,6 @@ __all__ = [
     'number_indices',
     'pick_members',
     'shapes_along',
-    'stacked_forward',
     'start_statistics',
     'uniform_at',
     'with_additive_prior',

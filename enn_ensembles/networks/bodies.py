@@ -91,11 +91,6 @@ class Body:
       found += [max(number, 0)] * len(getattr(layer, method)(shape))
     return found
 
-  def num_parameters(self, input_shape: layers.Shape) -> int:
-    """Weights of one network."""
-    return sum(shape.out * shape.columns
-               for shape in self.weight_shapes(input_shape))
-
   def check(self, input_shape: layers.Shape, num_outputs: int) -> None:
     """Raises ValueError unless the body takes such inputs to such outputs."""
     try:

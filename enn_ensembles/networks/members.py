@@ -52,20 +52,6 @@ class StackedBody(hk.Module):
     return list(parameters.draw_parameters(specs, dtype).values())
 
 
-def stacked_forward(weights: Layers, x: base.Array) -> base.Array:
-  """ReLU MLPs side by side.
-
-  Args:
-    weights: [J, out, in + 1] each; J = 1 in a layer that all share.
-    x: the input of all of them, [B, D].
-
-  Returns:
-    [J, B, out], J of the last layer.
-  """
-  *hidden, outputs = [w.shape[-2] for w in weights]
-  return bodies.forward(bodies.make_mlp(hidden, outputs), weights, x)
-
-
 def start_statistics(body: bodies.Body, x: base.Array, num_members: int,
                      num_shared_layers: int = 0) -> base.State:
   """State of a network before training: every variance 1, every mean 0.

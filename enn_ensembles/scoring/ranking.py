@@ -92,43 +92,8 @@ def rank_samples(predictions: Array,
   """
   task, num_ranked = _make_task(
       predictions, mean, std, selection, labels, noise_std, std_ridge,
-      num_ranked, dtype, batched=False)
-  return _to_numpy(_rank(task, num_ranked))
-
-
-def rank_samples_batch(predictions: Array,
-                       mean: Array | None = None,
-                       std: Array | None = None,
-                       *,
-                       selection: str = 'oracle',
-                       labels: Array | None = None,
-                       noise_std: Array | None = None,
-                       std_ridge: float = 1e-3,
-                       num_ranked: int | None = None,
-                       dtype: Any = None) -> RankedOrder:
-  """`rank_samples` for S problems in one compiled call.
-
-  Args:
-    predictions: [S, J, num_x].
-    mean: [S, num_x].
-    std: [S, num_x].
-    selection: as in `rank_samples`, the same for all problems.
-    labels: [S, num_x].
-    noise_std: a scalar, or [S].
-    std_ridge: as in `rank_samples`.
-    num_ranked: as in `rank_samples`.
-    dtype: as in `rank_samples`.
-
-  Returns:
-    order [S, P] and score [S, P].
-
-  Raises:
-    ValueError: as `rank_samples`.
-  """
-  task, num_ranked = _make_task(
-      predictions, mean, std, selection, labels, noise_std, std_ridge,
-      num_ranked, dtype, batched=True)
-  return _to_numpy(_rank_batch(task, num_ranked))
+      num_ranked, dtype)
+  return RankedOrder(*map(np.asarray, _greedy_order(task, num_ranked)))
 
 
 def rank_classifiers(logits: Array, labels: Array) -> RankedOrder:
@@ -185,17 +150,14 @@ class _Task(NamedTuple):
 
 def _make_task(predictions: Array, mean: Array | None,
                std: Array | None, selection: str, labels: Array | None,
-               noise_std: Array | None, std_ridge: float,
-               num_ranked: int | None, dtype: Any,
-               batched: bool) -> tuple[_Task, int]:
+               noise_std: float | None, std_ridge: float,
+               num_ranked: int | None, dtype: Any) -> tuple[_Task, int]:
   """Checks what the user gave and brings it to one form (and P)."""
   if selection not in SELECTIONS:
     raise ValueError(
         f'selection must be one of {SELECTIONS}, got {selection!r}.')
-  predictions = array_checks.as_finite('predictions', predictions,
-                                       ndim=3 if batched else 2)
-  *batch, num_samples, num_x = predictions.shape
-  batch = tuple(batch)
+  predictions = array_checks.as_finite('predictions', predictions, ndim=2)
+  num_samples, num_x = predictions.shape
   if 0 in predictions.shape:
     raise ValueError('predictions must hold at least one member and one '
                      f'input, got shape {predictions.shape}.')
@@ -207,32 +169,31 @@ def _make_task(predictions: Array, mean: Array | None,
   array_checks.check_std_ridge(std_ridge)
 
   if selection == 'oracle':
-    target = array_checks.as_finite('mean', mean, shape=batch + (num_x,))
-    unit = array_checks.as_std(std, shape=batch + (num_x,)) + std_ridge
+    target = array_checks.as_finite('mean', mean, shape=(num_x,))
+    unit = array_checks.as_std(std, shape=(num_x,)) + std_ridge
     target_var, noise_var = 1., 0.
-    offset = np.full(batch, -0.5)  # -(entropy), the logs of 2 pi cancel.
+    offset = -0.5  # -(entropy), the logs of 2 pi cancel.
   else:
-    target = array_checks.as_finite('labels', labels, shape=batch + (num_x,))
-    noise_std = array_checks.as_finite('noise_std', noise_std)
-    if noise_std.shape not in ((), batch):
-      raise ValueError(f'noise_std must be a scalar or have shape {batch}, '
-                       f'got {noise_std.shape}.')
-    if noise_std.min() <= 0:
-      raise ValueError(f'noise_std must be > 0, got {noise_std.min()}.')
-    noise_std = np.broadcast_to(noise_std, batch)
-    unit = np.broadcast_to(noise_std[..., None], target.shape)
+    target = array_checks.as_finite('labels', labels, shape=(num_x,))
+    noise = array_checks.as_finite('noise_std', noise_std)
+    if noise.ndim:
+      raise ValueError('noise_std must be a scalar, got an array of shape '
+                       f'{noise.shape}.')
+    if noise <= 0:
+      raise ValueError(f'noise_std must be > 0, got {noise}.')
+    unit = np.broadcast_to(noise, target.shape)
     target_var, noise_var = 0., 1.
-    offset = np.log(noise_std) + 0.5 * np.log(2. * np.pi)
+    offset = np.log(noise) + 0.5 * np.log(2. * np.pi)
 
   # In float64 even when the ranking runs in float32: predictions are often
   # large beside their distance to the target.
-  errors = (predictions - target[..., None, :]) / unit[..., None, :]
-  task = _Task(errors, std_ridge / unit, np.full(batch, target_var),
-               np.full(batch, noise_var), offset)
+  errors = (predictions - target) / unit
+  task = _Task(errors, std_ridge / unit, target_var, noise_var, offset)
   dtype = array_checks.get_dtype(dtype)
-  return _Task(*(leaf.astype(dtype) for leaf in task)), int(num_ranked)
+  return _Task(*(np.asarray(leaf, dtype) for leaf in task)), int(num_ranked)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def _greedy_order(task: _Task, num_ranked: int) -> tuple[Array, Array]:
   """The whole order in one scan, all candidates at once in each step.
 
@@ -269,17 +230,3 @@ def _greedy_order(task: _Task, num_ranked: int) -> tuple[Array, Array]:
            jnp.zeros(num_samples, bool))
   counts = jnp.arange(1, num_ranked + 1, dtype=dtype)
   return jax.lax.scan(step, start, counts)[1]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _rank(task: _Task, num_ranked: int) -> tuple[Array, Array]:
-  return _greedy_order(task, num_ranked)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _rank_batch(task: _Task, num_ranked: int) -> tuple[Array, Array]:
-  return jax.vmap(lambda one: _greedy_order(one, num_ranked))(task)
-
-
-def _to_numpy(ranked: tuple[Array, Array]) -> RankedOrder:
-  return RankedOrder(*map(np.asarray, ranked))

@@ -9,8 +9,6 @@ Nothing here imports jax, since reports are made without it.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-DIRECTIONS = ('lower', 'higher', 'none')
-
 
 class Score(NamedTuple):
   """What a score is.
@@ -338,9 +336,6 @@ PRIVILEGED_SELECTIONS: Mapping[str, str] = {
     'weights_stacking': 'members weighted by validation labels that no other '
                         'agent learns from',
 }
-
-# Scores of the agent itself, which no problem gives.
-AGENT_SCORES = ('weight_cosine', 'weight_cosine_biases')
 
 
 def check_score(name: str, score_set: str | None = None) -> Score:
