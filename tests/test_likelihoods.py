@@ -108,8 +108,8 @@ def test_points_in_blocks_are_points(num):
 # Bootstrap. ----------------------------------------------------------------
 
 
-def test_bootstrap_weights_count_draws_with_replacement():
-  weights = np.asarray(jax.jit(lambda: losses.bootstrap_weights(
+def test_bootstrap_counts_are_of_draws_with_replacement():
+  weights = np.asarray(jax.jit(lambda: losses.bootstrap_counts(
       KEY, 50, 400, jnp.float64))())
   assert weights.shape == (50, 400) and set(np.unique(weights)) <= set(range(9))
   np.testing.assert_array_equal(weights.sum(axis=0), 50.)

@@ -109,14 +109,14 @@ class GaussianWeights(hk.Module):
     return drawn['mu'], drawn['rho']
 
 
-def initial_values(initial_std: float | None, index_scale: float,
+def initial_values(initial_std: float | None, u_scale: float,
                    shapes: Sequence[networks.LayerShape],
                    u_shapes: Sequence[networks.LayerShape]) -> dict[str, Any]:
   """What (mu, rho) are drawn with at the start, see `GaussianWeights`.
 
   Args:
     initial_std: as in `BbbConfig`.
-    index_scale: sigma_0 / c.
+    u_scale: sigma_0 / c, what s z is multiplied by in u.
     shapes: the weight arrays of the network.
     u_shapes: the same, with the stds that u is multiplied by.
   """
@@ -126,7 +126,7 @@ def initial_values(initial_std: float | None, index_scale: float,
   mu_stds = np.concatenate([
       np.tile(networks.column_scales(shape) / networks.column_scales(u_shape),
               shape.out) for shape, u_shape in zip(shapes, u_shapes)])
-  s = initial_std / index_scale
+  s = initial_std / u_scale
   rho = s + np.log(-np.expm1(-s))  # softplus(rho) = s.
   return {'mu': mu_stds, 'rho': lambda draw: jnp.full_like(draw, rho)}
 
@@ -149,18 +149,17 @@ def make_network(config: BbbConfig, input_shape: networks.Shape,
             for shape in weight_shapes]
   ends = np.cumsum([shape.out * shape.columns for shape in shapes])
   num_weights = int(ends[-1])
-  index_scale = config.sigma_0
+  u_scale = config.sigma_0
   if config.index_scale == 'enn2021':
-    index_scale *= num_weights ** -0.5
+    u_scale *= num_weights ** -0.5
 
-  initial = initial_values(config.initial_std, index_scale, weight_shapes,
-                           shapes)
+  initial = initial_values(config.initial_std, u_scale, weight_shapes, shapes)
   transformed = hk.transform_with_state(
       lambda x: GaussianWeights(num_weights, initial)(x.dtype))
 
   def apply_indices(params, state, x, indices):
     (mu, rho), state = transformed.apply(params, state, None, x)
-    z = jnp.asarray(indices, x.dtype) * index_scale
+    z = jnp.asarray(indices, x.dtype) * u_scale
     flat = mu + jax.nn.softplus(rho) * z  # [J, num_weights]
     weights = [
         networks.column_means(shape) + networks.column_scales(shape)

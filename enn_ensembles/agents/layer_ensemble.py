@@ -1,14 +1,14 @@
 """Layer ensemble: options of every layer, members are their combinations.
 
-Each of the N weight layers has K_l options, and the index z = (z_1, ..., z_N)
-picks one option per layer: K_1 K_2 ... K_N networks for the parameters of
-K_1 + ... + K_N layers.
+Each of the L weight layers has K_l options, and the index z = (z_1, ..., z_L)
+picks one option per layer: K_1 K_2 ... K_L networks for the parameters of
+K_1 + ... + K_L layers.
 
-  f(x, z) = g(x; W^1_{z_1}, ..., W^N_{z_N}) + prior_scale * (same, untrained)
+  f(x, z) = g(x; W^1_{z_1}, ..., W^L_{z_L}) + prior_scale * (same, untrained)
   loss    = mean over z of (f(x_t, z) - y_t - noise_scale * eps * n_{t,z})^2
 
-Combinations that share a prefix share their first layers, so all K^N outputs
-cost K + K^2 + ... + K^N layer evaluations, not N K^N: the optimised layer
+Combinations that share a prefix share their first layers, so all K^L outputs
+cost K + K^2 + ... + K^L layer evaluations, not L K^L: the optimised layer
 ensemble (OLE, Algorithm 1 of the paper; `networks/layer_stack.py`).
 
 Every combination has target noise n_{t,z} of its own. In the published code all
@@ -105,7 +105,7 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class LayerEnsembleIndexer:
-  """z = one option per layer, int32 [N], each uniform and independent."""
+  """z = one option per layer, int32 [L], each uniform and independent."""
   num_options: tuple[int, ...]
   noise_by: str = 'combination'
 
@@ -114,7 +114,7 @@ class LayerEnsembleIndexer:
     return jax.random.randint(key, maxima.shape, 0, maxima, dtype=jnp.int32)
 
   def support(self) -> np.ndarray:
-    """All combinations, [K_1 ... K_N, N] int32, the last layer fastest."""
+    """All combinations, [K_1 ... K_L, L] int32, the last layer fastest."""
     return np.array(list(itertools.product(*map(range, self.num_options))),
                     np.int32)
 
@@ -146,7 +146,7 @@ def make_stack(config: LayerEnsembleConfig,
 
 def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
                        noise_by: str = 'combination') -> base.EpistemicNetwork:
-  """A layer ensemble of any layers; z is int32 [N], an option per layer.
+  """A layer ensemble of any layers; z is int32 [L], an option per layer.
 
   For images x is [B, height, width, channels]:
 
@@ -173,7 +173,7 @@ def make_stack_network(stack: layer_stack.LayerStack, prior_scale: float = 1.,
 def make_network(config: LayerEnsembleConfig,
                  input_shape: networks.Shape | None = None,
                  num_outputs: int = 1) -> base.EpistemicNetwork:
-  """The layer ensemble's network; z is int32 [N], one option per layer.
+  """The layer ensemble's network; z is int32 [L], one option per layer.
 
   Args:
     config: the settings.

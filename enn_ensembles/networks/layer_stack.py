@@ -1,10 +1,10 @@
 """Layer ensembles of any layers: every layer with weights has options.
 
 A layer ensemble has K_l options of each layer l with weights; a member is a
-combination z = (z_1, ..., z_N) of one option per layer. Combinations that share
+combination z = (z_1, ..., z_L) of one option per layer. Combinations that share
 a prefix, the options of the first layers, share the outputs of those layers
-(Algorithm 1 of the paper): all K^N outputs cost K + K^2 + ... + K^N layer
-evaluations, not N K^N. In `forward_all` each depth applies every option to
+(Algorithm 1 of the paper): all K^L outputs cost K + K^2 + ... + K^L layer
+evaluations, not L K^L. In `forward_all` each depth applies every option to
 every prefix in one matrix product or one convolution with K_l times as many
 outputs. `prefix_plans.py` computes any set of combinations, `moments.py` mean
 and std over all of them.
@@ -105,7 +105,7 @@ class LayerStack:
   Attributes:
     layers: in order; the last is a `Dense` without activation. A residual block
       has options as a whole; a norm goes with the layer before it.
-    num_options: (K_1, ..., K_N), one entry per layer that has options.
+    num_options: (K_1, ..., K_L), one entry per layer that has options.
   """
   layers: tuple[layers_lib.Layer, ...]
   num_options: tuple[int, ...]
@@ -125,7 +125,7 @@ class LayerStack:
 
   @property
   def num_samples(self) -> int:
-    """J = K_1 ... K_N."""
+    """J = K_1 ... K_L."""
     return int(np.prod(self.num_options))
 
   def shapes(self, input_shape: Shape) -> list[Shape]:
@@ -190,7 +190,7 @@ def group_weights(segments: Sequence[Segment],
 
 def forward_one(stack: LayerStack, weights: Weights, x: base.Array,
                 z: base.Index) -> base.Array:
-  """One combination: z int [N], may be traced -> [B, out]."""
+  """One combination: z int [L], may be traced -> [B, out]."""
   h, segments = stack.start(x)
   for segment, w, option in zip(segments, group_weights(segments, weights), z,
                                 strict=True):
@@ -202,12 +202,12 @@ def forward_all(stack: LayerStack, weights: Weights, x: base.Array,
                 run: layers_lib.ForwardPass = layers_lib.INFERENCE
                 ) -> base.Array:
   """All combinations, the last layer's option fastest:
-  [K_1 ... K_N, B, out]."""
+  [K_1 ... K_L, B, out]."""
   h, segments = stack.start(x)
   for segment, w in zip(segments, group_weights(segments, weights)):
     h = segment.apply_all(w, h, run)
   h = h.reshape(-1, *reversed(stack.num_options), len(x))
-  # [out, K_N, ..., K_1, B] -> [K_1, ..., K_N, B, out]
+  # [out, K_L, ..., K_1, B] -> [K_1, ..., K_L, B, out]
   num = len(stack.num_options)
   return h.transpose([*range(num, 0, -1), num + 1, 0]).reshape(
       -1, len(x), h.shape[0])

@@ -18,7 +18,7 @@ from enn_ensembles.networks import products
 def forward_features(stack: layer_stack.LayerStack,
                      weights: layer_stack.Weights,
                      x: base.Array) -> base.Array:
-  """What the last layer reads, [features, K_1 ... K_(N-1) B]: its columns are
+  """What the last layer reads, [features, K_1 ... K_(L-1) B]: its columns are
   ordered as in `forward_all` before its transposition."""
   h, segments = stack.start(x)
   groups = layer_stack.group_weights(segments, weights)
@@ -57,7 +57,7 @@ def forward_moments(
     x: inputs, [B, D] or [B, height, width, channels].
 
   Returns:
-    Mean [B, out] and std [B, out] (ddof 0) of the K_1 ... K_N outputs.
+    Mean [B, out] and std [B, out] (ddof 0) of the K_1 ... K_L outputs.
 
   Raises:
     ValueError: the parts have different options.

@@ -52,7 +52,7 @@ class Plan:
   combinations of the same stack have the same shapes, unless they are exact.
 
   Attributes:
-    num_options: K_1, ..., K_N.
+    num_options: K_1, ..., K_L.
     modes: what each depth does, a constant of this module.
     parents: per depth the position of each prefix's parent among the prefixes
       one depth before, int32 [n]; None where they are the same in the same
@@ -80,7 +80,7 @@ class Plan:
 
 
 def check_indices(indices: np.ndarray, num_options: Sequence[int]) -> None:
-  """Raises ValueError unless `indices` [J, N] are options of the layers."""
+  """Raises ValueError unless `indices` [J, L] are options of the layers."""
   if indices.ndim != 2 or indices.shape[1] != len(num_options):
     raise ValueError(f'indices must be [J, {len(num_options)}], one option per '
                      f'layer, got shape {indices.shape}.')
@@ -118,8 +118,8 @@ def plan_combinations(indices: Any, num_options: Sequence[int], *,
   """Plans on the host how a set of combinations is computed.
 
   Args:
-    indices: int [J, N], J >= 1, in any order, repeats allowed.
-    num_options: K_1, ..., K_N.
+    indices: int [J, L], J >= 1, in any order, repeats allowed.
+    num_options: K_1, ..., K_L.
     exact: whether exactly the distinct prefixes are computed: for programs
       in which the plan is a constant. Otherwise shapes depend on J alone, depth
       l having min(J, K_1 ... K_l) prefixes or all options of its parents, and
@@ -158,7 +158,7 @@ def plan_combinations(indices: Any, num_options: Sequence[int], *,
 
 
 def plan_traced(indices: base.Array, num_options: Sequence[int]) -> Plan:
-  """A plan inside a compiled program, for traced int [J, N].
+  """A plan inside a compiled program, for traced int [J, L].
 
   Depths of at most J prefixes are computed in full and so shared, deeper ones
   for every sample. The values cannot be checked: an option that its layer does

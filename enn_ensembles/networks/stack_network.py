@@ -43,7 +43,7 @@ get_weights = members.get_weights  # [out, K_l, columns] each.
 
 def make_network(stack: layer_stack.LayerStack,
                  indexer: base.EpistemicIndexer) -> base.EpistemicNetwork:
-  """A layer ensemble without a prior; z is int [N], an option per layer.
+  """A layer ensemble without a prior; z is int [L], an option per layer.
 
   Its `apply_indices` takes all combinations (None), a `Plan`, concrete indices,
   whose prefixes are shared exactly, or traced ones (`plan_traced`).
@@ -106,10 +106,10 @@ def make_predict_set(
   Args:
     network: a layer ensemble, with or without a prior, whose `apply_indices`
       takes a `Plan`.
-    num_options: K_1, ..., K_N.
+    num_options: K_1, ..., K_L.
 
   Returns:
-    predict_set(params, state, x, indices [P, N]) -> predictions [P, B, out]. It
+    predict_set(params, state, x, indices [P, L]) -> predictions [P, B, out]. It
     plans on the host and runs one compiled program per P (and shape of x),
     whatever the samples are. ValueErrors as `plan_combinations`.
   """

@@ -1,6 +1,6 @@
 """Which combinations of a layer ensemble to keep, and in which order.
 
-A layer ensemble with K options in each of N layers holds J = K^N members, and
+A layer ensemble with K options in each of L layers holds J = K^L members, and
 some of them hurt. Ranking (Oleksiienko & Iosifidis 2022, arXiv 2210.04882,
 eqs. 3-4) orders them on validation inputs: it starts from the single best
 member, then adds, again and again, the one that most improves the score of

@@ -24,7 +24,6 @@ from enn_ensembles.training import losses
 # (training point, member) pairs that `prepare` forwards at once: it bounds the
 # memory of their activations.
 _PREPARE_PAIRS = 2**16
-_BOOTSTRAP_KEY = 1  # fold_in constant of the key of `prepare`.
 
 
 @functools.partial(jax.tree_util.register_dataclass,
@@ -65,7 +64,7 @@ def make_index_loss(error: losses.PointError, *, noise_std: Any = 0.,
     num_index_samples: indices drawn per step; None takes all of a finite
       indexer at every step.
     bootstrap: whether each index of a finite indexer has weights of the data
-      points of its own, see `losses.bootstrap_weights`.
+      points of its own, see `losses.bootstrap_counts`.
 
   Returns:
     The loss.
@@ -109,9 +108,8 @@ class _IndexLoss:
       noise = self._target_noise(network.indexer, features,
                                  support).T[..., None]
       offsets = -noise if offsets is None else offsets - noise
-    weights = losses.bootstrap_weights(
-        jax.random.fold_in(key, _BOOTSTRAP_KEY), num, num_support,
-        dtype) if self.bootstrap else None
+    weights = (losses.bootstrap_counts(key, num, num_support, dtype)
+               if self.bootstrap else None)
     return IndexContext(offsets, weights, has_prior=has_prior)
 
   def _check_infinite(self, indexer: Any) -> None:

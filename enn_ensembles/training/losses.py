@@ -31,6 +31,8 @@ INDEX_BLOCK = 20
 # fold_in constant of the key of a step. Indices are drawn from 0, 1, ..., so it
 # lies far above them.
 _TRAIN_KEY = 2**31 - 1
+# fold_in constant of the key of `prepare`, from which losses draw noise, too.
+_BOOTSTRAP_KEY = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,16 +160,23 @@ def forward_train(network: base.EpistemicNetwork, params: base.Params,
                      jax.random.fold_in(key, _TRAIN_KEY))
 
 
-def bootstrap_weights(key: chex.PRNGKey, num_points: int, num_members: int,
-                      dtype: Any) -> base.Array:
+def bootstrap_counts(key: chex.PRNGKey, num_points: int, num_members: int,
+                     dtype: Any) -> base.Array:
   """How often each point is in each member's bootstrap sample, [T, K].
 
   Every member draws T of the T points with replacement, so each column sums to
   T. Breiman 1996, "Bagging predictors"; Lakshminarayanan et al. 2017
   (arXiv 1612.01474) found it to be of no use for networks.
+
+  Args:
+    key: that of `prepare`.
+    num_points: T.
+    num_members: K.
+    dtype: of the counts.
   """
-  rows = jax.random.bits(key, [num_points, num_members],
-                         jnp.uint32) % jnp.uint32(num_points)
+  bits = jax.random.bits(jax.random.fold_in(key, _BOOTSTRAP_KEY),
+                         [num_points, num_members], jnp.uint32)
+  rows = bits % jnp.uint32(num_points)
   members = jnp.broadcast_to(jnp.arange(num_members), rows.shape)
   return jnp.zeros([num_points, num_members], dtype).at[
       rows.astype(jnp.int32), members].add(1.)

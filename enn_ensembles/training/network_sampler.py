@@ -63,7 +63,7 @@ def forward_draws(network: base.EpistemicNetwork, params: base.Params,
                       jax.lax.map(forward, blocks))
 
 
-def forward_members(network: base.EpistemicNetwork, params: base.Params,
+def forward_support(network: base.EpistemicNetwork, params: base.Params,
                     state: base.State, x: base.Array,
                     read: Callable[[base.Output], Any] = base.get_predictions
                     ) -> Any:
@@ -168,7 +168,7 @@ class NetworkSampler:
 
   @functools.cached_property
   def _members(self) -> Callable[..., base.Array]:
-    return jax.jit(functools.partial(forward_members, self.network,
+    return jax.jit(functools.partial(forward_support, self.network,
                                      read=read_noise))
 
 

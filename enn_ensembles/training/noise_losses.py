@@ -6,8 +6,6 @@ import jax.numpy as jnp
 from enn_ensembles import base
 from enn_ensembles.training import losses
 
-_BOOTSTRAP_KEY = 1  # fold_in constant of the key of `prepare`.
-
 
 def gaussian_nll(mean: base.Array, log_variance: base.Array, y: base.Array,
                  beta: float = 0.) -> base.Array:
@@ -47,9 +45,7 @@ def make_noise_loss(beta: float = 0., bootstrap: bool = False) -> losses.Loss:
     if not bootstrap:
       return None
     num_members = len(base.get_support(network.indexer))
-    return losses.bootstrap_weights(
-        jax.random.fold_in(key, _BOOTSTRAP_KEY), len(data.x), num_members,
-        data.x.dtype)
+    return losses.bootstrap_counts(key, len(data.x), num_members, data.x.dtype)
 
   def evaluate(network, params, state, context, batch, key):
     out, state = losses.forward_train(network, params, state, batch.x, None,

@@ -43,7 +43,7 @@ def _forward(network: base.EpistemicNetwork, params: base.Params,
   """Predictions of one network, and noise variances, [J, N, out] each."""
   read = network_sampler.read_noise
   if num_draws is None:
-    return network_sampler.forward_members(network, params, state, x, read)
+    return network_sampler.forward_support(network, params, state, x, read)
   keys = networks.fold_in_many(key, num_draws)
   return network_sampler.forward_draws(network, params, state, x, keys, read)
 

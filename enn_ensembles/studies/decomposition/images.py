@@ -276,7 +276,7 @@ def _make_attack(network: base.EpistemicNetwork) -> Any:
   def attack(params, state, x, labels, epsilon, low, high, key):
     def logits_of(inputs):
       if is_finite:
-        return network_sampler.forward_members(network, params, state, inputs)
+        return network_sampler.forward_support(network, params, state, inputs)
       keys = jax.random.split(jax.random.fold_in(key, _MASK_KEY), _NUM_MASKS)
       out, _ = base.apply_indices(network, params, state, inputs,
                                   jax.vmap(network.indexer)(keys))

@@ -123,7 +123,7 @@ def _logits(settings: DiversitySettings, variant: Variant, problem: Any,
       problem.prior.likelihood, keys)
   network = agent.make_network(problem.prior)
   forward = jax.jit(jax.vmap(
-      functools.partial(network_sampler.forward_members, network),
+      functools.partial(network_sampler.forward_support, network),
       in_axes=(0, 0, None)))
   state = jax.tree.map(lambda a: a[:, 0], trained.state)
   found = {}

@@ -174,7 +174,7 @@ def run(unit: Unit, data_dir: str | None = None
 
   network = agent.make_network(prior)
   forward = jax.jit(jax.vmap(
-      functools.partial(network_sampler.forward_members, network),
+      functools.partial(network_sampler.forward_support, network),
       in_axes=(0, 0, None)))
   xs = [np.asarray(x, np.float32)
         for x in (problems[0].data.x, problems[0].validation.x,

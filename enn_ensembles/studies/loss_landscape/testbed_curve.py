@@ -73,7 +73,7 @@ def run(settings: CurveSettings) -> list[dict[str, Any]]:
       base.Gaussian(np.asarray(settings.noise_stds)),
       np.stack([draws.agent_key(seed) for seed in settings.seeds]))
   forward = jax.jit(functools.partial(
-      network_sampler.forward_members,
+      network_sampler.forward_support,
       agent.make_network(problems[0][0].prior)))
   lines = []
   for s, seed in enumerate(settings.seeds):

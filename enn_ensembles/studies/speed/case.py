@@ -233,7 +233,7 @@ class _Scorer:
 
     def forward(params, state, x):
       if self._num_draws is None:
-        return network_sampler.forward_members(self._network, params, state, x)
+        return network_sampler.forward_support(self._network, params, state, x)
       keys = jax.random.split(self._key, self._num_draws)
       return network_sampler.forward_draws(self._network, params, state, x,
                                            keys)
