@@ -199,11 +199,24 @@ def test_layers_are_drawn_once_for_all_blocks(monkeypatch):
   assert len(drawn) == 1
 
 
-@pytest.mark.parametrize('prior', [dict(kernel=None), dict(noise_std=None),
-                                   dict(noise_std=lambda x: x)])
-def test_refuses_a_prior_that_says_too_little(prior):
-  with pytest.raises(ValueError, match='must be told the kernel and one noise'):
+@pytest.mark.parametrize('prior, message', [
+    (dict(kernel=None), 'kernel is known, got kernel None'),
+    (dict(noise_std=None), 'noise_std is a known number, got None'),
+    (dict(noise_std=lambda x: x), 'noise_std is a known number, got <fun')])
+def test_refuses_a_prior_that_says_too_little(prior, message):
+  with pytest.raises(ValueError,
+                     match=f'random_features needs a problem whose {message}'):
     _sampler(_data(), **prior)
+
+
+@pytest.mark.parametrize('kernel, message', [
+    (None, 'kernel is known'), (_RELU, 'noise_std is a known number')])
+def test_refuses_classes(kernel, message):
+  prior = base.PriorKnowledge((3,), 4, base.Categorical(2), kernel)
+  agent = random_features.make_agent(random_features.RandomFeaturesConfig())
+  with pytest.raises(ValueError,
+                     match=f'random_features needs a problem whose {message}'):
+    agent(_data(), prior, jax.random.PRNGKey(0))
 
 
 @pytest.mark.parametrize('field', ['num_ensemble', 'width'])

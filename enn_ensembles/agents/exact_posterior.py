@@ -83,24 +83,25 @@ def count_operations(config: ExactPosteriorConfig,
 
 
 def make_agent(config: ExactPosteriorConfig) -> base.Agent:
-  """Conditions the kernel of `prior` on the data."""
+  """Conditions the kernel of `prior` on the data.
+
+  Raises:
+    ValueError: by the agent, where a problem's kernel is unknown, or its
+      noise_std is no known number.
+  """
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del key  # Nothing is random before sampling.
-    if prior.kernel is None:
-      raise ValueError('exact_posterior needs a problem whose kernel is known, '
-                       'got kernel None.')
+    kernel = likelihoods.known_kernel(prior, 'exact_posterior')
     noise_std = likelihoods.known_noise_std(prior, 'exact_posterior')
     if not _is_dense(len(data.x)):
       process = matrix_free_posterior.MatrixFreePosterior(
-          prior.kernel, data.x, data.y, noise_std, config.reference)
+          kernel, data.x, data.y, noise_std, config.reference)
     else:
       variance = posterior.noise_variance(
-          noise_std, kernels.nngp_diag(prior.kernel, data.x),
-          config.reference)
-      process = posterior.GPPosterior.fit(prior.kernel, data.x, data.y,
-                                          variance)
+          noise_std, kernels.nngp_diag(kernel, data.x), config.reference)
+      process = posterior.GPPosterior.fit(kernel, data.x, data.y, variance)
     return function_draws.ProcessSampler(process, config.analytic)
 
   return agent

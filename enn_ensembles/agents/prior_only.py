@@ -13,6 +13,7 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import function_draws
 from enn_ensembles.nngp import posterior
+from enn_ensembles.training import likelihoods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,19 @@ class PriorOnlyConfig:
 
 
 def make_agent(config: PriorOnlyConfig) -> base.Agent:
-  """Ignores the data."""
+  """Ignores the data.
+
+  Raises:
+    ValueError: by the agent, where a problem's kernel is unknown.
+  """
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
     del data, key  # It does not learn.
-    if prior.kernel is None:
-      raise ValueError('prior_only needs a problem whose kernel is known, got '
-                       'kernel None.')
+    kernel = likelihoods.known_kernel(prior, 'prior_only')
     # Functions of the testbed are drawn with the same jitter.
     return function_draws.ProcessSampler(
-        function_draws.Prior(prior.kernel), config.analytic,
+        function_draws.Prior(kernel), config.analytic,
         ridge=posterior.SAMPLE_JITTER)
 
   return agent

@@ -42,6 +42,7 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import flops
+from enn_ensembles.training import likelihoods
 
 # Rows of features that are held at once where there are more points than units.
 _BLOCK = 4096
@@ -274,22 +275,24 @@ def count_operations(config: RandomFeaturesConfig,
 
 
 def make_agent(config: RandomFeaturesConfig) -> base.Agent:
-  """Solves the last layers of all networks."""
+  """Solves the last layers of all networks.
+
+  Raises:
+    ValueError: by the agent, where a problem's kernel is unknown, or its
+      noise_std is no known number.
+  """
   kept = Kept(_MOST_BYTES)
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:
-    noise_std = prior.noise_std
-    if prior.kernel is None or noise_std is None or callable(noise_std):
-      raise ValueError(
-          'random_features must be told the kernel and one noise_std, got '
-          f'kernel {prior.kernel} and noise_std {noise_std}.')
+    kernel = likelihoods.known_kernel(prior, 'random_features')
+    noise_std = likelihoods.known_noise_std(prior, 'random_features')
     x = np.ascontiguousarray(data.x)
-    kept.use_for((prior.kernel, x.shape, hashlib.sha256(x).digest(),
+    kept.use_for((kernel, x.shape, hashlib.sha256(x).digest(),
                   *map(int, jax.random.key_data(key))))
     networks, last_layers = [], []
     for k in range(config.num_ensemble):
-      network, start, noise = draw_member(key, k, prior.kernel, config.width,
+      network, start, noise = draw_member(key, k, kernel, config.width,
                                           len(data.x), kept)
       networks.append(network)
       last_layers.append(fit_last_layer(network, data, float(noise_std), start,

@@ -1,4 +1,7 @@
-"""The loss that a problem's likelihood asks for: agents need not know it."""
+"""The loss that a problem's likelihood asks for: agents need not know it.
+
+`known_noise_std` and `known_kernel` are for what must be told of a problem.
+"""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -6,6 +9,7 @@ from typing import Any
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.nngp import kernels
 from enn_ensembles.training import classification
 from enn_ensembles.training import losses
 from enn_ensembles.training import penalties
@@ -42,11 +46,28 @@ def known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
   Raises:
     ValueError: the noise is unknown, a function of x, or not Gaussian.
   """
-  noise_std = prior.noise_std
+  noise_std = getattr(prior.likelihood, 'noise_std', None)
   if noise_std is None or callable(noise_std):
     raise ValueError(f'{needed_for} needs a problem whose noise_std is a known '
                      f'number, got {noise_std!r}.')
   return noise_std
+
+
+def known_kernel(prior: base.PriorKnowledge,
+                 needed_for: str) -> kernels.KernelConfig:
+  """The kernel of the Gaussian process that f is a draw of.
+
+  Args:
+    prior: what is known of the problem.
+    needed_for: who needs it, in the error.
+
+  Raises:
+    ValueError: the kernel is unknown.
+  """
+  if prior.kernel is None:
+    raise ValueError(f'{needed_for} needs a problem whose kernel is known, got '
+                     'kernel None.')
+  return prior.kernel
 
 
 def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
