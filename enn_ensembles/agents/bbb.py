@@ -63,11 +63,13 @@ class BbbConfig(optimizers.TrainingConfig):
     initial_std: std of every u at the start, whatever sigma_0 and c are; the
       means are then drawn like a network's initial weights. None starts with
       means of 0 and s = 0.69.
-    kl_weight: what the divergence is multiplied by; 1 is the ELBO.
+    kl_weight: what the divergence is multiplied by; 1 is the ELBO, below 1 is a
+      cold posterior (Wenzel et al. 2020, arXiv 2002.02405).
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'group' or 'none', of residual networks; this method cannot serve
       'batch'.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
   """
   sigma_0: float = 1.
   index_scale: str = 'unit'

@@ -38,16 +38,19 @@ class DeepSubEnsembleConfig(optimizers.TrainingConfig):
     num_ensemble: K, tails.
     num_shared_layers: weight layers in the trunk, a residual block being one;
       from 0 (a deep ensemble) to all but the output layer.
-    prior_scale: weight of the untrained sub-ensemble on the same index.
-    noise_scale: std of the target noise, in units of the problem's noise_std.
-    bootstrap: whether each member has its own n of n data points, drawn with
-      replacement.
+    prior_scale: weight of the untrained sub-ensemble on the same index; 0 is
+      none.
+    noise_scale: std of the target noise, in units of the problem's noise_std; 0
+      is none.
+    bootstrap: whether each member has its own T of the T data points, drawn
+      with replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   num_ensemble: int = 10
   num_shared_layers: int = 1

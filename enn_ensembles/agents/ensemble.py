@@ -44,20 +44,24 @@ class EnsembleConfig(optimizers.TrainingConfig):
   Attributes:
     num_ensemble: K, members.
     prior_scale: weight of each member's untrained prior network; 0 is none.
-    noise_scale: std of the target noise, in units of the problem's noise_std.
-    bootstrap: whether each member has its own n of n data points, drawn with
-      replacement.
+    noise_scale: std of the target noise, in units of the problem's noise_std; 0
+      is none.
+    bootstrap: whether each member has its own T of the T data points, drawn
+      with replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'; or
-      'kernel' for 1 / sqrt(D_x), that of the testbed's kernel, with prior
-      networks scaled such that their std is the kernel's at any input.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies. In
+      the body 'mlp' also 'kernel' for 1 / sqrt(D_x), that of the testbed's
+      kernel, with prior networks scaled such that their std is the kernel's at
+      any input.
     decay_from_start: whether weight_decay is of the distance from each member's
-      initial weights, not from 0; needs prior_scale 0, since a prior network
-      and anchors would count the prior twice.
+      initial weights, not from 0: anchored ensembles (Pearce et al. 2020, arXiv
+      1810.05546). Needs prior_scale 0, because a prior network and anchors
+      would count the prior twice.
   """
   num_ensemble: int = 10
   prior_scale: float = 1.

@@ -43,9 +43,11 @@ class HypermodelConfig(optimizers.TrainingConfig):
   Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
-    index_dim: d.
-    prior_scale: weight of the untrained hypermodel on the same index.
-    noise_scale: std of the target noise, in units of the problem's noise_std.
+    index_dim: d, entries of the index.
+    prior_scale: weight of the untrained hypermodel on the same index; 0 is
+      none.
+    noise_scale: std of the target noise, in units of the problem's noise_std; 0
+      is none.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     samples_per_dim: indices drawn per step, per index dimension.
@@ -54,7 +56,8 @@ class HypermodelConfig(optimizers.TrainingConfig):
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'group' or 'none', of residual networks; this method cannot serve
       'batch'.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
   """
   index_dim: int = 20
   prior_scale: float = 5.

@@ -49,10 +49,12 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     num_options: options of each layer; one number for all layers, or a tuple
       with one entry per weight layer (hidden layers and the output); a residual
       block is one layer.
-    prior_scale: weight of the untrained layer ensemble on the same index.
-    noise_scale: std of the target noise, in units of the problem's noise_std.
-    bootstrap: whether each member has its own n of n data points, drawn with
-      replacement.
+    prior_scale: weight of the untrained layer ensemble on the same index; 0 is
+      none.
+    noise_scale: std of the target noise, in units of the problem's noise_std; 0
+      is none.
+    bootstrap: whether each member has its own T of the T data points, drawn
+      with replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     noise_by: what has its own draw of target noise: every 'combination', or
@@ -62,8 +64,9 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'group' or 'none', of residual networks; this method cannot serve
       'batch'.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   num_options: int | tuple[int, ...] = 3
   prior_scale: float = 1.

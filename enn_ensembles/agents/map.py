@@ -31,8 +31,9 @@ class MapConfig(optimizers.TrainingConfig):
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   weight_decay: float = 0.
   body: str | networks.Body = 'mlp'

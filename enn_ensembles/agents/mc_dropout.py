@@ -40,16 +40,18 @@ class McDropoutConfig(optimizers.TrainingConfig):
   Those of training, from learning_rate on, are `TrainingConfig`'s.
 
   Attributes:
-    dropout_rate: probability that a unit is switched off.
+    dropout_rate: probability that a unit is switched off, in [0, 1).
     dropout_input: whether inputs are switched off as well.
-    weight_decay_scale: the length scale l of the paper; the weight decay is
-      l^2 (1 - rate) / (2 T), so 1e-6 is practically none.
+    weight_decay_scale: the length scale l of the paper; the loss has
+      l^2 (1 - rate) / (2 T) times the sum of the squares of all parameters, so
+      1e-6 is practically none.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   dropout_rate: float = 0.05
   dropout_input: bool = True

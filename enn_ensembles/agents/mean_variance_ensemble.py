@@ -40,17 +40,18 @@ class MeanVarianceEnsembleConfig(optimizers.TrainingConfig):
   Attributes:
     num_ensemble: K, members.
     beta: of the beta-NLL, from 0 (the likelihood) to 1 (means learn as by the
-      squared error); the paper's choice is 0.5.
+      squared error); Seitzer et al. 2022 (arXiv 2203.09168) choose 0.5.
     prior_scale: weight of each member's untrained prior network, which is added
       to its mean; 0 is none.
-    bootstrap: whether each member has its own n of n data points, drawn with
-      replacement.
+    bootstrap: whether each member has its own T of the T data points, drawn
+      with replacement.
     weight_decay: strength of the Gaussian prior on the trained weights, see
       `penalties.add_gaussian_weight_decay`; 1 is the kernel's own, 0 is none.
     body: the network, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   num_ensemble: int = 10
   beta: float = 0.5

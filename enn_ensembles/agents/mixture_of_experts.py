@@ -41,13 +41,15 @@ class MixtureOfExpertsConfig(optimizers.TrainingConfig):
 
   Attributes:
     num_experts: K.
-    num_active: experts that count at an input; None for all (a soft gate).
+    num_active: experts that count at an input, from 1 to K; None for all (a
+      soft gate).
     gate_sizes: units of each hidden layer of the gate, an MLP of the flattened
       input; () makes it linear.
     body: an expert, a name in `networks.BODIES`, or a `networks.Body`.
     norm: 'batch', 'group' or 'none', of residual networks.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    first_bias_std: std of the first layer's initial bias in the body 'mlp'.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    first_bias_std: std of the first layer's initial bias in the same bodies.
   """
   num_experts: int = 10
   num_active: int | None = None

@@ -77,7 +77,8 @@ class VnnConfig(optimizers.TrainingConfig):
 
   Attributes:
     activation: 'relu', 'leaky_relu' (slope 0.01) or 'tanh'.
-    activation_mode: what hidden layers apply it to, one of ACTIVATION_MODES.
+    activation_mode: what hidden layers apply it to: 'none', or some of 'mean',
+      'std' and 'end', in this order and joined by '+'.
     global_std_mode: 'none', 'multiply' or 'replace': g above.
     global_std: the constant of 'multiply' and 'replace'; it is not trained.
     loss_function: 'bootstrap' (exponential weights) or 'target_noise'.
@@ -90,8 +91,10 @@ class VnnConfig(optimizers.TrainingConfig):
       with residual blocks cannot be served.
     norm: not read, because no body with norms can be served; agents that take
       a `body` have the field.
-    hidden_sizes: units of each hidden layer of the body 'mlp'.
-    final_learning_rate: what a cosine takes it down to; None keeps it constant.
+    hidden_sizes: units of each hidden layer of the bodies 'mlp' and
+      'mlp_dropout'.
+    final_learning_rate: what half a cosine over num_batches takes the learning
+      rate down to; None keeps it constant.
   """
   activation: str = 'relu'
   activation_mode: str = 'none'
