@@ -34,7 +34,6 @@ _HOME = {
     'load_problem': 'api',
     'problem_from_data': 'api',
     'Problem': 'base',
-    'ProblemConfig': 'problems',
     # Agents.
     'agent_names': 'agents',
     'make_agent': 'api',

@@ -52,8 +52,9 @@ def load_problem(problem_id: str,
   Args:
     problem_id: 'D10_l1_e0.1_s0' is the NNGP testbed's problem with input_dim
       10, data_ratio 1, noise_std 0.1, seed 0. It may end in its reference,
-      '_bayes' (the default) or '_enn2021'. 'digits_s0' is the data set of
-      handwritten digits; ids of images end in a hash of settings and data.
+      '_bayes' (the default) or '_enn2021', and then in a hash of another kernel
+      than 'relu2', as rows write it. 'digits_s0' is the data set of handwritten
+      digits; ids of images end in a hash of settings and data.
     cache_dir: folder where expensive ground truth is kept; None makes it anew:
       milliseconds up to 1000 training points, half a minute at 10,000.
     data_dir: folder with files of real data, for kinds that read some.
