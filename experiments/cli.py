@@ -28,7 +28,6 @@ from enn_ensembles.machine import preemption
 from experiments import early_signals
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 _NOT_BOOLEAN = re.compile(
@@ -144,7 +143,7 @@ def _stop() -> int:
     print('told to stop.', file=sys.stderr)
     return preemption.EXIT_CODE
   print('stopped.', file=sys.stderr)
-  return INTERRUPTED
+  return early_signals.INTERRUPTED
 
 
 def _interrupt_again(unraisable: Any) -> None:

@@ -14,7 +14,7 @@ import types
 
 # As in machine.preemption, which is not imported yet.
 _TRY_AGAIN = 75
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count.
+INTERRUPTED = 130  # 128 + SIGINT, as shells count.
 
 SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT')
            if hasattr(signal, name)]
@@ -35,7 +35,7 @@ def end(number: int, frame: types.FrameType | None = None) -> None:
   del frame
   # No `print`: the signal may have come in the middle of one.
   os.write(2, b'told to stop.\n')
-  os._exit(_INTERRUPTED if number == signal.SIGINT else _TRY_AGAIN)
+  os._exit(INTERRUPTED if number == signal.SIGINT else _TRY_AGAIN)
 
 
 @functools.cache
