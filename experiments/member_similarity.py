@@ -139,7 +139,7 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
       problems.make_problems(family.configs(seed)) for seed in unit.seeds]
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_config))
+      module, agents_lib.make_config(module, unit.agent_settings()))
   trained = loop.train(
       agent, np.stack([group[0].x_train for group in groups]),
       np.stack([[problem.y_train for problem in group] for group in groups]),

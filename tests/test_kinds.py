@@ -58,7 +58,6 @@ class Lines:
   name = 'lines'
   ranking = {}
   input_shape = (1,)
-  num_outputs = 1
   num_train = 6
 
   @property
@@ -71,6 +70,9 @@ class Lines:
 
   def make(self, seed, settings):
     return [Line(slope, seed) for slope in self.slopes]
+
+  def prior(self):
+    return base.PriorKnowledge((1,), 6, base.Gaussian(1.))
 
   def facts(self):
     return {'num_train': 6}

@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
 import math
 import time
 from typing import Any
@@ -13,8 +12,6 @@ import jax
 from enn_ensembles import conformance
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import worker_processes
-from enn_ensembles.nngp import kernels
-from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.sweeps import forecast
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
@@ -131,11 +128,7 @@ def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
     connection.send((path, None))
     try:
       agent = one_unit.make_agent(unit, options)
-      prior = one_unit.bare_prior(unit)
-      if isinstance(unit.family, nngp.NngpFamily):
-        prior = dataclasses.replace(
-            prior, kernel=kernels.KernelConfig.from_name(unit.family.kernel))
-      conformance.check_agent(agent, prior, path)
+      conformance.check_agent(agent, unit.family.prior(), path)
     except ValueError as error:
       connection.send((path, str(error)))
       return

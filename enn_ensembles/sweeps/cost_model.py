@@ -8,8 +8,8 @@ does no harm.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import functools
-import json
 import math
 from typing import Any
 from typing import NamedTuple
@@ -17,12 +17,10 @@ from typing import NamedTuple
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles.machine import canonical
-from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 from enn_ensembles.problems.kinds import nngp
-from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import flops
 from enn_ensembles.training import network_agent
@@ -87,7 +85,7 @@ def estimate_made(unit: work_units.WorkUnit, made: Any) -> float | None:
   Returns:
     Seconds; None where the agent is no `NetworkAgent`.
   """
-  counted = _count(made, *_shapes(unit))
+  counted = _count(made, unit)
   return _estimate(unit, counted) if counted.training else None
 
 
@@ -96,15 +94,7 @@ def estimate_training_seconds(unit: work_units.WorkUnit) -> float:
   return _counted(unit).training / _FLOPS
 
 
-def _shapes(unit: work_units.WorkUnit) -> tuple[Any, ...]:
-  """What the operations of a unit's agent depend on."""
-  family = unit.family
-  return (tuple(family.input_shape), family.num_outputs,
-          family.score_set == 'classification', unit.num_enn_samples,
-          unit.enumerate_indices)
-
-
-# What `_counted` has found: agent, kind of setting and shapes -> operations.
+# What `_counted` has found: agent, kind of setting, problem -> operations.
 _counts: dict[tuple[Any, ...], Counted] = {}
 
 
@@ -116,10 +106,19 @@ def _counted(unit: work_units.WorkUnit) -> Counted:
   of thousands of them is traced once.
   """
   key = (unit.agent, canonical.canonical_json(_kind(unit.agent_config)),
-         *_shapes(unit))
+         _prior(unit), unit.num_enn_samples, unit.enumerate_indices)
   if key not in _counts:
     _counts[key] = _count_by_name(unit)
   return _counts[key]
+
+
+def _prior(unit: work_units.WorkUnit, num_train: int = 0
+           ) -> base.PriorKnowledge:
+  """What a unit's agent is told, but for the number of training points.
+
+  The operations of a step and of predictions do not depend on it.
+  """
+  return dataclasses.replace(unit.family.prior(), num_train=num_train)
 
 
 def _kind(value: Any) -> Any:
@@ -138,62 +137,47 @@ def _count_by_name(unit: work_units.WorkUnit) -> Counted:
   if unit.agent not in agents_lib.agent_names():
     return Counted()
   module = agents_lib.load_agent(unit.agent)
-  made = agents_lib.make_agent(
-      module, agents_lib.make_config(module, _settings(unit.agent_config)))
-  return _count(made, *_shapes(unit))
+  return _count(agents_lib.make_agent(
+      module, agents_lib.make_config(module, unit.agent_settings())), unit)
 
 
 def _count_solved(unit: work_units.WorkUnit) -> float:
   """Operations on one seed by an agent that trains no network; 0 if unknown."""
-  family = unit.family
-  if (unit.agent not in agents_lib.agent_names()
-      or not isinstance(family, nngp.NngpFamily)):
+  prior = unit.family.prior()
+  # What files count themselves is work with the kernel.
+  if unit.agent not in agents_lib.agent_names() or prior.kernel is None:
     return 0.
-  prior = base.PriorKnowledge(
-      family.input_shape, family.num_train, base.Gaussian(1.),
-      kernels.KernelConfig.from_name(family.kernel))
+  module = agents_lib.load_agent(unit.agent)
+  if module.count_operations is None:
+    return 0.
   return _count_workload(
-      unit.agent, canonical.canonical_json(unit.agent_config), flops.Workload(
+      module.count_operations,
+      agents_lib.make_config(module, unit.agent_settings()), flops.Workload(
           prior, (_NUM_POINTS, nngp_regression.NUM_DYADIC_BLOCKS
                   * nngp_regression.JOINT_TAU),
-          len(family.cells), unit.num_enn_samples, unit.enumerate_indices))
+          len(unit.family.cells), unit.num_enn_samples,
+          unit.enumerate_indices))
 
 
 @functools.cache
-def _count_workload(agent: str, config: str,
+def _count_workload(count: Callable[..., float], config: Any,
                     workload: flops.Workload) -> float:
-  """What an agent's file counts itself; `config` is canonical JSON."""
-  module = agents_lib.load_agent(agent)
-  if module.count_operations is None:
-    return 0.
-  return module.count_operations(
-      agents_lib.make_config(module, _settings(json.loads(config))), workload)
+  """What an agent's file counts itself."""
+  return count(config, workload)
 
 
-def _count(made: Any, input_shape: tuple[int, ...], num_outputs: int,
-           categorical: bool, num_enn_samples: int,
-           enumerate_indices: bool) -> Counted:
+def _count(made: Any, unit: work_units.WorkUnit) -> Counted:
   """Operations of an agent on one problem; none of other agents."""
   if not isinstance(made, network_agent.NetworkAgent):
     return Counted()
-  likelihood = (base.Categorical(num_outputs) if categorical
-                else base.Gaussian(0.1, num_outputs))
-  # The operations of a step do not depend on the size of the training set.
-  prior = base.PriorKnowledge(input_shape, 2 * made.batch_size, likelihood)
+  prior = _prior(unit, 2 * made.batch_size)
   network = made.make_network(prior)
-  num_draws = prediction.num_index_draws(network, num_enn_samples,
-                                         enumerate_indices)
+  num_draws = prediction.num_index_draws(network, unit.num_enn_samples,
+                                         unit.enumerate_indices)
   return Counted(
       made.num_batches * flops.step_flops(made, prior),
       2 * num_draws * flops.draw_flops(network, prior, _NUM_POINTS)
       if num_draws else 0.)
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Settings of the agent as configs have them: JSON knows no tuples."""
-  return {name: tuple(value) if isinstance(value, list) else value
-          for name, value in config.items()
-          if name not in sweep_config.TREATMENTS}
 
 
 def estimate_ground_truth_seconds(

@@ -18,7 +18,6 @@ from typing import Any
 import jax
 
 from enn_ensembles import agents as agents_lib
-from enn_ensembles import base
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles.machine import canonical
@@ -30,7 +29,6 @@ from enn_ensembles.machine import progress
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
 from enn_ensembles.sweeps import network_units
-from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
@@ -57,24 +55,15 @@ def check_units(units: Sequence[work_units.WorkUnit],
 def _check_selectable(unit: work_units.WorkUnit,
                       options: unit_results.RunOptions) -> None:
   """ValueError unless the agent has a finite index set, and rules fit."""
+  prior = unit.family.prior()
   for rule in unit.selections:
-    selection_lib.check_rule(rule, bare_prior(unit).likelihood)
+    selection_lib.check_rule(rule, prior.likelihood)
   agent = make_agent(unit, options)
   if not isinstance(agent, network_agent.NetworkAgent) or (
-      network_units.num_index_draws(agent, unit, bare_prior(unit)) is not None):
+      network_units.num_index_draws(agent, unit, prior) is not None):
     raise ValueError(
         f'selection {unit.selections[-1]!r} needs an agent with a finite index '
         f'set that is enumerated; agent {unit.agent_label!r} has none.')
-
-
-def bare_prior(unit: work_units.WorkUnit) -> base.PriorKnowledge:
-  """What is known of a unit's problems before they are made."""
-  family = unit.family
-  likelihood = (base.Categorical(family.num_outputs)
-                if family.score_set == 'classification'
-                else base.Gaussian(1., family.num_outputs))
-  return base.PriorKnowledge(tuple(family.input_shape), family.num_train,
-                             likelihood)
 
 
 def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
@@ -208,10 +197,8 @@ def make_agent(unit: work_units.WorkUnit,
     ValueError: its file is no agent, or a setting is not allowed.
   """
   module = work_units.load_agent(unit.agent, options.agent_modules)
-  settings = {name: value for name, value in unit.agent_config.items()
-              if name != work_units.SOURCE_FILE
-              and name not in sweep_config.TREATMENTS}
-  return agents_lib.make_agent(module, agents_lib.make_config(module, settings))
+  return agents_lib.make_agent(
+      module, agents_lib.make_config(module, unit.agent_settings()))
 
 
 def _run_plain_agent(

@@ -83,6 +83,15 @@ class WorkUnit:
     return (f'{agent}-{family[:_LONGEST_FAMILY]}-'
             f'{canonical.config_hash(config)}')
 
+  def agent_settings(self) -> dict[str, Any]:
+    """The settings that its agent's config takes.
+
+    These are `agent_config` without what a sweep adds to it: how problems are
+    treated, and the hash of a user-defined agent's file.
+    """
+    return {name: value for name, value in self.agent_config.items()
+            if name != SOURCE_FILE and name not in sweep_config.TREATMENTS}
+
   @property
   def num_problems(self) -> int:
     """Problems that are trained on."""

@@ -70,7 +70,6 @@ class Family(Protocol):
     cells: what names each problem of a seed, in the order that `make` gives.
     ranking: what keeps its rows apart from others.
     input_shape: shape of one input.
-    num_outputs: components of f(x).
     num_train: T.
   """
   kind: str
@@ -79,8 +78,14 @@ class Family(Protocol):
   cells: Sequence[Mapping[str, Any]]
   ranking: Mapping[str, Any]
   input_shape: tuple[int, ...]
-  num_outputs: int
   num_train: int
+
+  def prior(self) -> base.PriorKnowledge:
+    """What is known of its problems before they are made.
+
+    A noise level stands as 1: the cells have others, on which neither shapes
+    nor operations depend.
+    """
 
   def check(self, settings: ProblemSettings) -> None:
     """ValueError where its problems cannot be made, before any work."""

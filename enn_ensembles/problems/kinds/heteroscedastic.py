@@ -13,6 +13,7 @@ import itertools
 import re
 from typing import Any
 
+from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.problems import heteroscedastic_regression
 from enn_ensembles.problems import kinds
@@ -40,7 +41,6 @@ class HeteroscedasticFamily:
 
   kind = 'heteroscedastic'
   score_set = 'nngp'
-  num_outputs = 1
 
   @property
   def name(self) -> str:
@@ -67,6 +67,10 @@ class HeteroscedasticFamily:
   def num_train(self) -> int:
     """T."""
     return self.plain.num_train
+
+  def prior(self) -> base.PriorKnowledge:
+    """As of the kind 'nngp'."""
+    return self.plain.prior()
 
   def facts(self) -> dict[str, Any]:
     """T."""

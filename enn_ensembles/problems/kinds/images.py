@@ -13,6 +13,7 @@ import os
 import re
 from typing import Any
 
+from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.machine import canonical
 from enn_ensembles.problems import image_classification
@@ -103,14 +104,13 @@ class ImageFamily:
     return self._first.train.shape
 
   @property
-  def num_outputs(self) -> int:
-    """Classes."""
-    return self._first.train.num_classes
-
-  @property
   def num_train(self) -> int:
     """T."""
     return len(self._first.train)
+
+  def prior(self) -> base.PriorKnowledge:
+    """What agents are told."""
+    return self._first.prior
 
   def facts(self) -> dict[str, Any]:
     """How many images there are, and the settings in words."""

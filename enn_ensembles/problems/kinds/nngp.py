@@ -12,6 +12,7 @@ import itertools
 import re
 from typing import Any
 
+from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
@@ -70,7 +71,6 @@ class NngpFamily:
 
   kind = 'nngp'
   score_set = 'nngp'
-  num_outputs = 1
 
   def config(self, noise_std: float,
              seed: int) -> nngp_regression.ProblemConfig:
@@ -121,6 +121,12 @@ class NngpFamily:
   def num_train(self) -> int:
     """T."""
     return self.config(self.noise_stds[0], 0).num_train
+
+  def prior(self) -> base.PriorKnowledge:
+    """What agents are told, with a noise level of 1."""
+    return base.PriorKnowledge(
+        self.input_shape, self.num_train, base.Gaussian(1.),
+        kernels.KernelConfig.from_name(self.kernel))
 
   def facts(self) -> dict[str, Any]:
     """T."""

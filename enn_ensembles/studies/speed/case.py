@@ -174,7 +174,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems, options: CaseOptions,
   peak_memory.reset()  # Else the peak is that since the process started.
   module = agents_lib.load_agent(unit.agent)
   agent = agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_config))
+      module, agents_lib.make_config(module, unit.agent_settings()))
   if isinstance(agent, network_agent.NetworkAgent):
     return _measure_network(agent, unit, problems, options, wait)
   return _measure_sampler(agent, unit, problems, options, wait)
