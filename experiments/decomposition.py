@@ -11,26 +11,24 @@ the parts.
 
 from collections.abc import Callable
 import functools
-import time
 from typing import Any
 
 from absl import flags
 import jax
 import pandas as pd
 
-from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
-from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems.kinds import nngp
 from enn_ensembles.report import csv_files
+from enn_ensembles.studies import kept_units
+from enn_ensembles.studies import verdict_tables
 from enn_ensembles.studies.decomposition import drawing
 from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
 from enn_ensembles.studies.decomposition import verdicts
 from experiments import cli
-from experiments import kept_units
 
 _MOST = 1_000_000
 
@@ -70,8 +68,8 @@ _LARGER = {'sizes': (500, 5000), 'num_members': 5, 'num_batches': 500,
            'agents': ('ensemble', 'bagging', 'dropout')}
 
 
-def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
-  """(part, name, settings, run) of everything that is asked for."""
+def _make_units() -> list[kept_units.Unit]:
+  """Everything that is asked for."""
   shared = {'seeds': tuple(range(_NUM_SEEDS.value)),
             'num_batches': _NUM_BATCHES.value,
             'num_members': _NUM_MEMBERS.value}
@@ -86,18 +84,36 @@ def _make_units() -> list[tuple[str, str, Any, Callable[[], list[Any]]]]:
       for ratio in ratios:
         settings = regression.TestbedSettings(
             data_ratio=ratio, noise_stds=levels, **shared)
-        made.append((part, f'T{settings.num_train}', settings,
-                     functools.partial(_ON_TESTBED[part], settings)))
+        made.append(_make_unit(
+            part, f'T{settings.num_train}', settings,
+            functools.partial(_ON_TESTBED[part], settings)))
     else:
       for dataset in cli.names(_DATASETS):
         for split in image_data.SPLITS:  # That they are there and sound.
           image_files.read_images(dataset, split, _DATA_DIR.value)
         larger = {} if dataset == 'digits' else _LARGER
         settings = images.ImageSettings(dataset, **{**shared, **larger})
-        made.append((part, dataset.replace(':', '_'), settings,
-                     functools.partial(_ON_IMAGES[part], settings,
-                                       _DATA_DIR.value)))
+        made.append(_make_unit(
+            part, dataset.replace(':', '_'), settings,
+            functools.partial(_ON_IMAGES[part], settings, _DATA_DIR.value)))
   return made
+
+
+def _make_unit(part: str, data: str, settings: Any,
+               run: Callable[[], list[Any]]) -> kept_units.Unit:
+  """A part on one data set: its lines, and what they cost."""
+  def run_unit() -> dict[str, Any]:
+    lines, costs = kept_units.run_counted(f'{part} {data}', run)
+    return {**costs, 'lines': lines}
+
+  def tables(found: dict[str, Any]) -> kept_units.Tables:
+    return {part: found['lines'], 'seconds': [{
+        'part': part, 'data': data,
+        'cpu_seconds': round(found['cpu_seconds'], 1),
+        'peak_memory_mb': found['peak_memory_mb']}]}
+
+  return kept_units.Unit(f'{part}_{data}', [settings, _FORMAT], run_unit,
+                         _is_unit, tables)
 
 
 def _is_unit(found: Any) -> bool:
@@ -108,39 +124,13 @@ def _is_unit(found: Any) -> bool:
           and kept_units.are_lines(found['lines']))
 
 
-def _run_unit(part: str, name: str,
-              run: Callable[[], list[Any]]) -> dict[str, Any]:
-  """The lines of a unit, and what they cost."""
-  print(part, name, flush=True)
-  start = time.process_time()
-  lines = run()
-  # The memory is that of the process so far, of earlier parts too.
-  return {'cpu_seconds': time.process_time() - start,
-          'peak_memory_mb': peak_memory.since_start_mb(), 'lines': lines}
-
-
 def main(_) -> None:
   cli.check_is_folder(_DATA_DIR)
-  made = _make_units()
+  units = _make_units()
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
-  folder = kept.parent
   jax.config.update('jax_enable_x64', True)
-  found: dict[str, list[Any]] = {}
-  seconds = []
-  for part, name, settings, run in made:
-    code = canonical.config_hash([settings, _FORMAT])
-    unit = kept_units.find_or_run(
-        kept / f'{part}_{name}_{code}.json', None if _ONLY_KEPT.value else
-        functools.partial(_run_unit, part, name, run), _is_unit)
-    if unit is None:
-      continue
-    found.setdefault(part, []).extend(unit['lines'])
-    seconds.append({'part': part, 'data': name,
-                    'cpu_seconds': round(unit['cpu_seconds'], 1),
-                    'peak_memory_mb': unit['peak_memory_mb']})
-  if not found:
-    raise ValueError(f'output_dir must hold units with --only_kept, got none '
-                     f'of {len(made)} in {kept}.')
+  found = kept_units.run_units(units, kept, _ONLY_KEPT.value)
+  seconds = found.pop('seconds')
   tables = {part: pd.DataFrame(lines) for part, lines in found.items()}
   lines = verdicts.judge(tables)
   if 'grid' in tables:
@@ -148,11 +138,11 @@ def main(_) -> None:
   tables['seconds'] = pd.DataFrame(seconds)
   contents = {
       **{f'{name}.csv': csv_files.short_text(table).encode()
-         for name, table in {**tables,
-                             'verdicts': verdicts.table(lines)}.items()},
+         for name, table in {**tables, 'verdicts': verdict_tables.table(
+             lines)}.items()},
       'verdicts.md': verdicts.text(lines).encode(), **drawing.pictures(tables)}
   for name, content in contents.items():
-    files.write_atomically(folder / name, content)
+    files.write_atomically(kept.parent / name, content)
   print(verdicts.text(lines))
 
 

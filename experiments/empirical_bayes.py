@@ -12,8 +12,6 @@ needs --data_dir.
 
 import functools
 import itertools
-import pathlib
-import time
 from typing import Any
 
 from absl import flags
@@ -21,18 +19,17 @@ import jax
 import pandas as pd
 
 from enn_ensembles import checks
-from enn_ensembles.machine import canonical
 from enn_ensembles.machine import files
-from enn_ensembles.machine import peak_memory
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
 from enn_ensembles.report import csv_files
+from enn_ensembles.studies import kept_units
+from enn_ensembles.studies import verdict_tables
 from enn_ensembles.studies.empirical_bayes import diversity
 from enn_ensembles.studies.empirical_bayes import drawing
 from enn_ensembles.studies.empirical_bayes import units
 from enn_ensembles.studies.empirical_bayes import verdicts
 from experiments import cli
-from experiments import kept_units
 
 _MOST_SEEDS = 10_000
 
@@ -71,7 +68,7 @@ _SNAPSHOTS = (0, 10, 30, 100, 300, units.USUAL_STEPS)
 _FORMAT = 2
 
 
-def _make_units() -> list[units.Unit]:
+def _make_units() -> list[kept_units.Unit]:
   snapshots = tuple(step for step in _SNAPSHOTS if step < _NUM_BATCHES.value)
   num_members = tuple(cli.numbers(
       _NUM_MEMBERS, int, functools.partial(checks.check_size, minimum=2)))
@@ -86,50 +83,30 @@ def _make_units() -> list[units.Unit]:
       for split in image_data.SPLITS:  # That they are there and sound.
         image_files.read_images(problem, split, _DATA_DIR.value)
     num_seeds = (_NUM_DIGITS_SEEDS if are_images else _NUM_SEEDS).value
-    made += [units.Unit(problem, kind, seed, num_members, _NUM_BATCHES.value,
-                        (*snapshots, _NUM_BATCHES.value))
-             for seed in range(num_seeds)]
+    made += [_make_unit(units.Unit(
+        problem, kind, seed, num_members, _NUM_BATCHES.value,
+        (*snapshots, _NUM_BATCHES.value))) for seed in range(num_seeds)]
   return made
-
-
-def _report_diversity() -> None:
-  """Trains what is missing if it may, and writes the table and picture."""
-  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
-  folder = kept.parent
-  lines = []
-  for seed in range(_NUM_DIGITS_SEEDS.value):
-    settings = diversity.DiversitySettings(seed=seed)
-    code = canonical.config_hash([settings, _FORMAT])
-    path = kept / f'diversity_s{seed}_{code}.json'
-    lines += kept_units.find_or_run(
-        path, None if _ONLY_KEPT.value else
-        functools.partial(diversity.run, settings), kept_units.are_lines) or []
-  if not lines:
-    raise _nothing_kept(_NUM_DIGITS_SEEDS.value, kept)
-  table = pd.DataFrame(lines)
-  files.write_atomically(folder / 'diversity.csv',
-                         csv_files.short_text(table).encode())
-  files.write_atomically(folder / 'diversity.png', diversity.picture(table))
-
-
-def _nothing_kept(num_units: int, folder: pathlib.Path) -> ValueError:
-  return ValueError('output_dir must hold units with --only_kept, got none of '
-                    f'{num_units} in {folder}.')
 
 
 _TABLES = 'ensembles', 'weights'
 
 
-def _run_unit(unit: units.Unit, name: str) -> dict[str, Any]:
+def _make_unit(unit: units.Unit) -> kept_units.Unit:
   """The lines of a unit, and what they cost."""
-  print(name, flush=True)
-  start = time.process_time()
-  lines = units.run(unit, _DATA_DIR.value)
-  return {**dict(zip(_TABLES, lines, strict=True)), 'seconds': [{
-      'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
-      'cpu_seconds': round(time.process_time() - start, 1),
-      # Of the process so far, which may have trained other units before.
-      'peak_memory_mb': peak_memory.since_start_mb()}]}
+  name = f'{unit.problem}_{unit.kind}_s{unit.seed}'.replace(':', '_')
+
+  def run() -> kept_units.Tables:
+    lines, costs = kept_units.run_counted(
+        name, lambda: units.run(unit, _DATA_DIR.value))
+    return {**dict(zip(_TABLES, lines, strict=True)), 'seconds': [{
+        'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
+        'cpu_seconds': round(costs['cpu_seconds'], 1),
+        'peak_memory_mb': costs['peak_memory_mb']}]}
+
+  return kept_units.Unit(
+      name, [unit, unit.config, unit.init_spread, _FORMAT], run,
+      functools.partial(_is_unit, unit), lambda tables: tables)
 
 
 def _is_unit(unit: units.Unit, found: Any) -> bool:
@@ -141,41 +118,52 @@ def _is_unit(unit: units.Unit, found: Any) -> bool:
                   for lines in found.values()))
 
 
-def main(_) -> None:
-  if _DIVERSITY.value:
-    _report_diversity()
-    return
-  cli.check_is_folder(_DATA_DIR)
-  made = _make_units()
-  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
-  folder = kept.parent
-  jax.config.update('jax_enable_x64', True)
-  tables: dict[str, list[Any]] = {}
-  for unit in made:
-    name = f'{unit.problem}_{unit.kind}_s{unit.seed}'.replace(':', '_')
-    code = canonical.config_hash(
-        [unit, unit.config, unit.init_spread, _FORMAT])
-    found = kept_units.find_or_run(
-        kept / f'{name}_{code}.json', None if _ONLY_KEPT.value else
-        functools.partial(_run_unit, unit, name),
-        functools.partial(_is_unit, unit))
-    for table, lines in (found or {}).items():
-      tables.setdefault(table, []).extend(lines)
-  if not tables:
-    raise _nothing_kept(len(made), kept)
+def _make_diversity_units() -> list[kept_units.Unit]:
+  made = []
+  for seed in range(_NUM_DIGITS_SEEDS.value):
+    settings = diversity.DiversitySettings(seed=seed)
+    made.append(kept_units.Unit(
+        f'diversity_s{seed}', [settings, _FORMAT],
+        functools.partial(diversity.run, settings), kept_units.are_lines,
+        lambda lines: {'diversity': lines}))
+  return made
+
+
+def _contents(tables: kept_units.Tables) -> dict[str, bytes]:
+  """Content by name of file."""
   ensembles, weights, seconds = (
       pd.DataFrame(tables[name]) for name in (*_TABLES, 'seconds'))
   lines = verdicts.judge(ensembles, weights)
-  contents = {
+  return {
       'ensembles.csv': csv_files.short_text(ensembles).encode(),
       'weights.csv': csv_files.short_text(weights).encode(),
       'seconds.csv': csv_files.short_text(seconds).encode(),
-      'verdicts.csv': csv_files.table_text(verdicts.table(lines)).encode(),
+      'verdicts.csv': csv_files.table_text(
+          verdict_tables.table(lines)).encode(),
       'verdicts.md': verdicts.text(lines).encode(),
       **drawing.pictures(ensembles, weights)}
+
+
+def _diversity_contents(tables: kept_units.Tables) -> dict[str, bytes]:
+  table = pd.DataFrame(tables['diversity'])
+  return {'diversity.csv': csv_files.short_text(table).encode(),
+          'diversity.png': diversity.picture(table)}
+
+
+def main(_) -> None:
+  if _DIVERSITY.value:
+    made, report = _make_diversity_units(), _diversity_contents
+  else:
+    cli.check_is_folder(_DATA_DIR)
+    made, report = _make_units(), _contents
+  kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
+  # Diversity is measured in float32.
+  jax.config.update('jax_enable_x64', not _DIVERSITY.value)
+  contents = report(kept_units.run_units(made, kept, _ONLY_KEPT.value))
   for name, content in contents.items():
-    files.write_atomically(folder / name, content)
-  print(verdicts.text(lines))
+    files.write_atomically(kept.parent / name, content)
+  if 'verdicts.md' in contents:
+    print(contents['verdicts.md'].decode())
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from scipy import stats
 
 from enn_ensembles.machine import devices
 from enn_ensembles.report import statistics
+from enn_ensembles.studies import verdict_tables
 from enn_ensembles.studies.decomposition import attacks
 from enn_ensembles.studies.decomposition import definitions
 from enn_ensembles.studies.decomposition import drawing
@@ -179,7 +180,7 @@ def test_all_parts_on_tiny_settings():
            for line in getattr(verdicts, f'judge_{part}')(tables[part])]
   assert {line.claim for line in lines} == {2, 3, 4, 5, 6, 7, 8, 11}
   assert verdicts.text(lines).count('\n') > len(lines)
-  assert len(verdicts.table(lines)) == len(lines)
+  assert len(verdict_tables.table(lines)) == len(lines)
   robust = tables['robustness'].set_index(['agent', 'seed', 'attack'])
   assert set(robust.index.get_level_values('attack')) == {
       'none', 'fgsm', 'pgd', 'pgd on single'}

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from enn_ensembles.machine import files
-from experiments import kept_units
+from enn_ensembles.studies import kept_units
 
 LINES = [{'agent': 'a', 'kl': 1.5}, {'agent': 'b', 'kl': math.inf}]
 

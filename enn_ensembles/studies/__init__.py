@@ -1,1 +1,1 @@
-"""Experiments of published papers, a folder each."""
+"""Experiments of published papers, a folder each; files are shared by them."""

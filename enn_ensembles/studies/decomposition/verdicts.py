@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import statistics
-from enn_ensembles.report import text_tables
+from enn_ensembles.studies import verdict_tables
 from enn_ensembles.studies.decomposition import definitions
 from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
@@ -309,32 +309,13 @@ def judge(tables: Mapping[str, pd.DataFrame]) -> list[Line]:
   return sorted(lines, key=lambda line: line.claim)
 
 
-def overall(lines: Sequence[Line], claim: int) -> str:
-  """How many lines of a claim say what."""
-  counts = pd.Series([line.verdict for line in lines
-                      if line.claim == claim]).value_counts()
-  return ', '.join(f'{verdict} {count}' for verdict, count in counts.items())
-
-
-def table(lines: Sequence[Line]) -> pd.DataFrame:
-  """The lines as a table."""
-  frame = pd.DataFrame([dataclasses.asdict(line) for line in lines],
-                       dtype=object)
-  return frame.where(frame.notna(), None)
-
-
 def text(lines: Sequence[Line]) -> str:
   """The verdicts as Markdown."""
-  measured = sorted({line.claim for line in lines})
-  claims = text_tables.markdown(('claim', 'lines'), [
-      (f'{claim}. {CLAIMS[claim]}', overall(lines, claim))
-      for claim in measured])
-  body = []
-  for line in lines:
-    interval = ('' if line.low is None
-                else f'{line.low:.3g} to {line.high:.3g}')
-    body.append((line.claim, line.where, line.who, line.verdict, line.measure,
-                 f'{line.value:.3g}', interval))
-  return claims + '\n' + text_tables.markdown(
-      ('claim', 'where', 'who', 'verdict', 'measure', 'value', '95 %'), body,
-      right=[5])
+  return verdict_tables.markdown(
+      'lines', {f'{claim}. {CLAIMS[claim]}': verdict_tables.counts_text(
+          verdict_tables.counts(lines, claim))
+                for claim in sorted({line.claim for line in lines})},
+      ('claim', 'where', 'who', 'verdict', 'measure', 'value', '95 %'),
+      [(line.claim, line.where, line.who, line.verdict, line.measure,
+        f'{line.value:.3g}', verdict_tables.interval_text(line))
+       for line in lines], right=[5])

@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from enn_ensembles.report import statistics
-from enn_ensembles.report import text_tables
+from enn_ensembles.studies import verdict_tables
 from enn_ensembles.studies.empirical_bayes import units
 
 HIGH, LOW = 0.9, 0.5
@@ -168,37 +168,23 @@ def _plain(found: statistics.Interval) -> tuple[float | None, ...]:
 
 def overall(lines: Sequence[Line], claim: int) -> str:
   """The verdict of a claim as a whole, and how many lines say what."""
-  counts = pd.Series([line.verdict for line in lines
-                      if line.claim == claim]).value_counts()
+  counts = verdict_tables.counts(lines, claim)
   if len(counts) == 1:
-    return str(counts.index[0])
-  return 'mixed: ' + ', '.join(f'{verdict} {count}'
-                               for verdict, count in counts.items())
-
-
-def table(lines: Sequence[Line]) -> pd.DataFrame:
-  """The lines as a table."""
-  frame = pd.DataFrame([dataclasses.asdict(line) for line in lines],
-                       dtype=object)
-  return frame.where(frame.notna(), None)
+    return next(iter(counts))
+  return 'mixed: ' + verdict_tables.counts_text(counts)
 
 
 def text(lines: Sequence[Line]) -> str:
   """The verdicts as Markdown."""
-  claims = text_tables.markdown(('claim', 'verdict'), [
-      (f'{claim}. {name}', overall(lines, claim))
-      for claim, name in CLAIMS.items()])
-  body = []
-  for line in lines:
-    interval = ('' if line.low is None
-                else f'{line.low:.3g} to {line.high:.3g}')
-    body.append((line.claim, line.problem, _optional(line.noise_std),
-                 line.kind, '' if line.steps is None else line.steps,
-                 line.verdict, line.measure, f'{line.value:.3g}', interval,
-                 _optional(line.uniform_gain)))
-  return claims + '\n' + text_tables.markdown(
+  return verdict_tables.markdown(
+      'verdict', {f'{claim}. {name}': overall(lines, claim)
+                  for claim, name in CLAIMS.items()},
       ('claim', 'problem', 'ε', 'members', 'steps', 'verdict', 'measure',
-       'value', '95 %', 'uniform gain'), body, right=[2, 4, 7, 9])
+       'value', '95 %', 'uniform gain'),
+      [(line.claim, line.problem, _optional(line.noise_std), line.kind,
+        '' if line.steps is None else line.steps, line.verdict, line.measure,
+        f'{line.value:.3g}', verdict_tables.interval_text(line),
+        _optional(line.uniform_gain)) for line in lines], right=[2, 4, 7, 9])
 
 
 def _optional(value: float | None) -> str:
