@@ -89,17 +89,16 @@ def claim_3a(scope: scopes.Scope, selection: str) -> scopes.Found:
                 measure='P chosen by validation',
                 statement='with ranking, K = 5 is best near P = 36 of 125')
   try:
-    compared = scope.compare([ranked], [ranked])
-    curve = compared.curve(ranked, scope.score)
+    curve = scope.curve(ranked)
     found = statistics.best_num_samples_interval(
-        compared.curve(ranked, 'val_score'))
+        curve.compared.curve(ranked, 'val_score'))
   except comparison.SettingsError as error:
     return scope.not_measured(error, **fields)
-  best, total = found.value, curve.shape[-1]
-  means = np.mean(curve, axis=(0, 1))
+  best, total = found.value, curve.num_samples
+  means = np.mean(curve.values, axis=(0, 1))
   at_36 = f', {_text(means[35])} at P = 36' if total >= 36 else ''
   return scope.measured(
-      compared, found, verdicts.judge_within(27, 45),
+      curve.compared, found, verdicts.judge_within(27, 45),
       f'validation chooses P = {best}; mean {scope.score} is '
       f'{_text(means[best - 1])} there{at_36} and {_text(means[-1])} for all '
       f'{total}; it is lowest at P = {1 + int(np.argmin(means))}', log=False,
@@ -117,24 +116,20 @@ def claim_3b(scope: scopes.Scope, selection: str) -> scopes.Found:
                 'ranking, P = 20 is at most 6 % worse than the best P',
                 measure='KL at P = 20 / at the chosen P, minus 1')
   try:
-    compared = scope.compare([ranked], [ranked])
-    curve = compared.curve(ranked, scope.score)
-    best = scopes.chosen_num_samples(compared, ranked)
+    curve = scope.curve(ranked)
+    best = curve.chosen_num_samples()
+    at_20, at_best = curve.first(20), curve.first(best)
   except comparison.SettingsError as error:
     return scope.not_measured(error, **fields)
-  if curve.shape[-1] < 20:
-    return scope.not_measured(ValueError(
-        f'the curve of {ranked} has {curve.shape[-1]} samples.'), **fields)
-  ratio = statistics.ratio_interval(curve[..., 19], curve[..., best - 1])
+  ratio = statistics.ratio_interval(at_20, at_best)
   found = statistics.Interval(*(None if part is None else part - 1.
                                 for part in ratio))
-  means = np.mean(curve, axis=(0, 1))
-  geometric = statistics.geometric_ratio(curve[..., 19], curve[..., best - 1])
   return scope.measured(
-      compared, found, verdicts.judge_at_most(0.06),
-      f'mean {scope.score} is {_text(means[19])} at P = 20 and '
-      f'{_text(means[best - 1])} at P = {best}, which validation chooses',
-      geometric.value - 1., log=False, **fields)
+      curve.compared, found, verdicts.judge_at_most(0.06),
+      f'mean {scope.score} is {_text(np.mean(at_20))} at P = 20 and '
+      f'{_text(np.mean(at_best))} at P = {best}, which validation chooses',
+      statistics.geometric_ratio(at_20, at_best).value - 1., log=False,
+      **fields)
 
 
 def claim_3c(scope: scopes.Scope, selection: str) -> scopes.Found:
@@ -149,21 +144,14 @@ def claim_3c(scope: scopes.Scope, selection: str) -> scopes.Found:
                 'K = 5 at P = 20 is 2 times better than a deep ensemble of 30',
                 measure='KL, ensemble of 30 / ranked at P = 20')
   try:
-    compared = scope.compare([ranked, deep], [ranked])
+    curve = scope.curve(ranked, deep)
+    below = curve.first(20)
   except comparison.SettingsError as error:
     return scope.not_measured(error, **fields)
-  curve = compared.curve(ranked, scope.score)
-  if curve.shape[-1] < 20:
-    return scope.not_measured(ValueError(
-        f'the curve of {ranked} has {curve.shape[-1]} samples.'), **fields)
-  above, below = compared.values(deep, scope.score), curve[..., 19]
-  found = statistics.ratio_interval(above, below)
-  return scope.measured(
-      compared, found, verdicts.judge_factor(2.),
-      f'mean {scope.score} is {_text(np.mean(above))} for {deep} and '
-      f'{_text(np.mean(below))} for the first 20 of {ranked}, a ratio of '
-      f'{verdicts.interval_text(found)}',
-      statistics.geometric_ratio(above, below).value, **fields)
+  return scope.measured_ratio(
+      curve.compared, verdicts.judge_factor(2.),
+      curve.compared.values(deep, scope.score), below,
+      (str(deep), f'the first 20 of {ranked}'), **fields)
 
 
 def claim_5(scope: scopes.Scope, selection: str, fixed: bool
@@ -190,12 +178,13 @@ def claim_5(scope: scopes.Scope, selection: str, fixed: bool
           statement=f'ranked layer ensembles of 5 have {statement}: against '
           f'{other}', measure=f'{what} KL, {other} / ranked')
       try:
-        compared = scope.compare([ranked, other], [ranked] * fixed)
-        own, at = compared.values(ranked, scope.score), ''
         if fixed:
-          best = scopes.chosen_num_samples(compared, ranked)
-          own = compared.curve(ranked, scope.score)[..., best - 1]
-          at = f' (P = {best})'
+          curve = scope.curve(ranked, other)
+          compared, best = curve.compared, curve.chosen_num_samples()
+          own, at = curve.first(best), f' (P = {best})'
+        else:
+          compared = scope.compare([ranked, other])
+          own, at = compared.values(ranked, scope.score), ''
       except comparison.SettingsError as error:
         yield scope.not_measured(error, **fields)
         continue

@@ -6,16 +6,10 @@ rule and the thresholds; those on speed and memory are in `table_claims`.
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from enn_ensembles.report import comparison
-from enn_ensembles.report import statistics
-from enn_ensembles.report import text
 from enn_ensembles.studies.layer_ensembles import scopes
 from enn_ensembles.studies.layer_ensembles import settings
 from enn_ensembles.studies.layer_ensembles import verdicts
-
-_text = text.short_number
 
 
 def claim_7a(scope: scopes.Scope, selection: str) -> Iterator[scopes.Found]:
@@ -31,22 +25,17 @@ def claim_7a(scope: scopes.Scope, selection: str) -> Iterator[scopes.Found]:
                   statement='with ranking, fewer than all samples are best',
                   measure='KL, all / first P by validation')
     try:
-      compared = scope.compare([ranked], [ranked])
-      curve = compared.curve(ranked, scope.score)
-      best = scopes.chosen_num_samples(compared, ranked)
+      curve = scope.curve(ranked)
+      best = curve.chosen_num_samples()
     except comparison.SettingsError as error:
       yield scope.not_measured(error, **fields)
       continue
-    every, first = curve[..., -1], curve[..., best - 1]
-    judge = (verdicts.judge_better if best < curve.shape[-1] else
+    total = curve.num_samples
+    judge = (verdicts.judge_better if best < total else
              lambda _: verdicts.NOT_REPRODUCED)
-    found = statistics.ratio_interval(every, first)
-    yield scope.measured(
-        compared, found, judge,
-        f'mean {scope.score} is {_text(np.mean(every))} for all '
-        f'{curve.shape[-1]} members and {_text(np.mean(first))} for the first '
-        f'{best}, a ratio of {verdicts.interval_text(found)}',
-        statistics.geometric_ratio(every, first).value, **fields)
+    yield scope.measured_ratio(
+        curve.compared, judge, curve.first(total), curve.first(best),
+        (f'all {total} members', f'the first {best}'), **fields)
 
 
 def claim_7b(scope: scopes.Scope) -> Iterator[scopes.Found]:
@@ -107,20 +96,12 @@ def claim_7e(scope: scopes.Scope) -> Iterator[scopes.Found]:
                   statement='random subsets of the samples are only slightly '
                   'worse', measure='KL, a random subset / all')
     try:
-      compared = scope.compare([setting], [setting])
-      curve = compared.curve(setting, scope.score)
+      curve = scope.curve(setting)
+      some = curve.first(num)
     except comparison.SettingsError as error:
       yield scope.not_measured(error, **fields)
       continue
-    if curve.shape[-1] < num:
-      yield scope.not_measured(ValueError(
-          f'the curve of {setting} has {curve.shape[-1]} samples.'), **fields)
-      continue
-    some, every = curve[..., num - 1], curve[..., -1]
-    found = statistics.ratio_interval(some, every)
-    yield scope.measured(
-        compared, found, verdicts.judge_at_most(1.1),
-        f'mean {scope.score} is {_text(np.mean(some))} for {num} members in '
-        f'random order and {_text(np.mean(every))} for all '
-        f'{curve.shape[-1]}, a ratio of {verdicts.interval_text(found)}',
-        statistics.geometric_ratio(some, every).value, **fields)
+    total = curve.num_samples
+    yield scope.measured_ratio(
+        curve.compared, verdicts.judge_at_most(1.1), some, curve.first(total),
+        (f'{num} members in random order', f'all {total}'), **fields)
