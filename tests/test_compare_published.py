@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from enn_ensembles import problems
+from enn_ensembles.studies import published_code
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -65,7 +66,6 @@ def test_bad_input_is_one_line(folder, tmp_path):
 
 
 def test_a_stored_problem_is_read_before_anything_is_trained(folder, tmp_path):
-  read = commands.load_command('compare_published').read_problem
   path = tmp_path / 'D4_l2_e0.1_s0.npz'
   for make, text in (
       (lambda: os.mkfifo(path), 'it is no regular file'),
@@ -75,5 +75,5 @@ def test_a_stored_problem_is_read_before_anything_is_trained(folder, tmp_path):
       (lambda: np.savez(path, x_train=np.zeros(3)), 'must hold the arrays')):
     make()
     with pytest.raises(ValueError, match=text):
-      read(path)
+      published_code.read_problem(path)
     path.unlink()

@@ -16,9 +16,8 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.scoring import gaussian
+from enn_ensembles.studies.layer_ensembles import similarity
 from enn_ensembles.studies.layer_ensembles import similarity_claims
-
-member_similarity = commands.load_command('member_similarity')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIM = 4
@@ -49,7 +48,7 @@ def test_weights_of_members_give_their_trained_part(agent, settings, members):
   params, state = network.init(key, jnp.asarray(x), network.indexer(key))
   out, _ = base.apply_indices(network, params, state, jnp.asarray(x), None)
   expected, _ = base.split_output(out)
-  layers = member_similarity.member_layers(agent, params)
+  layers = similarity.member_layers(agent, params)
   assert [layer.shape[0] for layer in layers] == [members] * 3
   for k in range(members):
     np.testing.assert_allclose(
@@ -67,7 +66,7 @@ def test_identical_members_are_identical():
   problem = make_problem()
   predictions = np.tile(np.sin(np.arange(50.)), (3, 1))
   layers = [np.tile(np.arange(1., 13.).reshape(1, 3, 4), (3, 1, 1))]
-  found = member_similarity.measure(predictions, layers, problem)
+  found = similarity.measure(predictions, layers, problem)
   assert found['disagreement'] == found['jensen_shannon'] == 0.
   np.testing.assert_allclose(
       [found[name] for name in ('correlation', 'cosine', 'cosine_layer_0')], 1.)
@@ -80,7 +79,7 @@ def test_opposite_members_are_opposite():
   problem = make_problem()
   values = 100. * (np.arange(50.) - 24.5)
   weights = np.arange(1., 4.)[None, None]  # The last one is the bias.
-  found = member_similarity.measure(
+  found = similarity.measure(
       np.stack([values, -values]),
       [np.concatenate([weights, -weights * [1., 1., -5.]])], problem)
   assert found['disagreement'] == 1.
@@ -90,7 +89,7 @@ def test_opposite_members_are_opposite():
   assert found['std_ratio'] == pytest.approx(
       np.mean(np.abs(values) / problem.test_std))
   # One member has no pairs, only a KL.
-  assert set(member_similarity.measure(values[None], [weights], problem)) == {
+  assert set(similarity.measure(values[None], [weights], problem)) == {
       'kl_estimate', 'kl_reverse'}
 
 
@@ -100,7 +99,7 @@ def test_unit_has_a_dict_per_problem():
                             'noise_std': (0.1, 1.)},
       seed=(0, 1), agents=({'agent': 'batch_ensemble', 'num_ensemble': 3,
                             'num_batches': 2},)))
-  found = member_similarity.measure_unit(unit)
+  found = similarity.measure_unit(unit)
   assert [(f['seed'], f['noise_std']) for f in found] == [
       (0, 0.1), (0, 1.), (1, 0.1), (1, 1.)]
   for one in found:
@@ -122,7 +121,7 @@ def test_table_has_cells_and_their_mean():
             **({} if setting == 'map' else {'cosine': values[c, seed]})}
            for setting in ('ensemble', 'map')
            for c, noise in enumerate((0.1, 1.)) for seed in range(3)]
-  table = member_similarity.summarize(found)
+  table = similarity.summarize(found)
   own = table[table['setting'] == 'ensemble']
   assert len(own) == 3 and list(own['num_cells']) == [1, 1, 2]
   per_seed = values.mean(axis=0)
@@ -143,7 +142,7 @@ def test_share_of_the_way_to_one_network_is_of_each_problem():
   kls = {'ensemble,num_ensemble=4': rng.uniform(0.1, 0.2, (2, 3)),
          'batch_ensemble,num_ensemble=4': rng.uniform(0.2, 0.4, (2, 3)),
          'map': rng.uniform(1e3, 2e3, (2, 3))}
-  table = member_similarity.summarize([
+  table = similarity.summarize([
       {'setting': setting, 'num_members': 2, 'reference': 'bayes',
        'input_dim': 10, 'data_ratio': 1., 'noise_std': noise, 'seed': seed,
        'kl_estimate': kl[c, seed]} for setting, kl in kls.items()

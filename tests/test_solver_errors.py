@@ -1,11 +1,9 @@
-"""The command solver_errors."""
+"""What the command solver_errors measures."""
 
-import commands
-
-solver_errors = commands.load_command('solver_errors')
+from enn_ensembles.studies import solver_errors
 
 
-def test_solver_errors_command():
+def test_errors_are_measured_beside_their_bounds():
   """Rows for every number of block steps, dense or not, and their plot."""
   rows = []
   for dense in (True, False):
@@ -24,4 +22,5 @@ def test_solver_errors_command():
       if 'mean_error' in row:
         assert row['mean_error'] <= row['mean_error_bound']
     assert sum('mean_error' in row for row in rows) == (2 if dense else 0)
+    assert solver_errors.is_exact(rows)
     assert solver_errors.plot(rows).startswith(b'\x89PNG')

@@ -1,1 +1,1 @@
-"""Experiments of published papers, a folder each; files are shared by them."""
+"""Experiments of published papers, a folder each; the files here are shared."""

@@ -1,7 +1,4 @@
-"""Trains one agent on several problems at once, and asks what it says.
-
-Problems are laid out as in sweeps: seeds, and for each seed levels that share
-its inputs (noise levels of labels). What comes back is a `predict` of each.
+"""An agent trained on a grid of problems: a `predict` of each; flipped labels.
 """
 
 from collections.abc import Sequence
@@ -10,13 +7,12 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
-from enn_ensembles.problems import draws
+from enn_ensembles.studies import problem_grids
 from enn_ensembles.training import loop
 from enn_ensembles.training import prediction
 
@@ -58,7 +54,7 @@ def fit(name: str, settings: dict[str, Any], seeds: Sequence[int],
     name: of the agent.
     settings: of its config; what is left out has its default.
     seeds: S of them; each has keys of its own.
-    problems: [S][E]; those of a seed share their inputs.
+    problems: [S][E], as `problem_grids.train` takes them.
 
   Raises:
     ValueError: training diverged.
@@ -67,21 +63,15 @@ def fit(name: str, settings: dict[str, Any], seeds: Sequence[int],
   agent = agents_lib.make_agent(module, agents_lib.make_config(module,
                                                                settings))
   prior = problems[0][0].prior
-  likelihoods = [problem.prior.likelihood for problem in problems[0]]
-  trained = loop.train(
-      agent, np.stack([np.asarray(group[0].data.x) for group in problems]),
-      np.stack([[problem.data.y for problem in group] for group in problems]),
-      jax.tree.map(lambda *leaves: np.stack(leaves), *likelihoods),
-      jnp.stack([draws.agent_key(seed) for seed in seeds]))
+  trained = problem_grids.train(agent, seeds, problems)
   if not all(np.isfinite(np.asarray(leaf)).all()
              for leaf in jax.tree.leaves(trained.params)):
     raise ValueError(f'training of agent {name!r} with {settings} diverged.')
   network = agent.make_network(prior)
   num_draws = prediction.num_index_draws(network, NUM_DRAWS, True)
   support = base.get_support(network.indexer)
-  predictor = prediction.Predictor(
-      agent, trained, prior,
-      jnp.stack([draws.evaluation_key(seed) for seed in seeds]), num_draws)
+  predictor = problem_grids.make_predictor(agent, trained, seeds, problems,
+                                           num_draws)
   return Fitted(agent, trained, prior, predictor,
                 None if support is None else len(jax.tree.leaves(support)[0]))
 

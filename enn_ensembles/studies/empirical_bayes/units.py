@@ -20,7 +20,6 @@ from enn_ensembles import checks
 from enn_ensembles.agents import ensemble
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import marginal_likelihood
-from enn_ensembles.problems import draws
 from enn_ensembles.problems import ground_truth
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_files
@@ -29,8 +28,8 @@ from enn_ensembles.problems import solvers
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import weighting
+from enn_ensembles.studies import problem_grids
 from enn_ensembles.studies.empirical_bayes import measuring
-from enn_ensembles.training import loop
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
 
@@ -163,16 +162,9 @@ def run(unit: Unit, data_dir: str | None = None
       usual, snapshots=unit.snapshots,
       make_network=lambda prior: _narrow(usual.make_network(prior),
                                          unit.init_spread))
-  prior = problems[0].prior
-  likelihood = prior.likelihood
-  if isinstance(likelihood, base.Gaussian):
-    likelihood = base.Gaussian(np.array([p.noise_std for p in problems]))
-  trained = loop.train(
-      agent, np.asarray(problems[0].data.x)[None],
-      np.stack([np.asarray(p.data.y) for p in problems])[None], likelihood,
-      np.stack([draws.agent_key(unit.seed)]))
+  trained = problem_grids.train(agent, [unit.seed], [problems])
 
-  network = agent.make_network(prior)
+  network = agent.make_network(problems[0].prior)
   forward = jax.jit(jax.vmap(
       functools.partial(network_sampler.forward_support, network),
       in_axes=(0, 0, None)))

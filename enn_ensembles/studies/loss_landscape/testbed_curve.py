@@ -13,14 +13,12 @@ import jax
 import numpy as np
 import pandas as pd
 
-from enn_ensembles import base
 from enn_ensembles.agents import ensemble
-from enn_ensembles.problems import draws
 from enn_ensembles.problems import ground_truth
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.report import plots
 from enn_ensembles.scoring import gaussian
-from enn_ensembles.training import loop
+from enn_ensembles.studies import problem_grids
 from enn_ensembles.training import network_sampler
 
 INITS, SNAPSHOTS = 'inits', 'snapshots of one run'
@@ -67,11 +65,7 @@ def run(settings: CurveSettings) -> list[dict[str, Any]]:
   agent = dataclasses.replace(ensemble.make_agent(ensemble.EnsembleConfig(
       num_ensemble=settings.num_members, prior_scale=0., noise_scale=0.,
       num_batches=settings.num_batches)), snapshots=settings.snapshots)
-  trained = loop.train(
-      agent, np.stack([group[0].x_train for group in problems]),
-      np.stack([[one.y_train for one in group] for group in problems]),
-      base.Gaussian(np.asarray(settings.noise_stds)),
-      np.stack([draws.agent_key(seed) for seed in settings.seeds]))
+  trained = problem_grids.train(agent, settings.seeds, problems)
   forward = jax.jit(functools.partial(
       network_sampler.forward_support,
       agent.make_network(problems[0][0].prior)))
