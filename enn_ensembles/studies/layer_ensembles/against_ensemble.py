@@ -20,17 +20,19 @@ in float64: its diagonal combinations are a deep ensemble, and with one option
 in the first layers they are a deep sub-ensemble.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import checks
-from enn_ensembles.machine import devices
 from enn_ensembles.networks import bodies
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
@@ -38,6 +40,7 @@ from enn_ensembles.networks import prefix_plans
 from enn_ensembles.report import statistics
 from enn_ensembles.scoring import ranking
 from enn_ensembles.studies.layer_ensembles import ole_benchmark
+from enn_ensembles.studies.layer_ensembles import timed_turns
 
 Row = dict[str, Any]
 
@@ -138,17 +141,27 @@ def largest_differences(network: str, options: AgainstEnsembleOptions
   return found
 
 
-def measure(network: str, options: AgainstEnsembleOptions) -> Row:
-  """Measures one network.
+class _Compared(NamedTuple):
+  """Both ensembles of one network.
 
-  Returns:
-    A row of the CSV. `speedup` is the ensemble's seconds over the layer
-    ensemble's: the geometric mean over turns with its 95 % interval;
-    `params_ratio` the ensemble's weights over the layer ensemble's; temp_*
-    bytes are XLA's peak of temporaries.
+  Attributes:
+    body: the network.
+    stack: the same, with K options per layer.
+    members: weights of the deep ensemble.
+    weights: of the layer ensemble: those of its first K members.
+    plans: how the kept combinations are evaluated, by way.
+    x: one batch.
   """
-  checks.check_choice('network', network, NETWORKS)
-  load_before = os.getloadavg()[0]
+  body: bodies.Body
+  stack: layer_stack.LayerStack
+  members: list[jax.Array]
+  weights: list[jax.Array]
+  plans: dict[str, prefix_plans.Plan]
+  x: jax.Array
+
+
+def _make_compared(network: str, options: AgainstEnsembleOptions) -> _Compared:
+  """The ensembles with weights as at initialisation, and random inputs."""
   parts, input_shape = _make_layers(network, options)
   body = bodies.Body(network, parts)
   num = options.num_options
@@ -166,24 +179,66 @@ def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   plans = {name: prefix_plans.plan_combinations(
       combinations, stack.num_options, exact=name == 'exact')
            for name in ('exact', 'padded')}
+  return _Compared(body, stack, members, weights, plans, x)
+
+
+def _compile_ways(compared: _Compared) -> dict[str, tuple[
+    jax.stages.Compiled, Callable[[int], Any]]]:
+  """(program, turn -> its outputs) of every way, each run once."""
+  body, stack, members, weights, plans, x = compared
   ways = {
       **{name: (lambda w, x, plan=plan: prefix_plans.forward_set(
           stack, w, x, plan), weights) for name, plan in plans.items()},
       'batched': (lambda w, x: bodies.forward(body, w, x), members),
       'mapped': (lambda w, x: jax.lax.map(
           lambda one: bodies.forward(body, one, x)[0], w), members)}
-  compiled = {name: jax.jit(run).lower(w, x).compile()
-              for name, (run, w) in ways.items()}
-  calls = {name: (lambda program=compiled[name], w=w: program(w, x))
-           for name, (_, w) in ways.items()}
-  for call in calls.values():
-    jax.block_until_ready(call())
-  seconds = {name: [] for name in calls}
-  for _ in range(options.repeats):
-    for name, call in calls.items():
-      seconds[name].append(ole_benchmark.seconds_per_call(call,
-                                                          options.seconds))
+  found = {}
+  for name, (run_way, w) in ways.items():
+    program = jax.jit(run_way).lower(w, x).compile()
+    found[name] = program, lambda _, program=program, w=w: program(w, x)
+  for _, call in found.values():
+    jax.block_until_ready(call(0))
+  return found
 
+
+def measure(network: str, options: AgainstEnsembleOptions) -> Row:
+  """Measures one network.
+
+  Returns:
+    A row of the CSV. `speedup` is the ensemble's seconds over the layer
+    ensemble's: the geometric mean over turns with its 95 % interval;
+    `params_ratio` the ensemble's weights over the layer ensemble's; temp_*
+    bytes are XLA's peak of temporaries.
+  """
+  checks.check_choice('network', network, NETWORKS)
+  load_before = os.getloadavg()[0]
+  compared = _make_compared(network, options)
+  ways = _compile_ways(compared)
+  seconds = timed_turns.time_in_turns(
+      {name: call for name, (_, call) in ways.items()}, options.repeats,
+      options.seconds)
+  row = {
+      'network': network, 'num_options': options.num_options,
+      'num_samples': compared.stack.num_samples, 'num_kept': options.num_kept,
+      'num_ensemble': options.num_ensemble, 'batch_size': len(compared.x),
+      'repeats': options.repeats,
+      'layer_evaluations_kept': sum(compared.plans['exact'].num_evaluations),
+      'layer_evaluations_ensemble': (
+          options.num_ensemble * compared.body.num_weight_layers),
+      **_speedup(seconds),
+      'num_params_kept': sum(w.size for w in compared.weights),
+      'num_params_ensemble': sum(w.size for w in compared.members)}
+  row['params_ratio'] = row['num_params_ensemble'] / row['num_params_kept']
+  for name, (program, _) in ways.items():
+    row[f'seconds_{name}'] = float(np.median(seconds[name]))
+    row[f'temp_{name}_bytes'] = timed_turns.analyse_memory(
+        program).temp_size_in_bytes
+  return {**row, **largest_differences(network, options),
+          **timed_turns.machine_fields(load_before)}
+
+
+def _speedup(seconds: Mapping[str, Sequence[float]]) -> Row:
+  """The faster way of each ensemble, and how much faster the kept one is."""
   def fastest(names: tuple[str, str]) -> str:
     # One way for all turns, so that chance does not choose.
     return min(names, key=lambda name: np.median(seconds[name]))
@@ -191,30 +246,9 @@ def measure(network: str, options: AgainstEnsembleOptions) -> Row:
   kept, ensemble = fastest(('exact', 'padded')), fastest(('batched', 'mapped'))
   speedup = statistics.geometric_interval(
       (np.array(seconds[ensemble]) / np.array(seconds[kept]))[None])
-  row = {
-      'network': network, 'num_options': num,
-      'num_samples': stack.num_samples, 'num_kept': options.num_kept,
-      'num_ensemble': options.num_ensemble, 'batch_size': batch_size,
-      'repeats': options.repeats,
-      'layer_evaluations_kept': sum(plans['exact'].num_evaluations),
-      'layer_evaluations_ensemble': (
-          options.num_ensemble * body.num_weight_layers),
-      'kept_way': kept, 'ensemble_way': ensemble,
-      'speedup': float(speedup.value),
-      'speedup_low': float(speedup.low), 'speedup_high': float(speedup.high),
-      'num_params_kept': sum(w.size for w in weights),
-      'num_params_ensemble': sum(w.size for w in members)}
-  row['params_ratio'] = row['num_params_ensemble'] / row['num_params_kept']
-  for name in ways:
-    row[f'seconds_{name}'] = float(np.median(seconds[name]))
-    analysis = compiled[name].memory_analysis()
-    assert analysis is not None  # CPU, GPU and TPU have it.
-    row[f'temp_{name}_bytes'] = analysis.temp_size_in_bytes
-  return {**row, **largest_differences(network, options),
-          'device': devices.device_name(),
-          'num_cores': len(devices.available_cores()),
-          'load_before': load_before, 'load_after': os.getloadavg()[0],
-          'jax': jax.__version__}
+  return {'kept_way': kept, 'ensemble_way': ensemble,
+          'speedup': float(speedup.value), 'speedup_low': float(speedup.low),
+          'speedup_high': float(speedup.high)}
 
 
 def run(networks: Sequence[str], options: AgainstEnsembleOptions) -> list[Row]:

@@ -29,9 +29,9 @@ products and fewer calls.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import functools
 import math
 import os
 import platform
@@ -46,13 +46,13 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
-from enn_ensembles.machine import devices
 from enn_ensembles.networks import images
 from enn_ensembles.networks import layer_stack
 from enn_ensembles.networks import layers
 from enn_ensembles.networks import moments
 from enn_ensembles.networks import prefix_plans
 from enn_ensembles.networks import stack_network
+from enn_ensembles.studies.layer_ensembles import timed_turns
 
 Row = dict[str, Any]
 
@@ -237,17 +237,6 @@ def _difference(ways: dict[str, _Way], choose: np.ndarray) -> float:
                    for found, wanted in pairs) / np.max(np.abs(expected)))
 
 
-def seconds_per_call(run: Callable[[], Any], seconds: float) -> float:
-  """Seconds of a call: the mean over as many as fill `seconds`."""
-  calls, start = 0, time.perf_counter()
-  while True:
-    jax.block_until_ready(run())
-    calls += 1
-    passed = time.perf_counter() - start
-    if passed >= seconds:
-      return passed / calls
-
-
 def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
   """Measures all ways for one number of options K.
 
@@ -280,59 +269,75 @@ def measure(num_options: int, options: OleBenchmarkOptions) -> Row:
     raise RuntimeError(
         f'the ways differ by {difference} of the largest output.')
   timed = list(TIMED)
-  analysis = ways['one_program'].compiled.memory_analysis()
-  assert analysis is not None  # CPU, GPU and TPU have it.
-  if analysis.temp_size_in_bytes <= options.one_program_mib * 2**20:
+  if timed_turns.analyse_memory(
+      ways['one_program'].compiled).temp_size_in_bytes <= (
+          options.one_program_mib * 2**20):
     timed.append('one_program')
     jax.block_until_ready(ways['one_program'].run(0))
-  seconds = {name: [] for name in timed}
-  for turn in range(options.repeats):
-    for name in timed:
-      seconds[name].append(seconds_per_call(
-          functools.partial(ways[name].run, turn), options.seconds))
-
-  row = {
+  seconds = timed_turns.time_in_turns(
+      {name: ways[name].run for name in timed}, options.repeats,
+      options.seconds)
+  return {
       'num_options': num_options, 'num_samples': num, 'num_half': num_half,
       'batch_size': options.batch_size, 'dtype': options.dtype,
       'image_size': options.image_size,
       'channels': '-'.join(map(str, options.channels)),
       'hidden': options.hidden,
       'num_params': sum(int(np.prod(w.shape)) for w in weights),
-      'repeats': options.repeats, 'max_difference': difference}
+      'repeats': options.repeats, 'max_difference': difference,
+      **_count_flops(stack, num_options, options),
+      **_compare_seconds(seconds, num_half / num), **_analyse(ways),
+      **timed_turns.machine_fields(load_before),
+      'jaxlib': jax.lib.__version__, 'python': platform.python_version()}
+
+
+def _count_flops(stack: layer_stack.LayerStack, num_options: int,
+                 options: OleBenchmarkOptions) -> Row:
+  """Operations of all samples of one batch, apart and with shared prefixes."""
   flops = [options.batch_size * f for f in layer_flops(
       stack, options.input_shape)]
-  row['flops_one_by_one'] = num * sum(flops)
-  row['flops_ole'] = sum(
-      f * num_options ** (depth + 1) for depth, f in enumerate(flops))
-  row['speedup_by_flops'] = row['flops_one_by_one'] / row['flops_ole']
+  one_by_one = stack.num_samples * sum(flops)
+  shared = sum(f * num_options ** (depth + 1) for depth, f in enumerate(flops))
+  return {'flops_one_by_one': one_by_one, 'flops_ole': shared,
+          'speedup_by_flops': one_by_one / shared}
+
+
+def _compare_seconds(seconds: Mapping[str, Sequence[float]],
+                     half_share: float) -> Row:
+  """Seconds of all ways and speed-ups, of each the median and the extremes.
+
+  Args:
+    seconds: by way and turn.
+    half_share: of the samples that the way `half` computes.
+  """
+  row = {}
   for name in TIMED:
-    row[f'seconds_{name}'] = statistics.median(seconds[name])
-    row[f'seconds_{name}_low'] = min(seconds[name])
-    row[f'seconds_{name}_high'] = max(seconds[name])
+    row |= _spread(f'seconds_{name}', seconds[name])
   for name in TIMED[1:]:
-    share = num_half / num if name == 'half' else 1.
-    ratios = [share * a / b for a, b in zip(seconds['one_by_one'],
-                                            seconds[name])]
-    row[f'speedup_{name}'] = statistics.median(ratios)
-    row[f'speedup_{name}_low'] = min(ratios)
-    row[f'speedup_{name}_high'] = max(ratios)
-  over = [a / b for a, b in zip(seconds.get('one_program', ()),
-                                seconds['ole'])]
-  for end, pick in (('', statistics.median), ('_low', min), ('_high', max)):
-    row[f'speedup_ole_over_one_program{end}'] = pick(over) if over else None
+    share = half_share if name == 'half' else 1.
+    row |= _spread(f'speedup_{name}', [
+        share * a / b for a, b in zip(seconds['one_by_one'], seconds[name])])
+  return row | _spread('speedup_ole_over_one_program', [
+      a / b for a, b in zip(seconds.get('one_program', ()), seconds['ole'])])
+
+
+def _spread(name: str, values: Sequence[float]) -> Row:
+  """Median, lowest and highest of the turns; None where there are none."""
+  return {f'{name}{end}': pick(values) if values else None
+          for end, pick in (('', statistics.median), ('_low', min),
+                            ('_high', max))}
+
+
+def _analyse(ways: dict[str, _Way]) -> Row:
+  """What programs hold, and what compiling them took."""
+  row = {}
   for name in ANALYSED:
-    analysis = ways[name].compiled.memory_analysis()
-    assert analysis is not None  # CPU, GPU and TPU have it.
+    analysis = timed_turns.analyse_memory(ways[name].compiled)
     row[f'temp_{name}_bytes'] = analysis.temp_size_in_bytes
     row[f'memory_{name}_bytes'] = (
         analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
-  for name in ANALYSED:
-    row[f'compile_seconds_{name}'] = ways[name].compile_seconds
-  return {**row, 'device': devices.device_name(),
-          'num_cores': len(devices.available_cores()),
-          'load_before': load_before, 'load_after': os.getloadavg()[0],
-          'jax': jax.__version__, 'jaxlib': jax.lib.__version__,
-          'python': platform.python_version()}
+  return row | {f'compile_seconds_{name}': ways[name].compile_seconds
+                for name in ANALYSED}
 
 
 def run(num_options: Sequence[int],
