@@ -15,6 +15,7 @@ from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles.training import classification
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import index_losses
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
@@ -83,7 +84,7 @@ def test_the_prior_of_blocks_is_that_of_all_points(classifier, monkeypatch):
   blocks = prepare()
   np.testing.assert_allclose(blocks.offsets, whole.offsets, rtol=1e-12)
   # The largest array is that of a block, not of all points.
-  jaxpr = jax.make_jaxpr(lambda x: losses.map_points(
+  jaxpr = jax.make_jaxpr(lambda x: forward_blocks.map_points(
       lambda x: jnp.tile(x, (1, 100))[:, 0], x, 4))(X)
   sizes = [v.aval.size for e in all_equations(jaxpr) for v in e.outvars]
   assert max(sizes) == 3 * 200
@@ -100,9 +101,9 @@ def all_equations(jaxpr):
 
 @pytest.mark.parametrize('num', [1, 4, 5, 9, 10])
 def test_points_in_blocks_are_points(num):
-  np.testing.assert_array_equal(
-      losses.map_points(lambda x: {'a': x * 2, 'b': x[:, 0]}, X, num)['a'],
-      2 * X)
+  found = forward_blocks.map_points(lambda x: {'a': x * 2, 'b': x[:, 0]}, X,
+                                    num)
+  np.testing.assert_array_equal(found['a'], 2 * X)
 
 
 # Bootstrap. ----------------------------------------------------------------

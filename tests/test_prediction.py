@@ -15,8 +15,8 @@ from enn_ensembles.agents import ensemble
 from enn_ensembles.agents import exact_posterior
 from enn_ensembles.agents import prior_only
 from enn_ensembles.scoring import gaussian
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import loop
-from enn_ensembles.training import network_sampler
 from enn_ensembles.training import prediction
 
 RNG = np.random.default_rng(0)
@@ -120,11 +120,11 @@ def test_blocks_of_points_give_the_same_as_one_block(trained, num_draws,
   monkeypatch.setattr(loop, 'compile_program', lambda *args: (
       compiled.append(1), compile_program(*args))[1])
   # Blocks of four points; the second is filled up.
-  monkeypatch.setattr(network_sampler, '_BLOCK_NUMBERS', 4 * 64 * 100)
+  monkeypatch.setattr(forward_blocks, '_BLOCK_NUMBERS', 4 * 64 * 100)
   blocks = predict_all(trained, num_draws, num_points=6)
   np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-6)
   assert len(compiled) == 1  # One program for all blocks, seeds and levels.
-  monkeypatch.setattr(network_sampler, '_BLOCK_NUMBERS', 1)  # Point by point.
+  monkeypatch.setattr(forward_blocks, '_BLOCK_NUMBERS', 1)  # Point by point.
   np.testing.assert_allclose(predict_all(trained, num_draws), whole, rtol=1e-5,
                              atol=1e-6)
 
@@ -138,7 +138,7 @@ def test_images_are_forwarded_in_small_blocks(num_draws, num_members,
                                               num_points, expected):
   network = base.EpistemicNetwork(None, None,
                                   networks.EnsembleIndexer(num_members))
-  points = lambda *image: network_sampler.points_per_block(
+  points = lambda *image: forward_blocks.points_per_block(
       network, (num_points, *image), num_draws)
   assert points(8, 8, 1) == expected
   assert points(64) == num_points
@@ -147,7 +147,7 @@ def test_images_are_forwarded_in_small_blocks(num_draws, num_members,
 @pytest.mark.parametrize('num_axes, num_indices, expected', [
     (4, 20, 8), (4, 4, 32), (4, 1, 100), (2, 20, 100)])
 def test_few_images_are_validated_at_once(num_axes, num_indices, expected):
-  assert network_sampler.limit_images(100, num_axes, num_indices) == expected
+  assert forward_blocks.limit_images(100, num_axes, num_indices) == expected
 
 
 def test_what_is_asked_twice_is_computed_once(trained, monkeypatch):

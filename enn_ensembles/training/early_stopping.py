@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import losses
 
 METRICS = ('nll', 'error')
@@ -79,7 +80,7 @@ def score(settings: EarlyStopping, network: base.EpistemicNetwork,
     out, _ = base.apply_indices(network, params, state, x, indices)
     return jnp.swapaxes(base.get_predictions(out), 0, 1)
 
-  out = losses.map_points(forward, data.x, _VALIDATE_PAIRS, num_indices)
+  out = forward_blocks.map_points(forward, data.x, _VALIDATE_PAIRS, num_indices)
   if isinstance(likelihood, base.Categorical):
     return classification_score(settings.metric, out, data.y)
   return regression_score(settings.metric, out, data.y, likelihood.noise_std)

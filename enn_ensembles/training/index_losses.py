@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles import networks
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import losses
 
 # (training point, member) pairs that `prepare` forwards at once: it bounds the
@@ -241,7 +242,7 @@ def _tabulate_prior(network: base.EpistemicNetwork, params: base.Params,
     out, _ = base.apply_indices(network, params, state, x, None)
     return jnp.swapaxes(base.split_output(out)[1], 0, 1)
 
-  return losses.map_points(prior, x, _PREPARE_PAIRS, num_support)
+  return forward_blocks.map_points(prior, x, _PREPARE_PAIRS, num_support)
 
 
 def _has_prior(network: base.EpistemicNetwork, params: base.Params,

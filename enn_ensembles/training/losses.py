@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 from enn_ensembles import base
 from enn_ensembles import networks
-from enn_ensembles.training import network_sampler
 
 Context = Any  # What `prepare` hands to `evaluate`.
 # (predictions [J, B, out], labels [B, ...]) -> error of each, [J, B].
@@ -117,35 +116,6 @@ def cut_blocks(arrays: Any, largest: int = INDEX_BLOCK) -> Any:
   num = jax.tree.leaves(arrays)[0].shape[0]
   size = max(n for n in range(1, largest + 1) if num % n == 0)
   return jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), arrays)
-
-
-def map_points(function: Callable[[base.Array], Any], x: base.Array,
-               num_pairs: int, num_indices: int = 1) -> Any:
-  """function(x) for a function that treats all points alike, block by block.
-
-  Args:
-    function: x [n, ...] -> a pytree of arrays [n, ...].
-    x: [N, ...].
-    num_pairs: the most (point, index) pairs that are forwarded at once; of
-      images fewer, see `network_sampler.limit_images`.
-    num_indices: indices that the function forwards for each point.
-
-  Returns:
-    The same pytree, of arrays [N, ...].
-  """
-  num = len(x)
-  block_size = network_sampler.limit_images(
-      max(1, num_pairs // num_indices), x.ndim, num_indices)
-  num_blocks = -(-num // block_size)
-  if num_blocks == 1:
-    return function(x)
-  size = -(-num // num_blocks)
-  x = jnp.asarray(x)  # A traced row of numpy's is none.
-  # The last point repeated fills the last block.
-  rows = jnp.minimum(jnp.arange(num_blocks * size), num - 1)
-  out = jax.lax.map(lambda rows: function(x[rows]),
-                    rows.reshape(num_blocks, size))
-  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], out)
 
 
 def forward_train(network: base.EpistemicNetwork, params: base.Params,

@@ -11,21 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
-
-# Indices forwarded at once: they bound the memory of a draw. On a CPU they are
-# fewer where there are many points: the activations of so many (index, point)
-# pairs stay in a core's cache. Those of an image are larger.
-_INDEX_BLOCK = 100
-_BLOCK_PAIRS = 5000
-_IMAGE_PAIRS = 128
-_FEWEST_IMAGES = 8  # At once, however many indices there are.
-# Numbers in one block of points, counted once per index: points are forwarded
-# in blocks of at most so many, so that many images need no more memory than
-# few.
-_BLOCK_NUMBERS = 20_000_000
-# What a point counts at least. One of few inputs has activations too, 50 per
-# hidden layer by default, which the size of its input does not show.
-_FEWEST_POINT_NUMBERS = 64
+from enn_ensembles.training import forward_blocks
 
 
 def read_noise(output: base.Output) -> tuple[base.Array, base.Array | None]:
@@ -44,10 +30,8 @@ def forward_draws(network: base.EpistemicNetwork, params: base.Params,
   Indices are forwarded in blocks; the last key fills the last block. `read`
   says what is taken from an output: arrays of that shape.
   """
-  num_draws, block_size = len(keys), _INDEX_BLOCK
-  if jax.default_backend() == 'cpu':
-    pairs = _IMAGE_PAIRS if x.ndim > 2 else _BLOCK_PAIRS
-    block_size = min(block_size, max(1, pairs // len(x)))
+  num_draws = len(keys)
+  block_size = forward_blocks.indices_per_block(len(x), x.ndim)
   num_blocks = -(-num_draws // block_size)
   rows = jnp.minimum(jnp.arange(num_blocks * block_size), num_draws - 1)
   indices = jax.vmap(network.indexer)(keys[rows])
@@ -73,39 +57,6 @@ def forward_support(network: base.EpistemicNetwork, params: base.Params,
   """
   out, _ = base.apply_indices(network, params, state, x, None)
   return read(out)
-
-
-def limit_images(num_points: int, num_axes: int, num_indices: int) -> int:
-  """So many points at once, or fewer where they are images, on a CPU.
-
-  Args:
-    num_points: how many there would be.
-    num_axes: of the points, [N, ...]; images have four.
-    num_indices: indices that are forwarded side by side for each point.
-  """
-  if num_axes <= 2 or jax.default_backend() != 'cpu':
-    return num_points
-  return min(num_points, max(_FEWEST_IMAGES, _IMAGE_PAIRS // num_indices))
-
-
-def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
-                     num_draws: int | None) -> int:
-  """How many points are forwarded at once: equal blocks, as few as fit.
-
-  Args:
-    network: what is forwarded.
-    shape: of the points, [N, ...].
-    num_draws: draws of the index, which `forward_draws` puts in blocks of its
-      own; None for all members of a finite set, side by side.
-  """
-  support = base.get_support(network.indexer)
-  num_members = len(support) if num_draws is None and support is not None else 1
-  per_point = (min(num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
-               * max(_FEWEST_POINT_NUMBERS, int(np.prod(shape[1:]))))
-  most = limit_images(max(1, _BLOCK_NUMBERS // per_point), len(shape),
-                      num_members)
-  num_blocks = -(-shape[0] // most)
-  return -(-shape[0] // num_blocks)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,9 +85,9 @@ class NetworkSampler:
   def draws(self, x: np.ndarray, keys: chex.PRNGKey) -> np.ndarray:
     """A draw per key [J] at x [N, ...], [J, N, out]."""
     x = np.asarray(x, self.dtype)
-    return in_blocks(
+    return forward_blocks.in_blocks(
         lambda block, _: self._draws(self.params, self.state, block, keys),
-        x, points_per_block(self.network, x.shape, len(keys)))
+        x, forward_blocks.points_per_block(self.network, x.shape, len(keys)))
 
   def __getattr__(self, name: str) -> Any:
     if base.get_support(self.network.indexer) is not None:
@@ -150,9 +101,9 @@ class NetworkSampler:
   def _all_members(self, x: np.ndarray
                    ) -> tuple[np.ndarray, np.ndarray | None]:
     x = np.asarray(x, self.dtype)
-    return in_blocks(
+    return forward_blocks.in_blocks(
         lambda block, _: self._members(self.params, self.state, block),
-        x, points_per_block(self.network, x.shape, None))
+        x, forward_blocks.points_per_block(self.network, x.shape, None))
 
   @functools.cached_property
   def _draw(self) -> Callable[..., base.Array]:
@@ -170,26 +121,3 @@ class NetworkSampler:
   def _members(self) -> Callable[..., base.Array]:
     return jax.jit(functools.partial(forward_support, self.network,
                                      read=read_noise))
-
-
-def in_blocks(forward: Callable[[np.ndarray, int], Any], x: np.ndarray,
-              size: int) -> Any:
-  """forward(block, first) for blocks of points of equal size, put together.
-
-  Args:
-    forward: of a block of points and the number of points before it; returns
-      arrays [..., points, out]. The last block is filled with its last point,
-      so that one program serves all.
-    x: the points, [N, ...].
-    size: points of a block, see `points_per_block`.
-  """
-  blocks = []
-  for first in range(0, len(x), size):
-    block = x[first:first + size]
-    num = len(block)
-    if num < size:
-      block = np.concatenate([block, block[-1:].repeat(size - num, axis=0)])
-    blocks.append(jax.tree.map(
-        lambda a, num=num: np.asarray(a)[..., :num, :], forward(block, first)))
-  return jax.tree.map(lambda *parts: parts[0] if len(parts) == 1 else
-                      np.concatenate(parts, axis=-2), *blocks)

@@ -17,6 +17,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles.machine import progress
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_sampler
 
@@ -125,7 +126,7 @@ class Predictor:
     trained = self._trained
     params, state = jax.tree.map(lambda a: a[seed],
                                  (trained.params, trained.state))
-    size = network_sampler.points_per_block(
+    size = forward_blocks.points_per_block(
         self._make_network(self._prior), x.shape, self.num_draws)
     # A program that takes more points is there: cheaper than another one.
     size = min((num for num in self._sizes if num >= size), default=size)
@@ -145,7 +146,7 @@ class Predictor:
       return found
 
     self.num_points += len(x) * len(jax.tree.leaves(params)[0])
-    return network_sampler.in_blocks(forward, x, size)
+    return forward_blocks.in_blocks(forward, x, size)
 
   def _compile(self, arguments: tuple) -> Any:
     shape = arguments[2].shape

@@ -30,9 +30,9 @@ from enn_ensembles.networks import layers
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_classification
 from enn_ensembles.scoring import categorical
+from enn_ensembles.training import forward_blocks
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
-from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
 
@@ -147,7 +147,7 @@ class Forward:
           body, [part.reshape(1, shape.out, shape.columns)
                  for part, shape in zip(parts, self._shapes)], x)[0]
 
-    self._forward = jax.jit(lambda vector, x: losses.map_points(
+    self._forward = jax.jit(lambda vector, x: forward_blocks.map_points(
         lambda x: forward(vector, x), x, _IMAGE_BLOCK))
 
   def vector(self, params: base.Params) -> np.ndarray:
