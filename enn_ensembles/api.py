@@ -35,7 +35,7 @@ from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 
 def float64_mode() -> contextlib.AbstractContextManager[None]:
@@ -215,8 +215,8 @@ def _check_problem(problem: Any) -> None:
 def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,
              enumerate_indices: bool, num_outputs: int,
              x: base.Array) -> base.Predictions:
-  return prediction.sampler_predictions(sampler, x, key, num_enn_samples,
-                                        enumerate_indices, num_outputs)
+  return sampler_predictions.predict(sampler, x, key, num_enn_samples,
+                                     enumerate_indices, num_outputs)
 
 
 def _num_arguments(function: Any) -> int | None:

@@ -21,7 +21,7 @@ from enn_ensembles import base
 from enn_ensembles.machine import float64
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import network_agent
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 _MOST_TRAINING_POINTS = 20
 _NUM_POINTS = 7  # Points that samplers are asked at.
@@ -169,7 +169,7 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
     given = sampler.moments  # pyright: ignore[reportAttributeAccessIssue]
     returned = rules.run('moments', given, x)
     try:
-      moments = prediction.read_moments(returned, len(x))
+      moments = sampler_predictions.read_moments(returned, len(x))
     except ValueError as error:
       raise rules.broken(str(error)) from None
     for name, moment in zip(('mean', 'std'), moments):

@@ -27,7 +27,7 @@ from enn_ensembles.scoring import table
 from enn_ensembles.sweeps import one_unit
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.training import noise_losses
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 RNG = np.random.default_rng(0)
 CONFIGS = [nngp_regression.ProblemConfig(3, 4, noise_std, 5, num_test=30,
@@ -179,7 +179,7 @@ def test_an_ensemble_learns_noise_that_depends_on_the_input():
   sampler = make_agent(num_ensemble=3, num_batches=400, learning_rate=1e-2)(
       data, prior, jax.random.PRNGKey(0))
   at = np.array([[-0.9], [-0.6], [0.6], [0.9]])
-  found = prediction.sampler_predictions(sampler, at, None, 0)
+  found = sampler_predictions.predict(sampler, at, None, 0)
   assert found.observation_variances.shape == found.samples.shape == (3, 4, 1)
   said = np.sqrt(found.observation_variances.mean(0)[:, 0])
   assert (said[:2] > 0.03).all() and (said[:2] < 0.3).all(), said

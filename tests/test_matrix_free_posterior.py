@@ -11,7 +11,7 @@ from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import solver_memory
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 _CONFIG = kernels.KernelConfig()
 _KEY = jax.random.PRNGKey(0)
@@ -51,7 +51,7 @@ def test_the_exact_posterior_scores_zero_without_a_kernel_matrix(monkeypatch):
     sampler = exact_posterior.make_agent(
         exact_posterior.ExactPosteriorConfig(analytic))(
             problem.data, problem.prior, _KEY)
-    scores = problem.score(lambda x: prediction.sampler_predictions(
+    scores = problem.score(lambda x: sampler_predictions.predict(
         sampler, x, _KEY, 2000))
     if analytic:
       assert abs(scores['kl_estimate']) < 1e-6

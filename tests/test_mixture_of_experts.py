@@ -8,7 +8,7 @@ from scipy import special
 from enn_ensembles import base
 from enn_ensembles.agents import mixture_of_experts
 from enn_ensembles.scoring import gaussian
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 2))
@@ -63,7 +63,7 @@ def test_one_expert_is_one_network():
 def test_its_spread_is_no_posterior():
   agent = mixture_of_experts.make_agent(make_config(num_batches=3))
   sampler = agent(base.Data(X, X[:, :1]), PRIORS[0], KEY)
-  found = prediction.sampler_predictions(sampler, X, KEY, 10)
+  found = sampler_predictions.predict(sampler, X, KEY, 10)
   assert found.num_samples == 1
   _, std = gaussian.prediction_moments(found)
   assert not std.any()

@@ -19,7 +19,7 @@ from enn_ensembles.scoring import nngp_scores
 from enn_ensembles.scoring import prediction_counts
 from enn_ensembles.scoring import table
 from enn_ensembles.sweeps import unit_results
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def _predictor(problem, agent, num_samples=1000):
   # Problems must not share draws: their scores are to be independent.
   key = jax.random.PRNGKey(problem.config.seed)
   sampler = agent(problem.data, problem.prior, key)
-  return lambda x: prediction.sampler_predictions(sampler, x, key, num_samples)
+  return lambda x: sampler_predictions.predict(sampler, x, key, num_samples)
 
 
 def _exact(problem, analytic, num_samples=1000):

@@ -9,7 +9,7 @@ from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.agents import random_features
 from enn_ensembles.nngp import kernels
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 _KEY = jax.random.PRNGKey(0)
 _RELU = kernels.KernelConfig()
@@ -86,7 +86,7 @@ def test_wide_ensembles_score_near_their_floor():
   problem, = problems.make_problems([problems.ProblemConfig(
       10, 1, 0.1, 0, num_test=300, num_val=2)])
   sampler = _sampler(problem.data, num_ensemble=30, width=512)
-  scores = problem.score(lambda x: prediction.sampler_predictions(
+  scores = problem.score(lambda x: sampler_predictions.predict(
       sampler, x, _KEY, 1000))
   # All 30 members, each once: the floor is that of 30 draws, 0.040.
   assert scores['kl_floor'] == pytest.approx(0.040, abs=5e-4)

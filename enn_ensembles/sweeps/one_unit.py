@@ -32,7 +32,7 @@ from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
 from enn_ensembles.training import network_agent
-from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 _PACKAGES = ('enn_ensembles', 'jax', 'jaxlib', 'dm-haiku', 'optax', 'numpy')
 
@@ -236,7 +236,7 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
 
     def predict(x):
       before = time.perf_counter()
-      found = prediction.sampler_predictions(
+      found = sampler_predictions.predict(
           sampler, x, key, unit.num_enn_samples, unit.enumerate_indices,
           problem.prior.num_outputs)
       draws_used.append(found.num_samples == unit.num_enn_samples

@@ -35,6 +35,7 @@ from enn_ensembles.training import flops
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import network_sampler
 from enn_ensembles.training import prediction
+from enn_ensembles.training import sampler_predictions
 
 _OURS_SHARE, _PLAIN_SHARE = 0.75, 0.25  # Of a case's seconds.
 
@@ -313,7 +314,7 @@ def _measure_sampler(agent: base.Agent, unit: sweeps.WorkUnit,
   train_seconds, score_seconds = [], []
 
   def predict_by(sampler: base.EpistemicSampler) -> base.Predict:
-    return lambda x: prediction.sampler_predictions(
+    return lambda x: sampler_predictions.predict(
         sampler, x, problems_lib.evaluation_key(seed), unit.num_enn_samples,
         unit.enumerate_indices)
 

@@ -1,0 +1,118 @@
+"""What a sampler of any framework says at given points, and whether it may.
+
+A sampler is what an agent returns; `prediction.py` has the faster way of
+networks that this package trained.
+"""
+
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+from enn_ensembles import base
+from enn_ensembles import networks
+from enn_ensembles.machine import progress
+
+
+def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
+            num_enn_samples: int, enumerate_indices: bool = True,
+            num_outputs: int = 1) -> base.Predictions:
+  """What any sampler says at x [N, ...].
+
+  Exact moments are used where the sampler offers them and asks for it
+  (`analytic = True`); all members of one that has finitely many
+  (`members(x) -> [K, N, out]`) where indices are enumerated; else draws, all at
+  once where it can (`draws`, `mappable`).
+
+  Args:
+    sampler: the sampler.
+    x: the points.
+    key: what the keys of its draws come from.
+    num_enn_samples: how many draws.
+    enumerate_indices: whether finite sets of members are enumerated.
+    num_outputs: components of f(x).
+
+  Raises:
+    ValueError: the sampler, its `moments`, `members` or `draws` return another
+      shape, of single draws found at the first; or what is no real number; or
+      `moments` a negative std.
+  """
+  if getattr(sampler, 'analytic', False):
+    # What is analytic has them; other samplers need not.
+    given = sampler.moments(x)  # pyright: ignore[reportAttributeAccessIssue]
+    mean, std = read_moments(given, len(x))
+    joint = getattr(sampler, 'joint_covariance', None)
+    return base.Predictions(
+        None, mean=mean[:, None], std=std[:, None],
+        covariances=None if joint is None else np.asarray(joint(x))[None])
+  members = getattr(sampler, 'members', None)
+  if members is not None and enumerate_indices:
+    with_noise = getattr(sampler, 'members_with_noise', None)
+    samples, variances = ((members(x), None) if with_noise is None
+                          else with_noise(x))
+    samples = _real('members', samples)
+    if samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs):
+      raise ValueError(
+          f'members must return shape [K, {len(x)}, {num_outputs}] at '
+          f'{len(x)} points, got {samples.shape}.')
+    return base.Predictions(samples, variances)
+  keys = networks.fold_in_many(key, num_enn_samples)
+  shape = (len(x), num_outputs)
+  draws = getattr(sampler, 'draws', None)
+  progress.report('draw', 0, num_enn_samples)
+  if draws is not None:
+    samples = _real('draws', draws(x, keys))
+    if samples.shape != (num_enn_samples, *shape):
+      raise ValueError(
+          f'draws must return shape {(num_enn_samples, *shape)} for '
+          f'{num_enn_samples} keys at {len(x)} points, got {samples.shape}.')
+    return base.Predictions(samples)
+  first = _real('a sampler', sampler(x, keys[0]))
+  if first.shape != shape:
+    raise ValueError(f'a sampler must return shape {shape} '
+                     f'at {len(x)} points, got {first.shape}.')
+  if getattr(sampler, 'mappable', False):
+    return base.Predictions(np.asarray(jax.vmap(lambda k: sampler(x, k))(keys)))
+  found = [first]
+  for key in keys[1:]:
+    progress.report('draw', len(found), num_enn_samples)
+    found.append(_real('a sampler', sampler(x, key)))
+  return base.Predictions(np.stack(found))
+
+
+def read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+  """What a sampler's `moments` returned at N points, as mean and std.
+
+  Args:
+    given: what it returned.
+    num_points: N.
+
+  Returns:
+    Mean and std, float64 [N] each; they need not be finite.
+
+  Raises:
+    ValueError: it is no pair of real numbers of this shape, or a std is
+      negative.
+  """
+  try:
+    mean, std = given
+  except (TypeError, ValueError):
+    raise ValueError('moments must return a pair, mean and std, got '
+                     f'{type(given).__name__}.') from None
+  mean, std = (_real('moments', m).astype(np.float64) for m in (mean, std))
+  if not mean.shape == std.shape == (num_points,):
+    raise ValueError(
+        f'moments must return shape ({num_points},) for mean and std at '
+        f'{num_points} points, got {mean.shape} and {std.shape}.')
+  if (std < 0).any():
+    raise ValueError(f'moments must return std >= 0, got {std.min():g}.')
+  return mean, std
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+  """An array of real numbers; ValueError for texts, objects, complex ones."""
+  found = np.asarray(value)
+  if found.dtype.kind in 'OSUcMm':
+    raise ValueError(f'{name} must return real numbers, got {found.dtype}.')
+  return found
