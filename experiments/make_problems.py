@@ -168,7 +168,7 @@ def main(_) -> int:
   for flag in (_EXPORT_DIR, _PUBLISH_DIR):
     if flag.value is not None:
       folder = files.make_folder(flag.value, flag.name)
-      files.remove_stale_files(folder, only_temporary=True)
+      files.remove_stale_files(folder)
   if task.index == 0:
     problem_flags.clear_problem_cache()
   jax.config.update('jax_enable_x64', True)

@@ -6,8 +6,8 @@ import pathlib
 from absl import flags
 
 from enn_ensembles import problems
-from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
+from enn_ensembles.problems import cache_entries
 from enn_ensembles.problems import image_files
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems import published
@@ -93,8 +93,7 @@ def clear_problem_cache() -> None:
   """
   path = _cache_path(_CACHE_DIR, 'problems')
   if path is not None:
-    files.remove_stale_files(pathlib.Path(path))
-    file_locks.remove_all_abandoned(pathlib.Path(path))
+    cache_entries.remove_leftovers(pathlib.Path(path))
 
 
 def check_problem_cache() -> None:

@@ -32,6 +32,7 @@ import tqdm
 from enn_ensembles import checks
 from enn_ensembles import results
 from enn_ensembles import sweeps
+from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
@@ -182,7 +183,8 @@ def _remove_leftovers() -> None:
   """Removes what killed processes left; it harms nobody, and takes room."""
   problem_flags.clear_problem_cache()
   results_dir = pathlib.Path(_RESULTS_DIR.value)
-  files.remove_stale_files(results_dir)
+  files.remove_stale_files(results_dir, results.FOLDERS)
+  checkpoints.remove_stale(results_dir)
   heartbeats.remove_dead(results_dir)
   file_locks.remove_all_abandoned(results_dir / claimed_units.CLAIMS_FOLDER)
 

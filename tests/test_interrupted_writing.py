@@ -14,6 +14,8 @@ from example_rows import make_store  # noqa: F401
 import pytest
 
 from enn_ensembles import results
+from enn_ensembles.machine import array_files
+from enn_ensembles.machine import checkpoints
 from enn_ensembles.machine import files
 
 make_row = example_rows.make_row
@@ -77,29 +79,42 @@ def test_stale_files_are_removed_and_others_are_not(store):
   now = time.time()
   old, new = now - 2 * 86400, now - 3600
   units = store.results_dir / 'units'
-  kept_dir = store.results_dir / 'checkpoints'
-  kept_dir.mkdir()
+  kept_dir, digest = store.results_dir / 'checkpoints', '0123456789abcdef'
   store.write_unit(*make_unit())
   times = {
-      store.results_dir / '.STORE.json.1.ab.tmp': old,
-      units / '.a.json.1.ab.tmp': old, units / '.b.json.1.ab.tmp': new,
+      store.results_dir / '.STORE.json.1.0123abcd.tmp': old,
+      units / '.a.json.1.0123abcd.tmp': old,
+      units / '.b.json.1.0123abcd.tmp': new,
       # The clock ran backwards: written in what is the future now.
-      units / '.c.json.1.ab.tmp': now + 10 * 86400,
+      units / '.c.json.1.0123abcd.tmp': now + 10 * 86400,
       units / 'notes.txt': old, units / 'mine.tmp': old,
-      kept_dir / 'a.checkpoint': old, kept_dir / 'b.checkpoint': now - 2e6}
+      # None of these is the project's.
+      units / '.mine.tmp': old, store.results_dir / 'x' / '.a.1.0123abcd.tmp':
+      old, kept_dir / 'best.checkpoint': now - 2e6,
+      kept_dir / f'best-{digest}.checkpoint': now - 2e6,
+      kept_dir / f'a-{digest}.checkpoint': old,
+      kept_dir / f'b-{digest}.checkpoint': now - 2e6}
   for path, stamp in times.items():
+    path.parent.mkdir(exist_ok=True)
     path.write_text('x')
+    if path.name[:2] in ('a-', 'b-'):
+      array_files.write(path, 'b', {})
     os.utime(path, (stamp, stamp))
   for path in units.glob('*.json'):
     os.utime(path, (0, 0))
-  removed = files.remove_stale_files(store.results_dir)
+  removed = [*files.remove_stale_files(store.results_dir,
+                                             results.FOLDERS),
+             *checkpoints.remove_stale(store.results_dir)]
   assert {path.name for path in removed} == {
-      '.STORE.json.1.ab.tmp', '.a.json.1.ab.tmp', 'b.checkpoint'}
+      '.STORE.json.1.0123abcd.tmp', '.a.json.1.0123abcd.tmp',
+      f'b-{digest}.checkpoint'}
   assert {path for path in times if path.exists()} == set(times) - set(removed)
   assert len(store.read_rows()) == 3
   assert not list(store.results_dir.glob('.clock*'))
   # A folder that is not there, or read-only, is no error.
-  assert files.remove_stale_files(store.results_dir / 'nowhere') == []
+  nowhere = store.results_dir / 'nowhere'
+  assert files.remove_stale_files(nowhere, ('units',)) == []
+  assert checkpoints.remove_stale(nowhere) == []
 
 
 @pytest.fixture(name='small_disk')

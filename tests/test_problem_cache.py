@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import time
 
 import pytest
 from small_problems import assert_same
@@ -238,3 +239,41 @@ def test_the_lock_of_a_killed_process_does_not_stay(tmp_path, monkeypatch):
   lock.touch()  # As after SIGKILL.
   make_problem(small_config(), tmp_path)
   assert claimed == [lock] and not lock.exists()
+
+
+def test_folders_of_steps_go_when_nobody_has_written_there_for_weeks(tmp_path):
+  names = {'young': 'D2_function.0123456789.steps',
+           'old': 'D2_function.abcdef0123.steps'}
+  for age, days in (('young', 13.), ('old', 15.)):
+    folder = tmp_path / names[age]
+    folder.mkdir()
+    for i in range(2):
+      (folder / f'step_{i}.arrays').touch()
+      # A step of long ago is needed as long as the last one is young.
+      os.utime(folder / f'step_{i}.arrays',
+               (time.time() - 86_400 * (days + 9. * (1 - i)),) * 2)
+    os.utime(folder, (time.time() - 86_400 * (days + 9.),) * 2)
+  cache_entries.remove_leftovers(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [names['young']]
+
+
+def test_files_of_others_stay_in_a_folder_that_is_made_the_cache(tmp_path):
+  owner = '{"host": "a", "pid": 1}'
+  theirs = {
+      'uv.lock': 'version = 1', 'empty.lock': '', 'own.lock': owner,
+      'D2_l1_s0_function.lock.txt': owner, 'D4_l1_s0_function.lock': '[]',
+      'run1/best.checkpoint': 'x', 'mesh.steps/a': 'x', '.notes.tmp': 'x',
+      'run1/.a.cache.1.0123abcd.tmp': 'x',
+      'D2_l1_s0_function.0123456789.steps/notes.txt': 'x'}
+  ours = {'D2_l1_s0_function.lock': owner, 'D3_l1_s0_function.lock': '',
+          '.a.cache.1.0123abcd.tmp': 'x',
+          'D2_l1_s0_function.0123456789.steps/.b.arrays.1.0123abcd.tmp': 'x'}
+  for name, text in {**theirs, **ours}.items():
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    for each in (path, path.parent):
+      os.utime(each, (time.time() - 86_400 * 40.,) * 2)
+  cache_entries.remove_leftovers(tmp_path)
+  assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')
+          if path.is_file()} == set(theirs)

@@ -208,23 +208,26 @@ def test_heartbeats_of_wrong_types_are_left_out(tmp_path, fields):
 @pytest.mark.skipif(not heartbeats._place(), reason='this needs /proc')
 def test_heartbeats_of_the_dead_are_removed(tmp_path):
   alive = write_heartbeat(
-      tmp_path, 'alive', place=heartbeats._place(), pid=os.getpid(),
+      tmp_path, 'alive-1-0123abcd', place=heartbeats._place(), pid=os.getpid(),
       pid_start=heartbeats._start_of(os.getpid()))
-  write_heartbeat(tmp_path, 'killed', place=heartbeats._place(),
+  write_heartbeat(tmp_path, 'killed-1-0123abcd', place=heartbeats._place(),
                   pid=os.getpid(), pid_start='7')
-  elsewhere = write_heartbeat(tmp_path, 'elsewhere')
-  old = write_heartbeat(tmp_path, 'old')
+  theirs = write_heartbeat(tmp_path, 'notes', place=heartbeats._place(),
+                           pid=os.getpid(), pid_start='7')
+  elsewhere = write_heartbeat(tmp_path, 'elsewhere-1-0123abcd')
+  old = write_heartbeat(tmp_path, 'old-1-0123abcd')
   broken, old_broken = (tmp_path / 'running' / name
-                        for name in ('broken.json', 'old_broken.json'))
+                        for name in ('broken-1-0123abcd.json',
+                                     'old_broken-1-0123abcd.json'))
   for path in (broken, old_broken):
     path.write_text('[')
-  for path in (old, old_broken):
+  for path in (old, old_broken, theirs):
     os.utime(path, (time.time() - 90_000,) * 2)
   removed = heartbeats.remove_dead(tmp_path)
-  assert {path.name for path in removed} == {'killed.json', 'old.json',
-                                             'old_broken.json'}
+  assert {path.name.partition('-')[0] for path in removed} == {
+      'killed', 'old', 'old_broken'}
   assert {path.name for path in (tmp_path / 'running').iterdir()} == {
-      path.name for path in (alive, elsewhere, broken)}
+      path.name for path in (alive, elsewhere, broken, theirs)}
 
 
 # Claims.
@@ -349,20 +352,6 @@ def test_a_private_folder(tmp_path):
     os.chown(folder, 65534, 65534)
     with pytest.raises(files.FileError, match='belongs to another user'):
       files.make_private_folder(folder, '--cache_dir')
-
-
-def test_folders_of_steps_go_when_nobody_has_written_there_for_weeks(tmp_path):
-  for name, days in (('young', 13.), ('old', 15.)):
-    folder = tmp_path / f'{name}.steps'
-    folder.mkdir()
-    for i in range(2):
-      (folder / f'step_{i}.arrays').touch()
-      # A step of long ago is needed as long as the last one is young.
-      os.utime(folder / f'step_{i}.arrays',
-               (time.time() - 86_400 * (days + 9. * (1 - i)),) * 2)
-    os.utime(folder, (time.time() - 86_400 * (days + 9.),) * 2)
-  assert files.remove_stale_files(tmp_path) == [tmp_path / 'old.steps']
-  assert [path.name for path in tmp_path.iterdir()] == ['young.steps']
 
 
 def test_tasks_are_not_without_bound():

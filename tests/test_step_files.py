@@ -113,19 +113,22 @@ def test_a_checkpoint_that_another_process_removes_is_a_warning(tmp_path,
 def test_only_who_is_alone_removes_young_steps_of_others(tmp_path):
   points = solvers.Points(RELU, *(np.zeros((2, 2)) for _ in range(3)))
   solver = solvers.MatrixFreeSolver(points, 1000., tmp_path / 'D2')
-  def make(name, days):
-    folder = tmp_path / f'D2.{name}.steps'
+  def make(digest, days):
+    folder = tmp_path / f'D2.{digest}.steps'
     folder.mkdir(exist_ok=True)
     (folder / 'step_0.arrays').touch()
     for path in (folder / 'step_0.arrays', folder):
       os.utime(path, (time.time() - 86_400 * days,) * 2)
     return folder
 
-  young, old = make('young', 0.9), make('old', 1.1)
+  young, old = make('0123456789', 0.9), make('abcdef0123', 1.1)
   solver.clear(claimed=False)
   assert young.exists() and not old.exists()
+  (young / 'notes.txt').touch()
+  theirs = make('mine', 99.)
   solver.clear(claimed=True)
-  assert not young.exists()
+  assert theirs.exists()
+  assert [path.name for path in young.iterdir()] == ['notes.txt']
 
 
 def test_checkpoint_folder_that_cannot_be(tmp_path):

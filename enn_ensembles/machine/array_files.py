@@ -86,6 +86,18 @@ def write(path: files.PathLike, identity: str,
   files.write_atomically(path, write_to)
 
 
+def is_array_file(path: files.PathLike) -> bool:
+  """Whether a file begins as `write` begins it, or is empty.
+
+  A machine that loses its power may leave an empty file.
+
+  Raises:
+    OSError: it is not there, or cannot be read.
+  """
+  with files.open_regular(path) as stream:
+    return stream.read(len(_MAGIC)) in (_MAGIC, b'')
+
+
 def read(path: files.PathLike, identity: str) -> Contents:
   """Reads a file and checks that it is what was written.
 

@@ -13,6 +13,7 @@ removed.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import functools
 import hashlib
 import pathlib
@@ -30,6 +31,9 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
 
 SECONDS_BETWEEN = 60.
+_FOLDER = 'checkpoints'
+_NAME = re.compile(r'.*-[0-9a-f]{16}\.checkpoint')
+_STALE_DAYS = 14.
 
 
 class Part(NamedTuple):
@@ -61,7 +65,7 @@ class Checkpoint:
   def __init__(self, results_dir: files.PathLike, name: str,
                identity: Mapping[str, Any],
                seconds_between: float = SECONDS_BETWEEN):
-    self._folder = pathlib.Path(results_dir) / 'checkpoints'
+    self._folder = pathlib.Path(results_dir) / _FOLDER
     self._name = re.sub(r'[^A-Za-z0-9._,=+-]', '_', name)[:120]
     self._identity = {**identity, 'source': _source_digest()}
     self.seconds_between = seconds_between
@@ -136,6 +140,25 @@ class Checkpoint:
     identity = canonical.canonical_json({**self._identity, 'part': key})
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return self._folder / f'{self._name}-{digest}.checkpoint', identity
+
+
+def remove_stale(results_dir: pathlib.Path) -> list[pathlib.Path]:
+  """Removes checkpoints that nobody has taken up for two weeks.
+
+  What this module has not written, by its name or by how it begins, stays.
+
+  Returns:
+    What was removed. Files that cannot be are left.
+  """
+  folder, found, removed = results_dir / _FOLDER, [], []
+  with contextlib.suppress(OSError):  # As a rule there is no folder.
+    found += [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+  for path in files.old_ones(found, folder, _STALE_DAYS):
+    with contextlib.suppress(OSError):  # Another process was faster.
+      if array_files.is_array_file(path):
+        path.unlink()
+        removed.append(path)
+  return removed
 
 
 @functools.cache

@@ -143,29 +143,45 @@ def _owner(descriptor: int) -> str:
   return f'process {pid} on {host}{stopped}'
 
 
+def _is_of_a_claim(descriptor: int) -> bool:
+  """Whether a file says what `_write_owner` does, or nothing yet."""
+  text = os.pread(descriptor, 1000, 0)
+  try:
+    return not text or set(strict_json.parse(text)) == {'host', 'pid'}
+  except (ValueError, TypeError):
+    return False
+
+
 def remove_abandoned(path: pathlib.Path) -> None:
-  """Removes the file of a claim whose process was killed; else nothing."""
+  """Removes the file of a claim whose process was killed; else nothing.
+
+  A file that is no claim's, whoever wrote it, stays.
+  """
   if fcntl is None or not path.is_file():
     return
   with contextlib.suppress(OSError):
     descriptor = _open(path)
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if _is_at(descriptor, path):
+      if _is_at(descriptor, path) and _is_of_a_claim(descriptor):
         os.unlink(path)
     finally:
       os.close(descriptor)
 
 
-def remove_all_abandoned(folder: pathlib.Path) -> None:
-  """`remove_abandoned` for every file of a claim (`*.lock`) in a folder.
+def remove_all_abandoned(folder: pathlib.Path, suffix: str = '.lock') -> None:
+  """`remove_abandoned` for every file of a claim in a folder.
 
-  A folder that is missing has none.
+  Args:
+    folder: the folder; one that is missing has none.
+    suffix: what names of claims end with there. Where the folder holds
+      anybody's files, it is one that nobody else uses: other programs' locks
+      may be empty, too.
 
   Raises:
     files.FileError: the folder cannot be looked at.
   """
-  for path in files.list_files(folder, '.lock'):
+  for path in files.list_files(folder, suffix):
     remove_abandoned(path)
 
 

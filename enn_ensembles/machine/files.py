@@ -6,14 +6,18 @@ reads. This module does not import jax.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
 import errno
 import os
 import pathlib
 import re
 import secrets
-import shutil
 import stat
 import threading
+import time
 from typing import BinaryIO
 
 from absl import logging
@@ -272,54 +276,76 @@ def read_bytes(path: PathLike) -> bytes:
     return stream.read()
 
 
-_STALE_DAYS = {'.tmp': 1., '.checkpoint': 14., '.steps': 14.}
+# The names that temporary files get here, and in `heartbeats`.
+_TEMPORARY = re.compile(r'\..*(\.[0-9]+\.[0-9a-f]{8}|-[0-9]+-[0-9a-f]{8}\.json)'
+                        r'\.tmp', re.DOTALL)
+_TEMPORARY_DAYS = 1.
 
 
-# The names that this module gives to temporary files.
-_TEMPORARY = re.compile(r'\..*\.[0-9]+\.[0-9a-f]{8}\.tmp', re.DOTALL)
+def is_temporary(name: str) -> bool:
+  """Whether this project names its temporary files so."""
+  return _TEMPORARY.fullmatch(name) is not None
 
 
-def remove_stale_files(folder: pathlib.Path, only_temporary: bool = False
+def remove_stale_files(folder: pathlib.Path, subfolders: Sequence[str] = ()
                        ) -> list[pathlib.Path]:
-  """Removes what killed processes left in a folder and its own folders.
+  """Removes the temporary files that killed processes left.
 
-  Temporary files of the last day may be about to get their name, and
-  checkpoints of the last two weeks, files and folders, may be taken up: they
-  stay.
+  Those of the last day may be about to get their name: they stay, and so does
+  whatever has another name than `write_atomically` gives.
 
   Args:
-    folder: the folder.
-    only_temporary: of files that this module writes, where the folder holds
-      anybody's.
+    folder: the folder; it may hold anybody's files.
+    subfolders: names of folders in it where the same is done.
 
   Returns:
     What was removed. Files that cannot be are left.
   """
-  removed = []
-  try:
-    probe = folder / f'.clock.{os.getpid()}.{secrets.token_hex(4)}.tmp'
-    with open(probe, 'xb'):
-      pass
-    now = probe.stat().st_mtime  # The clock that stamps the other files.
-    probe.unlink()
-    if only_temporary:
-      found = [path for path in folder.glob('.*.tmp')
-               if _TEMPORARY.fullmatch(path.name)]
-    else:
-      found = [path for pattern in ('.*.tmp', '*/.*.tmp', '*/*.checkpoint')
-               for path in folder.glob(pattern)]
-      found += [path for path in folder.glob('*.steps') if path.is_dir()]
-  except OSError:
-    return []
-  for path in found:
+  found = []
+  for place in (folder, *(folder / name for name in subfolders)):
+    with contextlib.suppress(OSError):
+      found += [path for path in place.iterdir() if is_temporary(path.name)]
+  return [path for path in old_ones(found, folder, _TEMPORARY_DAYS)
+          if _remove(path)]
+
+
+def old_ones(paths: Iterable[pathlib.Path], folder: pathlib.Path, days: float
+             ) -> Iterator[pathlib.Path]:
+  """Those that nobody has written to for so long, by the clock of a folder."""
+  now = None
+  for path in paths:
+    now = file_system_time(folder) if now is None else now
     try:
-      age_days = (now - newest_change(path)) / 86400
-      if age_days > _STALE_DAYS[path.suffix]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        removed.append(path)
+      if now - newest_change(path) > 86400 * days:
+        yield path
     except OSError:
       continue  # Another process was faster.
-  return removed
+
+
+def _remove(path: pathlib.Path) -> bool:
+  """Whether this process has removed the file."""
+  try:
+    path.unlink()
+    return True
+  except OSError:
+    return False
+
+
+def file_system_time(folder: pathlib.Path) -> float:
+  """The clock that stamps files there; this machine's where it cannot be asked.
+
+  A server's clock and ours may be minutes apart.
+  """
+  probe = folder / f'.clock.{os.getpid()}.{secrets.token_hex(4)}.tmp'
+  try:
+    with open(probe, 'xb'):
+      pass
+    try:
+      return probe.stat().st_mtime
+    finally:
+      probe.unlink()
+  except OSError:
+    return time.time()
 
 
 def newest_change(path: pathlib.Path) -> float:

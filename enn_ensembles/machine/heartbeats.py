@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import json
 import os
 import pathlib
+import re
 import secrets
 import socket
 import threading
-import time
 from typing import Any
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ _STALE_SECONDS = 150.
 _REMOVED_AFTER_SECONDS = 86_400.
 # Units that take less leave no trace: a thousand of them are no thousand files.
 _SETTLE_SECONDS = 1.
+
+# The names of files here: <host>-<pid>-<random>.json.
+_NAME = re.compile(r'.+-[0-9]+-[0-9a-f]{8}\.json', re.DOTALL)
 
 # What tells the jobs of a cluster apart, shown as it is.
 _JOB_VARIABLES = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID',
@@ -164,14 +167,17 @@ def remove_dead(results_dir: files.PathLike) -> list[pathlib.Path]:
   """Removes the files of processes that ended without doing so.
 
   Those are files of this machine whose process is gone, and files that nobody
-  has renewed, or can read, for a day.
+  has renewed, or can read, for a day. What has another name than a heartbeat
+  stays.
 
   Returns:
     What was removed. Files that cannot be are left.
   """
   folder = pathlib.Path(results_dir) / 'running'
-  now, removed = _file_system_time(folder), []
+  now, removed = files.file_system_time(folder), []
   for path, worker in _read_all(results_dir):
+    if not _NAME.fullmatch(path.name):
+      continue
     try:
       gone = worker is not None and worker.here and not worker.alive
       if gone or now - path.stat().st_mtime > _REMOVED_AFTER_SECONDS:
@@ -186,7 +192,7 @@ def _read_all(results_dir: files.PathLike
               ) -> list[tuple[pathlib.Path, Worker | None]]:
   """Every file, with what it says; None for what cannot be read."""
   folder = pathlib.Path(results_dir) / 'running'
-  now, found = _file_system_time(folder), []
+  now, found = files.file_system_time(folder), []
   for path in files.list_files(folder, '.json'):
     try:
       content = strict_json.parse(files.read_bytes(path))
@@ -221,23 +227,6 @@ def _check_content(content: Mapping[str, Any]) -> None:
     raise ValueError('job must hold texts')
   if not all(isinstance(entry, dict) for entry in content['entries']):
     raise ValueError('entries must be objects')
-
-
-def _file_system_time(folder: pathlib.Path) -> float:
-  """The clock that stamps files there; this machine's where it cannot be asked.
-
-  A server's clock and ours may be minutes apart.
-  """
-  probe = folder / f'.clock.{os.getpid()}.{secrets.token_hex(4)}.tmp'
-  try:
-    with open(probe, 'xb'):
-      pass
-    try:
-      return probe.stat().st_mtime
-    finally:
-      probe.unlink()
-  except OSError:
-    return time.time()
 
 
 def _place() -> str:

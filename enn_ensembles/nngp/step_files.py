@@ -1,6 +1,7 @@
 """Steps of a long computation on the disk: killed, it goes on from there."""
 
 from collections.abc import Mapping
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -12,6 +13,8 @@ from enn_ensembles.machine import array_files
 from enn_ensembles.machine import files
 
 PathLike = str | os.PathLike
+
+_SUFFIX = '.arrays'
 
 
 class StepFiles:
@@ -73,4 +76,18 @@ class StepFiles:
 
   def _path(self, name: str) -> pathlib.Path:
     assert self._folder is not None
-    return self._folder / f'{name}.arrays'
+    return self._folder / f'{name}{_SUFFIX}'
+
+
+def remove(folder: pathlib.Path) -> None:
+  """Removes the files of steps in a folder, and the folder if it is empty then.
+
+  Files that `StepFiles` has not written stay, and so does what cannot be
+  removed.
+  """
+  with contextlib.suppress(OSError):  # Another process is at the same.
+    for path in folder.iterdir():
+      if files.is_temporary(path.name) or (
+          path.suffix == _SUFFIX and array_files.is_array_file(path)):
+        path.unlink()
+    folder.rmdir()

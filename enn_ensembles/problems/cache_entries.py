@@ -15,10 +15,34 @@ import numpy as np
 
 from enn_ensembles.machine import array_files
 from enn_ensembles.machine import canonical
+from enn_ensembles.machine import file_locks
+from enn_ensembles.machine import files
+from enn_ensembles.nngp import step_files
+from enn_ensembles.problems import solvers
 
 # Of cache files and of what is in them; a change of any draw or formula of
 # `problems` or `nngp` raises it.
 FORMAT_VERSION = 3
+
+# What the names of all files of one function begin with ends with this.
+FUNCTION = '_function'
+_STALE_DAYS = 14.  # Of steps that a killed solver left.
+
+
+def remove_leftovers(cache_dir: pathlib.Path) -> None:
+  """Removes what killed processes left in the cache; it harms nobody.
+
+  Steps of the last two weeks may be taken up: they stay. So does every file of
+  anybody else, since the folder is the user's choice.
+
+  Args:
+    cache_dir: the folder; one that is missing holds nothing.
+  """
+  files.remove_stale_files(cache_dir)
+  steps = solvers.find_steps(cache_dir, f'.+{FUNCTION}')
+  for folder in files.old_ones(steps, cache_dir, _STALE_DAYS):
+    step_files.remove(folder)
+  file_locks.remove_all_abandoned(cache_dir, f'{FUNCTION}.lock')
 
 
 class CacheEntry:

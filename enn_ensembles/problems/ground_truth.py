@@ -256,7 +256,7 @@ class _Group:
     return (
         f'D{config.input_dim}_l{nngp_regression.number(config.data_ratio)}_s{config.seed}'
         f'{config.settings_suffix}{nngp_regression.SOLVER_SUFFIX[self._solver_name]}'
-        '_function')
+        f'{cache_entries.FUNCTION}')
 
   @functools.cached_property
   def _inputs(self) -> str:

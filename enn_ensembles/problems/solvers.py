@@ -6,10 +6,11 @@ on posteriors to their tolerances, but draw another function from one seed.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import functools
 import pathlib
-import shutil
+import re
 import time
 from typing import Any
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from enn_ensembles.nngp import matrix_free
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import solver_memory
+from enn_ensembles.nngp import step_files
 from enn_ensembles.nngp import tiles
 from enn_ensembles.problems import nngp_regression
 
@@ -217,6 +219,20 @@ class DenseSolver:
         seconds)) for moments in found]
 
 
+def find_steps(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """The folders of steps that `MatrixFreeSolver` has made.
+
+  Args:
+    folder: where; one that is missing has none.
+    name: a regular expression of the name in the solvers' `checkpoints`.
+  """
+  pattern = re.compile(f'{name}\\.[0-9a-f]{{10}}\\.steps')
+  with contextlib.suppress(OSError):
+    return [path for path in folder.iterdir()
+            if pattern.fullmatch(path.name) and path.is_dir()]
+  return []
+
+
 class MatrixFreeSolver:
   """`nngp.matrix_free`, which draws and solves from one Krylov space.
 
@@ -320,11 +336,11 @@ class MatrixFreeSolver:
     """
     if self._checkpoints is None:
       return
-    for folder in self._checkpoints.parent.glob(
-        f'{self._checkpoints.name}.*.steps'):
+    for folder in find_steps(self._checkpoints.parent,
+                             re.escape(self._checkpoints.name)):
       try:
         age = time.time() - files.newest_change(folder)
       except OSError:
         continue  # Somebody removes it at this moment.
       if claimed or age > _SECONDS_UNTIL_ABANDONED:
-        shutil.rmtree(folder, ignore_errors=True)
+        step_files.remove(folder)

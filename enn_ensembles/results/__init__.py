@@ -26,6 +26,7 @@ from enn_ensembles.results.schema import same_value
 from enn_ensembles.results.schema import SCHEMA_VERSION
 from enn_ensembles.results.schema import score_of
 from enn_ensembles.results.schema import TIMING_FIELDS
+from enn_ensembles.results.store import FOLDERS
 from enn_ensembles.results.store import open_store
 from enn_ensembles.results.store import ResultsStore
 from enn_ensembles.results.unit_files import Unit
@@ -34,6 +35,7 @@ __all__ = [
     'COST_FIELDS',
     'Cell',
     'DEFAULT_KERNEL',
+    'FOLDERS',
     'Field',
     'PROJECT',
     'PROTOCOL_FIELDS',

@@ -49,6 +49,9 @@ from enn_ensembles.results import schema
 from enn_ensembles.results import summaries
 from enn_ensembles.results import unit_files
 
+# Of a results folder, all in which files are written to take their name whole.
+FOLDERS = ('units', 'manifests', 'summaries', 'running', 'checkpoints')
+
 _RUN_ID = re.compile(r'[A-Za-z0-9][A-Za-z0-9._,=+-]{0,199}')
 
 
