@@ -10,6 +10,9 @@ costs.csv: the seconds of every agent setting on every cell, as rows carry them.
 removes; no sweep may be at work there.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from absl import flags
 
 from enn_ensembles import results
@@ -43,10 +46,17 @@ _FORGET = flags.DEFINE_string(
     'forget', None, 'Remove all rows of the agent with this label first.')
 
 
-def _forget(label: str) -> None:
-  """Removes an agent from all folders; nothing where one does not have it."""
+def _forget(label: str, options: Mapping[str, Any]) -> None:
+  """Removes an agent from all folders.
+
+  Nothing is removed where a folder does not have it or takes no files, or where
+  no board can be made of what stays.
+  """
   stores = [results.open_store(folder) for folder in _RESULTS_DIR.value]
   found = [forgetting.find(store, label) for store in stores]
+  for store in stores:
+    store.check_writable()
+  html_page.read_tables(_RESULTS_DIR.value, without=label, **options)
   for store, part in zip(stores, found):
     print(f'removing {part} from {store.results_dir}', flush=True)
     forgetting.forget(store, part)
@@ -56,11 +66,12 @@ def main(_) -> None:
   files.check_folder(_OUTPUT_DIR.value, 'output_dir')
   if _SCORE.value is not None:
     table.check_score(_SCORE.value)
+  options = {'score': _SCORE.value, 'by': _BY.value,
+             'all_versions': _ALL_VERSIONS.value, 'baseline': _BASELINE.value}
   if _FORGET.value is not None:
-    _forget(_FORGET.value)
-  tables, paths = html_page.build(
-      _RESULTS_DIR.value, _OUTPUT_DIR.value, score=_SCORE.value, by=_BY.value,
-      all_versions=_ALL_VERSIONS.value, baseline=_BASELINE.value)
+    _forget(_FORGET.value, options)
+  tables, paths = html_page.build(_RESULTS_DIR.value, _OUTPUT_DIR.value,
+                                  **options)
   print(text.format_table(
       tables, 'markdown' if _MARKDOWN.value else 'text'))
   print()

@@ -74,8 +74,21 @@ def test_nothing_is_forgotten_where_another_flag_is_wrong(tmp_path, rows):
   commands.check_refused('build_leaderboard', [
       ([*flags, f'--output_dir={tmp_path / "file"}'], 'not a folder that can'),
       ([*flags, f'--output_dir={tmp_path / "out"}', '--score=kl'],
-       'score must be one of kl_estimate, ')])
+       'score must be one of kl_estimate, '),
+      *(([*flags, f'--output_dir={tmp_path / "out"}', other], message)
+        for other, message in (
+            ('--baseline=nonsense', "rows, one of ensemble; got 'nonsense'"),
+            # It has rows, but will not.
+            ('--baseline=mine', "rows, one of ensemble; got 'mine'"),
+            ('--by=nonsense', 'by must be one of data_ratio, '),
+            ('--score=accuracy', 'no row is of a problem')))])
   assert len(store.read_rows()) == 6
+  alone = write_store(tmp_path / 'alone', rows[1:3])
+  commands.check_refused('build_leaderboard', [
+      ([f'--results_dir={alone.results_dir}', '--forget=mine',
+        f'--output_dir={tmp_path / "out"}'],
+       "without the rows of 'mine' there are no rows to make a board of in ")])
+  assert len(alone.read_rows()) == 2
 
 
 def test_manifests_forget_it_too(tmp_path, rows):

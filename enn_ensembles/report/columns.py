@@ -264,9 +264,14 @@ def read_results(results_dirs: files.PathLike | Sequence[files.PathLike]
   return rows, [row for store in stores for row in store.read_manifests()]
 
 
-def read_columns(results_dirs: files.PathLike | Sequence[files.PathLike]
+def read_columns(results_dirs: files.PathLike | Sequence[files.PathLike],
+                 without: str | None = None
                  ) -> tuple[Columns, list[results.Row]]:
   """Reads one results folder or several as columns, a unit at a time.
+
+  Args:
+    results_dirs: the folders.
+    without: the label of an agent that is read as if it were not there.
 
   Returns:
     (columns, manifest entries). Rows that several files hold are there once,
@@ -277,12 +282,23 @@ def read_columns(results_dirs: files.PathLike | Sequence[files.PathLike]
   """
   stores = _open(results_dirs)
   builder = _Builder()
-  again = results.scan(stores, builder.add_unit)
+
+  def take(unit: summaries.Summary) -> None:
+    if without is None or unit.repeated['agent_label'].values != [without]:
+      builder.add_unit(unit)
+
+  again = results.scan(stores, take)
   if again:
     builder.remove({row['row_id'] for row in again})
     for row in again:
-      builder.add(row)
+      if row['agent_label'] != without:
+        builder.add(row)
+  if not builder.row_ids and without is not None:
+    raise ValueError(
+        f'without the rows of {without!r} there are no rows to make a board of '
+        f'in {", ".join(str(store.results_dir) for store in stores)}.')
   if not builder.row_ids:
     raise _no_rows(stores)
   return builder.build(), [entry for store in stores
-                           for entry in store.read_entries()]
+                           for entry in store.read_entries()
+                           if entry['agent_label'] != without]

@@ -335,6 +335,26 @@ def write_report(tables: tables_lib.Tables,
   return {name: folder / name for name in (*contents, 'scores.csv')}
 
 
+def read_tables(results_dirs: files.PathLike | Sequence[files.PathLike],
+                all_versions: bool = False, without: str | None = None,
+                **options: Any) -> tables_lib.Tables:
+  """The tables of `build`, without what verification has found.
+
+  Args:
+    results_dirs: as of `build`.
+    all_versions: as of `build`.
+    without: the label of an agent that is read as if it were not there.
+    **options: as of `build`.
+
+  Raises:
+    ValueError: as of `build`.
+  """
+  columns, entries = columns_lib.read_columns(results_dirs, without)
+  if not all_versions:
+    columns, entries, _ = versions.keep_newest(columns, entries)
+  return tables_lib.make_tables(columns, entries, **options)
+
+
 def build(results_dirs: files.PathLike | Sequence[files.PathLike],
           output_dir: files.PathLike, all_versions: bool = False,
           **options: Any
@@ -354,10 +374,7 @@ def build(results_dirs: files.PathLike | Sequence[files.PathLike],
   Raises:
     ValueError: a folder or a file in it is not as it must be.
   """
-  columns, entries = columns_lib.read_columns(results_dirs)
-  if not all_versions:
-    columns, entries, _ = versions.keep_newest(columns, entries)
-  tables = tables_lib.make_tables(columns, entries, **options)
+  tables = read_tables(results_dirs, all_versions, **options)
   if isinstance(results_dirs, (str, pathlib.PurePath)):
     results_dirs = [results_dirs]
   verified: dict[str, bool] = {}
