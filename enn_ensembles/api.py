@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import inspect
+import os
 from typing import Any
 
 import pandas as pd
@@ -235,7 +236,8 @@ def _num_arguments(function: Any) -> int | None:
 
 
 def run_sweep(config: sweeps.SweepConfig | files.PathLike,
-              results_dir: files.PathLike, agent_modules: Sequence[str] = (),
+              results_dir: files.PathLike,
+              agent_modules: files.PathLike | Sequence[files.PathLike] = (),
               report: Callable[[str], None] = print) -> list[results.Row]:
   """Runs a small sweep in this process; what is done is not done again.
 
@@ -244,8 +246,8 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
   Args:
     config: what to compute, or the file that says so.
     results_dir: where rows go; made if missing.
-    agent_modules: files of user-defined agents: beside the agents of the config
-      where it names one of them, else alone.
+    agent_modules: file or files of user-defined agents: beside the agents of
+      the config where it names one of them, else alone.
     report: told of each unit that is done, a line at a time.
 
   Returns:
@@ -258,6 +260,10 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
   """
   if not isinstance(config, sweeps.SweepConfig):
     config = sweeps.load_config(config)
+  if isinstance(agent_modules, (str, os.PathLike)):
+    agent_modules = [agent_modules]  # One file is a list of one.
+  if not callable(report):
+    raise ValueError(f'report must be a function of a text, got {report!r}.')
   modules = tuple(map(str, agent_modules))
   units = sweeps.expand(sweeps.override(config, agent_modules=modules), modules)
   options = unit_results.RunOptions(str(results_dir), modules)

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import checks
 from enn_ensembles.machine import float64
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import network_agent
@@ -52,6 +53,9 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   if prior is None:
     prior = base.PriorKnowledge((3,), 12, base.Gaussian(0.1),
                                 kernels.KernelConfig())
+  if not isinstance(prior, base.PriorKnowledge):
+    raise ValueError('prior must be a PriorKnowledge, such as problem.prior, '
+                     f'got {_describe(prior)}.')
   prior = dataclasses.replace(
       prior, num_train=min(prior.num_train, _MOST_TRAINING_POINTS))
   data, x = _make_data(prior)
@@ -163,17 +167,13 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
                  prior: base.PriorKnowledge, rules: _Rules) -> None:
   """Shape, type and finiteness of draws, and what they owe to their keys."""
   shape = (len(x), prior.num_outputs)
-  analytic = getattr(sampler, 'analytic', False)
-  if analytic:
-    # What is analytic has them; other samplers need not.
-    given = sampler.moments  # pyright: ignore[reportAttributeAccessIssue]
-    returned = rules.run('moments', given, x)
-    try:
-      moments = sampler_predictions.read_moments(returned, len(x))
-    except ValueError as error:
-      raise rules.broken(str(error)) from None
-    for name, moment in zip(('mean', 'std'), moments):
-      _check_finite(f'the {name} of moments(x)', moment, rules)
+  if getattr(sampler, 'analytic', False):
+    found = _predict(sampler, x, prior, True, rules)
+    for name, moment in (('the mean of moments(x)', found.mean),
+                         ('the std of moments(x)', found.std),
+                         ('joint_covariance(x)', found.covariances)):
+      if moment is not None:
+        _check_finite(name, moment, rules)
     return
   rules.callable_with(sampler, (x, _key(1)),
                       'a sampler is called with (x, key)')
@@ -189,20 +189,36 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
     raise rules.broken('the same key gives the same function, got draws that '
                        f'differ by {np.max(np.abs(draws[1] - draws[0])):.3g}: '
                        'what is random must come from the key.')
-  members = getattr(sampler, 'members', None)
-  if members is not None:
-    found = np.asarray(rules.run('members', members, x))
-    _check_values('members(x)', found, (*found.shape[:1], *shape), rules)
-    if len(found) == 1:
+  if getattr(sampler, 'members', None) is not None:
+    found = _predict(sampler, x, prior, True, rules)
+    _check_finite('members(x)', found.samples, rules)
+    if found.observation_variances is not None:
+      _check_finite('the variances of members_with_noise(x)',
+                    found.observation_variances, rules)
+    if len(found.samples) == 1:
       return  # One function, and it says so.
-  keys = list(map(_key, range(2, 2 + _NUM_KEYS)))
-  others = [np.asarray(rules.run('the sampler', sampler, x, key))
-            for key in keys]
-  if all(np.array_equal(other, draws[0]) for other in others):
+  others = _predict(sampler, x, prior, False, rules).samples
+  what = 'draws(x, keys)' if hasattr(sampler, 'draws') else 'a draw'
+  _check_finite(what, others, rules)
+  if all(np.array_equal(other, others[0]) for other in others):
     raise rules.broken(
         f'different keys give different functions, got the same for {_NUM_KEYS}'
-        ' keys: a sampler that ignores its key passes for certain. A single '
-        'function says so by members(x), of shape [1, N, out].')
+        f' keys by {what}: a sampler that ignores its key passes for certain. A'
+        ' single function says so by members(x), of shape [1, N, out].')
+
+
+def _predict(sampler: base.EpistemicSampler, x: np.ndarray,
+             prior: base.PriorKnowledge, enumerate_indices: bool,
+             rules: _Rules) -> Any:
+  """What a sweep reads of the sampler, by whatever it offers."""
+  try:
+    return sampler_predictions.predict(
+        sampler, x, _key(2), _NUM_KEYS, enumerate_indices, prior.num_outputs)
+  except ValueError as error:
+    raise rules.broken(str(error)) from error
+  except Exception as error:  # Whatever somebody's sampler may raise.
+    raise rules.broken('the sampler raised '
+                       f'{checks.error_text(error)}') from error
 
 
 def _check_values(what: str, values: Any, shape: tuple[int, ...],

@@ -71,7 +71,7 @@ _RETRY_FAILED = flags.DEFINE_bool(
 _TIMING_SECONDS = flags.DEFINE_float(
     'timing_seconds', 10., 'For so long user-defined agents without rows are '
     'timed before the first unit, so that the cost is known; 0 for not at all. '
-    'Tasks of a job array time nothing.')
+    'Tasks of a job array time nothing.', lower_bound=0., upper_bound=86400.)
 _MEMORY_BUDGET_MB = flags.DEFINE_float(
     'memory_budget_mb', None, 'Memory that training may take per device. '
     'Default: a seed at once on a CPU, half the memory of an accelerator.')
@@ -202,9 +202,11 @@ def _print_plan(sweep: Sequence[sweeps.WorkUnit],
   """
   rows: dict[str, results.Row] = {}
   if _RESULTS_DIR.value is not None:
-    store = results.find_store(_RESULTS_DIR.value)
-    if store is not None:  # Else a run makes it.
-      rows = results.scan_rows([store], sweep_status.ROW_FIELDS)
+    files.check_folder(_RESULTS_DIR.value, 'results_dir')
+    folder = pathlib.Path(_RESULTS_DIR.value)
+    if folder.is_dir() and any(folder.iterdir()):  # Else a run makes it.
+      rows = results.scan_rows([results.open_store(folder)],
+                               sweep_status.ROW_FIELDS)
   problem_flags.check_problem_cache()
   problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
   done = results.done_statuses(rows, _RETRY_FAILED.value)

@@ -30,6 +30,13 @@ def test_a_sweep_checks_agents_in_a_process_of_their_own(
   assert str(path) in str(error.value)
 
 
+def test_what_make_agent_raises_is_one_line(tmp_path):
+  path = tmp_path / 'own_agent.py'
+  path.write_text('def make_agent():\n  return {}["depth"]\n')
+  with pytest.raises(ValueError, match="make_agent raised KeyError: 'depth'$"):
+    agent_checks.check_units(*make_units(path))
+
+
 def test_a_sweep_accepts_a_sound_agent(tmp_path):
   path = tmp_path / 'own_agent.py'
   path.write_text(

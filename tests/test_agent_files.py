@@ -35,6 +35,10 @@ def test_a_file_is_an_agent(tmp_path):
     ('make_agent = 1', 'must define make_agent'),
     ('def make_agent(config): pass', 'must annotate its argument'),
     ('def make_agent(config: int): pass', 'must annotate its argument'),
+    ('def make_agent(config: "Confg"): pass', "with a dataclass, got config: 'C"
+     "onfg': NameError: name 'Confg' is not defined"),
+    ('def make_agent(config, depth): pass',
+     'must take its config alone, got another argument, depth'),
     ('raise KeyError("gone")', "cannot be imported: KeyError: 'gone'"),
     ('import no_such_module', 'cannot be imported: ModuleNotFoundError'),
     ('def make_agent(:', 'cannot be imported: SyntaxError')])
@@ -45,6 +49,20 @@ def test_a_file_that_is_no_agent_is_refused(tmp_path, text, message):
   with pytest.raises(ValueError, match=message) as info:
     agents_lib.load_agent(str(path))
   assert 'my_agent' in str(info.value) and '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('text, settings, message', [
+    ('  width: int', {}, "agent 'my_agent' must be given width, which has no"),
+    ('  width: int = 3\n  def __post_init__(self): assert not self, "odd"',
+     {}, "the config of agent 'my_agent' raised AssertionError: odd")])
+def test_what_a_config_of_its_own_raises_is_named(
+    tmp_path, text, settings, message):
+  path = tmp_path / 'my_agent.py'
+  path.write_text('import dataclasses\n@dataclasses.dataclass\nclass C:\n'
+                  f'{text}\ndef make_agent(config: C):\n  pass')
+  module = agents_lib.load_agent(str(path))
+  with pytest.raises(ValueError, match=message):
+    agents_lib.make_config(module, settings)
 
 
 @pytest.mark.parametrize('name', ['map', 'brought'])

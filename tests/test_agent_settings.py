@@ -78,6 +78,12 @@ def test_configs_are_frozen_and_hashable(name):
     setattr(config, field, 1)
 
 
+def test_more_combinations_than_can_be_listed_are_refused():
+  with pytest.raises(ValueError, match='num_options must have at most 1048576 '
+                                       'combinations, got 21870000000 of'):
+    make_agent('layer_ensemble', num_options=30, hidden_sizes=(50,) * 6)
+
+
 @pytest.mark.parametrize('name, known, missing', [
     ('exact_posterior', {'kernel': None}, 'exact_posterior needs .* kernel'),
     ('prior_only', {'kernel': None}, 'prior_only needs .* kernel'),

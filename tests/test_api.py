@@ -228,9 +228,13 @@ def test_a_small_sweep(tmp_path):
                       report=lines.append)
   assert {row['agent'] for row in rows} == {'own', 'prior_only'}
   assert len(lines) == 2
-  again = ee.run_sweep(config, tmp_path / 'results', [tmp_path / 'own.py'],
+  again = ee.run_sweep(config, tmp_path / 'results', tmp_path / 'own.py',
                        report=lines.append)
   assert again == rows and len(lines) == 2
+  with pytest.raises(ValueError, match='report must be a function of a text'):
+    ee.run_sweep(config, tmp_path / 'results', report=None)
+  with pytest.raises(ValueError, match='prior must be a PriorKnowledge, such'):
+    ee.check_agent(ee.make_agent('prior_only'), prior='D2_l3_e0.1_s4')
 
 
 def test_every_name_exists():

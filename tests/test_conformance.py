@@ -99,7 +99,64 @@ def nan_moments(data, prior, key):
   return Analytic(lambda zeros: zeros + np.nan)
 
 
+class Members:
+  """A sampler with two members, whose other methods are given."""
+
+  def __init__(self, **methods):
+    vars(self).update(methods)
+
+  def __call__(self, x, key):
+    return x[:, :1] * (-1) ** int(key[-1])
+
+  def members(self, x):
+    return np.stack([x[:, :1], -x[:, :1]])
+
+
+def draws_ignore_their_keys(data, prior, key):
+  return Members(draws=lambda x, keys: np.ones((len(keys), len(x), 1)))
+
+
+def draws_of_one_key(data, prior, key):
+  return Members(draws=lambda x, keys: x[:, :1])
+
+
+def negative_variances(data, prior, key):
+  return Members(members_with_noise=lambda x: (
+      np.ones((2, len(x), 1)), np.full((2, len(x), 1), -1.)))
+
+
+def nan_variances(data, prior, key):
+  return Members(members_with_noise=lambda x: (
+      np.ones((2, len(x), 1)), np.full((2, len(x), 1), np.nan)))
+
+
+def no_members(data, prior, key):
+  return Members(members=lambda x: np.ones((0, len(x), 1)))
+
+
+def not_mappable(data, prior, key):
+  return Members(mappable=True)
+
+
+def no_moments(data, prior, key):
+  return Members(analytic=True)
+
+
+def wrong_covariance(data, prior, key):
+  sampler = Analytic(np.ones_like)
+  sampler.joint_covariance = lambda x: np.ones(len(x))
+  return sampler
+
+
 BROKEN = {
+    draws_ignore_their_keys: 'got the same for 16 keys by draws(x, keys)',
+    draws_of_one_key: 'draws must return shape (16, 7, 1) for 16 keys',
+    negative_variances: 'must return variances >= 0, got -1',
+    nan_variances: 'the variances of members_with_noise(x) is finite, got 14',
+    no_members: 'members must return shape [K, 7, 1] at 7 points with K >= 1',
+    not_mappable: 'the sampler raised ConcretizationTypeError',
+    no_moments: 'must have moments(x), got a Members without',
+    wrong_covariance: 'joint_covariance must return shape (7, 7)',
     wrong_shape: 'a draw has shape (7, 1) at 7 points, got (7,).',
     returns_none: 'an agent returns a sampler, a function of (x, key), got '
                   'None.',

@@ -1,5 +1,6 @@
 """Noise that depends on the input: exact posterior, heads, losses, scores."""
 
+import dataclasses
 import functools
 
 import jax
@@ -119,6 +120,11 @@ AGENTS = [{'agent': 'mean_variance_ensemble', 'num_ensemble': 4,
   assert first['kl_estimate'] != weighted['kl_estimate']
   assert rows[0]['problem_id'] == unit.family.problem_id(
       unit.family.cells[0], 0)
+  # Ranking by labels needs the noise level, which nobody is told here.
+  with pytest.raises(ValueError, match="'val_nll' needs a problem whose noise_s"
+                                       'td is a known number, got None'):
+    one_unit.check_units(
+        [dataclasses.replace(unit, selections=('none', 'val_nll'))], options)
 
 
 # Losses and networks. --------------------------------------------------------

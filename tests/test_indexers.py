@@ -138,3 +138,12 @@ def test_numbers_of_indices_are_indices():
   with pytest.raises(ValueError, match='finitely many indices'):
     networks.number_indices(dataclasses.replace(
         network, indexer=networks.PrngIndexer()))
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((0,), 'index_dim must be an integer >= 1, got 0'),
+    ((1.5,), 'index_dim must be an integer >= 1, got 1.5'),
+    ((2, 0.), 'std must be a finite number > 0, got 0.0')])
+def test_indices_that_cannot_be_drawn_are_refused(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    networks.GaussianIndexer(*arguments)

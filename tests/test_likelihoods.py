@@ -290,6 +290,9 @@ def test_norms_and_missing_biases_are_no_part_of_the_prior():
     (REGRESSION, {'weight_decay': 1.}, 'weight_decay must be 0 for a network'),
     (base.PriorKnowledge((2,), 9, base.Gaussian(None)), {'noise_scale': 1.},
      'noise_scale other than 0 needs a problem whose noise_std is a known'),
+    (REGRESSION, {'noise_scale': -1.}, 'noise_scale must be a finite number'),
+    (REGRESSION, {'weight_decay': -1.}, 'weight_decay must be a finite numb'),
+    (REGRESSION, {'num_index_samples': 0}, 'num_index_samples must be an int'),
     (base.PriorKnowledge((2,), 9, 'Poisson'), {},
      "likelihood must be base.Gaussian or base.Categorical, got 'Poisson'")])
 def test_what_a_likelihood_cannot_do_is_said(prior, options, message):

@@ -99,11 +99,25 @@ def test_members_of_a_sampler_are_enumerated():
   np.testing.assert_array_equal(found.samples, [X[0], -X[0]])
 
 
-@pytest.mark.parametrize('shape', [(6, 1), (3, 6), (3, 5, 1), (3, 6, 2)])
+@pytest.mark.parametrize('shape', [(6, 1), (3, 6), (3, 5, 1), (3, 6, 2),
+                                   (0, 6, 1)])
 def test_members_of_another_shape_are_refused(shape):
   sampler = SamplerWithMembers(lambda x: np.zeros(shape))
   with pytest.raises(ValueError, match=r'members must return shape \[K, 6, 1\]'
-                                       r' at 6 points, got'):
+                                       r' at 6 points with K >= 1, got'):
+    sampler_predictions.predict(sampler, X[0], KEYS[0], 3)
+
+
+@pytest.mark.parametrize('given, message', [
+    ((np.zeros((3, 6, 1)), np.ones((3, 6))),
+     r'variances of shape \(3, 6, 1\) as its members have, got \(3, 6\)'),
+    ((np.zeros((3, 6, 1)), np.full((3, 6, 1), -1.)), 'variances >= 0, got -1'),
+    (np.zeros((3, 6, 1)), 'must return a pair, members and variances, got nd'),
+    ((np.zeros((3, 6, 1)), np.full((3, 6, 1), 'a')), 'must return real numb')])
+def test_noise_that_members_cannot_say_is_refused(given, message):
+  sampler = SamplerWithMembers(lambda x: np.zeros((3, 6, 1)))
+  sampler.members_with_noise = lambda x: given
+  with pytest.raises(ValueError, match=message):
     sampler_predictions.predict(sampler, X[0], KEYS[0], 3)
 
 
@@ -150,6 +164,17 @@ def test_analytic_moments_of_another_shape_are_refused(mean_shape, std_shape):
   sampler = AnalyticSampler(np.zeros(mean_shape), np.ones(std_shape))
   with pytest.raises(ValueError, match=r'must return shape \(6,\)'):
     sampler_predictions.predict(sampler, X[0], KEYS[0], 3)
+
+
+def test_an_analytic_sampler_has_moments_and_a_square_covariance():
+  sampler = AnalyticSampler(np.zeros(6), np.ones(6))
+  sampler.joint_covariance = lambda x: np.ones((6, 5))
+  with pytest.raises(ValueError, match=r'shape \(6, 6\) .* got \(6, 5\)'):
+    sampler_predictions.predict(sampler, X[0], KEYS[0], 3)
+  bare = SamplerWithMembers(None)
+  bare.analytic = True
+  with pytest.raises(ValueError, match=r'have moments\(x\), got a Sampler'):
+    sampler_predictions.predict(bare, X[0], KEYS[0], 3)
 
 
 # The audits.

@@ -1,5 +1,6 @@
 """Selection of members: rules, what they read, and what they may not see."""
 
+import contextlib
 import types
 
 import jax
@@ -151,6 +152,19 @@ def test_a_rule_that_reads_what_a_problem_lacks_is_refused():
                                        'classification problems do not have: '
                                        'x_val, val_mean, val_std'):
     select('oracle', samples, classes)
+
+
+@pytest.mark.parametrize('rule, likelihood, message', [
+    ('oracle', base.Categorical(3), 'needs a Gaussian likelihood, got Cate'),
+    ('val_nll', base.Gaussian(None), 'noise_std is a known number, got None'),
+    ('val_nll_budget', base.Gaussian(np.ones_like), 'known number, got <f'),
+    ('val_nll', base.Categorical(3), None),
+    ('oracle', base.Gaussian(1.), None)])
+def test_rules_are_for_problems_that_have_what_they_read(
+    rule, likelihood, message):
+  with (pytest.raises(ValueError, match=message) if message
+        else contextlib.nullcontext()):
+    selection.check_rule(rule, likelihood)
 
 
 @pytest.mark.parametrize('rule', ['oracle', 'val_nll'])

@@ -1,8 +1,10 @@
 """Configs of sweeps: what is read, what is refused, what replaces what."""
 
+import contextlib
 import pathlib
 import re
 
+import numpy as np
 import pytest
 import tiny_sweeps
 
@@ -112,6 +114,25 @@ def test_a_name_that_the_kind_does_not_have_is_refused():
     sweeps.SweepConfig('test', (0,), ({'agent': 'map'},),
                        {'input_dim': (1,), 'data_ratio': (1,),
                         'noise_std': (1.,), 'dataset': ('digits',)})
+  with pytest.raises(ValueError, match='nngp problems have no 1; allowed'):
+    sweeps.SweepConfig('test', (0,), ({'agent': 'map'},), {1: 2})
+
+
+@pytest.mark.parametrize('value, message', [
+    (float('nan'), r"'level' of agent 'my_agent': .* hold nan \(float\)"),
+    (max, "'level' of agent 'my_agent': a config cannot hold <built-in"),
+    (np.True_, None)])
+def test_a_setting_that_has_no_text_is_named(tmp_path, value, message):
+  path = tmp_path / 'my_agent.py'
+  path.write_text('import dataclasses\nfrom typing import Any\n'
+                  '@dataclasses.dataclass\nclass C:\n  level: Any = 0.\n'
+                  'def make_agent(config: C):\n  return None\n')
+  config = sweeps.SweepConfig(
+      'test', (0,), ({'agent': 'my_agent', 'level': value},),
+      {'input_dim': (1,), 'data_ratio': (1.,), 'noise_std': (1.,)})
+  with (pytest.raises(ValueError, match=message) if message
+        else contextlib.nullcontext()):
+    sweeps.expand(config, (str(path),))
 
 
 def test_override(tmp_path):

@@ -110,10 +110,21 @@ def _inspect_module(name: str, module: Any) -> AgentModule:
     raise ValueError(
         f'agent {name!r} must define make_agent(config), got none.')
   count = getattr(module, 'count_operations', None)
-  parameters = list(inspect.signature(make_agent).parameters)
-  if not parameters:
+  try:
+    first, *others = inspect.signature(make_agent).parameters.values()
+  except ValueError:  # No parameters, or none that Python knows.
     return AgentModule(name, None, make_agent, count)
-  config_class = typing.get_type_hints(make_agent).get(parameters[0])
+  for other in others:
+    if other.default is other.empty and other.kind not in (
+        other.VAR_POSITIONAL, other.VAR_KEYWORD):
+      raise ValueError(f'make_agent of agent {name!r} must take its config '
+                       f'alone, got another argument, {other.name}.')
+  try:
+    config_class = typing.get_type_hints(make_agent).get(first.name)
+  except Exception as error:  # An annotation may be any text.
+    raise ValueError(f'make_agent of agent {name!r} must annotate its argument '
+                     f'with a dataclass, got {first}: '
+                     f'{checks.error_text(error)}') from error
   if not dataclasses.is_dataclass(config_class):
     raise ValueError(f'make_agent of agent {name!r} must annotate its argument '
                      f'with a dataclass, got {config_class!r}.')
@@ -124,7 +135,8 @@ def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
   """The agent's config from some of its settings; the others are defaults.
 
   Raises:
-    ValueError: a setting is unknown, or its value is not allowed.
+    ValueError: a setting is unknown, is missing and has no default, or its
+      value is not allowed.
   """
   fields = ([] if agent.config_class is None
             else [f.name for f in dataclasses.fields(agent.config_class)])
@@ -135,10 +147,18 @@ def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
           f'{", ".join(fields) or "none"}.')
   if agent.config_class is None:
     return None
+  for field in dataclasses.fields(agent.config_class):
+    if (field.default is field.default_factory is dataclasses.MISSING
+        and field.init and field.name not in settings):
+      raise ValueError(f'agent {agent.name!r} must be given {field.name}, '
+                       'which has no default.')
   try:
     return agent.config_class(**settings)
   except ValueError as error:
     raise ValueError(f'agent {agent.name!r}: {error}') from error
+  except Exception as error:  # Whatever a class of somebody's file may raise.
+    raise ValueError(f'the config of agent {agent.name!r} raised '
+                     f'{checks.error_text(error)}') from error
 
 
 def make_agent(agent: AgentModule, config: Any) -> Any:

@@ -20,6 +20,7 @@ Oleksiienko & Iosifidis 2022, "Layer Ensembles" (arXiv 2210.04882).
 
 import dataclasses
 import itertools
+import math
 
 import chex
 import jax
@@ -37,6 +38,9 @@ from enn_ensembles.training import network_agent
 from enn_ensembles.training import optimizers
 
 NOISE_RULES = ('combination', 'first_option')
+
+# All of them are listed, and each has its own target noise.
+_MOST_COMBINATIONS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,10 @@ class LayerEnsembleConfig(optimizers.TrainingConfig):
     if len(self.options) != num_layers:
       raise ValueError(f'num_options must have {num_layers} entries, one per '
                        f'weight layer, got {self.num_options!r}.')
+    if math.prod(self.options) > _MOST_COMBINATIONS:
+      raise ValueError(f'num_options must have at most {_MOST_COMBINATIONS} '
+                       f'combinations, got {math.prod(self.options)} of '
+                       f'{self.options}.')
     checks.check_scale('prior_scale', self.prior_scale)
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_choice('noise_by', self.noise_by, NOISE_RULES)

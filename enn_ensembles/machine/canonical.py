@@ -43,7 +43,7 @@ def canonical_json(config: Any) -> str:
   the same text (1 and 1.0 are one setting).
 
   Raises:
-    ValueError: a value has no such text (a function, NaN, an array).
+    ValueError: a value has no such text (a function, NaN, infinity, an array).
   """
 
   def plain(value: Any) -> Any:
@@ -56,11 +56,13 @@ def canonical_json(config: Any) -> str:
       return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
       return [plain(v) for v in value]
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    if isinstance(value, str):
       return value
+    if isinstance(value, (bool, np.bool_)):
+      return bool(value)
     if isinstance(value, (int, np.integer)):
       return int(value)
-    if isinstance(value, (float, np.floating)):
+    if isinstance(value, (float, np.floating)) and np.isfinite(value):
       return int(value) if float(value).is_integer() else float(value)
     raise ValueError(
         f'a config cannot hold {value!r} ({type(value).__name__}).')

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import checks
 from enn_ensembles import outputs
 from enn_ensembles.networks import random_draws
 
@@ -68,6 +69,10 @@ class GaussianIndexer:
   """z ~ N(0, std^2 I) in R^index_dim."""
   index_dim: int
   std: float = 1.
+
+  def __post_init__(self):
+    checks.check_count('index_dim', self.index_dim)
+    checks.check_positive('std', self.std)
 
   def __call__(self, key: chex.PRNGKey) -> base.Index:
     return self.std * random_draws.draw_normal(key, [self.index_dim])

@@ -336,3 +336,45 @@ def _document(run_id: str, encoded: Sequence[schema.Row]) -> bytes:
   }).removesuffix('}')
   rows = ',\n'.join(json.dumps(row, allow_nan=False) for row in encoded)
   return f'{head}, "rows": [\n{rows}\n]}}\n'.encode()
+
+
+def open_store(results_dir: files.PathLike,
+               create: bool = False) -> ResultsStore:
+  """Opens a results folder.
+
+  Args:
+    results_dir: the folder.
+    create: open it for writing: it is made where it is missing, and it is
+      checked that it takes files before anybody computes what goes there.
+
+  Returns:
+    The store.
+
+  Raises:
+    FileError: the folder is missing (and not `create`), cannot be written
+      to, has another schema version, or holds things but is no store.
+  """
+  if create:
+    folder = files.make_folder(results_dir, 'results_dir')
+    header = folder / 'STORE.json'
+    if not header.exists():
+      # Another process may be at the same point: its hidden files are no
+      # reason to refuse, and it writes the same content.
+      found = sorted(p.name for p in folder.iterdir()
+                     if not p.name.startswith('.'))
+      if found and not header.exists():
+        raise files.FileError(
+            f'results_dir {str(results_dir)!r} is not empty and no results '
+            f'store of {schema.PROJECT} (it has {", ".join(found[:3])} and no '
+            'STORE.json): give an empty or a new folder.')
+      text = json.dumps({
+          'project': schema.PROJECT,
+          'schema_version': schema.SCHEMA_VERSION
+      })
+      files.write_atomically(header, (text + '\n').encode())
+  store = ResultsStore(results_dir)
+  if create:
+    store.check_writable()
+    files.make_folder(store.results_dir / 'units', 'results_dir')
+    files.make_folder(store.results_dir / 'manifests', 'results_dir')
+  return store

@@ -58,6 +58,7 @@ class Rule(NamedTuple):
     aggregate: (problem, predict) -> how all members are made one prediction,
       in place of a choice of members; None: those that are kept are averaged.
     likelihood: of problems that the rule is for; None for all.
+    reads_noise_std: whether the rule needs the noise level of numbers.
     needs: attributes that the rule reads of a problem and that are not in
       `base.Problem`: not every kind has them.
   """
@@ -67,6 +68,7 @@ class Rule(NamedTuple):
   is_fair: bool = True
   aggregate: Aggregate | None = None
   likelihood: type | None = None
+  reads_noise_std: bool = False
   needs: tuple[str, ...] = ()
 
 
@@ -134,15 +136,15 @@ RULES: Mapping[str, Rule] = {
     'none': Rule('all members are kept', _random_order),
     'oracle': Rule('members are ranked by KL to the exact posterior on '
                    'validation points, which nobody has on real data',
-                   _rank_by_posterior, is_fair=False,
+                   _rank_by_posterior, is_fair=False, likelihood=base.Gaussian,
                    needs=('x_val', 'val_mean', 'val_std')),
     'val_nll': Rule('members are ranked by the negative log-likelihood of '
                     'validation labels that no other agent learns from',
-                    _rank_by_labels, is_fair=False),
+                    _rank_by_labels, is_fair=False, reads_noise_std=True),
     'val_nll_budget': Rule(
         'members are trained on 80 % of the training set and ranked by the '
         'negative log-likelihood of the rest', _rank_by_labels,
-        label_share=0.2),
+        label_share=0.2, reads_noise_std=True),
     **{name: _aggregated(name) for name in aggregation.RULES
        if name != 'mean'},
     **{f'weights_{name}': _weighted(name) for name in weighting.RULES
@@ -153,6 +155,10 @@ RULES: Mapping[str, Rule] = {
 
 def check_rule(rule: str, likelihood: base.Likelihood) -> None:
   """ValueError where a rule is for problems of another likelihood."""
+  if (RULES[rule].reads_noise_std and isinstance(likelihood, base.Gaussian)
+      and (likelihood.noise_std is None or callable(likelihood.noise_std))):
+    raise ValueError(f'selection {rule!r} needs a problem whose noise_std is a '
+                     f'known number, got {likelihood.noise_std!r}.')
   expected = RULES[rule].likelihood
   if expected is not None and not isinstance(likelihood, expected):
     raise ValueError(

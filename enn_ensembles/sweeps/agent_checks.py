@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from enn_ensembles import checks
 from enn_ensembles import conformance
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import worker_processes
@@ -131,6 +132,10 @@ def _check_in_process(connection: Any, units: Sequence[work_units.WorkUnit],
       conformance.check_agent(agent, unit.family.prior(), path)
     except ValueError as error:
       connection.send((path, str(error)))
+      return
+    except Exception as error:  # Whatever somebody's make_agent may raise.
+      connection.send((path, f'agent {path}: make_agent raised '
+                             f'{checks.error_text(error)}'))
       return
     agents[unit.agent_id] = agent
   connection.send(_PASSED)

@@ -116,9 +116,13 @@ def _prior(unit: work_units.WorkUnit, num_train: int = 0
            ) -> base.PriorKnowledge:
   """What a unit's agent is told, but for the number of training points.
 
-  The operations of a step and of predictions do not depend on it.
+  The operations of a step and of predictions do not depend on it, nor on a
+  noise level, which is 1 also where nobody is told one.
   """
-  return dataclasses.replace(unit.family.prior(), num_train=num_train)
+  prior, likelihood = unit.family.prior(), {}
+  if isinstance(prior.likelihood, base.Gaussian):
+    likelihood['likelihood'] = base.Gaussian(1., prior.num_outputs)
+  return dataclasses.replace(prior, num_train=num_train, **likelihood)
 
 
 def _kind(value: Any) -> Any:

@@ -124,10 +124,11 @@ class SweepConfig:
     if not isinstance(self.problem, Mapping):
       raise ValueError('problem must be a dict of values by name, got '
                        f'{self.problem!r}.')
-    unknown = [name for name in self.problem if name.upper() not in names]
+    unknown = [str(name).upper() for name in self.problem
+               if str(name).upper() not in names]
     if unknown:
       raise ValueError(
-          f'{self.kind} problems have no {unknown[0].upper()}; allowed are '
+          f'{self.kind} problems have no {unknown[0]}; allowed are '
           f'{", ".join(names)}.')
     values = {}
     for name, config_name in names.items():

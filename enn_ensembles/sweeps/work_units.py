@@ -245,8 +245,8 @@ def _agent_settings(config: sweep_config.SweepConfig,
       if agent.name in own:
         # A changed file is another agent: its old rows are not its results.
         settings[SOURCE_FILE] = source_of(own[agent.name])
+      plain = json.loads(_as_json(agent.name, settings))
       label = make_label(agent.name, written)
-      plain = json.loads(canonical.canonical_json([agent.name, settings]))
       if plain_text.encodable(plain) != plain:
         raise ValueError('an agent and its settings must be text that UTF-8 '
                          f'can encode, got {label}.')
@@ -254,6 +254,20 @@ def _agent_settings(config: sweep_config.SweepConfig,
           agent.name, results.make_agent_id(agent.name, settings), label,
           settings, sweep_config.selections(entry)))
   return found
+
+
+def _as_json(agent: str, settings: dict[str, Any]) -> str:
+  """One text for the setting of an agent; what has none is named."""
+  try:
+    return canonical.canonical_json([agent, settings])
+  except ValueError:
+    for name, value in settings.items():
+      try:
+        canonical.canonical_json(value)
+      except ValueError as error:
+        raise ValueError(
+            f'setting {name!r} of agent {agent!r}: {error}') from error
+    raise
 
 
 def source_of(agent_module: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from enn_ensembles import base
+from enn_ensembles import checks
 from enn_ensembles import networks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import classification
@@ -118,6 +119,10 @@ def make_loss_for(prior: base.PriorKnowledge, *, noise_scale: float = 0.,
       infinitely many, training raises it for bootstrap, and without
       num_index_samples.
   """
+  checks.check_scale('noise_scale', noise_scale)
+  checks.check_scale('weight_decay', weight_decay)
+  if num_index_samples is not None:
+    checks.check_count('num_index_samples', num_index_samples)
   gaussian = _is_gaussian(prior)
   module = regression if gaussian else classification
   if loss is not None:

@@ -41,6 +41,9 @@ class NetworkTraining:
             or callable(self.optimizer)):
       raise ValueError('optimizer must be an optax GradientTransformation or a '
                        f'function of PriorKnowledge, got {self.optimizer!r}.')
+    if not isinstance(self.snapshots, (tuple, list)):
+      raise ValueError('snapshots must be a tuple of steps, got '
+                       f'{self.snapshots!r}.')
     if list(self.snapshots) != sorted(set(self.snapshots)) or any(
         not 0 <= step <= self.num_batches for step in self.snapshots):
       raise ValueError(

@@ -34,29 +34,14 @@ def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
     num_outputs: components of f(x).
 
   Raises:
-    ValueError: the sampler, its `moments`, `members` or `draws` return another
+    ValueError: the sampler, or what it may offer besides, returns another
       shape, of single draws found at the first; or what is no real number; or
-      `moments` a negative std.
+      a negative std or variance; or it is analytic and has no `moments`.
   """
   if getattr(sampler, 'analytic', False):
-    # What is analytic has them; other samplers need not.
-    given = sampler.moments(x)  # pyright: ignore[reportAttributeAccessIssue]
-    mean, std = read_moments(given, len(x))
-    joint = getattr(sampler, 'joint_covariance', None)
-    return base.Predictions(
-        None, mean=mean[:, None], std=std[:, None],
-        covariances=None if joint is None else np.asarray(joint(x))[None])
-  members = getattr(sampler, 'members', None)
-  if members is not None and enumerate_indices:
-    with_noise = getattr(sampler, 'members_with_noise', None)
-    samples, variances = ((members(x), None) if with_noise is None
-                          else with_noise(x))
-    samples = _real('members', samples)
-    if samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs):
-      raise ValueError(
-          f'members must return shape [K, {len(x)}, {num_outputs}] at '
-          f'{len(x)} points, got {samples.shape}.')
-    return base.Predictions(samples, variances)
+    return _exact_predictions(sampler, x)
+  if enumerate_indices and getattr(sampler, 'members', None) is not None:
+    return _member_predictions(sampler, x, num_outputs)
   keys = networks.fold_in_many(key, num_enn_samples)
   shape = (len(x), num_outputs)
   draws = getattr(sampler, 'draws', None)
@@ -81,7 +66,56 @@ def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
   return base.Predictions(np.stack(found))
 
 
-def read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+def _exact_predictions(sampler: Any, x: base.Array) -> base.Predictions:
+  """The moments of an analytic sampler, as `base.EpistemicSampler` says."""
+  moments = getattr(sampler, 'moments', None)
+  if moments is None:
+    raise ValueError('a sampler with analytic = True must have moments(x), got '
+                     f'a {type(sampler).__name__} without.')
+  mean, std = _read_moments(moments(x), len(x))
+  joint, covariances = getattr(sampler, 'joint_covariance', None), None
+  if joint is not None:
+    covariances = _real('joint_covariance', joint(x))
+    if covariances.shape != (len(x), len(x)):
+      raise ValueError(f'joint_covariance must return shape {(len(x), len(x))} '
+                       f'at {len(x)} points, got {covariances.shape}.')
+    covariances = covariances[None]
+  return base.Predictions(None, mean=mean[:, None], std=std[:, None],
+                          covariances=covariances)
+
+
+def _member_predictions(sampler: Any, x: base.Array,
+                        num_outputs: int) -> base.Predictions:
+  """All members, and the noise that they say, as `base` has it."""
+  with_noise, variances = getattr(sampler, 'members_with_noise', None), None
+  if with_noise is None:
+    samples = sampler.members(x)
+  else:
+    given = with_noise(x)
+    try:
+      samples, variances = given
+    except (TypeError, ValueError):
+      raise ValueError('members_with_noise must return a pair, members and '
+                       f'variances, got {type(given).__name__}.') from None
+  samples = _real('members', samples)
+  if (samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs)
+      or not len(samples)):
+    raise ValueError(
+        f'members must return shape [K, {len(x)}, {num_outputs}] at {len(x)} '
+        f'points with K >= 1, got {samples.shape}.')
+  if variances is not None:
+    variances = _real('members_with_noise', variances)
+    if variances.shape != samples.shape:
+      raise ValueError(
+          f'members_with_noise must return variances of shape {samples.shape} '
+          f'as its members have, got {variances.shape}.')
+    if (variances < 0).any():
+      raise ValueError('members_with_noise must return variances >= 0, got '
+                       f'{variances.min():g}.')
+  return base.Predictions(samples, variances)
+
+
+def _read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
   """What a sampler's `moments` returned at N points, as mean and std.
 
   Args:

@@ -83,8 +83,8 @@ class Family(Protocol):
   def prior(self) -> base.PriorKnowledge:
     """What is known of its problems before they are made.
 
-    A noise level stands as 1: the cells have others, on which neither shapes
-    nor operations depend.
+    A noise level that agents are told stands as 1: the cells have others, on
+    which neither shapes nor operations depend.
     """
 
   def check(self, settings: ProblemSettings) -> None:

@@ -69,8 +69,9 @@ class HeteroscedasticFamily:
     return self.plain.num_train
 
   def prior(self) -> base.PriorKnowledge:
-    """As of the kind 'nngp'."""
-    return self.plain.prior()
+    """As of the kind 'nngp', but for the noise level, which nobody is told."""
+    return dataclasses.replace(self.plain.prior(),
+                               likelihood=base.Gaussian(None))
 
   def facts(self) -> dict[str, Any]:
     """T."""
