@@ -1,8 +1,10 @@
 """Predictions that somebody brings: scored as the agent's own, or refused."""
 
+import io
 import json
 import pathlib
 import runpy
+import zipfile
 
 import commands
 import numpy as np
@@ -143,14 +145,49 @@ def test_bad_files_get_one_line(problem, tmp_path, change, message):
   assert '\n' not in str(error.value) and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'no zip', b'PK\x03\x04 cut short'])
-def test_files_that_are_none_get_one_line(problem, tmp_path, content):
+def _written(write, changes=()):
+  """The bytes that `write` gives a stream, with those at some places changed.
+
+  A place is a text, whose last occurrence counts, and a distance from it.
+  """
+  stream = io.BytesIO()
+  write(stream)
+  content = bytearray(stream.getvalue())
+  for text, distance, value in changes:
+    content[content.rfind(text) + distance] = value
+  return bytes(content)
+
+
+def _zip(name, content):
+  def write(stream):
+    with zipfile.ZipFile(stream, 'w') as file:
+      file.writestr(name, content)
+  return _written(write)
+
+
+def _save(stream):
+  np.savez(stream, mean=np.zeros(3))
+
+
+_HEADERS = (b'PK\1\2', b'PK\3\4')  # Of the list at the end, of a member.
+_HUGE = _written(lambda stream: np.lib.format.write_array_header_1_0(stream, {
+    'descr': '<f8', 'fortran_order': False, 'shape': (10**7, 10**7)}))
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', ''), (b'no zip', ''), (b'PK\x03\x04 cut short', ''),
+    (_zip('mean', '1 2 3'), "'mean' is no array"),
+    (_written(_save, zip(_HEADERS, (10, 8), (93, 93))), 'compression'),
+    (_written(_save, zip(_HEADERS, (8, 6), (1, 1))), 'encrypted'),
+    (_zip('samples.npy', _HUGE), 'nable to allocate'),
+    (_written(lambda stream: np.save(stream, np.zeros(3))), 'an .npy file')])
+def test_files_that_are_none_get_one_line(problem, tmp_path, content, message):
   path = tmp_path / f'{PROBLEM_ID}.npz'
   path.write_bytes(content)
-  with pytest.raises(ValueError, match='no npz file') as error:
+  with pytest.raises(ValueError, match='damaged or truncated') as error:
     brought_predictions.read_predictions(path, problem)
-  assert '\n' not in str(error.value)
+  assert '\n' not in str(error.value) and message in str(error.value)
+  assert str(error.value).startswith(str(path))
   with pytest.raises(ValueError, match='cannot be read: No such file'):
     brought_predictions.read_predictions(tmp_path / 'none.npz', problem)
 

@@ -16,15 +16,13 @@ makes sure that the file is of this problem.
 """
 
 from collections.abc import Mapping
-import io
 import pathlib
 from typing import Any
-import zipfile
 
 import numpy as np
 
 from enn_ensembles import base
-from enn_ensembles.machine import files
+from enn_ensembles.machine import foreign_files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import problem_export
 
@@ -49,7 +47,8 @@ def read_predictions(path: pathlib.Path,
     ValueError: the file cannot be read, is of another problem, or holds
       something else than the module's docstring says: one line each.
   """
-  arrays = _read(path)
+  with foreign_files.open_npz(path) as file:
+    arrays = dict(file)
   unknown = sorted(set(arrays) - set(_NAMES))
   if unknown:
     raise ValueError(f'{path} has the unknown array {unknown[0]!r}; allowed '
@@ -82,18 +81,6 @@ def read_predictions(path: pathlib.Path,
 def has_dyadic(arrays: Mapping[str, Any]) -> bool:
   """Whether arrays hold predictions at the dyadic points."""
   return any(name.startswith(_DYADIC) for name in arrays)
-
-
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    content = files.read_bytes(path)
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-      return dict(file)
-  except OSError as error:
-    raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
-  except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-    raise ValueError(f'{path} is no npz file of plain arrays: '
-                     f'{error}.') from error
 
 
 def _predictions(path: pathlib.Path, arrays: Mapping[str, np.ndarray],

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.io
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import foreign_files
 
 # More than any data set of small images; a damaged header may ask for more.
 _MAX_BYTES = 1 << 32
@@ -57,7 +58,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
                          'bytes.')
       content = file.read(expected + 1)
   except (OSError, EOFError, zlib.error) as error:
-    raise _unreadable(path, error) from error
+    raise foreign_files.unreadable(path, error) from error
   if len(content) != expected:
     more = 'fewer' if len(content) < expected else 'more'
     raise ValueError(f'{path} holds {more} than the {expected} bytes that its '
@@ -103,8 +104,8 @@ def read_cifar_python(path: pathlib.Path, labels_key: bytes
   try:
     loaded = _PlainUnpickler(io.BytesIO(content), encoding='bytes').load()
   except Exception as error:  # Damaged pickles raise nearly everything.
-    raise ValueError(f'{path} is no pickle of CIFAR: {_one_line(error)}'
-                     ) from error
+    raise ValueError(f'{path} is no pickle of CIFAR: '
+                     f'{foreign_files.one_line(error)}') from error
   if not isinstance(loaded, Mapping):
     raise ValueError(f'{path} must hold a dict, got {type(loaded).__name__}.')
   # Written again by Python 3, its keys are str.
@@ -140,7 +141,7 @@ def read_npy(path: pathlib.Path) -> np.ndarray:
     with files.open_regular(path) as stream:
       loaded = np.load(stream, allow_pickle=False)
   except Exception as error:  # A header may ask for more than the memory.
-    raise _unreadable(path, error) from error
+    raise foreign_files.unreadable(path, error) from error
   if not isinstance(loaded, np.ndarray):
     raise ValueError(f'{path} must hold one array, it is an .npz file.')
   return loaded
@@ -161,15 +162,11 @@ def read_npz(path: pathlib.Path, names: Sequence[tuple[str, str]]
   Raises:
     ValueError: the file cannot be read, holds objects, or none of the pairs.
   """
-  try:
-    with files.open_regular(path) as stream, np.load(
-        stream, allow_pickle=False) as loaded:
-      held = list(loaded)
-      for x, y in names:
-        if x in held and y in held:
-          return _with_channels(loaded[x]), loaded[y]
-  except Exception as error:  # zipfile, zlib and numpy each have their own.
-    raise _unreadable(path, error) from error
+  with foreign_files.open_npz(path) as loaded:
+    held = list(loaded)
+    for x, y in names:
+      if x in held and y in held:
+        return _with_channels(loaded[x]), loaded[y]
   wanted = ', or '.join(f'{x} and {y}' for x, y in names)
   raise ValueError(f'{path} must hold {wanted}; it holds '
                    f'{", ".join(held) or "nothing"}.')
@@ -187,7 +184,7 @@ def read_svhn(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     with files.open_regular(path) as stream:
       loaded = scipy.io.loadmat(stream, variable_names=('X', 'y'))
   except Exception as error:  # Damaged files raise nearly everything.
-    raise _unreadable(path, error) from error
+    raise foreign_files.unreadable(path, error) from error
   missing = {'X', 'y'} - set(loaded)
   if missing:
     raise ValueError(f'{path} has no {" and ".join(sorted(missing))}.')
@@ -215,21 +212,7 @@ def _read_bytes(path: pathlib.Path) -> bytes:
   try:
     return files.read_bytes(path)
   except OSError as error:
-    raise _unreadable(path, error) from error
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-  reason = getattr(error, 'strerror', None)
-  if reason:  # Of the system: the file itself may be sound.
-    return ValueError(f'{path} cannot be read: {reason}.')
-  return ValueError(f'{path} cannot be read, it is damaged or truncated: '
-                    f'{_one_line(error)}')
-
-
-def _one_line(error: Exception) -> str:
-  """What an exception says, in one line that ends with a full stop."""
-  text = ' '.join(str(error).split()) or type(error).__name__
-  return text.rstrip('.') + '.'
+    raise foreign_files.unreadable(path, error) from error
 
 
 class _PickledType:
