@@ -10,6 +10,7 @@ rows stand on the board beside those of agents, marked as brought. All files are
 checked before anything is written.
 """
 
+from collections.abc import Sequence
 import datetime
 import hashlib
 import os
@@ -47,15 +48,19 @@ _NUM_PARAMS = flags.DEFINE_integer(
 _LABEL_PATTERN = re.compile(r'[A-Za-z][A-Za-z0-9._ ,=+-]{0,79}')
 
 
-def _row(path: pathlib.Path, family: nngp.NngpFamily, seed: int,
+def _row_fields(family: nngp.NngpFamily, seed: int) -> results.Row:
+  """What the row of one problem is of, its name included."""
+  unit = sweeps.WorkUnit(
+      agents_lib.BROUGHT, _LABEL.value, {'label': _LABEL.value}, family,
+      (seed,), num_enn_samples=0, dtype='float64')
+  return unit.row_fields(family.cells[0], seed, 'none')
+
+
+def _row(path: pathlib.Path, fields: results.Row,
          problem: problems.Problem) -> results.Row:
   """The row of one file."""
   result = unit_results.score_brought(
       problem, brought_predictions.read_predictions(path, problem))
-  unit = sweeps.WorkUnit(
-      agents_lib.BROUGHT, _LABEL.value, {'label': _LABEL.value}, family,
-      (seed,), num_enn_samples=0, dtype='float64')
-  fields = unit.row_fields(family.cells[0], seed, 'none')
   digest = hashlib.sha256(files.read_bytes(path)).hexdigest()[:16]
   return {
       **fields, 'schema_version': results.SCHEMA_VERSION,
@@ -86,6 +91,17 @@ def _find_problem(path: pathlib.Path) -> tuple[nngp.NngpFamily, int]:
   return family, seed
 
 
+def _check_different(paths: Sequence[pathlib.Path],
+                     row_ids: Sequence[str]) -> None:
+  """ValueError if two files are of one problem, whose id has several forms."""
+  first: dict[str, pathlib.Path] = {}
+  for path, row_id in zip(paths, row_ids):
+    other = first.setdefault(row_id, path)
+    if other != path:
+      raise ValueError(f'{other} and {path} are of one problem: there must be '
+                       'one file per problem.')
+
+
 def main(_) -> int:
   jax.config.update('jax_enable_x64', True)
   folder = pathlib.Path(_PREDICTIONS.value)
@@ -108,8 +124,10 @@ def main(_) -> int:
   if not paths:
     raise ValueError(f'predictions {str(folder)!r} holds no .npz file.')
   named = [_find_problem(path) for path in paths]
-  rows = [_row(path, family, seed, family.make(seed, settings)[0])
-          for path, (family, seed) in zip(paths, named)]
+  fields = [_row_fields(family, seed) for family, seed in named]
+  _check_different(paths, [row['row_id'] for row in fields])
+  rows = [_row(path, row, family.make(seed, settings)[0])
+          for path, row, (family, seed) in zip(paths, fields, named)]
   store = results.open_store(_RESULTS_DIR.value, create=True)
   for row in rows:
     store.write_unit(row['run_id'], [row])

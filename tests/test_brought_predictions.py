@@ -195,8 +195,12 @@ def test_files_that_are_none_get_one_line(problem, tmp_path, content, message):
 def test_commands_refuse_in_one_line(problem, tmp_path):
   empty = tmp_path / 'empty'
   other = tmp_path / 'other'
-  for folder in (empty, other):
+  twice = tmp_path / 'twice'
+  for folder in (empty, other, twice):
     folder.mkdir()
+  short = PROBLEM_ID.removesuffix('_bayes')
+  for name in (short, PROBLEM_ID):
+    np.savez(twice / f'{name}.npz', **make_arrays(problem))
   np.savez(other / 'mine.npz', **make_arrays(problem))
   flags = ['--label=a', f'--results_dir={tmp_path / "results"}',
            f'--cache_dir={commands.shared_problems()}']
@@ -206,6 +210,8 @@ def test_commands_refuse_in_one_line(problem, tmp_path):
       ([f'--predictions={other}', *flags], 'must be named by its problem'),
       ([f'--predictions={other}', *flags, '--label==SUM(A1)'],
        'label must be 1 to 80'),
+      ([f'--predictions={twice}', *flags],
+       f'{twice}/{short}.npz and {twice}/{PROBLEM_ID}.npz are of one problem'),
   ])
   assert not (tmp_path / 'results').exists()
 
