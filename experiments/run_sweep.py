@@ -202,11 +202,9 @@ def _print_plan(sweep: Sequence[sweeps.WorkUnit],
   """
   rows: dict[str, results.Row] = {}
   if _RESULTS_DIR.value is not None:
-    files.check_folder(_RESULTS_DIR.value, 'results_dir')
-    folder = pathlib.Path(_RESULTS_DIR.value)
-    if folder.is_dir() and any(folder.iterdir()):  # Else a run makes it.
-      rows = results.scan_rows([results.open_store(folder)],
-                               sweep_status.ROW_FIELDS)
+    store = results.find_store(_RESULTS_DIR.value)
+    if store is not None:  # Else a run makes it.
+      rows = results.scan_rows([store], sweep_status.ROW_FIELDS)
   problem_flags.check_problem_cache()
   problem_flags.check_cache_folder(_COMPILATION_CACHE_DIR, 'compiled')
   done = results.done_statuses(rows, _RETRY_FAILED.value)

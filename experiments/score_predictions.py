@@ -117,9 +117,7 @@ def main(_) -> int:
       'predictions come from files, whatever made them')
   problem_flags.use_data_dir()
   settings = problem_flags.problem_settings()
-  files.check_folder(_RESULTS_DIR.value, 'results_dir')
-  if os.path.exists(os.path.join(_RESULTS_DIR.value, 'STORE.json')):
-    results.open_store(_RESULTS_DIR.value).check_writable()
+  results.find_store(_RESULTS_DIR.value)
   paths = files.list_files(folder, '.npz')
   if not paths:
     raise ValueError(f'predictions {str(folder)!r} holds no .npz file.')

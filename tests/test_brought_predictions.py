@@ -212,6 +212,9 @@ def test_commands_refuse_in_one_line(problem, tmp_path):
        'label must be 1 to 80'),
       ([f'--predictions={twice}', *flags],
        f'{twice}/{short}.npz and {twice}/{PROBLEM_ID}.npz are of one problem'),
+      # Before any file is looked at.
+      ([f'--predictions={other}', *flags, f'--results_dir={other}'],
+       'is not empty and no results store of enn_ensembles (it has mine.npz'),
   ])
   assert not (tmp_path / 'results').exists()
 

@@ -221,7 +221,7 @@ def test_a_dry_run_checks_what_the_results_folder_holds(tmp_path):
   flags = ['--config=quickstart', '--dry_run', '--agents=prior_only',
            f'--results_dir={tmp_path}']
   (tmp_path / 'mine').write_text('x')
-  commands.check_refused('run_sweep', [(flags, 'STORE.json')])
+  commands.check_refused('run_sweep', [(flags, 'is not empty and no results')])
   (tmp_path / 'mine').unlink()
   (tmp_path / 'units').mkdir()
   (tmp_path / 'STORE.json').write_text('{')

@@ -3,6 +3,8 @@
 from enn_ensembles.results.costs import COST_FIELDS
 from enn_ensembles.results.costs import cost_of
 from enn_ensembles.results.merging import merge_units
+from enn_ensembles.results.opening import find_store
+from enn_ensembles.results.opening import open_store
 from enn_ensembles.results.row_ids import make_agent_id
 from enn_ensembles.results.row_ids import make_row_id
 from enn_ensembles.results.row_ids import RowIds
@@ -27,7 +29,6 @@ from enn_ensembles.results.schema import SCHEMA_VERSION
 from enn_ensembles.results.schema import score_of
 from enn_ensembles.results.schema import TIMING_FIELDS
 from enn_ensembles.results.store import FOLDERS
-from enn_ensembles.results.store import open_store
 from enn_ensembles.results.store import ResultsStore
 from enn_ensembles.results.unit_files import Unit
 
@@ -53,6 +54,7 @@ __all__ = [
     'cost_of',
     'done_row_ids',
     'done_statuses',
+    'find_store',
     'make_agent_id',
     'make_row_id',
     'merge_units',
