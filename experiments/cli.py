@@ -178,7 +178,9 @@ def _end_at_closed_pipe() -> int:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """The arguments that are no flags; exits where there is nothing to run."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    _expand_home()
+    return rest
   except flags.Error as error:
     missing = _MISSING_FLAG.search(str(error))
     # Of a Boolean flag the message is a tuple.
@@ -194,6 +196,21 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(_refuse(f'{error}.'))
   except SystemExit:
     sys.exit(0)  # --help, which absl ends with 1.
+
+
+def _expand_home() -> None:
+  """Puts the home folder in the place of `~` at the start of flags' values.
+
+  Shells do so before a word, and leave --flag=~/folder as it is. No flag takes
+  a text that begins so and is no path.
+  """
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if isinstance(flag.value, str):
+      flag.value = os.path.expanduser(flag.value)
+    elif isinstance(flag.value, list):
+      flag.value = [os.path.expanduser(value) if isinstance(value, str)
+                    else value for value in flag.value]
 
 
 def numbers(flag: flags.FlagHolder, kind: Callable[[str], Any],

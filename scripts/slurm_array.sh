@@ -105,6 +105,10 @@ done
   fail '--results_dir must have no line break and no quotation mark'
 output_dir="${output_dir:-$results_dir.leaderboard}"
 log_dir="${log_dir:-$results_dir.logs}"
+# A shell leaves the home folder in --name=~/folder as it is.
+for name in results_dir output_dir log_dir; do
+  [[ "${!name}" != '~/'* ]] || declare "$name=$HOME/${!name:2}"
+done
 
 # All that can be wrong with the sweep is found before anything is queued, and
 # what it costs is said.

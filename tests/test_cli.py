@@ -22,6 +22,7 @@ from absl import flags
 from experiments import cli
 
 _WHAT = flags.DEFINE_string('what', None, 'What goes wrong.', required=True)
+_NAMES = flags.DEFINE_list('names', None, 'Names.')
 _COUNT = flags.DEFINE_integer('count', 1, 'A number.', lower_bound=1)
 
 class Late:
@@ -30,6 +31,8 @@ class Late:
 
 def main(_):
   what = _WHAT.value
+  if _NAMES.value is not None:
+    print(what, *_NAMES.value)
   if what == 'value':
     raise ValueError('size must be >= 1,\\n  got 0.')
   if what == 'file':
@@ -220,3 +223,10 @@ def test_who_merely_imports_commands_keeps_the_handlers():
           'assert signal.getsignal(signal.SIGTERM) == before')
   assert subprocess.run([sys.executable, '-c', code], cwd=ROOT,
                         check=False).returncode == 0
+
+
+def test_the_home_folder_is_expanded_in_every_flag(command, tmp_path):
+  """Shells leave --flag=~/folder as it is."""
+  said = run(command, '--what=~/a', '--names=~/b,c~,~/d', HOME=str(tmp_path))
+  assert (said.returncode, said.stderr) == (0, '')
+  assert said.stdout == f'{tmp_path}/a {tmp_path}/b c~ {tmp_path}/d\n'

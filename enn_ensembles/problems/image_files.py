@@ -179,7 +179,7 @@ def data_folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
   if not named:
     raise ValueError('data_dir must name the folder of the data sets; set it, '
                      f'or the environment variable {ENVIRONMENT_VARIABLE}.')
-  folder = pathlib.Path(named).expanduser()
+  folder = pathlib.Path(os.path.expanduser(named))
   if not folder.is_dir():
     raise ValueError(f'data_dir must be a folder, there is none at {folder}.')
   return folder
