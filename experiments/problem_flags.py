@@ -40,7 +40,7 @@ def use_data_dir() -> None:
   And where published ground truth is.
 
   Raises:
-    ValueError: a flag names no folder.
+    ValueError: a flag, or the variable of ground truth, names no folder.
   """
   for flag in (_DATA_DIR, _GROUND_TRUTH_DIR):
     cli.check_is_folder(flag)
@@ -48,6 +48,7 @@ def use_data_dir() -> None:
     os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
   if _GROUND_TRUTH_DIR.value is not None:
     os.environ[published.ENVIRONMENT_VARIABLE] = _GROUND_TRUTH_DIR.value
+  published.folder()  # Where only the variable is set, it is checked here.
 
 
 def agent_modules() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 
+import commands
 import numpy as np
 import pytest
 from small_problems import assert_same
@@ -38,6 +39,19 @@ def published_folder(tmp_path, monkeypatch):
   problems.make_problems(_configs(), tmp_path / 'cache', publish_dir=folder)
   monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, str(folder))
   return folder
+
+
+def test_a_variable_that_names_no_folder_is_named(tmp_path, monkeypatch):
+  monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, str(tmp_path / 'none'))
+  flags = ['--config=quickstart', '--dry_run', '--agents=prior_only']
+  message = (f"{published.ENVIRONMENT_VARIABLE} must be a folder, got "
+             f"'{tmp_path}/none', which is none.")
+  commands.check_refused('run_sweep', [(flags, message)])
+  monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, '~')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert published.folder() == tmp_path
+  monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, '')
+  assert published.folder() is None
 
 
 @pytest.fixture(name='no_solver')

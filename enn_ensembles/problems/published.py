@@ -77,10 +77,18 @@ class Written(NamedTuple):
 
 
 def folder() -> pathlib.Path | None:
-  """Where published ground truth is; None where there is none."""
+  """Where published ground truth is; None where there is none.
+
+  Raises:
+    ValueError: the environment variable names no folder.
+  """
   named = os.environ.get(ENVIRONMENT_VARIABLE)
   if named is not None:
-    return pathlib.Path(named) if named else None
+    path = pathlib.Path(os.path.expanduser(named))
+    if named and not path.is_dir():
+      raise ValueError(f'{ENVIRONMENT_VARIABLE} must be a folder, got '
+                       f'{named!r}, which is none.')
+    return path if named else None
   path = pathlib.Path(__file__).parents[2] / 'ground_truth'
   return path if path.is_dir() else None
 
