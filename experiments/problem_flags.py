@@ -101,7 +101,7 @@ def check_problem_cache() -> None:
   """Checks, without making anything, that `problem_cache` has a chance.
 
   Raises:
-    FileError: it cannot be written to.
+    ValueError: it cannot be written to, or there is no home folder for it.
   """
   check_cache_folder(_CACHE_DIR, 'problems')
 
@@ -123,7 +123,8 @@ def cache_folder(flag: flags.FlagHolder, name: str,
     private: what lies there is run: nobody else may be able to write there.
 
   Raises:
-    FileError: it cannot be written to, or others may.
+    ValueError: it cannot be written to, or others may; there is no home folder
+      for it.
   """
   path = _cache_path(flag, name)
   if path is None:
@@ -133,8 +134,14 @@ def cache_folder(flag: flags.FlagHolder, name: str,
 
 
 def _cache_path(flag: flags.FlagHolder, name: str) -> str | None:
-  if flag.value == '':  # pylint: disable=g-explicit-bool-comparison
-    return None
-  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
-      pathlib.Path.home(), '.cache')
-  return flag.value or os.path.join(home, 'enn_ensembles', name)
+  """The folder; None where the flag is empty, for no cache."""
+  if flag.value is not None:
+    return flag.value or None
+  caches = os.environ.get('XDG_CACHE_HOME')
+  if not caches:
+    try:
+      caches = os.path.join(pathlib.Path.home(), '.cache')
+    except RuntimeError:
+      raise ValueError(f'--{flag.name} must be given: there is no home folder '
+                       '(HOME, XDG_CACHE_HOME).') from None
+  return os.path.join(caches, 'enn_ensembles', name)

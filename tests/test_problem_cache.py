@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import time
+import types
 
+import commands
 import pytest
 from small_problems import assert_same
 from small_problems import make_group
@@ -277,3 +279,20 @@ def test_files_of_others_stay_in_a_folder_that_is_made_the_cache(tmp_path):
   cache_entries.remove_leftovers(tmp_path)
   assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')
           if path.is_file()} == set(theirs)
+
+
+def test_without_a_home_folder_the_flag_is_asked_for(tmp_path, monkeypatch):
+  def nowhere():
+    raise RuntimeError('Could not determine home directory.')
+
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  monkeypatch.setattr(pathlib.Path, 'home', nowhere)
+  flag = types.SimpleNamespace(name='cache_dir', value=None)
+  module = commands.load_command('problem_flags')
+  with pytest.raises(ValueError, match='^--cache_dir must be given: there is '
+                     r'no home folder \(HOME, XDG_CACHE_HOME\)\.$'):
+    module.cache_folder(flag, 'problems')
+  flag.value = str(tmp_path)
+  assert module.cache_folder(flag, 'problems') == str(tmp_path)
+  flag.value = ''
+  assert module.cache_folder(flag, 'problems') is None
