@@ -14,6 +14,7 @@ import ast
 from collections.abc import Sequence
 import importlib
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   _import_experiments()
   importlib.import_module('experiments.early_signals').install()
+  importlib.import_module('experiments.early_variables').check(os.environ)
   module_name = f'experiments.{COMMANDS[name]}'
   # absl lists the flags of the module that has the name of the program, with
   # the docstring of the main module above.

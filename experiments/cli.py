@@ -88,7 +88,11 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
       if error.filename is None or logging.level_debug():
         raise
       return _refuse(f'{error.filename}: {error.strerror}.')
-    except BaseException:
+    except BaseException as error:
+      if _has_no_platform(error) and not logging.level_debug():
+        platforms = os.environ[_PLATFORMS]
+        return _refuse(f'jax finds no device of {_PLATFORMS}={platforms!r} '
+                       f'here. {error}')
       # A bug: Python prints it, in colours where it does that.
       sys.stdout, sys.stderr = streams
       raise
@@ -101,6 +105,28 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> None:
       early_signals.install()
   except KeyboardInterrupt:  # Between two steps of what stands above.
     sys.exit(_stop())
+
+
+# The variable that says which devices jax is to use.
+_PLATFORMS = 'JAX_PLATFORMS'
+
+
+def _has_no_platform(error: BaseException) -> bool:
+  """Whether jax does not find the devices that the user has told it to use.
+
+  Of a platform for which nothing is installed, jax's error is a bare
+  AssertionError: jax, where it is loaded, is asked again.
+  """
+  if not os.environ.get(_PLATFORMS) or 'jax' not in sys.modules or (
+      not isinstance(error, (RuntimeError, AssertionError))):
+    return False
+  if str(error).startswith('Unable to initialize backend'):
+    return True
+  try:
+    sys.modules['jax'].default_backend()
+  except (RuntimeError, AssertionError):
+    return True
+  return False
 
 
 # The signal that has told this command to stop, if one has.

@@ -1,5 +1,10 @@
 """Wrong commands: one line, before any work, and nothing is written."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import commands
 import numpy as np
 import pytest
@@ -267,3 +272,33 @@ def test_a_folder_that_cannot_be_made_is_known_before(folder, tmp_path, path,
   files.check_folder(tmp_path / 'a' / 'b' / 'c', 'output_dir')
   files.check_folder(tmp_path, 'output_dir')
   assert sorted(tmp_path.iterdir()) == before
+
+
+def start(module, *argv, **environment):
+  """A command in a process of its own, which imports jax for itself."""
+  return subprocess.run(
+      [sys.executable, '-m', module, *argv], cwd=commands.ROOT, text=True,
+      capture_output=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize('config, platforms', [
+    ('quickstart', 'nonsense'), ('quickstart_digits', 'cuda')])
+def test_devices_that_are_not_there(tmp_path, config, platforms):
+  if platforms == 'cuda' and importlib.util.find_spec('jax_plugins'):
+    pytest.skip('there may be such a device')
+  done = start('experiments.run_sweep', f'--config={config}', '--agents=map',
+               '--cache_dir=', '--compilation_cache_dir=',
+               f'--results_dir={tmp_path / "results"}', JAX_PLATFORMS=platforms)
+  assert done.returncode == 2 and not done.stdout
+  assert done.stderr.count('\n') == 1 and done.stderr.startswith(
+      f"error: jax finds no device of JAX_PLATFORMS='{platforms}' here.")
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('module', ['experiments.run_sweep', 'enn_ensembles'])
+def test_a_variable_with_which_jax_cannot_be_imported(module):
+  done = start(module, 'run', JAX_ENABLE_X64='may\nbe')
+  assert done.returncode == 2 and not done.stdout
+  assert done.stderr == (
+      'error: the environment variable JAX_ENABLE_X64 must be one of 1, true, '
+      "yes, on, t, y, 0, false, no, off, f, n; got 'may\\nbe'.\n")
