@@ -37,6 +37,7 @@ from enn_ensembles.machine import devices
 from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
+from enn_ensembles.machine import job_arrays
 from enn_ensembles.machine import preemption
 from enn_ensembles.sweeps import agent_checks
 from enn_ensembles.sweeps import claimed_units
@@ -252,7 +253,22 @@ def _sweep(ending: _Ending) -> int:
     return 0
   if _RESULTS_DIR.value is None:
     raise ValueError('--results_dir must be given, except with --dry_run.')
+  return _run_share(sweep, mine, options, task, ending)
 
+
+def _run_share(sweep: Sequence[sweeps.WorkUnit],
+               mine: Sequence[sweeps.WorkUnit],
+               options: unit_results.RunOptions, task: job_arrays.Task,
+               ending: _Ending) -> int:
+  """Runs what is left of this task's share; 1 if anything failed.
+
+  Args:
+    sweep: all units.
+    mine: this task's share of them.
+    options: of the run.
+    task: says which share that is.
+    ending: closes the heartbeat where the process has to end.
+  """
   options = dataclasses.replace(
       options, compilation_cache_dir=problem_flags.cache_folder(
           _COMPILATION_CACHE_DIR, 'compiled', private=True))
@@ -267,7 +283,6 @@ def _sweep(ending: _Ending) -> int:
                         for entry in unit.manifest_entries()])
   before = collections.Counter(done.get(row_id) for unit in mine
                                for row_id in unit.row_ids())
-  failed_before = before['failed']
   num_workers = 1
   if any(row_id not in done for unit in mine for row_id in unit.row_ids()):
     num_workers = _NUM_WORKERS.value or devices.default_num_workers()
@@ -276,14 +291,10 @@ def _sweep(ending: _Ending) -> int:
   print(f'{_num_rows(todo)} rows in {len(todo)} work units to run, '
         f'{_num_rows(mine) - _num_rows(todo)} done before; '
         f'results in {_RESULTS_DIR.value}', flush=True)
-  if failed_before:
-    print(f'{failed_before} of those done before failed; --retry_failed runs '
-          'them again.')
-  begun = {unit.agent_id for unit in sweep
-           if any(row_id in done for row_id in unit.row_ids())}
-  timings = agent_checks.check_units(
-      [unit for unit in todo if unit.agent_id not in begun], options, _say_line,
-      timing_seconds=_TIMING_SECONDS.value if task.num_tasks == 1 else 0.)
+  if before['failed']:
+    print(f'{before["failed"]} of those done before failed; --retry_failed '
+          'runs them again.')
+  timings = _check_new_agents(sweep, todo, done, options, task)
   _print_cost(todo, sweep_status.costs_in_rows(mine, rows), timings,
               num_workers)
   with heartbeats.Heartbeat(
@@ -295,7 +306,19 @@ def _sweep(ending: _Ending) -> int:
   if num_diverged:
     print(f'{num_diverged} rows diverged: their training or a score is not '
           'finite, and they would diverge again.')
-  return 0 if succeeded and not failed_before and not num_diverged else 1
+  return 0 if succeeded and not before['failed'] and not num_diverged else 1
+
+
+def _check_new_agents(sweep: Sequence[sweeps.WorkUnit],
+                      todo: Sequence[sweeps.WorkUnit], done: Collection[str],
+                      options: unit_results.RunOptions,
+                      task: job_arrays.Task) -> list[forecast.Timing]:
+  """Checks user-defined agents that have no rows, and times them."""
+  begun = {unit.agent_id for unit in sweep
+           if any(row_id in done for row_id in unit.row_ids())}
+  return agent_checks.check_units(
+      [unit for unit in todo if unit.agent_id not in begun], options, _say_line,
+      timing_seconds=_TIMING_SECONDS.value if task.num_tasks == 1 else 0.)
 
 
 if __name__ == '__main__':
