@@ -3,6 +3,8 @@
 `matrix_free` says what is computed, and why its bounds hold.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from enn_ensembles.nngp import calibration
@@ -15,6 +17,7 @@ from enn_ensembles.nngp import lanczos as lanczos_lib
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import remainder
 from enn_ensembles.nngp import solution as solution_lib
+from enn_ensembles.nngp import solver_means
 from enn_ensembles.nngp import solver_passes
 from enn_ensembles.nngp import tall
 
@@ -73,7 +76,8 @@ class Solver(solver_passes.Passes):
     function_error = 0.
     if self._drawn:
       function_error = self._run_function()
-    return self._run_means(history, stds, function_error)
+    return self._make_solution(history, stds, function_error,
+                               self._run_means())
 
   def _take_survey(self, survey: remainder.Survey | None) -> None:
     """What bounds need to know of R; None where it needs no survey."""
@@ -258,81 +262,110 @@ class Solver(solver_passes.Passes):
                      + self._noise_stds[:, None] * self._noise[None, :])
     return lanczos.error()
 
-  def _run_means(self, history: np.ndarray, std_history: np.ndarray,
-                 function_error: float) -> solution_lib.Solution:
+  def _run_means(self) -> solver_means.Means:
     """Conjugate gradients until the means are exact enough."""
     krylov = self._krylov
     assert self._targets is not None  # Given, or made by `_run_function`.
-    targets, variances = self._targets.T, self._levels
+    targets = self._targets.T
     if self._arguments.normals_eval is not None:
       # f at x_eval is drawn given f at x_train: one more posterior.
       targets = np.concatenate([targets, self._function[:, None]], 1)
     sides = krylov.project(targets)
-    guess, stds, allowed, lengths, covariances = [], [], [], [], []
-    solved = None
-    for e, variance in enumerate(variances):
-      factor = krylov.factor(variance)
-      guess.append(krylov.solve(factor, sides[:, e:e + 1]))
-      solved = krylov.variances(factor)
-      del factor
-      stds.append(self._stds(solved, e)[0])
-      # Of the residual's norm, such that its product with that of k is small.
-      allowed.append(self._config.mean_tolerance / self._metric_factor(variance)
-                     / np.max(solved.residual_norms / stds[-1]))
-      lengths.append(np.max(np.linalg.norm(solved.solutions, axis=0)
-                            / stds[-1]))
-      covariances.append(
-          None if self._block_priors is None else krylov.block_covariances(
-              self._block_priors, solved, stds[-1], self._center(e)))
+    starts, solved = [], None
+    for level in range(len(self._levels)):
+      start, solved = self._start_means(level, sides[:, level:level + 1])
+      starts.append(start)
     assert solved is not None  # There is a noise level.
-    gradients = self._make_gradients(variances)
-    gradients.start(targets, krylov.lift(np.concatenate(guess, 1)))
-    self._run_gradients(gradients, np.array(allowed))
+    gradients = self._make_gradients(self._levels)
+    gradients.start(targets, krylov.lift(np.concatenate(
+        [start.guess for start in starts], 1)))
+    self._run_gradients(gradients, np.array(
+        [start.allowed for start in starts]))
     # Galerkin's correction: means of these weights are b^T c + a^T q.
     residuals = gradients.residuals
     assert residuals is not None  # There was a step.
     sides = krylov.project(residuals)
     weights = gradients.weights + krylov.lift(np.concatenate(
         [krylov.solve(krylov.factor(variance), sides[:, e:e + 1])
-         for e, variance in enumerate(variances)], 1))
-    means = self._cross_times(weights)
-    num = len(self._noise_stds)
+         for e, variance in enumerate(self._levels)], 1))
+    return solver_means.Means(targets, weights, self._cross_times(weights),
+                  self._bound_mean_errors(gradients, targets, weights, starts),
+                  starts, solved)
+
+  def _start_means(self, level: int, side: np.ndarray
+                   ) -> tuple[solver_means.Start, krylov_lib.Galerkin]:
+    """Where the means of a noise level start, and what its variances are.
+
+    Args:
+      level: of the noise levels.
+      side: its targets in the Krylov space, [m, 1].
+    """
+    krylov, variance = self._krylov, self._levels[level]
+    factor = krylov.factor(variance)
+    guess = krylov.solve(factor, side)
+    solved = krylov.variances(factor)
+    del factor
+    stds, _ = self._stds(solved, level)
+    return solver_means.Start(
+        guess, stds,
+        self._config.mean_tolerance / self._metric_factor(variance)
+        / np.max(solved.residual_norms / stds),
+        np.max(np.linalg.norm(solved.solutions, axis=0) / stds),
+        None if self._block_priors is None else krylov.block_covariances(
+            self._block_priors, solved, stds, self._center(level))), solved
+
+  def _bound_mean_errors(
+      self, gradients: conjugate_gradients.ConjugateGradients,
+      targets: np.ndarray, weights: np.ndarray,
+      starts: Sequence[solver_means.Start]) -> np.ndarray:
+    """Bounds of the means' errors as shares of their stds, [E]."""
+    residuals = gradients.residuals
+    assert residuals is not None  # There was a step.
     # Residuals are known up to what tiles and recursions have rounded.
     rounding = self._norm_from_rows(_NUM_CHECKED_ROWS, lambda rows: (
-        self._residuals(rows, targets, variances, gradients.weights)
+        self._residuals(rows, targets, self._levels, gradients.weights)
         - residuals[rows]))
-    norms = gradients.norms() + rounding * np.max(krylov.scales)
-    mean_errors = (self._config.mean_tolerance * norms / allowed
-                   + lengths * rounding)
+    norms = gradients.norms() + rounding * np.max(self._krylov.scales)
+    bounds = (self._config.mean_tolerance * norms
+              / np.array([start.allowed for start in starts])
+              + np.array([start.length for start in starts]) * rounding)
     if self._split.dtype == np.float64:
       # Of float32, tiles round far more than this last product.
       sizes = self._cross_times(weights, np.abs)
-      mean_errors += np.finfo(np.float64).eps * np.max(
-          sizes / np.stack(stds, axis=1), axis=0)
+      bounds += np.finfo(np.float64).eps * np.max(
+          sizes / np.stack([start.stds for start in starts], axis=1), axis=0)
+    return bounds
+
+  def _make_solution(self, history: np.ndarray, std_history: np.ndarray,
+                     function_error: float,
+                     found: solver_means.Means) -> solution_lib.Solution:
+    """All that is known of the posterior, at the noise levels asked for."""
+    num = len(self._noise_stds)
     eval_function = rest_function = None
     if self._arguments.normals_eval is not None:
       eval_function, rest_function = galerkin_draws.draw_elsewhere(
-          krylov, self._arguments, means[:, -1], solved, self._center(-1))
+          self._krylov, self._arguments, found.means[:, -1], found.solved,
+          self._center(-1))
     return solution_lib.Solution(
         noise_stds=self._noise_stds, noise_variances=self._noise_variances,
         targets=self._targets,
-        weights=np.ascontiguousarray(weights[:, :num].T),
-        moments=[posterior.Moments(mean=means[:, e].copy(), std=stds[e],
-                                   covariances=covariances[e])
-                 for e in range(num)],
-        std_error_bounds=history[-1], mean_error_bounds=mean_errors[:num],
+        weights=np.ascontiguousarray(found.weights[:, :num].T),
+        moments=[posterior.Moments(
+            mean=found.means[:, e].copy(), std=found.starts[e].stds,
+            covariances=found.starts[e].covariances) for e in range(num)],
+        std_error_bounds=history[-1], mean_error_bounds=found.errors[:num],
         residual_norms=self._norm_from_rows(
             _NUM_RESIDUAL_ROWS, lambda rows: self._residuals(
-                rows, targets, variances, weights))[:num],
+                rows, found.targets, self._levels, found.weights))[:num],
         converged=bool(np.all(history[-1] <= self._config.std_tolerance)
-                       and np.all(mean_errors <= self._config.mean_tolerance)
+                       and np.all(found.errors <= self._config.mean_tolerance)
                        and function_error <= self._config.function_tolerance),
         function=self._function if self._drawn else None,
         eval_function=eval_function, rest_function=rest_function,
         function_error=function_error if self._drawn else None,
         eigenvalue_bound=self._eigenvalue_bound,
         std_error_history=history, std_history=std_history,
-        tile_error=krylov.error,
+        tile_error=self._krylov.error,
         tile_dtype=self._split.dtype.name, num_passes=self._num_passes,
         memory_mb=self._memory_mb(len(history)) + self._remainder.kept_mb,
         seconds=self._seconds())
