@@ -147,8 +147,7 @@ def test_command_converts_a_folder(old_folder, tmp_path):
 
 
 def test_command_makes_a_folder_of_a_published_csv(tmp_path):
-  path = (pathlib.Path(__file__).parents[1] / 'leaderboards'
-          / 'paper_D1000_l100' / 'scores.csv')
+  path = pathlib.Path(__file__).parent / 'data/earlier_report/scores.csv'
   done = _convert(f'--scores_csv={path}', f'--output_dir={tmp_path}/now')
   assert (done.returncode, done.stderr) == (0, '')
   rows = results.open_store(tmp_path / 'now').read_rows()
@@ -166,8 +165,7 @@ def test_command_makes_a_folder_of_a_published_csv(tmp_path):
 
 
 def test_command_converts_the_rows_of_some_agents(old_folder, tmp_path):
-  path = (pathlib.Path(__file__).parents[1] / 'leaderboards'
-          / 'paper_D1000_l100' / 'scores.csv')
+  path = pathlib.Path(__file__).parent / 'data/earlier_report/scores.csv'
   done = _convert(f'--scores_csv={path}', f'--output_dir={tmp_path}/now',
                   '--agents=map,prior_only')
   assert (done.returncode, done.stderr) == (0, '')

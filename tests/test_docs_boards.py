@@ -121,18 +121,6 @@ def test_costs_of_the_grid():
         for row in rows for column, minutes in columns.items())
 
 
-def test_first_board():
-  board = csv('paper_D10_D100/leaderboard')
-  board = board[board['ranking'].str.startswith(
-      'reference bayes; selection none')].set_index('label')
-  columns = {'mean KL': 'kl_estimate_mean', 'floor': 'kl_floor_mean',
-             '± s.e.': 'kl_estimate_standard_error',
-             'geometric': 'kl_estimate_geometric_mean',
-             'reverse KL': 'kl_reverse_mean', 'train s': 'train_seconds_mean'}
-  for row in rows_of('scores_and_statistics', 'remarks', *columns):
-    check_row(row['agent'], row, board.loc[row['agent']], columns)
-
-
 def test_ranks_by_score():
   ranks = csv('board_D10_D100/ranks_by_score').set_index('label')
   columns = {

@@ -230,9 +230,13 @@ def test_figure_5():
   table = csv('figure5/figure5')
   means = table[table['panel'] == 'all cells'].set_index('label')[
       'kl_estimate_mean']
-  found = in_text('studies', r'ensemble of 30 \((\S+)\) and the ranked .* '
-                  r'\((\S+) by `oracle`, .*; (\S+) by `val_nll`\)')
-  check(zip('abc', found, (
-      means['ensemble of 30'],
+  found = in_text(
+      'studies', r'ranked by `oracle` \((\S+) if each .* ensemble of 30 \((\S+)'
+      r'\), which .* by `val_nll` \((\S+) with one P, (\S+) if each .* where the'
+      r' hypermodel is \((\S+)\)')
+  check(zip('abcde', found, (
       means['layer ensemble of 5, oracle, P by validation'],
-      means['layer ensemble of 5, val_nll, P = 19']), strict=True))
+      means['ensemble of 30'],
+      means['layer ensemble of 5, val_nll, P = 24'],
+      means['layer ensemble of 5, val_nll, P by validation'],
+      means['hypermodel']), strict=True))
