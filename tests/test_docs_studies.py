@@ -232,8 +232,8 @@ def test_figure_5():
       'kl_estimate_mean']
   found = in_text(
       'studies', r'ranked by `oracle` \((\S+) if each .* ensemble of 30 \((\S+)'
-      r'\), which .* by `val_nll` \((\S+) with one P, (\S+) if each .* where the'
-      r' hypermodel is \((\S+)\)')
+      r'\), which .* by `val_nll` \((\S+) with one P, (\S+) if each .* where '
+      r'the hypermodel is \((\S+)\)')
   check(zip('abcde', found, (
       means['layer ensemble of 5, oracle, P by validation'],
       means['ensemble of 30'],

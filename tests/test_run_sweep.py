@@ -56,7 +56,7 @@ def make_flags(folder, **changes):
   values = {
       'config': folder / 'config.py', 'results_dir': folder / 'results',
       'agent_module': folder / 'my_agent.py', 'agents': 'my_agent,prior_only',
-      'num_workers': 1, 'num_enn_samples': 4,
+      'num_workers': 1, 'num_enn_samples': 4, 'timing_seconds': commands.HANG,
       'cache_dir': commands.shared_problems(), 'compilation_cache_dir': '',
       **changes}
   return [f'--{name}={value}' for name, value in values.items()
@@ -117,9 +117,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'num_tasks': 0}, 'num_tasks must be an integer >= 1, got 0'),
       ({'num_tasks': 2}, 'num_tasks 2 was given without task_index'),
       ({'task_index': 1}, 'task_index 1 was given without num_tasks'),
-      ({'grace_seconds': -1}, 'grace_seconds must be >= 0, got -1'),
+      ({'grace_seconds': -1}, 'grace_seconds must be >= 0 and at most 86'),
       ({'num_workers': 0}, '--num_workers must be an integer >= 1, got 0'),
-      ({'timing_seconds': -1}, '--timing_seconds must be >= 0, got -1'),
+      ({'timing_seconds': -1}, '--timing_seconds must be >= 0 and at most'),
+      ({'timing_seconds': 'inf'}, 'must be >= 0 and at most 86400, got inf'),
       ({'memory_budget_mb': 0}, '--memory_budget_mb must be a finite number > '
        '0, got 0'),
       ({'solver_memory_mb': 0}, '--solver_memory_mb must be a finite number > '
