@@ -63,6 +63,36 @@ def test_gains_of_tuned_settings():
     check_row(label, row, table.loc[(agent, settings)], columns)
 
 
+def test_tuned_settings_where_nothing_was_tuned():
+  board, cells = (csv(f'board_tuned_18_cells/{name}').set_index('label')
+                  for name in ('leaderboard', 'cells'))
+  cells = cells[cells.data_ratio == 100]
+  labels = {
+      'ensemble of 10': ('ensemble,num_ensemble=10', 'ensemble,num_batches'),
+      'layer ensemble of 3': ('layer_ensemble,num_options=3',
+                              'layer_ensemble,num_batches'),
+      'BatchEnsemble of 10': ('batch_ensemble,num_ensemble=10',
+                              'batch_ensemble,num_batches'),
+      'deep sub-ensemble of 10': ('deep_sub_ensemble,num_ensemble=10',
+                                  'deep_sub_ensemble,num_batches'),
+      'Bayes by backprop': ('bbb,sigma_0=1,', 'bbb,learning_rate'),
+      'MC dropout': ('mc_dropout,dropout_rate', 'mc_dropout,num_batches'),
+      'VNN': ('vnn', 'vnn,learning_rate')}
+  rows = rows_of('scores_and_statistics', '18 cells: tuned')
+  assert {row['KL / prior_only'] for row in rows} == set(labels)
+  for row in rows:
+    name = row['KL / prior_only']
+    for start, column in zip(labels[name], ("papers' setting", 'tuned')):
+      label, = [label for label in board.index if label.startswith(start)
+                and (start != 'vnn' or label == 'vnn')
+                and 'prior_scale=0' not in label]
+      ratios = cells.loc[label, 'kl_estimate_relative']
+      assert len(ratios) == 6
+      check([(name, row[f'18 cells: {column}'],
+              board.loc[label, 'kl_estimate_relative']),
+             (name, row[f'λ = 100: {column}'], np.exp(np.log(ratios).mean()))])
+
+
 def test_gains_without_the_noise_of_labels():
   found = in_text(
       'scores_and_statistics', r'BatchEnsemble then comes to (\S+) \((\S+) at '
