@@ -92,7 +92,8 @@ def test_what_killed_processes_left_is_removed(tmp_path):
   old = time.time() - 2 * 86400
   for folder in folders:
     folder.mkdir()
-    for name in ('.a.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock'):
+    for name in ('.a.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock',
+                 'a_function.lock'):
       (folder / name).touch()
       os.utime(folder / name, (old, old))
     (folder / '.new.npz.12.0123abcd.tmp').touch()
@@ -102,9 +103,9 @@ def test_what_killed_processes_left_is_removed(tmp_path):
   made = '.cache', '.npz', '.json'
   left = [{path.name for path in folder.iterdir() if path.suffix not in made}
           for folder in folders]
-  # The folder of exported problems is somebody's own.
-  assert left == [{'.new.npz.12.0123abcd.tmp'}, {
-      '.new.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock'}]
+  # Files of anybody else stay in both; the lock of a function is the cache's.
+  stay = {'.new.npz.12.0123abcd.tmp', '.mine.tmp', 'a.lock'}
+  assert left == [stay, {*stay, 'a_function.lock'}]
 
 
 def test_bad_input_is_one_line(tmp_path):
