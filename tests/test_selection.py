@@ -164,7 +164,7 @@ def test_rules_are_for_problems_that_have_what_they_read(
     rule, likelihood, message):
   with (pytest.raises(ValueError, match=message) if message
         else contextlib.nullcontext()):
-    selection.check_rule(rule, likelihood)
+    selection.check_rule(rule, base.PriorKnowledge((2,), 9, likelihood))
 
 
 @pytest.mark.parametrize('rule', ['oracle', 'val_nll'])

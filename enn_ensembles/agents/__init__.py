@@ -138,8 +138,8 @@ def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
     ValueError: a setting is unknown, is missing and has no default, or its
       value is not allowed.
   """
-  fields = ([] if agent.config_class is None
-            else [f.name for f in dataclasses.fields(agent.config_class)])
+  fields = {} if agent.config_class is None else {
+      field.name: field for field in dataclasses.fields(agent.config_class)}
   for name in settings:
     if name not in fields:
       raise ValueError(
@@ -147,11 +147,11 @@ def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
           f'{", ".join(fields) or "none"}.')
   if agent.config_class is None:
     return None
-  for field in dataclasses.fields(agent.config_class):
+  for name, field in fields.items():
     if (field.default is field.default_factory is dataclasses.MISSING
-        and field.init and field.name not in settings):
-      raise ValueError(f'agent {agent.name!r} must be given {field.name}, '
-                       'which has no default.')
+        and field.init and name not in settings):
+      raise ValueError(f'agent {agent.name!r} must be given {name}, which has '
+                       'no default.')
   try:
     return agent.config_class(**settings)
   except ValueError as error:

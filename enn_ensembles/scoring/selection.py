@@ -24,6 +24,7 @@ from enn_ensembles.scoring import budget
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import ranking
 from enn_ensembles.scoring import weighting
+from enn_ensembles.training import likelihoods
 
 # fold_in constant of the evaluation key. Where indices are drawn, which fold
 # the same key, there is no order.
@@ -153,13 +154,12 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def check_rule(rule: str, likelihood: base.Likelihood) -> None:
-  """ValueError where a rule is for problems of another likelihood."""
-  if (RULES[rule].reads_noise_std and isinstance(likelihood, base.Gaussian)
-      and (likelihood.noise_std is None or callable(likelihood.noise_std))):
-    raise ValueError(f'selection {rule!r} needs a problem whose noise_std is a '
-                     f'known number, got {likelihood.noise_std!r}.')
-  expected = RULES[rule].likelihood
+def check_rule(rule: str, prior: base.PriorKnowledge) -> None:
+  """ValueError where a rule is for problems of which something else is known.
+  """
+  likelihood, expected = prior.likelihood, RULES[rule].likelihood
+  if RULES[rule].reads_noise_std and isinstance(likelihood, base.Gaussian):
+    likelihoods.known_noise_std(prior, f'selection {rule!r}')
   if expected is not None and not isinstance(likelihood, expected):
     raise ValueError(
         f'selection {rule!r} needs a {expected.__name__} likelihood, got '
@@ -230,7 +230,7 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
 def _aggregate(rule: str, problem: Any, predict: base.Predict,
                num_members: int) -> Selected:
   """All members, made one prediction by a rule; there is no curve."""
-  check_rule(rule, problem.prior.likelihood)
+  check_rule(rule, problem.prior)
   aggregate = RULES[rule].aggregate
   assert aggregate is not None  # It is one of those rules.
   start = time.perf_counter()

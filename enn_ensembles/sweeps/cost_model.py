@@ -119,10 +119,11 @@ def _prior(unit: work_units.WorkUnit, num_train: int = 0
   The operations of a step and of predictions do not depend on it, nor on a
   noise level, which is 1 also where nobody is told one.
   """
-  prior, likelihood = unit.family.prior(), {}
+  prior = dataclasses.replace(unit.family.prior(), num_train=num_train)
   if isinstance(prior.likelihood, base.Gaussian):
-    likelihood['likelihood'] = base.Gaussian(1., prior.num_outputs)
-  return dataclasses.replace(prior, num_train=num_train, **likelihood)
+    prior = dataclasses.replace(
+        prior, likelihood=base.Gaussian(1., prior.num_outputs))
+  return prior
 
 
 def _kind(value: Any) -> Any:

@@ -57,7 +57,7 @@ def _check_selectable(unit: work_units.WorkUnit,
   """ValueError unless the agent has a finite index set, and rules fit."""
   prior = unit.family.prior()
   for rule in unit.selections:
-    selection_lib.check_rule(rule, prior.likelihood)
+    selection_lib.check_rule(rule, prior)
   agent = make_agent(unit, options)
   if not isinstance(agent, network_agent.NetworkAgent) or (
       network_units.num_index_draws(agent, unit, prior) is not None):

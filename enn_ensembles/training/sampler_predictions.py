@@ -91,12 +91,8 @@ def _member_predictions(sampler: Any, x: base.Array,
   if with_noise is None:
     samples = sampler.members(x)
   else:
-    given = with_noise(x)
-    try:
-      samples, variances = given
-    except (TypeError, ValueError):
-      raise ValueError('members_with_noise must return a pair, members and '
-                       f'variances, got {type(given).__name__}.') from None
+    samples, variances = _pair('members_with_noise', 'members and variances',
+                               with_noise(x))
   samples = _real('members', samples)
   if (samples.ndim != 3 or samples.shape[1:] != (len(x), num_outputs)
       or not len(samples)):
@@ -129,11 +125,7 @@ def _read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
     ValueError: it is no pair of real numbers of this shape, or a std is
       negative.
   """
-  try:
-    mean, std = given
-  except (TypeError, ValueError):
-    raise ValueError('moments must return a pair, mean and std, got '
-                     f'{type(given).__name__}.') from None
+  mean, std = _pair('moments', 'mean and std', given)
   mean, std = (_real('moments', m).astype(np.float64) for m in (mean, std))
   if not mean.shape == std.shape == (num_points,):
     raise ValueError(
@@ -142,6 +134,16 @@ def _read_moments(given: Any, num_points: int) -> tuple[np.ndarray, np.ndarray]:
   if (std < 0).any():
     raise ValueError(f'moments must return std >= 0, got {std.min():g}.')
   return mean, std
+
+
+def _pair(name: str, parts: str, value: Any) -> tuple[Any, Any]:
+  """Two values; ValueError for what is no pair."""
+  try:
+    first, second = value
+  except (TypeError, ValueError):
+    raise ValueError(f'{name} must return a pair, {parts}, got '
+                     f'{type(value).__name__}.') from None
+  return first, second
 
 
 def _real(name: str, value: Any) -> np.ndarray:
