@@ -288,9 +288,10 @@ class Solver(solver_passes.Passes):
     weights = gradients.weights + krylov.lift(np.concatenate(
         [krylov.solve(krylov.factor(variance), sides[:, e:e + 1])
          for e, variance in enumerate(self._levels)], 1))
-    return solver_means.Means(targets, weights, self._cross_times(weights),
-                  self._bound_mean_errors(gradients, targets, weights, starts),
-                  starts, solved)
+    return solver_means.Means(
+        targets, weights, self._cross_times(weights),
+        self._bound_mean_errors(gradients, targets, weights, starts), starts,
+        solved)
 
   def _start_means(self, level: int, side: np.ndarray
                    ) -> tuple[solver_means.Start, krylov_lib.Galerkin]:
