@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import inspect
-import os
 from typing import Any
 
 import pandas as pd
@@ -237,7 +236,8 @@ def _num_arguments(function: Any) -> int | None:
 
 def run_sweep(config: sweeps.SweepConfig | files.PathLike,
               results_dir: files.PathLike,
-              agent_modules: files.PathLike | Sequence[files.PathLike] = (),
+              agent_modules: (files.PathLike | Sequence[files.PathLike] | None
+                              ) = None,
               report: Callable[[str], None] = print) -> list[results.Row]:
   """Runs a small sweep in this process; what is done is not done again.
 
@@ -260,11 +260,9 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
   """
   if not isinstance(config, sweeps.SweepConfig):
     config = sweeps.load_config(config)
-  if isinstance(agent_modules, (str, os.PathLike)):
-    agent_modules = [agent_modules]  # One file is a list of one.
   if not callable(report):
     raise ValueError(f'report must be a function of a text, got {report!r}.')
-  modules = tuple(map(str, agent_modules))
+  modules = _file_names('agent_modules', agent_modules)
   units = sweeps.expand(sweeps.override(config, agent_modules=modules), modules)
   options = unit_results.RunOptions(str(results_dir), modules)
   one_unit.check_units(units, options)
@@ -282,6 +280,20 @@ def run_sweep(config: sweeps.SweepConfig | files.PathLike,
     report(f'{i} of {len(todo)}: {unit.agent_label} on {unit.family.name}, '
            f'{len(rows)} rows' + ''.join(f'; {text}' for text in bad))
   return store.read_rows()
+
+
+def _file_names(name: str,
+                paths: files.PathLike | Sequence[files.PathLike] | None
+                ) -> tuple[str, ...]:
+  """One path, several or none as texts; ValueError for anything else."""
+  if isinstance(paths, files.PathLike):
+    paths = [paths]
+  found = () if paths is None else paths
+  if not (isinstance(found, (tuple, list))
+          and all(isinstance(path, files.PathLike) for path in found)):
+    raise ValueError(f'{name} must be the path of a file or a list of such, '
+                     f'got {paths!r}.')
+  return tuple(map(str, found))
 
 
 def make_board(results_dirs: files.PathLike | Sequence[files.PathLike]

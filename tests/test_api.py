@@ -169,6 +169,13 @@ def test_what_is_no_path_is_refused(value):
     assert '\n' not in str(caught.value)
 
 
+def test_no_agent_modules_are_none(tmp_path):
+  config = ee.SweepConfig('test', (0,), ({'agent': 'prior_only'},), {
+      'input_dim': (2,), 'data_ratio': (3.,), 'noise_std': (.1,)})
+  row, = ee.run_sweep(config, tmp_path, agent_modules=None)
+  assert row['status'] == 'ok'
+
+
 @pytest.mark.parametrize('seed', [-1, 1.5, True, '3', [1], 2**32, 10**20])
 def test_what_is_no_seed_is_refused(problem, seed):
   for call in (ee.agent_key, ee.evaluation_key, lambda seed: ee.train(
@@ -233,6 +240,9 @@ def test_a_small_sweep(tmp_path):
   assert again == rows and len(lines) == 2
   with pytest.raises(ValueError, match='report must be a function of a text'):
     ee.run_sweep(config, tmp_path / 'results', report=None)
+  for wrong in (3, [None], b'own.py', {'own.py': 1}):
+    with pytest.raises(ValueError, match='agent_modules must be the path of a'):
+      ee.run_sweep(config, tmp_path / 'results', wrong)
   with pytest.raises(ValueError, match='prior must be a PriorKnowledge, such'):
     ee.check_agent(ee.make_agent('prior_only'), prior='D2_l3_e0.1_s4')
 
