@@ -113,9 +113,7 @@ def make_agent(name: str, **settings: Any) -> base.Agent:
   Raises:
     ValueError: there is no such agent or setting, or a value is not allowed.
   """
-  module = agents_lib.load_agent(name)
-  return _Agent(agents_lib.make_agent(module,
-                                      agents_lib.make_config(module, settings)))
+  return _Agent(agents_lib.from_settings(agents_lib.load_agent(name), settings))
 
 
 def seed_of(problem: base.Problem) -> int:

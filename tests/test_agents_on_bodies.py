@@ -66,10 +66,9 @@ REFUSED = {
 
 @functools.lru_cache(None)
 def make_agent(name, body, **settings):
-  module = agents_lib.load_agent(name)
-  return agents_lib.make_agent(module, agents_lib.make_config(
-      module, {**FEW.get(name, {}), **BODIES[body], 'num_batches': 2,
-               'batch_size': 4, **settings}))
+  return agents_lib.from_settings(
+      name, {**FEW.get(name, {}), **BODIES[body], 'num_batches': 2,
+             'batch_size': 4, **settings})
 
 
 def with_marks(pair):

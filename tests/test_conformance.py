@@ -234,9 +234,7 @@ def test_a_haiku_network_passes():
 
 @pytest.mark.parametrize('name', ['ensemble', 'exact_posterior', 'map'])
 def test_agents_of_the_package_pass(name):
-  module = agents.load_agent(name)
-  conformance.check_agent(
-      agents.make_agent(module, agents.make_config(module, {})))
+  conformance.check_agent(agents.from_settings(name, {}))
 
 
 def test_the_problem_is_the_sweeps_own():
@@ -260,9 +258,8 @@ def test_float64_draws_are_fine():
 
 def test_training_that_few_points_do_not_fit_is_no_mistake():
   """Early stopping, an epoch of large batches, snapshots after steps."""
-  module = agents.load_agent('map')
   for settings in ({'validate_every': 5, 'patience': 1, 'num_batches': 40},
                    {'sampling': 'epochs', 'batch_size': 128}):
-    made = agents.make_agent(module, agents.make_config(module, settings))
+    made = agents.from_settings('map', settings)
     conformance.check_agent(made)
   conformance.check_agent(dataclasses.replace(made, snapshots=(0, 500)))

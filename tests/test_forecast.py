@@ -23,9 +23,8 @@ def make_agent():
 PLAIN = '''  def agent(data, prior, key):
     return lambda x, key: jax.random.normal(key, (len(x), 1))
   return agent'''
-NETWORK = '''  module = agents.load_agent('ensemble')
-  return agents.make_agent(module, agents.make_config(
-      module, {'num_ensemble': 3, 'hidden_sizes': (4, 3)}))'''
+NETWORK = '''  return agents.from_settings(
+      'ensemble', {'num_ensemble': 3, 'hidden_sizes': (4, 3)})'''
 
 
 def make_units(folder, body=None, agent='own_agent', input_dim=(2, 3),

@@ -164,3 +164,13 @@ def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:
 def make_agent(agent: AgentModule, config: Any) -> Any:
   """The agent itself, an `enn_ensembles.base.Agent`."""
   return agent.make_agent() if config is None else agent.make_agent(config)
+
+
+def from_settings(agent: AgentModule | str, settings: Mapping[str, Any]) -> Any:
+  """The agent that a file, or a name or path of one, gives for its settings.
+
+  Raises:
+    ValueError: there is no such agent, or a setting is not as it must be.
+  """
+  module = load_agent(agent) if isinstance(agent, str) else agent
+  return make_agent(module, make_config(module, settings))

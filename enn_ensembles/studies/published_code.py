@@ -128,8 +128,7 @@ def score_agent(name: str, settings: Mapping[str, Any], path: pathlib.Path,
   Returns:
     [S] float64.
   """
-  module = agents.load_agent(name)
-  agent = agents.make_agent(module, agents.make_config(module, settings))
+  agent = agents.from_settings(name, settings)
   stored = read_problem(path)
   x_test = stored['x_test']
   learnt = _Learnt(

@@ -141,9 +141,8 @@ def _count_by_name(unit: work_units.WorkUnit) -> Counted:
   """`_count` of an agent of the package; none of others."""
   if unit.agent not in agents_lib.agent_names():
     return Counted()
-  module = agents_lib.load_agent(unit.agent)
-  return _count(agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_settings())), unit)
+  return _count(
+      agents_lib.from_settings(unit.agent, unit.agent_settings()), unit)
 
 
 def _count_solved(unit: work_units.WorkUnit) -> float:

@@ -196,9 +196,9 @@ def make_agent(unit: work_units.WorkUnit,
   Raises:
     ValueError: its file is no agent, or a setting is not allowed.
   """
-  module = work_units.load_agent(unit.agent, options.agent_modules)
-  return agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_settings()))
+  return agents_lib.from_settings(
+      work_units.load_agent(unit.agent, options.agent_modules),
+      unit.agent_settings())
 
 
 def _run_plain_agent(

@@ -59,9 +59,7 @@ def fit(name: str, settings: dict[str, Any], seeds: Sequence[int],
   Raises:
     ValueError: training diverged.
   """
-  module = agents_lib.load_agent(name)
-  agent = agents_lib.make_agent(module, agents_lib.make_config(module,
-                                                               settings))
+  agent = agents_lib.from_settings(name, settings)
   prior = problems[0][0].prior
   trained = problem_grids.train(agent, seeds, problems)
   if not all(np.isfinite(np.asarray(leaf)).all()

@@ -103,9 +103,7 @@ def measure_unit(unit: sweeps.WorkUnit) -> list[dict[str, Any]]:
   assert isinstance(family, nngp.NngpFamily)
   groups: list[list[problems.Problem]] = [
       problems.make_problems(family.configs(seed)) for seed in unit.seeds]
-  module = agents_lib.load_agent(unit.agent)
-  agent = agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_settings()))
+  agent = agents_lib.from_settings(unit.agent, unit.agent_settings())
   trained = problem_grids.train(agent, unit.seeds, groups, unit.dtype)
   predictor = problem_grids.make_predictor(agent, trained, unit.seeds, groups,
                                            None)

@@ -173,9 +173,7 @@ def measure(unit: sweeps.WorkUnit, problems: Problems, options: CaseOptions,
     wait: called before everything that is timed; workers meet there.
   """
   peak_memory.reset()  # Else the peak is that since the process started.
-  module = agents_lib.load_agent(unit.agent)
-  agent = agents_lib.make_agent(
-      module, agents_lib.make_config(module, unit.agent_settings()))
+  agent = agents_lib.from_settings(unit.agent, unit.agent_settings())
   if isinstance(agent, network_agent.NetworkAgent):
     return _measure_network(agent, unit, problems, options, wait)
   return _measure_sampler(agent, unit, problems, options, wait)

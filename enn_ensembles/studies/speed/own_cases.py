@@ -8,7 +8,6 @@ draw of the minibatches included; compilation is not.
 import functools
 import json
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -52,10 +51,9 @@ def train(case: str, num_steps: int) -> float:
   if case not in CASES:
     raise ValueError(f'case must be one of {", ".join(CASES)}, got {case!r}.')
   name, settings = CASES[case]
-  module = agents.load_agent(name)
-  agent: Any = agents.make_agent(module, agents.make_config(module, {
+  agent = agents.from_settings(name, {
       **settings, 'l2': 1e-4, 'batch_size': _BATCH, 'sampling': 'epochs',
-      'num_batches': num_steps}))
+      'num_batches': num_steps})
   x, y = _data(case, num_steps * _BATCH)
   return loop.train(agent, x, y, base.Categorical(_CLASSES),
                     jax.random.PRNGKey(0)[None]).train_seconds
