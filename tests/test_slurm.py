@@ -12,8 +12,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 
+import commands
 import pytest
 
 from enn_ensembles import results
@@ -243,13 +243,6 @@ def start_cluster():
     subprocess.run([os.environ['STOP_SLURM']], check=True, timeout=120)
 
 
-def wait_for(condition, seconds=240.):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline, 'it never happened'
-    time.sleep(0.2)
-
-
 def states(job):
   """Task, or job, -> state."""
   lines = slurm('squeue', '-t', 'all', '-h', '-r', '-j', job, '-o',
@@ -283,25 +276,26 @@ def test_an_array_that_is_cancelled_and_requeued(folder, cluster):
   (folder / 'seconds').write_text('1.5')
   problems, sweep, leaderboard = submit(folder, '--num_tasks=3')
   log = lambda task: folder / 'results.logs' / f'enn-sweep-{sweep}_{task}.log'
-  wait_for(lambda: states(problems)[f'{problems}_0'] == 'COMPLETED')
+  commands.wait_for(lambda: states(problems)[f'{problems}_0'] == 'COMPLETED')
   assert list((folder / 'cache').iterdir())
   running = lambda: len(list((folder / 'results' / 'running').glob('*.json')))
-  wait_for(lambda: running() == 3)
+  commands.wait_for(lambda: running() == 3)
 
   # One is cancelled, one is told by its shell that its time is up, one is
   # preempted by the cluster.
   slurm('scancel', f'{sweep}_0')
   slurm('scancel', '--batch', '--signal=TERM', f'{sweep}_1')
   slurm('scontrol', 'requeue', f'{sweep}_2')
-  wait_for(lambda: 'is queued again' in log(1).read_text())
-  wait_for(lambda: states(sweep)[f'{sweep}_0'] == 'CANCELLED')
+  commands.wait_for(lambda: 'is queued again' in log(1).read_text())
+  commands.wait_for(lambda: states(sweep)[f'{sweep}_0'] == 'CANCELLED')
   (folder / 'seconds').unlink()
-  wait_for(lambda: set(states(sweep).values()) == {'COMPLETED', 'CANCELLED'})
+  commands.wait_for(
+      lambda: set(states(sweep).values()) == {'COMPLETED', 'CANCELLED'})
   for task in (1, 2):
     text = log(task).read_text()  # Of both runs.
     assert text.count(' rows in ') == 2
   assert f'exit code 75: {sweep}_1 is queued again' in log(1).read_text()
-  wait_for(lambda: states(leaderboard) == {leaderboard: 'COMPLETED'})
+  commands.wait_for(lambda: states(leaderboard) == {leaderboard: 'COMPLETED'})
   # The rest is missing, and said to be.
   text, = (path.read_text() for path in
            (folder / 'results.logs').glob('enn-leaderboard-*.log'))
@@ -313,7 +307,7 @@ def test_an_array_that_is_cancelled_and_requeued(folder, cluster):
   again = submit(folder, '--num_tasks=4', '--max_array_size=2',
                  '--concurrency=2', '--problem_tasks=0')
   assert len(again) == 3  # Two arrays.
-  wait_for(lambda: states(again[2]) == {again[2]: 'COMPLETED'})
+  commands.wait_for(lambda: states(again[2]) == {again[2]: 'COMPLETED'})
   assert len(results.ResultsStore(folder / 'results').read_rows()) == 48
   for name in ('running', 'checkpoints'):
     folder_now = folder / 'results' / name
