@@ -57,7 +57,7 @@ def test_gains_of_tuned_settings():
     agent = {'ensemble of': 'ensemble', 'layer ensem': 'layer_ensemble',
              'BatchEnsemb': 'batch_ensemble', 'MC dropout:': 'mc_dropout',
              'deep sub-en': 'deep_sub_ensemble', 'Bayes by ba': 'bbb',
-             'VNN: its pa': 'vnn'}.get(
+             'VNN: its pa': 'vnn', 'hypermodel:': 'hypermodel'}.get(
                  label[:11], agent)
     settings, = [name for words, name in names.items() if words in label]
     check_row(label, row, table.loc[(agent, settings)], columns)
@@ -76,6 +76,7 @@ def test_tuned_settings_where_nothing_was_tuned():
       'deep sub-ensemble of 10': ('deep_sub_ensemble,num_ensemble=10',
                                   'deep_sub_ensemble,num_batches'),
       'Bayes by backprop': ('bbb,sigma_0=1,', 'bbb,learning_rate'),
+      'hypermodel': ('hypermodel,index_dim', 'hypermodel,learning_rate'),
       'MC dropout': ('mc_dropout,dropout_rate', 'mc_dropout,num_batches'),
       'VNN': ('vnn', 'vnn,learning_rate')}
   rows = rows_of('scores_and_statistics', '18 cells: tuned')

@@ -6,6 +6,7 @@ batch_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 bbb: 8 of 8 settings, 3 of 5 seeds, 36 problems.
 deep_sub_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
+hypermodel: 8 of 8 settings, 3 of 5 seeds, 36 problems.
 layer_ensemble: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 mc_dropout: 32 of 32 settings, 3 of 5 seeds, 36 problems.
 vnn: 32 of 32 settings, 3 of 5 seeds, 36 problems.
@@ -34,6 +35,10 @@ AGENTS = [
      'prior_scale': 1.0,
      'weight_decay': 0.0,
      'num_ensemble': 10},
+    {'agent': 'hypermodel',
+     'learning_rate': 0.003,
+     'num_batches': 300,
+     'weight_decay': 0.0},
     {'agent': 'layer_ensemble',
      'learning_rate': 0.001,
      'num_batches': 300,
