@@ -63,10 +63,20 @@ def test_gains_of_tuned_settings():
     check_row(label, row, table.loc[(agent, settings)], columns)
 
 
+def label_of(board, start):
+  """The label of a board that starts so, with a prior function; else None."""
+  found = [label for label in board.index if label.startswith(start)
+           and (start != 'vnn' or label == 'vnn')
+           and 'prior_scale=0' not in label]
+  assert len(found) <= 1
+  return found[0] if found else None
+
+
 def test_tuned_settings_where_nothing_was_tuned():
   board, cells = (csv(f'board_tuned_18_cells/{name}').set_index('label')
                   for name in ('leaderboard', 'cells'))
   cells = cells[cells.data_ratio == 100]
+  wide = csv('board_tuned_D1000/leaderboard').set_index('label')
   labels = {
       'ensemble of 10': ('ensemble,num_ensemble=10', 'ensemble,num_batches'),
       'layer ensemble of 3': ('layer_ensemble,num_options=3',
@@ -83,15 +93,19 @@ def test_tuned_settings_where_nothing_was_tuned():
   assert {row['KL / prior_only'] for row in rows} == set(labels)
   for row in rows:
     name = row['KL / prior_only']
-    for start, column in zip(labels[name], ("papers' setting", 'tuned')):
-      label, = [label for label in board.index if label.startswith(start)
-                and (start != 'vnn' or label == 'vnn')
-                and 'prior_scale=0' not in label]
+    tuned = labels[name][0].split(',')[0] + ',learning_rate'  # At D_x = 1000.
+    is_wide = label_of(wide, tuned) is not None
+    for start, of_wide, column in zip(
+        labels[name], (labels[name][0], tuned), ("papers' setting", 'tuned')):
+      label = label_of(board, start)
       ratios = cells.loc[label, 'kl_estimate_relative']
       assert len(ratios) == 6
       check([(name, row[f'18 cells: {column}'],
               board.loc[label, 'kl_estimate_relative']),
-             (name, row[f'λ = 100: {column}'], np.exp(np.log(ratios).mean()))])
+             (name, row[f'λ = 100: {column}'], np.exp(np.log(ratios).mean())),
+             (name, row[f'D_x = 1000: {column}'],
+              wide.loc[label_of(wide, of_wide), 'kl_estimate_relative']
+              if is_wide else np.nan)])
 
 
 def test_gains_without_the_noise_of_labels():
