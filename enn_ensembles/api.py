@@ -113,7 +113,7 @@ def make_agent(name: str, **settings: Any) -> base.Agent:
   Raises:
     ValueError: there is no such agent or setting, or a value is not allowed.
   """
-  return _Agent(agents_lib.from_settings(agents_lib.load_agent(name), settings))
+  return _Agent(agents_lib.from_settings(name, settings))
 
 
 def seed_of(problem: base.Problem) -> int:

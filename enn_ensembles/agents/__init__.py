@@ -172,5 +172,5 @@ def from_settings(agent: AgentModule | str, settings: Mapping[str, Any]) -> Any:
   Raises:
     ValueError: there is no such agent, or a setting is not as it must be.
   """
-  module = load_agent(agent) if isinstance(agent, str) else agent
+  module = agent if isinstance(agent, AgentModule) else load_agent(agent)
   return make_agent(module, make_config(module, settings))
