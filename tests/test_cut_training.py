@@ -134,3 +134,19 @@ def test_a_unit_goes_on_where_it_stopped(tmp_path, monkeypatch):
   scores = lambda rows: {row['row_id']: (row['scores'], row['curve'])
                          for row in rows}
   assert scores(store.read_rows()) == scores(whole)  # Bit for bit.
+
+
+def test_trainings_on_fewer_points_have_checkpoints_of_their_own(tmp_path):
+  """Labels that rank members must not have trained them before."""
+  unit = dataclasses.replace(
+      tiny_sweeps.make_training_unit(num_batches=50),
+      selections=('none', 'val_nll', 'val_nll_budget'))
+  folder = tmp_path / 'store'
+  results.open_store(folder, create=True)
+  options = unit_results.RunOptions(str(folder))
+  whole, _ = one_unit.run_unit(unit, options)
+  kept = checkpoints.Checkpoint(folder, 'unit', {}, seconds_between=0.)
+  for _ in range(2):  # Nothing is kept yet; then all of it is.
+    rows, _ = one_unit.run_unit(unit, options, kept)
+    assert [(row['row_id'], row['scores'], row['curve']) for row in rows] == [
+        (row['row_id'], row['scores'], row['curve']) for row in whole]

@@ -144,7 +144,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
       half the memory of an accelerator.
     devices: the devices to spread the seeds over; None: all of this process.
     checkpoint: where chunks of seeds are kept and taken from; None keeps
-      nothing.
+      nothing. Trainings that share it differ in their keys or in T.
     steps_between_checkpoints: the steps of the first call of the program;
       later calls take some ten seconds, at most the checkpoint's interval.
       Between two calls a chunk is offered to the checkpoint, and its steps are
@@ -205,7 +205,9 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   for first in range(0, num_seeds, chunk_size):
     if first > 0:
       inputs = load(first)
-    key = {'keys': np.asarray(inputs.key).tolist(),
+    # A unit trains the same seeds once more on fewer points, where a selection
+    # takes its labels out of the training set.
+    key = {'keys': np.asarray(inputs.key).tolist(), 'num_train': x.shape[1],
            'num_devices': len(devices)}
     run = chunk_run.ChunkRun(agent, traced,
                              functools.partial(compiled, inputs), zeros)
