@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import functools
-import inspect
 from typing import Any
 
 import pandas as pd
@@ -19,6 +18,7 @@ import pandas as pd
 from enn_ensembles import agents as agents_lib
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles import conformance
 from enn_ensembles import problems as problems_lib
 from enn_ensembles import results
 from enn_ensembles import sweeps
@@ -116,7 +116,7 @@ def make_agent(name: str, **settings: Any) -> base.Agent:
   return _Agent(agents_lib.from_settings(name, settings))
 
 
-def seed_of(problem: base.Problem) -> int:
+def _seed_of(problem: base.Problem) -> int:
   """The seed that a problem was drawn with; 0 for data somebody brought."""
   return getattr(getattr(problem, 'config', problem), 'seed', 0)
 
@@ -144,10 +144,10 @@ def train(agent: base.Agent, problem: base.Problem,
       allowed.
   """
   _check_problem(problem)
-  if _num_arguments(agent) != 3:
+  if not conformance.takes(agent, 3):
     raise ValueError('agent must be a function of (data, prior, key), got '
                      f'{agent!r}.')
-  seed = seed_of(problem) if seed is None else seed
+  seed = _seed_of(problem) if seed is None else seed
   held = float64.unwrap(agent)
   with float64_mode():
     key = problems_lib.agent_key(seed)
@@ -167,6 +167,7 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
 
   Args:
     agent_or_sampler: an agent, which is trained first, or what training gave.
+      What can be called with two arguments is taken for a sampler.
     problem: the problem.
     num_enn_samples: how many draws of what is not enumerated.
     enumerate_indices: whether finite sets of members are enumerated.
@@ -185,14 +186,14 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
   _check_problem(problem)
   checks.check_count('num_enn_samples', num_enn_samples)
   checks.check_flag('enumerate_indices', enumerate_indices)
-  num_arguments = _num_arguments(agent_or_sampler)
-  if num_arguments not in (2, 3):
-    raise ValueError(
-        'agent_or_sampler must be a function of (data, prior, key) or of '
-        f'(x, key), got {agent_or_sampler!r}.')
-  sampler = (train(agent_or_sampler, problem) if num_arguments == 3
-             else agent_or_sampler)
-  key = problems_lib.evaluation_key(seed_of(problem))
+  sampler = agent_or_sampler
+  if not conformance.takes(sampler, 2):
+    if not conformance.takes(agent_or_sampler, 3):
+      raise ValueError(
+          'agent_or_sampler must be a function of (data, prior, key) or of '
+          f'(x, key), got {agent_or_sampler!r}.')
+    sampler = train(agent_or_sampler, problem)
+  key = problems_lib.evaluation_key(_seed_of(problem))
   with float64_mode():
     scores = dict(problem.score(functools.partial(
         _predict, sampler, key, num_enn_samples, enumerate_indices,
@@ -215,21 +216,6 @@ def _predict(sampler: base.EpistemicSampler, key: Any, num_enn_samples: int,
              x: base.Array) -> base.Predictions:
   return sampler_predictions.predict(sampler, x, key, num_enn_samples,
                                      enumerate_indices, num_outputs)
-
-
-def _num_arguments(function: Any) -> int | None:
-  """Positional arguments without a default; None for what cannot be called."""
-  held = float64.unwrap(function)
-  if not callable(held):
-    return None
-  try:
-    parameters = inspect.signature(held).parameters.values()
-  except (TypeError, ValueError):  # Some functions written in C.
-    return None
-  return sum(parameter.default is parameter.empty
-             and parameter.kind in (parameter.POSITIONAL_ONLY,
-                                    parameter.POSITIONAL_OR_KEYWORD)
-             for parameter in parameters)
 
 
 def run_sweep(config: sweeps.SweepConfig | files.PathLike,

@@ -59,9 +59,7 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   prior = dataclasses.replace(
       prior, num_train=min(prior.num_train, _MOST_TRAINING_POINTS))
   data, x = _make_data(prior)
-  rules.callable_with(
-      agent, (data, prior, _key(0)), 'an agent is called with (data, prior, '
-      'key)')
+  rules.callable_with(agent, 3, 'an agent is called with (data, prior, key)')
   if isinstance(held, network_agent.NetworkAgent):
     _check_network(held, prior, x, rules)
     # Two steps, whatever its own are fit for: so few points are no epoch of
@@ -71,6 +69,25 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
         batch_size=min(held.batch_size, prior.num_train))
   sampler = _train(agent, data, prior, rules)
   _check_draws(sampler, x, prior, rules)
+
+
+def takes(function: Any, num_arguments: int) -> bool:
+  """Whether a function can be called with so many positional arguments.
+
+  Those written in C that do not say what they take can; what cannot be called
+  cannot.
+  """
+  if not callable(function):
+    return False
+  try:
+    signature = inspect.signature(float64.unwrap(function))
+  except (TypeError, ValueError):
+    return True
+  try:
+    signature.bind(*range(num_arguments))
+  except TypeError:
+    return False
+  return True
 
 
 class _Rules:
@@ -83,19 +100,15 @@ class _Rules:
     """The error of a broken rule."""
     return ValueError(f'agent {self._name}: {" ".join(message.split())}')
 
-  def callable_with(self, function: Any, arguments: tuple, rule: str) -> None:
-    """`function` can be called with these positional arguments."""
+  def callable_with(self, function: Any, num_arguments: int,
+                    rule: str) -> None:
+    """`function` can be called with so many positional arguments."""
     if not callable(function):
       raise self.broken(f'{rule}, got {_describe(function)}, which is no '
                         'function.')
-    try:
+    if not takes(function, num_arguments):
       signature = inspect.signature(float64.unwrap(function))
-    except (TypeError, ValueError):  # Some functions written in C.
-      return
-    try:
-      signature.bind(*arguments)
-    except TypeError:
-      raise self.broken(f'{rule}, got a function of {signature}.') from None
+      raise self.broken(f'{rule}, got a function of {signature}.')
 
   def run(self, what: str, function: Callable[..., Any],
           *arguments: Any) -> Any:
@@ -103,8 +116,8 @@ class _Rules:
     try:
       return function(*arguments)
     except Exception as error:  # Whatever somebody's agent may raise.
-      raise self.broken(f'{what} raised {type(error).__name__}: '
-                        f'{str(error)[:300]}') from error
+      raise self.broken(
+          f'{what} raised {checks.error_text(error)}') from error
 
 
 def _where(agent: Any) -> str:
@@ -175,8 +188,7 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
       if moment is not None:
         _check_finite(name, moment, rules)
     return
-  rules.callable_with(sampler, (x, _key(1)),
-                      'a sampler is called with (x, key)')
+  rules.callable_with(sampler, 2, 'a sampler is called with (x, key)')
   given = x.copy()
   draws = [
       _check_values('a draw', rules.run('the sampler', sampler, given, key),
@@ -197,7 +209,7 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
                     found.observation_variances, rules)
     if len(found.samples) == 1:
       return  # One function, and it says so.
-  others = _predict(sampler, x, prior, False, rules).samples
+  others: Any = _predict(sampler, x, prior, False, rules).samples
   what = 'draws(x, keys)' if hasattr(sampler, 'draws') else 'a draw'
   _check_finite(what, others, rules)
   if all(np.array_equal(other, others[0]) for other in others):
@@ -209,7 +221,7 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
 
 def _predict(sampler: base.EpistemicSampler, x: np.ndarray,
              prior: base.PriorKnowledge, enumerate_indices: bool,
-             rules: _Rules) -> Any:
+             rules: _Rules) -> base.Predictions:
   """What a sweep reads of the sampler, by whatever it offers."""
   try:
     return sampler_predictions.predict(
@@ -263,7 +275,7 @@ def _check_network(agent: network_agent.NetworkAgent,
     raise rules.broken(
         'init returns (params, state), as that of hk.transform_with_state, got '
         f'{_describe(made)}: that of hk.transform returns params alone.')
-  rules.callable_with(network.apply, (*made, x, index), 'apply is called with '
+  rules.callable_with(network.apply, 4, 'apply is called with '
                       '(params, state, x, index), as that of '
                       'hk.transform_with_state without its rng')
   output = rules.run('apply', network.apply, *made, x, index)

@@ -5,9 +5,9 @@ python -m experiments.verify_results --results_dir=DIR --share=0.05
 A row passes where every score is within the tolerance that the project promises
 (`enn_ensembles/results/tolerance.py`). What came out is kept in the folder's
 verification.csv, and boards show it; nothing else is written but caches. Rows
-of predictions that somebody brought, failed rows and rows of user-defined
-agents whose file, in the version that made them, is not given are not checked,
-and counted apart.
+of predictions that somebody brought, of images (they do not say all that their
+problem was made of), failed rows and rows of user-defined agents whose file, in
+the version that made them, is not given are not checked, and counted apart.
 
 Exit codes: 0 all rows pass; 1 a row does not; 2 bad input.
 """
@@ -112,7 +112,8 @@ def main(_) -> int:
   sources = _read_sources()
   known = [row for row in rows if row['status'] != 'failed'
            and row['agent'] in sources and sources[row['agent']]
-           == row['agent_config'].get(work_units.SOURCE_FILE)]
+           == row['agent_config'].get(work_units.SOURCE_FILE)
+           and hasattr(kinds.load_kind(row['problem']['kind']), 'family_of')]
   if not known:
     raise ValueError(f'results_dir {_RESULTS_DIR.value!r} has no row that can '
                      'be computed again.')

@@ -317,6 +317,14 @@ def test_batch_ensemble_with_a_plain_member_that_alone_trains_the_weights():
     assert np.any(plain[f'w_{i}'] != 0.) and not np.any(other[f'w_{i}'])
     assert not np.any(plain[f'r_{i}']) and not np.any(plain[f's_{i}'])
     assert np.any(other[f'r_{i}'][1] != 0.)
+  # Nor does weight decay move them for the others' sake.
+  decay = lambda named: batch_ensemble.mean_squares(
+      {'batch_ensemble_small_cnn': named}, plain_member=True,
+      train_shared_by_plain=True)
+  found = jax.grad(lambda named: sum(map(jnp.sum, decay(named))))(named)
+  for i in range(5):
+    np.testing.assert_allclose(found[f'w_{i}'], 2 * named[f'w_{i}'] / 3,
+                               rtol=1e-5)
 
 
 @pytest.mark.parametrize('body, dropout_input', [

@@ -72,6 +72,8 @@ def test_a_finite_set_is_drawn_from_where_that_is_asked(problem):
   assert np.isfinite(drawn['kl_floor'])
   members = sampler.members(problem.x_test[:5])
   assert members.shape == (3, 5, 1)
+  with devices.x64_mode(False):  # As in a notebook.
+    np.testing.assert_array_equal(sampler.members(problem.x_test[:5]), members)
   draw = sampler(problem.x_test[:5], ee.evaluation_key(7))
   assert any(np.allclose(member, draw, rtol=1e-5) for member in members)
   assert not hasattr(
@@ -119,6 +121,14 @@ def test_what_is_no_agent_is_refused(problem):
     ee.score(3, problem)
   with pytest.raises(ValueError, match="no setting 'num_members'"):
     ee.make_agent('ensemble', num_members=3)
+
+
+@pytest.mark.parametrize('agent', [
+    lambda data, prior, key=None: lambda x, key: x[:, :1],
+    lambda *args: lambda x, key: x[:, :1]])
+def test_an_agent_may_take_its_arguments_in_any_way(problem, agent):
+  sampler = ee.train(agent, problem)
+  assert ee.score(sampler, problem, 20)['std_ratio'] < 1.  # All draws alike.
 
 
 class Moments:

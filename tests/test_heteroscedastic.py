@@ -20,6 +20,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import ground_truth
 from enn_ensembles.problems import heteroscedastic_regression
+from enn_ensembles.problems import kinds
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import nngp_scores
@@ -125,6 +126,20 @@ AGENTS = [{'agent': 'mean_variance_ensemble', 'num_ensemble': 4,
                                        'td is a known number, got None'):
     one_unit.check_units(
         [dataclasses.replace(unit, selections=('none', 'val_nll'))], options)
+
+
+def test_the_solver_may_hold_what_it_is_given():
+  family, = kinds.load_kind('heteroscedastic').make_families(
+      {'input_dim': [2], 'data_ratio': [3], 'noise_std': [0.1],
+       'kernel': 'relu2', 'noise_contrast': 0.5})
+  # The check before work and the work itself read the same setting.
+  settings = kinds.ProblemSettings(solver_memory_mb=1e-3)
+  for call in (family.check, functools.partial(family.make, 0)):
+    with devices.x64_mode(True), pytest.raises(
+        ValueError, match='solver_memory_mb must be'):
+      call(settings)
+  with devices.x64_mode(True):
+    assert len(family.make(0, kinds.ProblemSettings())) == 1
 
 
 # Losses and networks. --------------------------------------------------------

@@ -50,6 +50,15 @@ def test_another_problem_is_a_difference():
   assert text.startswith('problem {') and "'num_train': 7" in text
 
 
+def test_rows_of_images_cannot_be_computed_again(tmp_path):
+  row = example_rows.make_image_row(agent='ensemble')
+  store = results.open_store(tmp_path, create=True)
+  store.write_unit(row['run_id'], [row])
+  code, out, error = verify(tmp_path)
+  assert (code, out) == (2, '') and error.count('\n') == 1
+  assert 'has no row that can be computed again' in error
+
+
 def test_a_folder_that_takes_no_findings_is_known_before(folder, tmp_path):
   with commands.small_disk(tmp_path / 'disk', '1m') as disk:
     shutil.copytree(folder, disk / 'results')

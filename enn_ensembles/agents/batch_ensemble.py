@@ -198,11 +198,12 @@ def member_layers(layers: Sequence[LayerWeights],
   return found
 
 
-def all_members(params: base.Params,
-                plain_member: bool = False) -> networks.Layers:
+def all_members(params: base.Params, plain_member: bool = False,
+                train_shared_by_plain: bool = False) -> networks.Layers:
   """`member_layers` of all members from Haiku's parameters."""
   (named,) = params.values()
-  return member_layers(name_weights(named), None, plain_member)
+  return member_layers(name_weights(named), None, plain_member,
+                       train_shared_by_plain)
 
 
 def make_network(config: BatchEnsembleConfig,
@@ -232,11 +233,11 @@ def make_network(config: BatchEnsembleConfig,
   return networks.with_body_prior(members, body, config.prior_scale)
 
 
-def mean_squares(params: base.Params,
-                 plain_member: bool = False) -> list[base.Array]:
+def mean_squares(params: base.Params, plain_member: bool = False,
+                 train_shared_by_plain: bool = False) -> list[base.Array]:
   """The mean over members of the squared weights W o (r s^T), b, per layer."""
-  return [jnp.mean(jnp.square(w), axis=0)
-          for w in all_members(params, plain_member)]
+  return [jnp.mean(jnp.square(w), axis=0) for w in all_members(
+      params, plain_member, train_shared_by_plain)]
 
 
 @functools.cache
@@ -263,7 +264,8 @@ def make_agent(config: BatchEnsembleConfig) -> base.Agent:
     return likelihoods.make_loss_for(
         prior, noise_scale=config.noise_scale, bootstrap=config.bootstrap,
         weight_decay=config.weight_decay, mean_squares=functools.partial(
-            mean_squares, plain_member=config.plain_member),
+            mean_squares, plain_member=config.plain_member,
+            train_shared_by_plain=config.train_shared_by_plain),
         shapes=networks.body_shapes(config, prior))
 
   return network_agent.make_network_agent(

@@ -29,7 +29,7 @@ class InFloat64Mode:
     if name == '_held':  # Not made yet, when it is copied.
       raise AttributeError(name)
     found = getattr(self._held, name)
-    if inspect.ismethod(found):
+    if inspect.isroutine(found):  # Lambdas and methods.
       return InFloat64Mode(found)
     return found
 

@@ -68,12 +68,15 @@ def problem_id(config: nngp_regression.ProblemConfig,
 
 
 def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
-                  noise_contrast: float) -> list[HeteroscedasticProblem]:
+                  noise_contrast: float,
+                  memory_budget_mb: float = solvers.SOLVER_MEMORY_MB
+                  ) -> list[HeteroscedasticProblem]:
   """Problems of configs that differ in noise_std only.
 
   Args:
     configs: which; their reference is 'bayes'.
     noise_contrast: c, >= 0; 0 is the same noise everywhere.
+    memory_budget_mb: what the solver may hold.
 
   Raises:
     ValueError: a value is not allowed, the dense solver has too little memory,
@@ -85,7 +88,7 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
   if config.reference != 'bayes':
     raise ValueError("reference must be 'bayes' where noise depends on the "
                      f'input, got {config.reference!r}.')
-  solvers.choose_solver(config, 'dense')
+  solvers.choose_solver(config, 'dense', memory_budget_mb)
 
   def draw(use: draws.Use, *sizes: int) -> np.ndarray:
     return draws.draw_normals(config.seed, use,

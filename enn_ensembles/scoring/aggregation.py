@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
                  takes_weights=True),
     'mean_logits': Rule('mean of logits: the geometric mean of probabilities, '
                         'normalised', _mean_logits),
-    # One more vote of K + 1 is shared out by the mean probabilities: it decides
+    # One more vote of J + 1 is shared out by the mean probabilities: it decides
     # ties, never turns a majority, and leaves no class a probability of 0.
     'vote': Rule("majority vote, ties by the mean probability; a class's "
                  'probability is its share of the votes and of one more, which '
@@ -187,8 +187,8 @@ def log_densities(likelihood: base.Likelihood, predictions: base.Predictions,
   return -distribution_scores.log_score(labels, samples, std).sum(axis=-1)
 
 
-def posterior_weighting(problem: Any, predict: base.Predict,
-                        rule: str) -> np.ndarray:
+def weigh_members(problem: Any, predict: base.Predict,
+                  rule: str) -> np.ndarray:
   """Weights of members [J] by a rule of `weighting.RULES`.
 
   Args:
@@ -200,14 +200,13 @@ def posterior_weighting(problem: Any, predict: base.Predict,
     ValueError: likelihoods are not known, or the rule reads validation data
       that the problem does not have.
   """
-  likelihood = problem.prior.likelihood
-  reads_held_out = not weighting.RULES[rule].is_fair
-  held_out = np.zeros([0, 0])
-  if reads_held_out:
-    if problem.validation is None:
+  data, found = problem.data, weighting.RULES[rule]
+  if found.reads_held_out:
+    data = problem.validation
+    if data is None:
       raise ValueError(f'weights by {rule} need validation data, which problem '
                        f'{problem.problem_id} has not.')
-    held_out = log_densities(likelihood, predict(problem.validation.x),
-                             problem.validation.y)
-  train = log_densities(likelihood, predict(problem.data.x), problem.data.y)
-  return weighting.RULES[rule].weigh(train.sum(axis=1), held_out)
+  densities = log_densities(problem.prior.likelihood, predict(data.x), data.y)
+  if found.reads_held_out:
+    return found.weigh(None, densities)
+  return found.weigh(densities.sum(axis=1), None)

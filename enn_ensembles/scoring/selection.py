@@ -123,14 +123,14 @@ def _weighted(rule: str, label_share: float = 0.) -> Rule:
   found = weighting.RULES[rule]
 
   def aggregate(problem, predict):
-    return aggregation.Aggregation('mean', aggregation.posterior_weighting(
+    return aggregation.Aggregation('mean', aggregation.weigh_members(
         problem, predict, rule))
 
   meaning = f'members are weighted: {found.meaning}'
   if label_share:
     meaning += f'; those are {label_share:.0%} of the training set'
   return Rule(meaning, _random_order, label_share,
-              found.is_fair or label_share > 0, aggregate)
+              not found.reads_held_out or label_share > 0, aggregate)
 
 
 RULES: Mapping[str, Rule] = {
@@ -221,8 +221,10 @@ def select_members(rule: str, problem: Any, predict: base.Predict,
 
   def predict_kept(x: base.Array) -> base.Predictions:
     predictions = predict(x)
-    return base.Predictions(*(None if part is None else part[members]
-                              for part in predictions[:2]))
+    samples, variances = (
+        None if part is None else part[members] for part in (
+            predictions.samples, predictions.observation_variances))
+    return base.Predictions(samples, variances)
 
   return Selected(predict_kept, kept, curve, seconds)
 

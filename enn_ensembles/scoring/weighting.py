@@ -23,6 +23,7 @@ underflow. Weights are [K], not negative, and sum to 1.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -150,12 +151,13 @@ class Rule(NamedTuple):
   Attributes:
     meaning: a sentence.
     weigh: (log p(D | theta_m) [K], log densities of held-out labels [K, N]) ->
-      weights [K].
-    is_fair: whether the rule reads only what every agent is given.
+      weights [K]. It reads one of the two; the other may be None.
+    reads_held_out: whether that is the held-out labels, which no other agent
+      learns from.
   """
   meaning: str
-  weigh: Callable[[np.ndarray, np.ndarray], np.ndarray]
-  is_fair: bool = True
+  weigh: Callable[[Any, Any], np.ndarray]
+  reads_held_out: bool = False
 
 
 def _tempered(power: float) -> Rule:
@@ -177,5 +179,5 @@ RULES: Mapping[str, Rule] = {
                    log_likelihoods[:, None]).weights),
     'stacking': Rule('weights of maximal likelihood of held-out labels, by EM',
                      lambda _, held_out: maximise_mixture(held_out).weights,
-                     is_fair=False),
+                     reads_held_out=True),
 }

@@ -111,7 +111,10 @@ def regression_score(metric: str, f: base.Array, y: base.Array,
     metric: one of METRICS.
     f: predictions [N, J, out].
     y: [N, out].
-    noise_std: scalar.
+    noise_std: scalar; None where it is not known.
+
+  Raises:
+    ValueError: the metric needs a noise_std that is not known.
   """
   squares = jnp.square(y - jnp.mean(f, axis=1))
   if metric == 'error':

@@ -38,7 +38,7 @@ class Workload(NamedTuple):
 
 def step_flops(agent: Any, prior: base.PriorKnowledge,
                dtype: Any = jnp.float32) -> float:
-  """Operations of a training step of one problem, as trained.
+  """Operations of a training step of one problem on `batch_size` points.
 
   Args:
     agent: a `NetworkAgent`.

@@ -277,6 +277,7 @@ def run_steps(traced: TracedProblem, inputs: Inputs, progress: Progress,
           *jax.tree.leaves((inputs, first, last))))
   progress = jax.tree.map(lambda new, old: jnp.where(first == 0, new, old),
                           start.progress, progress)
+  # A bool of `changes` stands for each array of the state that a step changes.
   carry_tree = jax.tree.structure(
       (progress.params, tuple(traced.changes), progress.opt_state))
 
@@ -354,22 +355,28 @@ def make_train_seeds(traced: TracedProblem) -> Callable[..., Any]:
 def traced_bytes(traced: TracedProblem) -> float:
   """An upper estimate of the memory of training one problem, in bytes.
 
-  The sum of every intermediate array, as if none were freed within a step.
+  The sum of its data and of every intermediate array, as if none were freed
+  within a step.
   """
   jaxprs = [traced.start.jaxpr, traced.step, traced.validate]
   progress = sum(np.prod(leaf.shape) * leaf.dtype.itemsize
                  for leaf in jax.tree.leaves(traced.progress))
-  return progress + sum(_sum_bytes(j) for j in jaxprs if j is not None)
+  inputs = sum(_num_bytes(aval) for aval in traced.start.in_avals)
+  return inputs + progress + sum(
+      _sum_bytes(j) for j in jaxprs if j is not None)
+
+
+def _num_bytes(aval: Any) -> float:
+  """Of an array; keys have no itemsize in every version of jax, but are small.
+  """
+  return np.prod(aval.shape) * getattr(aval.dtype, 'itemsize', 8)
 
 
 def _sum_bytes(jaxpr: core.Jaxpr) -> float:
   """Bytes of all arrays made in a jaxpr, those of inner jaxprs once."""
   total = 0.
   for equation in jaxpr.eqns:
-    for variable in equation.outvars:
-      aval: Any = variable.aval
-      # Keys have no itemsize in every version of jax; they are small.
-      total += np.prod(aval.shape) * getattr(aval.dtype, 'itemsize', 8)
+    total += sum(_num_bytes(variable.aval) for variable in equation.outvars)
     for value in jax.tree.leaves(
         equation.params, is_leaf=lambda v: hasattr(v, 'eqns')):
       inner = getattr(value, 'jaxpr', value)  # A closed jaxpr holds one.

@@ -7,10 +7,13 @@ defines
 
   CONFIG_NAMES: Mapping[str, ConfigName]
   make_families(values) -> list of families
-  family_of(cells, ranking) -> the family of rows with these cells
 
 where `values` has a value for each of CONFIG_NAMES, in lower case, and a family
 is a frozen dataclass as `Family` describes it. It may also define
+
+  family_of(cells, ranking) -> the family of rows with these cells
+
+so that rows say all that is needed to compute them again, and
 
   parse_problem_id(problem_id, settings, values)
       -> (family of that one cell, seed) or None

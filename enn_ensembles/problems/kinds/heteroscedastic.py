@@ -90,15 +90,14 @@ class HeteroscedasticFamily:
   def check(self, settings: kinds.ProblemSettings) -> None:
     """ValueError where the dense solver has too little memory."""
     solvers.choose_solver(self.plain.config(self.plain.noise_stds[0], 0),
-                          'dense', settings.solver_memory_mb
-                          or solvers.SOLVER_MEMORY_MB)
+                          'dense', nngp.memory_mb(settings))
 
   def make(self, seed: int, settings: kinds.ProblemSettings
            ) -> Sequence[heteroscedastic_regression.HeteroscedasticProblem]:
     """The problems of a seed, one per noise level; nothing is cached."""
-    del settings
-    return heteroscedastic_regression.make_problems(self.plain.configs(seed),
-                                                    self.noise_contrast)
+    return heteroscedastic_regression.make_problems(
+        self.plain.configs(seed), self.noise_contrast,
+        nngp.memory_mb(settings))
 
 
 def make_families(values: Mapping[str, Any]) -> list[HeteroscedasticFamily]:

@@ -145,7 +145,7 @@ class NngpFamily:
     """ValueError where no solver has the memory, or a value is not allowed."""
     config = self.config(self.noise_stds[0], 0)
     try:
-      solvers.choose_solver(config, self.solver, _memory_mb(settings))
+      solvers.choose_solver(config, self.solver, memory_mb(settings))
     except ValueError as error:
       raise ValueError(f'{error} --max_num_train={config.num_train - 1} leaves '
                        'such cells out.') from error
@@ -155,7 +155,7 @@ class NngpFamily:
     """The problems of a seed, one per noise level."""
     return ground_truth.make_problems(
         self.configs(seed), settings.cache_dir, self.solver,
-        _memory_mb(settings))
+        memory_mb(settings))
 
 
 def family_of(cells: Sequence[Mapping[str, Any]],
@@ -167,7 +167,8 @@ def family_of(cells: Sequence[Mapping[str, Any]],
       ranking['reference'], ranking['kernel'], ranking.get('solver', 'auto'))
 
 
-def _memory_mb(settings: kinds.ProblemSettings) -> float:
+def memory_mb(settings: kinds.ProblemSettings) -> float:
+  """What a solver may hold: the default where settings do not say it."""
   if settings.solver_memory_mb is None:
     return solvers.SOLVER_MEMORY_MB
   return settings.solver_memory_mb
