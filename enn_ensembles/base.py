@@ -102,8 +102,8 @@ class EpistemicNetwork:
       own order. Left out, it is `apply` mapped over the indices. Networks
       whose indices share work (layer ensembles, hypermodels) override it.
     shared: (params, state, x) -> what all indices share at x, or None. Given
-      to `apply_indices` as a sixth argument by callers that forward the same x
-      for block after block of indices (hypermodels).
+      to `apply_indices` as a fifth argument by callers that forward the same x
+      for block after block of indices (hypermodels, VNNs).
     apply_train: (params, state, x [B, ...], indices, key) -> (output
       [J, B, out], new state), the forward of a training step where it differs
       from `apply_indices`: batch statistics that are updated, dropout. Left

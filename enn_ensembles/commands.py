@@ -1,4 +1,4 @@
-"""The command `enn-ensembles`: one door to all commands, wherever it stands.
+"""The command `enn-ensembles`: one door to the main commands.
 
   enn-ensembles quickstart
   enn-ensembles run --config=paper --results_dir=DIR

@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 
 from enn_ensembles import base
+from enn_ensembles.machine import bounded_cache
 from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_data
@@ -347,19 +348,21 @@ def test_made_sets_are_made_once(monkeypatch):
 
   monkeypatch.setattr(corruptions, 'corrupt', counted)
   data = image_data.load_digits('test').take(slice(30))
-  kept = shifted_sets._Kept(2 * data.images.nbytes)
-  first = [kept.make(data, 'contrast', severity, 0) for severity in (1, 2, 3)]
-  again = [kept.make(data, 'contrast', severity, 0) for severity in (1, 2, 3)]
+  monkeypatch.setattr(shifted_sets, '_kept', bounded_cache.BoundedCache(
+      2 * data.images.nbytes))
+  make_shifted = shifted_sets.make_shifted
+  first, again = ([make_shifted(data, 'contrast', severity, 0)
+                   for severity in (1, 2, 3)] for _ in range(2))
   # There is room for two.
   assert [call[2] for call in calls] == [1, 2, 3, 3]
   for one, other in zip(first, again):
     np.testing.assert_array_equal(one.images, other.images)
   # Another image set never gets what was made of the first.
   turned = image_data.quarter_turn(data)
-  np.testing.assert_array_equal(kept.make(turned, 'contrast', 1, 0).images,
+  np.testing.assert_array_equal(make_shifted(turned, 'contrast', 1, 0).images,
                                 corrupt(turned, 'contrast', 1, 0).images)
   # Another seed has other noise.
-  kept.make(turned, 'contrast', 1, 5)
+  make_shifted(turned, 'contrast', 1, 5)
   assert len(calls) == 6
 
 

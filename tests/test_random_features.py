@@ -8,6 +8,7 @@ import references
 from enn_ensembles import base
 from enn_ensembles import problems
 from enn_ensembles.agents import random_features
+from enn_ensembles.machine import bounded_cache
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import sampler_predictions
 
@@ -175,7 +176,7 @@ def test_features_are_kept_up_to_a_bound(monkeypatch):
   """Two networks at x fit, the third is drawn whenever it is needed."""
   x = _data(5).x
   drawn = _count_drawn(monkeypatch)
-  kept = random_features.Kept(2 * 5 * 20 * 4)
+  kept = bounded_cache.BoundedCache(2 * 5 * 20 * 4)
   networks = [random_features.Network(_RELU, 20, (seed,), kept)
               for seed in range(3)]
   for times in (3, 4, 5):

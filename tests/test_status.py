@@ -170,7 +170,7 @@ def test_text(units):
   assert len({len(line) for line in lines[:4]}) == 1
   text = '\n'.join(lines)
   assert '6 of 36 rows are done.' in text
-  assert 'measured on 1 of 4 agent settings and cells' in text
+  assert 'measured for 1 of 4 agent settings on families' in text
   assert '4 processes are at work: about' in text
   assert '1 processes ended without saying so' in text
 

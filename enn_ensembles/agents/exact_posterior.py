@@ -33,7 +33,7 @@ from enn_ensembles.training import flops
 from enn_ensembles.training import likelihoods
 
 # Operations in whose time one core maps an element of the kernel through a
-# hidden layer, and draws a normal number.
+# hidden layer, and draws a normal number of float64 by `jax.random`.
 _MAP, _DRAW = 600, 2000
 
 

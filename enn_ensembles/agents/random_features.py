@@ -24,8 +24,6 @@ as an agent may keep them: 600 MB in all, which are 30 networks of 2048 units at
 2400 points.
 """
 
-from collections.abc import Callable
-from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
@@ -40,6 +38,7 @@ import scipy.special
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles.machine import bounded_cache
 from enn_ensembles.nngp import kernels
 from enn_ensembles.training import flops
 from enn_ensembles.training import likelihoods
@@ -68,32 +67,6 @@ class RandomFeaturesConfig:
     checks.check_size('width', self.width)
 
 
-class Kept:
-  """Arrays that are kept for the next call, in a bounded number of bytes."""
-
-  def __init__(self, most_bytes: int):
-    self._most_bytes = most_bytes
-    self._num_bytes = 0
-    self._purpose: Hashable = None
-    self._arrays: dict[Hashable, np.ndarray] = {}
-
-  def use_for(self, purpose: Hashable) -> None:
-    """Forgets all arrays if they were kept for another purpose."""
-    if purpose != self._purpose:
-      self._purpose, self._num_bytes = purpose, 0
-      self._arrays.clear()
-
-  def get(self, name: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a name; makes it, and keeps it if it fits, where needed."""
-    if name in self._arrays:
-      return self._arrays[name]
-    array = make()
-    if self._num_bytes + array.nbytes <= self._most_bytes:
-      self._num_bytes += array.nbytes
-      self._arrays[name] = array
-    return array
-
-
 @dataclasses.dataclass(frozen=True)
 class Network:
   """One network: hidden layers of a key, drawn whenever they are needed.
@@ -107,8 +80,8 @@ class Network:
   kernel: kernels.KernelConfig
   width: int
   seed: tuple[int, ...]
-  kept: Kept = dataclasses.field(default_factory=lambda: Kept(0),
-                                 compare=False)
+  kept: bounded_cache.BoundedCache = dataclasses.field(
+      default_factory=lambda: bounded_cache.BoundedCache(0), compare=False)
 
   def features(self, x: np.ndarray) -> Iterator[np.ndarray]:
     """phi at x [n, D], in blocks of rows, [at most _BLOCK, width] float64.
@@ -230,7 +203,8 @@ class RandomFeaturesSampler:
 
 
 def draw_member(key: chex.PRNGKey, k: int, kernel: kernels.KernelConfig,
-                width: int, num_train: int, kept: Kept | None = None
+                width: int, num_train: int,
+                kept: bounded_cache.BoundedCache | None = None
                 ) -> tuple[Network, np.ndarray, np.ndarray]:
   """What is random in member k: its network, w0 [width] and n [T].
 
@@ -245,12 +219,13 @@ def draw_member(key: chex.PRNGKey, k: int, kernel: kernels.KernelConfig,
   words = [int(word) for word in
            jax.random.key_data(jax.random.fold_in(key, k))]
   rng = np.random.default_rng((*words, 1))
-  network = Network(kernel, width, (*words, 0), kept or Kept(0))
+  network = Network(kernel, width, (*words, 0),
+                    kept or bounded_cache.BoundedCache(0))
   return network, rng.standard_normal(width), rng.standard_normal(num_train)
 
 
-# Operations in whose time one core draws a normal number, and takes a feature
-# from float32 to a prediction.
+# Operations in whose time one core draws a normal number of float32 by numpy,
+# and takes a feature from float32 to a prediction.
 _DRAW, _PREDICT = 500, 26
 
 
@@ -281,7 +256,7 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
     ValueError: by the agent, where a problem's kernel is unknown, or its
       noise_std is no known number.
   """
-  kept = Kept(_MOST_BYTES)
+  kept = bounded_cache.BoundedCache(_MOST_BYTES)
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
             key: chex.PRNGKey) -> base.EpistemicSampler:

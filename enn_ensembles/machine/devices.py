@@ -89,7 +89,7 @@ def _default_backend() -> str:
 def visible_gpus() -> list[str]:
   """The GPUs that workers can be given, as CUDA_VISIBLE_DEVICES names them.
 
-  None where jax is told to use something else.
+  Empty where jax is told to use something else.
   """
   platforms = os.environ.get('JAX_PLATFORMS', '')
   if platforms and platforms.split(',')[0].strip() not in ('cuda', 'gpu'):

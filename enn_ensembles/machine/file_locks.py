@@ -24,6 +24,7 @@ from absl import logging
 
 from enn_ensembles.machine import files
 from enn_ensembles.machine import preemption
+from enn_ensembles.machine import process_table
 from enn_ensembles.machine import strict_json
 
 # What processes of one user on one machine share.
@@ -136,10 +137,9 @@ def _owner(descriptor: int) -> str:
     return 'another process'
   stopped = ''
   if host == socket.gethostname():
-    with contextlib.suppress(OSError, IndexError):
-      fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2]
-      if fields.split()[0] in 'Tt':
-        stopped = f', which is stopped (kill -CONT {pid} lets it go on)'
+    fields = process_table.fields_of(pid)
+    if fields is not None and fields[0] in 'Tt':
+      stopped = f', which is stopped (kill -CONT {pid} lets it go on)'
   return f'process {pid} on {host}{stopped}'
 
 

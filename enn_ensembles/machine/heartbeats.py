@@ -24,6 +24,7 @@ from typing import Any
 from typing import NamedTuple
 
 from enn_ensembles.machine import files
+from enn_ensembles.machine import process_table
 from enn_ensembles.machine import strict_json
 
 _RENEW_SECONDS = 20.
@@ -243,10 +244,5 @@ def _start_of(pid: int) -> str | None:
 
   Pids are used again; a pid and its start are not.
   """
-  try:
-    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
-  except OSError:
-    return None
-  # After the command, which may hold anything, in parentheses.
-  fields = text.rpartition(')')[2].split()
-  return None if fields[0] == 'Z' else fields[19]
+  fields = process_table.fields_of(pid)
+  return None if fields is None or fields[0] == 'Z' else fields[19]

@@ -16,6 +16,8 @@ makes sure that the file is of this problem.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -31,8 +33,34 @@ _DYADIC = 'dyadic_'
 _NAMES = (*_PARTS, *(_DYADIC + part for part in _PARTS), 'x_test_sha256')
 
 
+@dataclasses.dataclass(frozen=True)
+class BroughtPredictions:
+  """Predictions that a file has of a problem, called as `base.Predict`.
+
+  Attributes:
+    path: the file.
+    at_points: each set of the problem's points that the file is of, and the
+      predictions there.
+  """
+  path: pathlib.Path
+  at_points: Sequence[tuple[np.ndarray, base.Predictions]]
+
+  def __call__(self, x: np.ndarray) -> base.Predictions:
+    """Those at one of these sets; ValueError at others."""
+    for points, predictions in self.at_points:
+      if x is points:
+        return predictions
+    raise ValueError(f'{self.path} has no predictions at these {len(x)} '
+                     'points.')
+
+  @property
+  def has_dyadic(self) -> bool:
+    """Whether they are at x_dyadic, too."""
+    return len(self.at_points) > 1
+
+
 def read_predictions(path: pathlib.Path,
-                     problem: nngp_regression.Problem) -> base.Predict:
+                     problem: nngp_regression.Problem) -> BroughtPredictions:
   """A file's predictions as a function of the problem's points.
 
   Args:
@@ -40,8 +68,8 @@ def read_predictions(path: pathlib.Path,
     problem: the problem that it is of.
 
   Returns:
-    `predict(x)` for x the problem's own x_test or, where the file has
-    predictions there, x_dyadic; ask `has_dyadic`.
+    Predictions for x the problem's own x_test or, where the file has
+    predictions there, x_dyadic.
 
   Raises:
     ValueError: the file cannot be read, is of another problem, or holds
@@ -68,14 +96,7 @@ def read_predictions(path: pathlib.Path,
     found.append((problem.x_dyadic,
                   _predictions(path, arrays, _DYADIC, problem.x_dyadic)))
 
-  def predict(x: np.ndarray) -> base.Predictions:
-    for points, predictions in found:
-      if x is points:
-        return predictions
-    raise ValueError(f'{path} has no predictions at these {len(x)} points.')
-
-  predict.has_dyadic = len(found) > 1
-  return predict
+  return BroughtPredictions(path, found)
 
 
 def has_dyadic(arrays: Mapping[str, Any]) -> bool:

@@ -34,7 +34,6 @@ from enn_ensembles.training import augmentation
 HELD_OUT = 'held_out'
 MADE_OOD_SETS = (HELD_OUT, 'permuted', 'quarter_turn')
 
-_MAX_SEED = 2**32 - 1
 _VAL_SHARE = 10  # One image of so many is validation data by default.
 
 # All seeds are scored on the same images: of these draws there is one.
@@ -98,9 +97,7 @@ class ImageProblemConfig:
       checks.check_count('num_val', self.num_val, minimum=0)
     if self.num_test is not None:
       checks.check_count('num_test', self.num_test)
-    checks.check_count('seed', self.seed, minimum=0)
-    if self.seed > _MAX_SEED:
-      raise ValueError(f'seed must be at most 2**32 - 1, got {self.seed}.')
+    draws.check_seed('seed', self.seed)
     for name in ('held_out', 'shifts', 'ood'):
       values = getattr(self, name)
       if not isinstance(values, tuple) or len(set(values)) < len(values):

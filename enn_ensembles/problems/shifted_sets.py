@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import os
 
 from enn_ensembles import checks
+from enn_ensembles.machine import bounded_cache
 from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
@@ -71,32 +72,15 @@ def file_shifts(shifts: Sequence[str], data_dir: str | os.PathLike | None
         yield from image_files.read_corrupted(name, one, data_dir)
 
 
-class _Kept:
-  """Shifted versions of one image set, on which every agent is scored.
-
-  Holds those that were made first, as many as there is room for. Versions of
-  another image set take the place of all of them.
-  """
-
-  def __init__(self, max_bytes: int):
-    self._max_bytes = max_bytes
-    self._sha256 = ''
-    self._num_bytes = 0
-    self._sets: dict[tuple[str, int, int], image_data.ImageData] = {}
-
-  def make(self, data: image_data.ImageData, corruption: str, severity: int,
-           seed: int) -> image_data.ImageData:
-    """As `corruptions.corrupt`, or what that gave before."""
-    if data.sha256 != self._sha256:
-      self._sha256, self._num_bytes, self._sets = data.sha256, 0, {}
-    key = corruption, severity, seed
-    if key in self._sets:
-      return self._sets[key]
-    made = corruptions.corrupt(data, corruption, severity, seed)
-    if self._num_bytes + made.images.nbytes <= self._max_bytes:
-      self._num_bytes += made.images.nbytes
-      self._sets[key] = made
-    return made
+# Shifted versions of one image set, on which every agent is scored.
+_kept = bounded_cache.BoundedCache(_MAX_KEPT_BYTES)
 
 
-make_shifted = _Kept(_MAX_KEPT_BYTES).make
+def make_shifted(data: image_data.ImageData, corruption: str, severity: int,
+                 seed: int) -> image_data.ImageData:
+  """As `corruptions.corrupt`, or what that gave before."""
+  _kept.use_for(data.sha256)
+  return _kept.get(
+      (corruption, severity, seed),
+      lambda: corruptions.corrupt(data, corruption, severity, seed),
+      lambda made: made.images.nbytes)

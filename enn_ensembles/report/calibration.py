@@ -136,8 +136,8 @@ def measure(rows: columns_lib.Columns, expected: Sequence[Any],
         tests.append({**named, 'cells': name, **found[0]})
         histograms += [{**named, 'cells': name, **bin_} for bin_ in found[1]]
   _add_holm(tests)
-  return Calibration(_frame(histograms, _BIN_COLUMNS),
-                     _frame(tests, _TEST_COLUMNS))
+  return Calibration(tables.make_frame(histograms, _BIN_COLUMNS),
+                     tables.make_frame(tests, _TEST_COLUMNS))
 
 
 def _first_ranking(rows: columns_lib.Columns, counts: Mapping[str, Any]
@@ -265,10 +265,3 @@ def _add_holm(tests: Sequence[dict[str, Any]]) -> None:
   for test, value in zip(tested, ranks.holm(
       np.array([test['p_value'] for test in tested]))):
     test['p_holm'] = float(value)
-
-
-def _frame(lines: Sequence[Mapping[str, Any]],
-           names: Sequence[str]) -> pd.DataFrame:
-  """Lines as a table; None where a line lacks a column."""
-  return pd.DataFrame([[line.get(name) for name in names] for line in lines],
-                      columns=list(names), dtype=object)

@@ -15,6 +15,7 @@ import numpy as np
 
 from enn_ensembles.machine import canonical
 from enn_ensembles.report import columns as columns_lib
+from enn_ensembles.results import schema
 
 # A cell field with so many values has a column and a panel per value.
 MOST_LEVELS = 6
@@ -41,7 +42,7 @@ class Grid:
   def levels(self, name: str) -> list[Any]:
     """The different values of a cell field, sorted."""
     place = self.names.index(name)
-    return sorted({cell[place] for cell in self.cells}, key=sort_key)
+    return sorted({cell[place] for cell in self.cells}, key=schema.value_key)
 
   def at_level(self, name: str, level: Any) -> np.ndarray:
     """Which cells have this value of a field, bool [C]."""
@@ -77,17 +78,11 @@ def make_grid(cells: Iterable[Mapping[str, Any]], seeds: Iterable[int]
     names.update(dict.fromkeys(cell))
   values = {key: tuple(cell.get(name) for name in names)
             for key, cell in distinct.items()}
-  order = sorted(values, key=lambda key: tuple(map(sort_key, values[key])))
+  order = sorted(values, key=lambda key: tuple(
+      map(schema.value_key, values[key])))
   grid = Grid(tuple(names), tuple(values[key] for key in order),
               tuple(sorted(set(seeds))))
   return grid, {key: i for i, key in enumerate(order)}
-
-
-def sort_key(value: Any) -> tuple[Any, ...]:
-  """Numbers before texts, each in its own order."""
-  if isinstance(value, (int, float)):
-    return (0, value, '')
-  return (1, 0, str(value))
 
 
 def level_text(value: Any) -> str:

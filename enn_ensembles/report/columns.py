@@ -183,7 +183,7 @@ class _Builder:
   def add(self, row: Mapping[str, Any]) -> None:
     """Adds a row."""
     for name in REPEATED:
-      source = row['problem'] if name in summaries.PROBLEM_PARTS else row
+      source = row['problem'] if name in schema.PROBLEM_FIELDS else row
       self.repeated[name].append(source[name])
     for name in COSTS:
       self.costs[name].append(results.cost_of(row, name))

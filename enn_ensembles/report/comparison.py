@@ -18,10 +18,11 @@ import numpy as np
 from enn_ensembles import results
 from enn_ensembles.machine import canonical
 from enn_ensembles.report import cells as cells_lib
+from enn_ensembles.results import schema
 from enn_ensembles.scoring import table
 
 Cell = results.Cell
-Problem = results.Problem
+ProblemKey = results.ProblemKey
 Row = Mapping[str, Any]
 
 # More problems in a note would not be read.
@@ -107,7 +108,7 @@ class Comparison:
   cells: tuple[Cell, ...]
   seeds: tuple[int, ...]
   notes: tuple[str, ...]
-  rows: Mapping[Setting, Mapping[Problem, Row]]
+  rows: Mapping[Setting, Mapping[ProblemKey, Row]]
 
   def values(self, setting: Setting, score: str) -> np.ndarray:
     """A score of a setting, float64 [C, S].
@@ -230,8 +231,8 @@ def _score_name(row: Row, score: str | None) -> str:
   return score or table.SCORE_SETS[row['score_set']].headline
 
 
-def _left_out_notes(found: Mapping[Setting, Mapping[Problem, Row]],
-                    present: Sequence[Setting], every: set[Problem],
+def _left_out_notes(found: Mapping[Setting, Mapping[ProblemKey, Row]],
+                    present: Sequence[Setting], every: set[ProblemKey],
                     cells: Sequence[Cell], seeds: Sequence[int]) -> list[str]:
   """Sentences on the problems that are not compared on, and on who lacks."""
   num_used = len(cells) * len(seeds)
@@ -242,7 +243,7 @@ def _left_out_notes(found: Mapping[Setting, Mapping[Problem, Row]],
       f'compared on {num_used} of {len(every)} problems ({len(cells)} cells, '
       f'seeds {_list_text(seeds)}): those that every setting has. Left out: '
       f'{_problems_text(every - used)}.']
-  alike: dict[frozenset[Problem], list[Setting]] = {}
+  alike: dict[frozenset[ProblemKey], list[Setting]] = {}
   for setting in present:
     alike.setdefault(frozenset(every - set(found[setting])), []).append(setting)
   for lacking, incomplete in alike.items():
@@ -255,7 +256,7 @@ def _left_out_notes(found: Mapping[Setting, Mapping[Problem, Row]],
 
 
 def _rows_of(rows: Sequence[Row], setting: Setting, names: Sequence[str],
-             with_curve: bool) -> dict[Problem, Row]:
+             with_curve: bool) -> dict[ProblemKey, Row]:
   """problem -> row of one setting, cells having values of these names."""
   # One look per agent setting: rows are many.
   held: dict[tuple[str, str], bool] = {}
@@ -272,7 +273,7 @@ def _rows_of(rows: Sequence[Row], setting: Setting, names: Sequence[str],
         f'{setting} is ambiguous: rows differ in '
         f'{_differences_text(list(configs.values()))}; keep them in different '
         'results folders, or say which is meant.')
-  found: dict[Problem, Row] = {}
+  found: dict[ProblemKey, Row] = {}
   for row in own:
     known = found.setdefault(results.problem_of(row, names), row)
     for field in ('dtype', 'num_enn_samples', 'scores'):
@@ -294,7 +295,7 @@ def _differences_text(configs: Sequence[Mapping[str, Any]]) -> str:
   return ' and '.join(parts)
 
 
-def _largest_grid(problems: Iterable[Problem]
+def _largest_grid(problems: Iterable[ProblemKey]
                   ) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
   """Cells and seeds whose every combination is there, as many as can be.
 
@@ -313,7 +314,7 @@ def _largest_grid(problems: Iterable[Problem]
   return tuple(sorted(best[0], key=_cell_key)), tuple(sorted(best[1]))
 
 
-def _seeds_of(problems: Iterable[Problem]) -> dict[Cell, set[int]]:
+def _seeds_of(problems: Iterable[ProblemKey]) -> dict[Cell, set[int]]:
   seeds_of: dict[Cell, set[int]] = {}
   for cell, seed in problems:
     seeds_of.setdefault(cell, set()).add(seed)
@@ -321,7 +322,7 @@ def _seeds_of(problems: Iterable[Problem]) -> dict[Cell, set[int]]:
 
 
 def _cell_key(cell: Cell) -> tuple[Any, ...]:
-  return tuple(cells_lib.sort_key(value) for value in cell)
+  return tuple(map(schema.value_key, cell))
 
 
 def _list_text(values: Iterable[Any]) -> str:
@@ -332,7 +333,7 @@ def _list_text(values: Iterable[Any]) -> str:
   return ', '.join(map(str, values))
 
 
-def _problems_text(problems: Iterable[Problem]) -> str:
+def _problems_text(problems: Iterable[ProblemKey]) -> str:
   """Cells with their seeds, few of them."""
   seeds_of = _seeds_of(problems)
   texts = [

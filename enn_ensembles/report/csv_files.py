@@ -179,9 +179,7 @@ def _sort_key(value: Any) -> tuple[Any, ...]:
   if isinstance(value, Mapping):
     return tuple(_sort_key(value[name]) for name in sorted(value)) + (
         (2, 0, schema.canonical_text(value)),)
-  if isinstance(value, (int, float)):
-    return (0, value, '')
-  return (1, 0, str(value))
+  return schema.value_key(value)
 
 
 def _repeated(columns: columns_lib.Columns, order: np.ndarray,

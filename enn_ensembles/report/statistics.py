@@ -1,4 +1,4 @@
-"""Means, intervals, ranks and tests of scores: pure numbers.
+"""Means of scores and their intervals: pure numbers. Ranks are in `ranks`.
 
 Scores of an agent setting are an array [C, S] over cells and seeds. The cells
 of a seed share their draws, so the seed is what is independent: a mean is taken

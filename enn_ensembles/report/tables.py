@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from enn_ensembles import results
 from enn_ensembles.report import agent_settings
 from enn_ensembles.report import board_lines
 from enn_ensembles.report import cells as cells_lib
@@ -125,18 +126,18 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
   if by is not None and by not in fields:
     raise ValueError(f'by must be one of {", ".join(sorted(fields))}, got '
                      f'{by!r}.')
-  return Tables(_frame([line for part in parts for line in part.board]),
-                _frame([line for part in parts for line in part.cells]),
-                _frame([line for part in parts for line in part.seeds],
+  return Tables(make_frame([line for part in parts for line in part.board]),
+                make_frame([line for part in parts for line in part.cells]),
+                make_frame([line for part in parts for line in part.seeds],
                        ['ranking', 'label', 'score', 'seed', 'num_cells', *(
                            f'{name}_{what}' for name in scores
                            for what in ('mean', 'relative'))]),
-                _frame(_make_errors(columns, order, agents),
+                make_frame(_make_errors(columns, order, agents),
                        ['label', 'status', 'message', 'num_rows', 'example']),
                 columns, grids)
 
 
-def _frame(lines: Sequence[Mapping[str, Any]],
+def make_frame(lines: Sequence[Mapping[str, Any]],
            names: Sequence[str] = ()) -> pd.DataFrame:
   """Lines as a table; None where a line lacks a column."""
   columns = dict.fromkeys([*names, *(name for line in lines for name in line)])
@@ -204,7 +205,7 @@ def _check_same(columns: columns_lib.Columns, first: int, second: int) -> None:
     pair = [float(values[i]) if present[i] else None for i in (first, second)]
     differ.append((name, *pair))
   for name, a, b in differ:
-    if not (a == b or (a != a and b != b)):
+    if not results.same_value(a, b):
       raise ValueError(
           f'rows {columns.row_ids[first]} and {columns.row_ids[second]} are '
           f'both agent {value("agent_label", first)} on '

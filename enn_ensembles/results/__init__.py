@@ -18,8 +18,8 @@ from enn_ensembles.results.schema import cell_of
 from enn_ensembles.results.schema import check_row
 from enn_ensembles.results.schema import DEFAULT_KERNEL
 from enn_ensembles.results.schema import Field
-from enn_ensembles.results.schema import Problem
 from enn_ensembles.results.schema import problem_of
+from enn_ensembles.results.schema import ProblemKey
 from enn_ensembles.results.schema import PROJECT
 from enn_ensembles.results.schema import PROTOCOL_FIELDS
 from enn_ensembles.results.schema import Row
@@ -40,7 +40,7 @@ __all__ = [
     'Field',
     'PROJECT',
     'PROTOCOL_FIELDS',
-    'Problem',
+    'ProblemKey',
     'ROW_SCHEMA',
     'ResultsStore',
     'Row',

@@ -36,7 +36,7 @@ SCHEMA_VERSION = 4
 
 Row = dict[str, Any]
 Cell = tuple[Any, ...]  # Values of a cell, see `cell_of`.
-Problem = tuple[Cell, int]  # A cell and a seed.
+ProblemKey = tuple[Cell, int]  # A cell and a seed.
 
 
 class Field(NamedTuple):
@@ -132,7 +132,7 @@ DEFAULT_KERNEL = 'relu2'
 _PLAIN_TYPES = {'int': int, 'float': float, 'str': str, 'bool': bool,
                 'dict': None}
 
-_PROBLEM_FIELDS = ('kind', 'seed', 'cell', 'ranking', 'facts')
+PROBLEM_FIELDS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 
 # JSON has no such numbers. Float fields and scores, and nothing else, may hold
 # these strings, so that reading is unambiguous.
@@ -206,13 +206,13 @@ def _check_by_set(by_set: Mapping[str, Any], score_set: str,
 
 def check_problem(problem: Mapping[str, Any], name: str) -> dict[str, Any]:
   """The problem of a row or of a manifest entry."""
-  if set(problem) != set(_PROBLEM_FIELDS):
-    raise files.FileError(f'{name} must have the fields {_PROBLEM_FIELDS}, got '
+  if set(problem) != set(PROBLEM_FIELDS):
+    raise files.FileError(f'{name} must have the fields {PROBLEM_FIELDS}, got '
                           f'{sorted(problem)}.')
   checked: dict[str, Any] = {
       'kind': check_value(problem['kind'], Field('str', ''), f'{name}: kind'),
       'seed': check_value(problem['seed'], Field('int', ''), f'{name}: seed')}
-  for part in _PROBLEM_FIELDS[2:]:
+  for part in PROBLEM_FIELDS[2:]:
     values = problem[part]
     if not isinstance(values, Mapping) or not all(
         isinstance(value, (str, int, float)) for value in values.values()):
@@ -320,7 +320,7 @@ def cell_of(row: Mapping[str, Any],
 
 
 def problem_of(row: Mapping[str, Any],
-               names: Sequence[str] | None = None) -> Problem:
+               names: Sequence[str] | None = None) -> ProblemKey:
   """(cell, seed) of a row; `names` as in `cell_of`."""
   return cell_of(row, names), row['problem']['seed']
 
@@ -382,11 +382,17 @@ def same_value(a: Any, b: Any) -> bool:
   return a == b or (a != a and b != b)
 
 
+def value_key(value: Any) -> tuple[Any, ...]:
+  """Sorts numbers before texts, each in its own order."""
+  if isinstance(value, (int, float)):
+    return (0, value, '')
+  return (1, 0, str(value))
+
+
 def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
   """Sorts rows the same way on every machine, whatever the files' order."""
   problem = row['problem']
   return (row['agent_id'], problem['kind'], canonical_text(problem['ranking']),
-          tuple((0, value, '') if isinstance(value, (int, float)) else
-                (1, 0, str(value)) for value in problem['cell'].values()),
+          tuple(map(value_key, problem['cell'].values())),
           problem['seed'], *(str(row[key]) for key in PROTOCOL_FIELDS),
           row.get('dtype', ''), row.get('row_id', ''))

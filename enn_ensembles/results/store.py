@@ -1,4 +1,4 @@
-"""The results store: what a row is, and how rows reach the disk and come back.
+"""The results store: how rows reach the disk and come back.
 
 A sweep is many processes on many machines that may die at any moment. So a
 work unit is one file, written whole or not at all, carrying its own checksum;

@@ -32,12 +32,11 @@ _VERSION = 2
 # Fields that are numbers of their own in every row; the others repeat.
 COSTS = ('train_seconds', 'evaluate_seconds', 'rank_seconds',
          'problem_seconds', 'compile_seconds', *costs_lib.COST_FIELDS)
-PROBLEM_PARTS = ('kind', 'seed', 'cell', 'ranking', 'facts')
 _LEFT_OUT = ('schema_version', 'row_id', 'problem', 'scores', 'curve',
              'by_set', 'counts', 'cost')
 REPEATED = tuple(
     key for key in schema.ROW_SCHEMA
-    if key not in (*COSTS, *_LEFT_OUT)) + PROBLEM_PARTS
+    if key not in (*COSTS, *_LEFT_OUT)) + schema.PROBLEM_FIELDS
 
 _FIELDS = {**schema.ROW_SCHEMA, 'kind': schema.Field('str', ''),
            'seed': schema.Field('int', '')}
@@ -75,10 +74,10 @@ class Summary(NamedTuple):
 
     `problem` has those of its parts that are named.
     """
-    parts = [(name, self.repeated[name]) for name in PROBLEM_PARTS
+    parts = [(name, self.repeated[name]) for name in schema.PROBLEM_FIELDS
              if name in names]
     repeated = [(name, self.repeated[name]) for name in REPEATED
-                if name in names and name not in PROBLEM_PARTS]
+                if name in names and name not in schema.PROBLEM_FIELDS]
     costs = [(name, self.costs[name]) for name in COSTS if name in names]
     for i, row_id in enumerate(self.row_ids):
       row: dict[str, Any] = {'row_id': row_id}
@@ -96,8 +95,8 @@ def summarise(unit: unit_files.Unit) -> Summary:
   """The summary of a unit as read."""
   rows = unit.rows
   repeated = {
-      name: _column(row['problem' if name in PROBLEM_PARTS else name]
-                    [name] if name in PROBLEM_PARTS else row[name]
+      name: _column(row['problem' if name in schema.PROBLEM_FIELDS else name]
+                    [name] if name in schema.PROBLEM_FIELDS else row[name]
                     for row in rows) for name in REPEATED}
   names = dict.fromkeys(name for row in rows for name in row['scores'] or ())
   return Summary(

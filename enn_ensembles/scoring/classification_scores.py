@@ -20,9 +20,6 @@ from enn_ensembles.scoring import prediction_counts
 
 JOINT_TAU = 10  # Inputs whose labels are predicted together.
 
-# More pairs of members say no more of a mean over pairs.
-_MAX_PAIRS = 500
-
 # Scores of probabilities [N, C] and labels, for the mean and for each member.
 _LABEL_SCORES = {
     'accuracy': categorical.accuracy,
@@ -134,7 +131,7 @@ def score_test(logits: np.ndarray | Points, labels: np.ndarray,
   if len(log_probs) > 1:
     scores['variation_ratio'] = float(
         aggregation_lib.variation_ratio(log_probs).mean())
-    pairs = diversity.member_pairs(len(log_probs), _MAX_PAIRS)
+    pairs = diversity.member_pairs(len(log_probs), diversity.MAX_PAIRS)
     scores['member_kl'] = float(diversity.mean_member_kl(log_probs).mean())
     correlations = diversity.logit_correlation(points.logits, pairs)
     # A member that predicts 1/C everywhere has none.

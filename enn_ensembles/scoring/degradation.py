@@ -31,7 +31,8 @@ def degrade(predict: base.Predict, problem: Any, share: float,
 
   Returns:
     Predictions moved by s posterior stds times a standard normal per point,
-    the same for all draws; s makes the KL exactly so much larger.
+    the same for all draws; s makes the KL exactly so much larger. At points
+    other than x_test the mean of the stds at x_test stands for each.
 
   Raises:
     ValueError: the problem has no exact posterior.
@@ -42,14 +43,13 @@ def degrade(predict: base.Predict, problem: Any, share: float,
   mean, std = gaussian.prediction_moments(predict(problem.x_test))
   noise = _normals(key, len(mean)) * problem.test_std
 
-  def excess(scale: float) -> float:
-    kl = gaussian.gaussian_kl(
+  def kl(scale: float) -> float:
+    return float(np.mean(gaussian.gaussian_kl(
         problem.test_mean, problem.test_std + gaussian.STD_RIDGE,
-        mean + scale * noise, std + gaussian.STD_RIDGE)
-    return float(np.mean(kl)) - target
+        mean + scale * noise, std + gaussian.STD_RIDGE)))
 
-  target = 0.
-  target = (1. + share) * excess(0.)
+  target = (1. + share) * kl(0.)
+  excess = lambda scale: kl(scale) - target
   upper = 1.
   while excess(upper) < 0:
     upper *= 2.

@@ -6,7 +6,8 @@ is here stays finite. Labels are y = f + noise_std n, so the predictive
 distribution of a label is N(mean, std^2 + noise_std^2), which has a density
 even where the agent's std is 0.
 
-All functions work elementwise on float64 numpy arrays. `p` is the exact
+Distances and scores work elementwise on float64 numpy arrays; floors and
+coverages are numbers. `p` is the exact
 posterior and `q` the agent.
 """
 

@@ -15,6 +15,9 @@ Pairs = Sequence[tuple[int, int]]
 _TAIL = 12.
 _NODES_PER_STD = 12
 
+# More pairs of members say no more of a mean over pairs.
+MAX_PAIRS = 500
+
 
 def member_pairs(num_members: int,
                  max_pairs: int | None = None) -> list[tuple[int, int]]:
@@ -43,6 +46,9 @@ def sign_disagreement(predictions: np.ndarray, pairs: Pairs) -> np.ndarray:
 
   Returns:
     [pairs], from 0 (always the same sign) to 1.
+
+  Raises:
+    ValueError: predictions is not [members, at least one].
   """
   is_negative = _as_matrix('predictions', predictions) < 0
   return np.array([np.mean(is_negative[i] != is_negative[j])
@@ -122,6 +128,9 @@ def correlation(predictions: np.ndarray, pairs: Pairs) -> np.ndarray:
 
   Returns:
     [pairs], from -1 to 1.
+
+  Raises:
+    ValueError: predictions is not [members, at least one].
   """
   predictions = _as_matrix('predictions', predictions)
   centred = predictions - predictions.mean(axis=1, keepdims=True)
@@ -137,6 +146,9 @@ def cosine(vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
 
   Returns:
     [pairs], from -1 to 1.
+
+  Raises:
+    ValueError: vectors is not [members, at least one].
   """
   vectors = _as_matrix('vectors', vectors)
   norms = np.sqrt(np.sum(vectors ** 2, axis=1, keepdims=True))
@@ -199,6 +211,9 @@ def mean_jensen_shannon(predictions: np.ndarray, std: float,
 
   Returns:
     [pairs], nats, from 0 to log 2.
+
+  Raises:
+    ValueError: predictions is not [members, at least one].
   """
   predictions = _as_matrix('predictions', predictions)
   return np.array([np.mean(jensen_shannon(predictions[i], predictions[j], std))

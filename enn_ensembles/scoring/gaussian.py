@@ -1,8 +1,9 @@
 """Gaussian scores: pure formulas, no random numbers, no jit, no files.
 
-Every function works elementwise on numpy and on jax arrays, in the dtype that
-it is given; scores of the testbed are computed in float64. `p` is the exact
-posterior (the NNGP) and `q` the agent where the two differ.
+`gaussian_kl` works elementwise on numpy and on jax arrays, in the dtype that it
+is given, and the two errors reduce such arrays to a number; scores of the
+testbed are computed in float64. `p` is the exact posterior (the NNGP) and `q`
+the agent where the two differ.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from enn_ensembles import base
 from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import weighting
 
@@ -109,7 +111,8 @@ def sample_moments(samples: Array, axis: int
   return mean, std
 
 
-def prediction_moments(predictions: Any) -> tuple[np.ndarray, np.ndarray]:
+def prediction_moments(predictions: base.Predictions
+                       ) -> tuple[np.ndarray, np.ndarray]:
   """Mean and std [N] of `base.Predictions` of one output: exact, or of samples.
 
   What stands for the mean is what the samples are aggregated to; the std is
@@ -120,11 +123,11 @@ def prediction_moments(predictions: Any) -> tuple[np.ndarray, np.ndarray]:
       have.
   """
   samples = predictions.samples
-  if samples is None:
-    mean, std = predictions.mean, predictions.std
-  elif predictions.weights is not None:
+  mean: Any = predictions.mean  # Exact ones, if there are no samples.
+  std: Any = predictions.std
+  if samples is not None and predictions.weights is not None:
     mean, std = weighting.weighted_moments(samples, predictions.weights)
-  else:
+  elif samples is not None:
     mean, std = sample_moments(samples, axis=0)
   if mean.shape[1] != 1:
     raise ValueError('predictions must have one output per point, got '
@@ -150,6 +153,7 @@ def posterior_scores(mean: np.ndarray, std: np.ndarray, true_mean: np.ndarray,
 
   Returns:
     kl_estimate, kl_reverse: mean KL(posterior || agent) and the reverse, nats.
+      Here, in std_error and in std_ratio STD_RIDGE is added to all stds.
     mean_error, std_error: mean relative errors (as the ENN testbed's).
     mean_rmse: root mean square error of the mean.
     std_ratio: mean ratio of the agent's std to the posterior's.

@@ -121,8 +121,8 @@ def _distribution_scores(problem: ScoredProblem, predictions: base.Predictions,
   }
   if problem.y_test is not None:
     labels = problem.y_test[:, 0]
-    for name in ('crps', 'log_score'):
-      of = getattr(distribution_scores, name)
+    for name, of in (('crps', distribution_scores.crps),
+                     ('log_score', distribution_scores.log_score)):
       scores[f'{name}_excess'] = np.mean(
           of(labels, mean, label_std)
           - of(labels, true_mean, true_label_std))

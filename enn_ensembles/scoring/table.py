@@ -162,23 +162,26 @@ SCORES: Mapping[str, Score] = {
     'kl_estimate': Score(
         _NNGP, 'lower', 'nats', 'KL', 'mean over test points of '
         'KL(exact posterior || agent), Gaussians with the means and stds of '
-        'both', required=True, floor='kl_floor', inverted_points=1),
+        'both, after 0.001 is added to every std', required=True,
+        floor='kl_floor', inverted_points=1),
     'kl_reverse': Score(
         _NNGP, 'lower', 'nats', 'reverse KL', 'mean over test points of '
-        'KL(agent || exact posterior), eq. 2 of the Layer Ensembles paper',
+        'KL(agent || exact posterior), with the same ridge; eq. 2 of the Layer '
+        'Ensembles paper',
         required=True),
     'mean_error': Score(
         _NNGP, 'lower', '1', 'mean error', 'mean relative error of the mean',
         required=True),
     'std_error': Score(
-        _NNGP, 'lower', '1', 'std error', 'mean relative error of the std',
+        _NNGP, 'lower', '1', 'std error', 'mean relative error of the std, '
+        'with the same ridge',
         required=True),
     'mean_rmse': Score(
         _NNGP, 'lower', '1', 'RMSE of the mean', 'root mean squared error of '
         'the mean against the posterior mean', required=True),
     'std_ratio': Score(
         _NNGP, 'none', '1', 'std ratio', 'mean ratio of the std to the '
-        "posterior's; 1 is right", required=True),
+        "posterior's, with the same ridge; 1 is right", required=True),
     'kl_floor': Score(
         _NNGP, 'none', 'nats', 'floor', 'expected KL of as many independent '
         'draws of the exact posterior', required=True, may_be_infinite=True),

@@ -7,9 +7,6 @@ from enn_ensembles import base
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import prediction_counts
 
-# More pairs of members say no more of a mean over pairs.
-_MAX_PAIRS = 500
-
 
 def score_members(network: base.EpistemicNetwork, params: base.Params,
                   input_shape: tuple[int, ...]) -> dict[str, float]:
@@ -31,7 +28,7 @@ def score_members(network: base.EpistemicNetwork, params: base.Params,
   weights, biases = member_weights(params, input_shape)
   if len(weights) < 2:
     return {}
-  pairs = diversity.member_pairs(len(weights), _MAX_PAIRS)
+  pairs = diversity.member_pairs(len(weights), diversity.MAX_PAIRS)
   found = {
       name: float(np.mean(diversity.cosine(np.asarray(vectors), pairs)))
       for name, vectors in (

@@ -40,7 +40,7 @@ _LONGEST_LIST = 20  # Agent settings, or families of one, that have a line.
 
 _SOURCES: Mapping[str, str] = {
     'rows': 'rows in the results folder',
-    'timed': 'timed just now on at most two seeds of a cell',
+    'timed': 'timed just now on at most two seeds of a family',
     'operations': 'operations of training and predictions, counted',
     'reading': 'only reading the problems is counted',
     'unknown': 'unknown until a unit is done: `status` says it then',
@@ -197,7 +197,7 @@ def format_text(parts: Sequence[Part], num_workers: int,
   Args:
     parts: of `make_forecast`, at least one.
     num_workers: processes that share the work, one core each.
-    own: labels of user-defined agent settings, whose cells are listed.
+    own: labels of user-defined agent settings, whose families are listed.
   """
   agents: dict[str, list[Part]] = collections.defaultdict(list)
   for part in parts:

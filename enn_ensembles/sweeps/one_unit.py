@@ -147,6 +147,8 @@ def _result_fields(unit: work_units.WorkUnit, result: unit_results.Result,
           'compile_seconds')}}
 
 
+_NUM_OTHER_POINTS = 2000  # About as many test and validation points.
+
 # Problems of at most so many numbers, 2 MB, stay in memory for the units to
 # come: a sweep has many agents on one problem.
 _SMALL_PROBLEM = 250_000
@@ -174,7 +176,8 @@ def _make_groups(unit: work_units.WorkUnit,
 def _make_group(unit: work_units.WorkUnit, seed: int,
                 options: unit_results.RunOptions) -> Sequence[Any]:
   """The problems of one of the unit's seeds, one per cell."""
-  numbers = (unit.family.num_train + 2000) * math.prod(unit.family.input_shape)
+  num_points = unit.family.num_train + _NUM_OTHER_POINTS
+  numbers = num_points * math.prod(unit.family.input_shape)
   make = _make_small_group if numbers <= _SMALL_PROBLEM else _make_any_group
   return make(unit.family, seed, options.problem_settings)
 
@@ -253,7 +256,7 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
         evaluate_seconds=time.perf_counter() - trained,
         predict_seconds_per_1000=1000 * sum(seconds) / sum(num_points))
   except Exception as error:  # pylint: disable=broad-except
-    return unit_results.failure(error)  # As in `run_unit`.
+    return unit_results.failure(error)  # As in `_run_agent`.
 
 
 @functools.cache

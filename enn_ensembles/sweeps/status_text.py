@@ -81,8 +81,8 @@ def _summary(status: sweep_status.Status, num_processes: int,
               if total.failed else '') + '.']
   if total.running or total.missing:
     how = ('measured' if status.num_measured == len(status.groups) else
-           f'measured on {status.num_measured} of {len(status.groups)} agent '
-           'settings and cells, estimated from them elsewhere'
+           f'measured for {status.num_measured} of {len(status.groups)} agent '
+           'settings on families of problems, estimated from them elsewhere'
            if status.num_measured else 'estimated, nothing is measured yet')
     lines.append(f'About {duration_text(total.seconds_left)} of one process '
                  f'are left ({how}).')

@@ -30,7 +30,7 @@ ROW_FIELDS = ('agent_label', 'status', 'message', 'train_seconds',
 
 @dataclasses.dataclass
 class Counts:
-  """Rows of an agent setting on a cell, or of several of those together.
+  """Rows of an agent setting on a family, or of several of those together.
 
   Attributes:
     expected: rows that the sweep asks for; the sum of the others.
@@ -80,8 +80,8 @@ class Status(NamedTuple):
   """How far a sweep is.
 
   Attributes:
-    groups: counts of each agent setting on each cell, in the order of the
-      units.
+    groups: counts of each agent setting on each family of problems, in the
+      order of the units.
     errors: the most frequent first.
     num_measured: groups whose time per row was measured; the times of others
       are estimates, scaled by those.
@@ -99,7 +99,7 @@ class Status(NamedTuple):
     return add_up(self.groups.values())
 
   def by_agent(self) -> dict[str, Counts]:
-    """Counts of each agent setting, over all cells."""
+    """Counts of each agent setting, over all families."""
     return self._by(lambda group: group[0])
 
   def by_family(self) -> dict[str, Counts]:
@@ -168,7 +168,7 @@ class Cost(NamedTuple):
 
 def costs_in_rows(units: Sequence[work_units.WorkUnit],
                   by_id: Mapping[str, Row]) -> dict[Group, Cost]:
-  """What each agent setting was found to take on each cell that has rows.
+  """What each agent setting was found to take on each family with rows.
 
   Args:
     units: the sweep.
@@ -190,7 +190,7 @@ def _costs(rows: Mapping[Group, Sequence[Row]]) -> dict[Group, Cost]:
 
 
 def _measure(rows: Sequence[Row]) -> Cost | None:
-  """The mean cost in rows of one agent setting on one cell; None of none."""
+  """The mean cost of an agent setting on a family, from rows; None of none."""
   rows = [row for row in rows if row['train_seconds'] is not None]
   if not rows:
     return None

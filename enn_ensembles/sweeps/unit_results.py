@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import checks
 from enn_ensembles.machine import checkpoints
+from enn_ensembles.problems import brought_predictions
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import table
-
-_LONGEST_MESSAGE = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,19 +118,20 @@ def scored(problem: Any, predict: base.Predict, finite_params: bool = True,
       num_samples=num_samples[0], **fields)
 
 
-def score_brought(problem: Any, predict: base.Predict) -> Result:
+def score_brought(problem: Any,
+                  brought: brought_predictions.BroughtPredictions) -> Result:
   """Scores of predictions from outside.
 
   Args:
     problem: an NNGP problem.
-    predict: of `brought_predictions.read_predictions`.
+    brought: of `brought_predictions.read_predictions`.
 
   Raises:
     ValueError: a score is not finite, which finite predictions do not give.
   """
-  if not predict.has_dyadic:
+  if not brought.has_dyadic:
     problem = dataclasses.replace(problem, x_dyadic=None)
-  result = scored(problem, predict)
+  result = scored(problem, brought)
   if result.status != 'ok':
     raise ValueError(f'predictions for {problem.problem_id}: {result.message}.')
   return result
@@ -138,6 +139,5 @@ def score_brought(problem: Any, predict: base.Predict) -> Result:
 
 def failure(error: Exception) -> Result:
   """The result of a problem whose training raised an error."""
-  text = ' '.join(f'{type(error).__name__}: {error}'.split())
-  return Result('failed', text[:_LONGEST_MESSAGE],
+  return Result('failed', checks.error_text(error),
                 details=''.join(traceback.format_exception(error)))

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from enn_ensembles.machine import process_table
+
 
 class Launcher:
   """Starts commands in sessions of their own, and waits for them.
@@ -56,13 +58,8 @@ def _session_of(pid: int | str) -> int | None:
 
   A zombie has ended.
   """
-  try:
-    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
-  except OSError:
-    return None
-  # After the command, which may hold anything, in parentheses.
-  fields = text.rpartition(')')[2].split()
-  return None if fields[0] == 'Z' else int(fields[3])
+  fields = process_table.fields_of(pid)
+  return None if fields is None or fields[0] == 'Z' else int(fields[3])
 
 
 def is_running(pid: int) -> bool:

@@ -123,7 +123,7 @@ def mean_losses(rows: Sequence[results.Row], agent: str,
   Settings that failed or diverged anywhere are left out: they are no choice.
   The mean is over the seeds of each cell, then over cells.
   """
-  found: dict[str, dict[results.Problem, float]] = {}
+  found: dict[str, dict[results.ProblemKey, float]] = {}
   spoilt = set()
   for row in rows:
     level = row['problem']['cell'].get(_LEVEL)
@@ -137,7 +137,7 @@ def mean_losses(rows: Sequence[results.Row], agent: str,
     own[results.problem_of(row)] = loss
   sound = {agent_id: own for agent_id, own in found.items()
            if agent_id not in spoilt}
-  shared: frozenset[results.Problem] = frozenset()
+  shared: frozenset[results.ProblemKey] = frozenset()
   num_have = 0
   for candidate in {frozenset(own) for own in sound.values()}:
     num = sum(candidate <= own.keys() for own in sound.values())

@@ -18,7 +18,7 @@ SCORE, BASELINE = 'kl_estimate', 'prior_only'
 PAPERS, ONE, EACH = ('papers', 'one for all noise levels',
                      'one for each noise level')
 
-_Scores = dict[results.Problem, float]
+_Scores = dict[results.ProblemKey, float]
 
 
 def make_table(rows: Sequence[results.Row],

@@ -1,0 +1,18 @@
+"""What Linux says of other processes, in /proc."""
+
+import pathlib
+
+
+def fields_of(pid: int | str) -> list[str] | None:
+  """The fields of /proc/<pid>/stat from the state on; None of no process.
+
+  That is, without the pid and the command: the state is field 0, the session 3
+  and the start, in the kernel's ticks since the machine's, 19 (proc(5) counts
+  them from 3). Where there is no /proc, there is no process either.
+  """
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return None
+  # The command stands in parentheses, and may hold anything, those as well.
+  return text.rpartition(')')[2].split()
