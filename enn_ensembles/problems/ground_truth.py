@@ -26,6 +26,7 @@ from enn_ensembles.problems import cache_entries
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import published
+from enn_ensembles.problems import regression_draws
 from enn_ensembles.problems import solvers
 
 # Rows of the kernel by which published posteriors are checked before use.
@@ -116,32 +117,16 @@ class _Group:
     self._progress = progress
     self._stale: set[pathlib.Path] = set()  # Files that were complained of.
 
-    def draw(use: draws.Use, *sizes: int) -> np.ndarray:
-      return draws.draw_normals(
-          config.seed, use, (config.input_dim, config.num_train), sizes)
-
-    points = solvers.Points(
-        config.kernel, draw(draws.X_TRAIN_KEY, config.num_train,
-                            config.input_dim),
-        draw(draws.X_TEST_KEY, config.num_test, config.input_dim),
-        draw(draws.X_VAL_KEY, config.num_val, config.input_dim),
-        nngp_regression.dyadic_points(
-            draw(draws.X_DYADIC_KEY, nngp_regression.NUM_DYADIC_BLOCKS,
-                 2 + nngp_regression.JOINT_TAU, config.input_dim)))
-    self._points = points
-    self._noise = draw(draws.NOISE_KEY, config.num_train)
-    self._val_noise = draw(draws.VAL_NOISE_KEY, config.num_val)
-    self._test_noise = draw(draws.TEST_NOISE_KEY, config.num_test)
+    self._points = points = regression_draws.draw_points(config)
+    self._noise = regression_draws.draw_noise(config)
     if solver == 'dense':
       self._solver = solvers.DenseSolver(points)
     else:
       self._solver = solvers.MatrixFreeSolver(
           points, memory_budget_mb,
           cache_dir and cache_dir / self._function_name(), progress)
-    self._normals = draw(
-        draws.FUNCTION_KEY, config.num_train + self._solver.num_extra_normals)
-    self._val_normals = draw(draws.VAL_FUNCTION_KEY, config.num_val)
-    self._test_normals = draw(draws.TEST_FUNCTION_KEY, config.num_test)
+    self._normals = regression_draws.draw_function_normals(
+        config, self._solver.num_extra_normals)
 
   def make(
       self, configs: Sequence[nngp_regression.ProblemConfig]
@@ -209,7 +194,7 @@ class _Group:
       arrays = dict(zip(
           ('function', 'val_function', 'test_function'),
           self._solver.draw_function(
-              self._normals, self._val_normals, self._test_normals, self._noise,
+              *self._normals, self._noise.train,
               [config.noise_std for config in configs],
               self._config.reference), strict=True))
       if self._cache_dir is not None:
@@ -234,15 +219,15 @@ class _Group:
   def _targets(
       self, configs: Sequence[nngp_regression.ProblemConfig],
       function: np.ndarray) -> dict[nngp_regression.ProblemConfig, np.ndarray]:
-    return {config: function + config.noise_std * self._noise
+    return {config: function + config.noise_std * self._noise.train
             for config in configs}
 
   def _problem(self, config: nngp_regression.ProblemConfig,
                arrays: Mapping[str, np.ndarray], target: np.ndarray,
                solved: nngp_regression.Solved) -> nngp_regression.Problem:
-    y_val = arrays['val_function'] + config.noise_std * self._val_noise
+    y_val = arrays['val_function'] + config.noise_std * self._noise.val
     f_test = arrays['test_function']
-    y_test = f_test + config.noise_std * self._test_noise
+    y_test = f_test + config.noise_std * self._noise.test
     points = self._points
     return nngp_regression.make_problem(
         config, points.x_train, target[:, None], points.x_test, points.x_val,
@@ -262,8 +247,9 @@ class _Group:
   def _inputs(self) -> str:
     """A checksum of x, and of the normals that f is drawn from."""
     points = self._points
-    return draws.digest(points.x_train, self._normals, points.x_val,
-                        self._val_normals, points.x_test, self._test_normals)
+    normals = self._normals
+    return draws.digest(points.x_train, normals.train, points.x_val,
+                        normals.val, points.x_test, normals.test)
 
   @functools.cached_property
   def _published(self) -> published.Published | None:

@@ -24,8 +24,8 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
-from enn_ensembles.problems import draws
 from enn_ensembles.problems import nngp_regression
+from enn_ensembles.problems import regression_draws
 from enn_ensembles.problems import solvers
 
 
@@ -90,24 +90,11 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
                      f'input, got {config.reference!r}.')
   solvers.choose_solver(config, 'dense', memory_budget_mb)
 
-  def draw(use: draws.Use, *sizes: int) -> np.ndarray:
-    return draws.draw_normals(config.seed, use,
-                              (config.input_dim, config.num_train), sizes)
-
-  x_train, x_test, x_val = (
-      draw(use, num, config.input_dim) for use, num in (
-          (draws.X_TRAIN_KEY, config.num_train),
-          (draws.X_TEST_KEY, config.num_test),
-          (draws.X_VAL_KEY, config.num_val)))
-  points = solvers.Points(config.kernel, x_train, x_test, x_val)
-  noise = [draw(use, num) for use, num in (
-      (draws.NOISE_KEY, config.num_train),
-      (draws.VAL_NOISE_KEY, config.num_val),
-      (draws.TEST_NOISE_KEY, config.num_test))]
+  points = regression_draws.draw_points(config, with_dyadic=False)
+  x_train, x_test, x_val = points.x_train, points.x_test, points.x_val
+  noise = regression_draws.draw_noise(config)
   functions = solvers.DenseSolver(points).draw_function(
-      draw(draws.FUNCTION_KEY, config.num_train),
-      draw(draws.VAL_FUNCTION_KEY, config.num_val),
-      draw(draws.TEST_FUNCTION_KEY, config.num_test), noise[0],
+      *regression_draws.draw_function_normals(config), noise.train,
       [config.noise_std], config.reference)
   matrix = kernels.nngp(config.kernel, x_train)
   cross = kernels.nngp(config.kernel, points.x, x_train)
