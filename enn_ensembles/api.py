@@ -108,7 +108,9 @@ def make_agent(name: str, **settings: Any) -> base.Agent:
 
   Returns:
     The agent: called with (data, prior, key), it learns and returns a sampler.
-    Both compute in 64-bit mode whatever the caller has set.
+    Both compute in 64-bit mode whatever the caller has set; to compile a
+    sampler of float64 draws into a program of one's own (`jax.jit`) takes
+    `float64_mode`.
 
   Raises:
     ValueError: there is no such agent or setting, or a value is not allowed.
@@ -167,7 +169,8 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
 
   Args:
     agent_or_sampler: an agent, which is trained first, or what training gave.
-      What can be called with two arguments is taken for a sampler.
+      What can be called with two arguments is taken for a sampler: an agent
+      whose third has a default is given to `train` first.
     problem: the problem.
     num_enn_samples: how many draws of what is not enumerated.
     enumerate_indices: whether finite sets of members are enumerated.

@@ -283,7 +283,7 @@ class Predictions(NamedTuple):
     aggregation: how draws are made one prediction, a key of
       `scoring.aggregation.RULES`.
   """
-  samples: Array | None
+  samples: Array | None = None
   observation_variances: Array | None = None
   mean: Array | None = None
   std: Array | None = None

@@ -257,6 +257,33 @@ def test_a_small_sweep(tmp_path):
     ee.check_agent(ee.make_agent('prior_only'), prior='D2_l3_e0.1_s4')
 
 
+SCRIPT = '''
+import enn_ensembles as ee
+print('top')
+config = ee.SweepConfig(
+    'own', (0,), ({'agent': 'prior_only'},),
+    {'input_dim': (2,), 'data_ratio': (2.,), 'noise_std': (0.1,)})
+print(len(ee.run_sweep(config, 'rows', 'own.py')))
+'''
+
+
+def test_a_script_needs_no_guard(tmp_path):
+  """Agents are checked in a process that does not run the script again."""
+  (tmp_path / 'own.py').write_text(
+      'import jax\n'
+      'def make_agent():\n'
+      '  return lambda data, prior, key: (\n'
+      '      lambda x, key: jax.random.normal(key, (len(x), 1)))\n')
+  (tmp_path / 'script.py').write_text(SCRIPT)
+  for how in (['script.py'], ['-']):
+    done = subprocess.run(
+        [sys.executable, *how], cwd=tmp_path, input=SCRIPT, text=True,
+        capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count('top') == 1 and lines[-1] == '1'
+
+
 def test_every_name_exists():
   assert all(getattr(ee, name) is not None for name in ee.__all__)
   assert 25 <= len(ee.__all__) <= 40

@@ -147,7 +147,7 @@ def test_a_plain_agent_with_members_is_scored_on_all_of_them(folder):
       np.sqrt(np.mean((1.5 - problem.test_mean)**2)))
   drawn = dataclasses.replace(unit, enumerate_indices=False)
   row, = one_unit.run_unit(drawn, make_options(folder))[0]
-  assert row['num_samples_used'] == 5
+  assert row['num_samples_used'] == row['num_enn_samples'] == 5
 
 
 def test_an_agent_that_cannot_be_made_fails(folder):

@@ -5,12 +5,16 @@ and its pipe, `SideBySide` several that do the same at the same time.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import multiprocessing
 from multiprocessing import connection as connection_lib
 import signal
+import sys
 import traceback
+import types
 from typing import Any
 from typing import NamedTuple
 
@@ -62,12 +66,29 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
     if block:
       block(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-      process.start()
+      with _without_main():
+        process.start()
     finally:
       if block:
         block(signal.SIG_UNBLOCK, [signal.SIGINT])
   theirs.close()
   return Worker(process, ours)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+  """As if this program were no script: what workers run is in modules.
+
+  A process that multiprocessing spawns would run the caller's script once more,
+  up to where it guards against that, which short scripts and those that come by
+  a pipe do not.
+  """
+  main = sys.modules['__main__']
+  sys.modules['__main__'] = types.ModuleType('__main__')
+  try:
+    yield
+  finally:
+    sys.modules['__main__'] = main
 
 
 def _run(main: Callable[..., None], connection: connection_lib.Connection,

@@ -233,7 +233,7 @@ def posterior_moments(kernel: np.ndarray, cross: np.ndarray,
         mean=whitened.T @ solved, std=std,
         covariances=(None if block_priors is None else _block_covariances(
             whitened, block_priors, kernel_ridge)),
-        weights=weights, residual=float(residual / np.linalg.norm(y)),
+        weights=weights, residual=float(residual / (np.linalg.norm(y) or 1.)),
         mean_error=float(np.max(np.sqrt(explained) / std) * residual
                          / np.sqrt(variance)),
         std_error=float(np.max(variance_errors / (2. * std[some]**2))),

@@ -105,39 +105,39 @@ def has_dyadic(arrays: Mapping[str, Any]) -> bool:
 
 
 def _predictions(path: pathlib.Path, arrays: Mapping[str, np.ndarray],
-                 prefix: str, x: np.ndarray) -> base.Predictions:
+                 start: str, x: np.ndarray) -> base.Predictions:
   """The arrays whose names begin so, checked."""
-  parts = {name: _real(path, prefix + name, arrays[prefix + name])
-           for name in _PARTS if prefix + name in arrays}
+  parts = {name: _real(path, start + name, arrays[start + name])
+           for name in _PARTS if start + name in arrays}
   num = len(x)
   if 'samples' in parts and len(parts) == 1:
     samples = parts['samples']
     if samples.ndim != 2 or samples.shape[1] != num:
       hint = (' It seems to be transposed.'
               if samples.ndim == 2 and samples.shape[0] == num else '')
-      raise ValueError(f'{path}: {prefix}samples must have shape [S, {num}], '
+      raise ValueError(f'{path}: {start}samples must have shape [S, {num}], '
                        f'got {list(samples.shape)}.{hint}')
     if not len(samples):
-      raise ValueError(f'{path}: {prefix}samples must hold at least one draw, '
+      raise ValueError(f'{path}: {start}samples must hold at least one draw, '
                        'got none.')
     return base.Predictions(samples[:, :, None])
   if not {'mean', 'std'} <= set(parts) or 'samples' in parts:
     raise ValueError(
-        f'{path} must have either {prefix}samples, or {prefix}mean and '
-        f'{prefix}std; got '
-        f'{", ".join(prefix + name for name in parts) or "none of them"}.')
+        f'{path} must have either {start}samples, or {start}mean and '
+        f'{start}std; got '
+        f'{", ".join(start + name for name in parts) or "none of them"}.')
   for name in ('mean', 'std'):
     if parts[name].shape != (num,):
-      raise ValueError(f'{path}: {prefix}{name} must have shape [{num}], got '
+      raise ValueError(f'{path}: {start}{name} must have shape [{num}], got '
                        f'{list(parts[name].shape)}.')
   if parts['std'].min() < 0:
-    raise ValueError(f'{path}: {prefix}std must be >= 0, got '
+    raise ValueError(f'{path}: {start}std must be >= 0, got '
                      f'{parts["std"].min():g}.')
   covariances = parts.get('covariances')
   tau = nngp_regression.JOINT_TAU
   if covariances is not None and covariances.shape != (num // tau, tau, tau):
     raise ValueError(
-        f'{path}: {prefix}covariances must have shape '
+        f'{path}: {start}covariances must have shape '
         f'[{num // tau}, {tau}, {tau}], got {list(covariances.shape)}.')
   return base.Predictions(None, mean=parts['mean'][:, None],
                           std=parts['std'][:, None], covariances=covariances)

@@ -30,7 +30,7 @@ def evaluate_curve(predictions: base.Array,
                    *,
                    std_ridge: float = 1e-3,
                    dtype: Any = None) -> CurveScores:
-  """Scores every prefix of an order, on inputs that did not choose it.
+  """Scores the first 1, 2, ..., P of an order, on inputs of no part in it.
 
   Args:
     predictions: what each of the J members predicts at x_test, [J, num_x].

@@ -105,6 +105,7 @@ def sample_moments(samples: Array, axis: int
   Returns:
     (mean, std) float64, both of the shape without the axis, e.g. [N].
   """
+  samples = np.asarray(samples)  # jax's own mean has no float64 by default.
   with np.errstate(invalid='ignore', over='ignore'):  # Diverged agents.
     mean = np.mean(samples, axis=axis, dtype=np.float64)
     std = np.std(samples, axis=axis, dtype=np.float64)
@@ -132,7 +133,7 @@ def prediction_moments(predictions: base.Predictions
   if mean.shape[1] != 1:
     raise ValueError('predictions must have one output per point, got '
                      f'{mean.shape[1]}.')
-  mean, std = np.asarray(mean[:, 0]), np.asarray(std[:, 0])
+  mean, std = (np.asarray(part, np.float64)[:, 0] for part in (mean, std))
   if samples is not None and predictions.aggregation != 'mean':
     together = aggregation.Aggregation.of(predictions)
     mean = together.values(np.asarray(samples)[..., 0])

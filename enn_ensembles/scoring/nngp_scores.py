@@ -18,6 +18,7 @@ from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import joint
 from enn_ensembles.scoring import noise_scores
+from enn_ensembles.scoring import prediction_checks
 from enn_ensembles.scoring import prediction_counts
 
 # Points of a block of neighbouring test points, per joint score.
@@ -56,7 +57,8 @@ def score(problem: ScoredProblem, predict: base.Predict,
       'test': the probability integral transform, where f is known.
 
   Raises:
-    ValueError: predictions have another shape than their points call for.
+    ValueError: predictions have another shape than their points call for, or
+      are no predictions.
   """
   predictions = predict(problem.x_test)
   mean, std = _moments(predictions, len(problem.x_test))
@@ -84,13 +86,9 @@ def score(problem: ScoredProblem, predict: base.Predict,
 
 def _moments(predictions: base.Predictions,
              num_points: int) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and std [N] of the predictions at N points."""
-  mean, std = gaussian.prediction_moments(predictions)
-  if not mean.shape == std.shape == (num_points,):
-    raise ValueError(
-        f'predictions must have mean and std at {num_points} points, got '
-        f'shapes {mean.shape} and {std.shape}.')
-  return mean, std
+  """Mean and std [N] of the predictions at N points, which are checked."""
+  prediction_checks.check(predictions, num_points, num_outputs=1)
+  return gaussian.prediction_moments(predictions)
 
 
 def _distribution_scores(problem: ScoredProblem, predictions: base.Predictions,

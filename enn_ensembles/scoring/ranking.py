@@ -44,7 +44,7 @@ SELECTIONS = ('oracle', 'val_nll')
 
 
 class RankedOrder(NamedTuple):
-  """A greedy order and how good each of its prefixes is.
+  """A greedy order and how good the first 1, 2, ..., P of it are.
 
   Attributes:
     order: [P] int32, the members in the order of their addition.

@@ -1,7 +1,7 @@
 """Which members of a finite ensemble are kept: one entry per rule.
 
-A rule orders the members on validation points; those up to the prefix with the
-best validation score are kept, and the scores of every other prefix are a curve
+A rule orders the members on validation points. The first P are kept, for the P
+of the best validation score, and the scores of the first 1, 2, ... are a curve
 (`base.Problem.score_curve`). Other rules keep all members and say how they are
 made one prediction: by their votes, or weighted by their likelihoods
 (`aggregation`, `weighting`). A new rule is one entry of `RULES`.
@@ -172,7 +172,7 @@ class Selected(NamedTuple):
   Attributes:
     predict: predictions of the members that are kept.
     num_samples: how many are kept, P.
-    curve: scores of every prefix of the order, as `results.schema` says; None
+    curve: scores of the first 1, 2, ..., as `results.schema` says; None
       where predictions are not finite or the problem gives no curve.
     rank_seconds: wall time of the ranking; None without one.
   """
@@ -249,7 +249,7 @@ def _aggregate(rule: str, problem: Any, predict: base.Predict,
 
 def _make_curve(problem: Any, predict: base.Predict,
                 found: Order) -> dict[str, Any] | None:
-  """Order, validation score and scores of all prefixes; None if not finite."""
+  """An order and the scores of its first 1, 2, ...; None if not finite."""
   score_curve = getattr(problem, 'score_curve', None)
   if score_curve is None:
     return None

@@ -20,6 +20,7 @@ from enn_ensembles.sweeps import agent_scores as agent_scores_lib
 from enn_ensembles.sweeps import cost_model
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import prediction
@@ -165,7 +166,8 @@ def _train(agent: network_agent.NetworkAgent, unit: work_units.WorkUnit,
       np.stack([[problem.data.y for problem in group]
                 for group in groups.values()]),
       jax.tree.map(lambda *leaves: np.stack(leaves),
-                   *(problem.prior.likelihood for problem in first)),
+                   *(likelihoods.as_arrays(problem.prior.likelihood)
+                     for problem in first)),
       jnp.stack([agent_key(unit, seed) for seed in groups]),
       validation=_validation(agent, groups), dtype=jnp.dtype(unit.dtype),
       memory_budget_mb=options.memory_budget_mb, checkpoint=checkpoint,

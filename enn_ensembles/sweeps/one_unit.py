@@ -242,8 +242,9 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
       found = sampler_predictions.predict(
           sampler, x, key, unit.num_enn_samples, unit.enumerate_indices,
           problem.prior.num_outputs)
-      draws_used.append(found.num_samples == unit.num_enn_samples
-                        and not hasattr(sampler, 'members'))
+      enumerated = unit.enumerate_indices and (
+          getattr(sampler, 'members', None) is not None)
+      draws_used.append(found.num_samples is not None and not enumerated)
       seconds.append(time.perf_counter() - before)
       num_points.append(len(x))
       return found

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from enn_ensembles import base
@@ -54,6 +55,16 @@ def known_noise_std(prior: base.PriorKnowledge, needed_for: str) -> Any:
   return noise_std
 
 
+def as_arrays(likelihood: base.Likelihood) -> base.Likelihood:
+  """A likelihood whose leaves a traced program can take.
+
+  Noise that is a function of x is unknown there.
+  """
+  if callable(getattr(likelihood, 'noise_std', None)):
+    return dataclasses.replace(likelihood, noise_std=None)
+  return likelihood
+
+
 def known_kernel(prior: base.PriorKnowledge,
                  needed_for: str) -> kernels.KernelConfig:
   """The kernel of the Gaussian process that f is a draw of.
@@ -63,11 +74,15 @@ def known_kernel(prior: base.PriorKnowledge,
     needed_for: who needs it, in the error.
 
   Raises:
-    ValueError: the kernel is unknown.
+    ValueError: the kernel is unknown, or there are several outputs, of which
+      no kernel says how they belong together.
   """
   if prior.kernel is None:
     raise ValueError(f'{needed_for} needs a problem whose kernel is known, got '
                      'kernel None.')
+  if isinstance(prior.likelihood, base.Gaussian) and prior.num_outputs != 1:
+    raise ValueError(f'{needed_for} needs a problem with one output, got '
+                     f'{prior.num_outputs}.')
   return prior.kernel
 
 

@@ -107,11 +107,7 @@ def default_devices() -> Sequence[jax.Device]:
 
 def _take(array: np.ndarray, seeds: np.ndarray, dtype) -> np.ndarray:
   """array[seeds] in another dtype, at the cost of one copy: x may be 800 MB.
-
-  Class labels are int32 whatever the dtype of training.
   """
-  if np.issubdtype(np.asarray(array).dtype, np.integer):
-    dtype = np.int32
   taken = np.empty((len(seeds), *array.shape[1:]), dtype)
   for i, seed in enumerate(seeds):
     taken[i] = array[seed]
@@ -179,6 +175,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   chunk_size = -(-per_device // num_chunks) * len(devices)
 
   sharding, replicated = _placements(devices)
+  label_dtype = _label_dtype(likelihood, dtype)
   levels = jax.device_put(
       jax.tree.map(lambda leaf: np.asarray(leaf, dtype), likelihood),
       replicated)
@@ -186,11 +183,15 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   def load(first: int) -> program.Inputs:
     """The chunk that starts at a seed, the last seed repeated to fill it."""
     seeds = np.minimum(np.arange(first, first + chunk_size), num_seeds - 1)
-    chunk = jax.device_put(
-        jax.tree.map(lambda a: _take(a, seeds, dtype), (x, y, validation)),
-        sharding)
-    return program.Inputs(chunk[0], chunk[1], levels,
-                          jax.device_put(keys[seeds], sharding), chunk[2])
+    def take(data: base.Data) -> base.Data:
+      return base.Data(_take(data.x, seeds, dtype),
+                       _take(data.y, seeds, label_dtype))
+
+    data, held_out = jax.device_put(
+        (take(base.Data(x, y)),
+         None if validation is None else take(validation)), sharding)
+    return program.Inputs(data.x, data.y, levels,
+                          jax.device_put(keys[seeds], sharding), held_out)
 
   inputs = load(0)
   zeros = jax.device_put(jax.tree.map(
@@ -270,19 +271,25 @@ def _check_shapes(x: np.ndarray, y: np.ndarray,
                        f'level, got {leaf!r}.')
 
 
+def _label_dtype(likelihood: base.Likelihood, dtype: Any) -> Any:
+  """Classes are int32; numbers have the dtype of training, whatever they had.
+  """
+  return np.int32 if isinstance(likelihood, base.Categorical) else dtype
+
+
 def _trace(agent: network_training.NetworkTraining, x: np.ndarray,
            y: np.ndarray, likelihood: base.Likelihood, keys: chex.PRNGKey,
            validation: base.Data | None, dtype: Any) -> program.TracedProblem:
   """Traces the training of one of the problems."""
-  def shape(array, num_axes):
-    is_label = np.issubdtype(array.dtype, np.integer)
-    return jax.ShapeDtypeStruct(array.shape[num_axes:],
-                                jnp.int32 if is_label else dtype)
+  def shapes(data: base.Data) -> base.Data:
+    return base.Data(
+        jax.ShapeDtypeStruct(data.x.shape[1:], dtype),
+        jax.ShapeDtypeStruct(data.y.shape[2:],
+                             _label_dtype(likelihood, dtype)))
 
-  held_out = None if validation is None else base.Data(
-      shape(validation.x, 1), shape(validation.y, 2))
+  held_out = None if validation is None else shapes(validation)
   return program.trace_problem(agent, program.Inputs(
-      shape(x, 1), shape(y, 2),
+      *shapes(base.Data(x, y)),
       jax.tree.map(lambda _: jax.ShapeDtypeStruct((), dtype), likelihood),
       jax.eval_shape(lambda: keys[0]), held_out))
 

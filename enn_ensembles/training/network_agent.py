@@ -5,10 +5,12 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from enn_ensembles import base
+from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_sampler
@@ -67,7 +69,7 @@ class NetworkAgent(network_training.NetworkTraining):
     Args:
       data: x [T, ...] and y [T, out], or int32 class labels [T].
       prior: what is known besides.
-      key: of all that is drawn, [2] uint32.
+      key: of all that is drawn, [2] uint32, or as jax.random.key makes it.
       validation: held-out data, where the agent stops early; read nowhere else.
 
     Returns:
@@ -75,8 +77,8 @@ class NetworkAgent(network_training.NetworkTraining):
       index set is finite, it has `members`.
 
     Raises:
-      ValueError: the agent stops early and validation is None, or the network
-        or the loss cannot serve the problem.
+      ValueError: the agent stops early and validation is None, x and y do not
+        fit together, or the network or the loss cannot serve the problem.
     """
     if self.early_stopping is None:
       held_out = None
@@ -85,17 +87,31 @@ class NetworkAgent(network_training.NetworkTraining):
           'early stopping (validate_every, patience) needs validation data, '
           'got none: train(agent, problem) takes those of a problem.')
     else:
-      held_out = base.Data(np.asarray(validation.x)[None],
-                           np.asarray(validation.y)[None, None])
+      held_out = _of_one_problem(validation, prior, 'validation ')
+    x, y = _of_one_problem(data, prior)
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+      key = jax.random.key_data(key)
     likelihood = jax.tree.map(lambda leaf: np.asarray(leaf)[None],
-                              prior.likelihood)
-    trained = loop.train(self, np.asarray(data.x)[None],
-                         np.asarray(data.y)[None, None], likelihood, key[None],
+                              likelihoods.as_arrays(prior.likelihood))
+    trained = loop.train(self, x, y, likelihood, key[None],
                          validation=held_out)
     params, state = jax.tree.map(lambda a: a[0, 0],
                                  (trained.params, trained.state))
     return network_sampler.NetworkSampler(self.make_network(prior), params,
                                           state, trained.dtype)
+
+
+def _of_one_problem(data: base.Data, prior: base.PriorKnowledge,
+                    name: str = '') -> base.Data:
+  """x [1, T, ...] and y [1, 1, T, ...], checked where the user's shapes are.
+  """
+  x, y = np.asarray(data.x), np.asarray(data.y)
+  expected = (len(x),) if isinstance(prior.likelihood, base.Categorical) else (
+      len(x), prior.num_outputs)
+  if y.shape != expected:
+    raise ValueError(f'{name}y must have shape {expected} for x of shape '
+                     f'{x.shape}, got {y.shape}.')
+  return base.Data(x[None], y[None, None])
 
 
 def make_network_agent(
