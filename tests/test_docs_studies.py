@@ -29,13 +29,15 @@ def test_random_features():
 def test_batch_ensemble(folder, header, size):
   names = {'one network': 'map', 'deep ensemble': f'ensemble{size}',
            'deep ensemble, K = 8': 'ensemble K=8',
-           'BatchEnsemble, normal': 'batch_ensemble normal',
            'BatchEnsemble, sign': f'batch_ensemble{size} sign',
            'BatchEnsemble, sign, K = 8': 'batch_ensemble K=8 sign',
            'BatchEnsemble, normal 0.5, as in the public code':
                f'batch_ensemble{size} normal std=0.5 plain member trains W',
            'layer ensemble, ranked by val_nll': 'layer_ensemble, val_nll',
            'deep sub-ensemble': 'deep_sub_ensemble',
+           'hypermodel, d = 4': 'hypermodel', 'Bayes by backprop': 'bbb',
+           'Bayes by backprop, KL × 0.01': 'bbb kl_weight=0.01',
+           'layer ensemble': 'layer_ensemble',
            'layer ensemble, 16 members': 'layer_ensemble',
            'MC dropout': 'mc_dropout'}
   scores = csv(f'{folder}/scores')
