@@ -56,8 +56,10 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   if not isinstance(prior, base.PriorKnowledge):
     raise ValueError('prior must be a PriorKnowledge, such as problem.prior, '
                      f'got {_describe(prior)}.')
-  prior = dataclasses.replace(
-      prior, num_train=min(prior.num_train, _MOST_TRAINING_POINTS))
+  most = _MOST_TRAINING_POINTS
+  if isinstance(prior.likelihood, base.Categorical):
+    most = max(most, prior.num_outputs)
+  prior = dataclasses.replace(prior, num_train=min(prior.num_train, most))
   data, x = _make_data(prior)
   rules.callable_with(agent, 3, 'an agent is called with (data, prior, key)')
   if isinstance(held, network_agent.NetworkAgent):
@@ -148,9 +150,13 @@ def _make_data(prior: base.PriorKnowledge) -> tuple[base.Data, np.ndarray]:
   random = np.random.default_rng(0)
   x = random.standard_normal((prior.num_train + _NUM_POINTS,
                               *prior.input_shape))
+  if len(prior.input_shape) == 3:
+    x = x.astype(np.float32)  # As images are.
   points, x = x[prior.num_train:], x[:prior.num_train]
   if isinstance(prior.likelihood, base.Categorical):
-    y = random.integers(prior.num_outputs, size=len(x)).astype(np.int32)
+    # All classes, as far as there are so many points: classifiers of other
+    # libraries predict no class that they have not seen.
+    y = np.arange(len(x), dtype=np.int32) % np.int32(prior.num_outputs)
   else:
     y = random.standard_normal((len(x), prior.num_outputs))
   return base.Data(x, y), points

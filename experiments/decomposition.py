@@ -10,6 +10,7 @@ the parts.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -89,19 +90,25 @@ def _make_units() -> list[kept_units.Unit]:
             functools.partial(_ON_TESTBED[part], settings)))
     else:
       for dataset in cli.names(_DATASETS):
-        for split in image_data.SPLITS:  # That they are there and sound.
-          image_files.read_images(dataset, split, _DATA_DIR.value)
         larger = {} if dataset == 'digits' else _LARGER
         settings = images.ImageSettings(dataset, **{**shared, **larger})
+        data = [image_files.read_images(dataset, split, _DATA_DIR.value)
+                for split in image_data.SPLITS]
+        settings.check(data[0])
         made.append(_make_unit(
             part, dataset.replace(':', '_'), settings,
-            functools.partial(_ON_IMAGES[part], settings, _DATA_DIR.value)))
+            functools.partial(_ON_IMAGES[part], settings, _DATA_DIR.value),
+            [one.sha256 for one in data]))
   return made
 
 
 def _make_unit(part: str, data: str, settings: Any,
-               run: Callable[[], list[Any]]) -> kept_units.Unit:
-  """A part on one data set: its lines, and what they cost."""
+               run: Callable[[], list[Any]],
+               checksums: Sequence[str] = ()) -> kept_units.Unit:
+  """A part on one data set: its lines, and what they cost.
+
+  With checksums of the data, what is kept is not taken for other data.
+  """
   def run_unit() -> dict[str, Any]:
     lines, costs = kept_units.run_counted(f'{part} {data}', run)
     return {**costs, 'lines': lines}
@@ -112,7 +119,8 @@ def _make_unit(part: str, data: str, settings: Any,
         'cpu_seconds': round(found['cpu_seconds'], 1),
         'peak_memory_mb': found['peak_memory_mb']}]}
 
-  return kept_units.Unit(f'{part}_{data}', [settings, _FORMAT], run_unit,
+  return kept_units.Unit(f'{part}_{data}',
+                         [settings, _FORMAT, *checksums], run_unit,
                          _is_unit, tables)
 
 

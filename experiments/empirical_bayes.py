@@ -10,6 +10,7 @@ several commands with other --problems may share a folder. --problems=mnist
 needs --data_dir.
 """
 
+from collections.abc import Sequence
 import functools
 import itertools
 from typing import Any
@@ -79,20 +80,22 @@ def _make_units() -> list[kept_units.Unit]:
   for problem, kind in itertools.product(
       cli.names(_PROBLEMS), cli.names(_KINDS, units.KINDS)):
     are_images = units.is_images(problem)
-    if are_images and not _ONLY_KEPT.value:
-      for split in image_data.SPLITS:  # That they are there and sound.
-        image_files.read_images(problem, split, _DATA_DIR.value)
+    # What is kept is not taken for other images of the same name.
+    checksums = [image_files.read_images(problem, split,
+                                         _DATA_DIR.value).sha256
+                 for split in image_data.SPLITS if are_images]
     num_seeds = (_NUM_DIGITS_SEEDS if are_images else _NUM_SEEDS).value
     made += [_make_unit(units.Unit(
         problem, kind, seed, num_members, _NUM_BATCHES.value,
-        (*snapshots, _NUM_BATCHES.value))) for seed in range(num_seeds)]
+        (*snapshots, _NUM_BATCHES.value)), checksums)
+             for seed in range(num_seeds)]
   return made
 
 
 _TABLES = 'ensembles', 'weights'
 
 
-def _make_unit(unit: units.Unit) -> kept_units.Unit:
+def _make_unit(unit: units.Unit, checksums: Sequence[str]) -> kept_units.Unit:
   """The lines of a unit, and what they cost."""
   name = f'{unit.problem}_{unit.kind}_s{unit.seed}'.replace(':', '_')
 
@@ -105,7 +108,7 @@ def _make_unit(unit: units.Unit) -> kept_units.Unit:
         'peak_memory_mb': costs['peak_memory_mb']}]}
 
   return kept_units.Unit(
-      name, [unit, unit.config, unit.init_spread, _FORMAT], run,
+      name, [unit, unit.config, unit.init_spread, _FORMAT, *checksums], run,
       functools.partial(_is_unit, unit), lambda tables: tables)
 
 

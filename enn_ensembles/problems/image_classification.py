@@ -7,6 +7,8 @@ training set, or left as values from 0 to 1.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
@@ -100,11 +102,17 @@ class ImageProblemConfig:
     draws.check_seed('seed', self.seed)
     for name in ('held_out', 'shifts', 'ood'):
       values = getattr(self, name)
-      if not isinstance(values, tuple) or len(set(values)) < len(values):
-        raise ValueError(f'{name} must be a tuple without repetitions, got '
-                         f'{values!r}.')
-    for label in self.held_out:
-      checks.check_count('every entry of held_out', label, minimum=0)
+      if not isinstance(values, tuple):
+        raise ValueError(f'{name} must be a tuple, got {values!r}.')
+      for value in values:
+        if name == 'held_out':
+          checks.check_count('every entry of held_out', value, minimum=0)
+        elif name == 'ood' and not isinstance(value, str):
+          raise ValueError(f'every entry of ood must be a text, got {value!r}.')
+      if len(set(map(repr, values))) < len(values):
+        raise ValueError(f'{name} must be without repetitions, got {values!r}.')
+    if self.label is not None and not isinstance(self.label, str):
+      raise ValueError(f'label must be a text or None, got {self.label!r}.')
     shifted_sets.check_shifts(self.shifts)
     for name in self.ood:
       if name not in MADE_OOD_SETS:
@@ -266,7 +274,9 @@ class ImageClassificationProblem:
     return classification_scores.score_curve(logits, self.test.labels, order)
 
   def _inputs(self, images: image_data.ImageData) -> base.Data:
-    return base.Data(self.normalisation.apply(images.images), images.labels)
+    x = self.normalisation.apply(images.images)
+    x.flags.writeable = False  # Problems are shared, as their labels are.
+    return base.Data(x, images.labels)
 
   def _logits(self, predict: base.Predict, x: np.ndarray
               ) -> tuple[np.ndarray, aggregation.Aggregation]:
@@ -298,6 +308,10 @@ def make_image_problem(config: ImageProblemConfig,
   """
   train = image_files.read_images(config.dataset, 'train', data_dir)
   test = image_files.read_images(config.dataset, 'test', data_dir)
+  if train.shape != test.shape:
+    raise ValueError(f'training images of {config.dataset} must have the shape '
+                     f'of its test images, {list(test.shape)}, got '
+                     f'{list(train.shape)}.')
   for corruption, severity in shifted_sets.our_shifts(config.shifts):
     corruptions.check_applies(test, corruption, severity)
   # A user's test set need not have the last class.
@@ -315,8 +329,9 @@ def make_image_problem(config: ImageProblemConfig,
     if unknown or len(kept) < 2:
       raise ValueError(f'held_out must leave two of the {num_classes} classes '
                        f'of {config.dataset} at least, got {config.held_out}.')
-    ood[HELD_OUT] = test.keep_classes(config.held_out)
-    train, test = train.keep_classes(kept), test.keep_classes(kept)
+    whole = {'training': train, 'test': test}
+    ood[HELD_OUT] = _keep_classes(whole, 'test', config.held_out)
+    train, test = (_keep_classes(whole, split, kept) for split in whole)
   test = _some(test, config.num_test)
   for name in config.ood:
     if name == 'permuted':
@@ -333,19 +348,46 @@ def make_image_problem(config: ImageProblemConfig,
   probes = (corruptions.corrupt(few, *shift, _TEST_SEED)
             for shift in shifted_sets.our_shifts(config.shifts))
   sha256 = image_data.checksum(test, itertools.chain(
-      read, shifted_sets.file_shifts(config.shifts, data_dir), ood.values(),
-      probes))
+      read, _of_same_classes(
+          shifted_sets.file_shifts(config.shifts, data_dir), config.dataset,
+          num_classes), ood.values(), probes))
 
   def make_shifts() -> Iterator[image_data.ImageData]:
     for corruption, severity in shifted_sets.our_shifts(config.shifts):
       yield shifted_sets.make_shifted(test, corruption, severity, _TEST_SEED)
     for shifted in shifted_sets.file_shifts(config.shifts, data_dir):
       if config.held_out:
-        shifted = shifted.keep_classes(kept)
+        shifted = shifted.keep_classes(kept, all_there=False)
       yield _some(shifted, config.num_test)
 
   return ImageClassificationProblem(
       config, sha256, *_split(config, train), test, make_shifts, ood)
+
+
+def _keep_classes(splits: Mapping[str, image_data.ImageData], split: str,
+                  classes: Collection[int]) -> image_data.ImageData:
+  """`keep_classes` of one of the splits, which the error names."""
+  try:
+    return splits[split].keep_classes(classes)
+  except ValueError as error:
+    raise ValueError(f'{split} images: {error}') from error
+
+
+def _of_same_classes(sets: Iterable[image_data.ImageData], dataset: str,
+                     num_classes: int) -> Iterator[image_data.ImageData]:
+  """The sets, whose labels are compared with predictions for a data set.
+
+  Raises:
+    ValueError: a set has a class that the data set has not, or cannot have
+      all of its classes.
+  """
+  for one in sets:
+    largest = int(one.labels.max(initial=0))
+    if largest >= num_classes or num_classes > one.num_classes:
+      raise ValueError(f'{one.name} has labels up to {largest} of '
+                       f'{one.num_classes} classes, which are not the '
+                       f'{num_classes} of {dataset}.')
+    yield one
 
 
 def _split(config: ImageProblemConfig, images: image_data.ImageData

@@ -82,14 +82,19 @@ class ImageData:
     return dataclasses.replace(self, images=self.images[rows],
                                labels=self.labels[rows])
 
-  def keep_classes(self, classes: Collection[int]) -> 'ImageData':
+  def keep_classes(self, classes: Collection[int],
+                   all_there: bool = True) -> 'ImageData':
     """The images of some classes, numbered anew in ascending order.
 
+    Args:
+      classes: which.
+      all_there: whether each of them must have an image.
+
     Raises:
-      ValueError: a class is not there, or has no image.
+      ValueError: a class has no image, but must have one.
     """
     kept = sorted(set(classes))
-    for label in kept:
+    for label in kept if all_there else ():
       if label not in self.labels:
         raise ValueError(f'{self.name} has no image of class {label}.')
     numbers = np.full(self.num_classes, -1, np.int32)

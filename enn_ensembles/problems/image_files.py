@@ -235,7 +235,12 @@ def check_name(what: str, name: str) -> None:
   Raises:
     ValueError: it is none; the message calls it `what`.
   """
+  if not isinstance(name, str):
+    raise ValueError(f'{what} must be a text, got {name!r}.')
   if name.startswith(NPZ_PREFIX) and name != NPZ_PREFIX:
+    if name.endswith('.npz'):  # One data set has one name.
+      raise ValueError(f'{what} must be {NPZ_PREFIX}NAME without the ending of '
+                       f'the file, got {name!r}.')
     if pathlib.PurePath(name).name != name or '\\' in name:
       raise ValueError(f'{what} {NPZ_PREFIX}NAME must name a file in data_dir '
                        f'without folders, got {name!r}.')
@@ -315,7 +320,7 @@ def _corrupted_folder(name: str, data_dir: str | os.PathLike | None
 def _read_npz(name: str, split: str,
               folder: pathlib.Path) -> image_data.ImageData:
   check_name('data set', name)
-  stem = name.removeprefix(NPZ_PREFIX).removesuffix('.npz')
+  stem = name.removeprefix(NPZ_PREFIX)
   of_split, whole = folder / f'{stem}_{split}.npz', folder / f'{stem}.npz'
   named, unnamed = (f'x_{split}', f'y_{split}'), ('x', 'y')
   # What has no split can only be tested on: training images that are also
@@ -324,11 +329,16 @@ def _read_npz(name: str, split: str,
     path, names = of_split, [unnamed]
   elif os.path.lexists(whole):
     path = whole
-    names = [named] if split == 'train' else [named, unnamed]
+    has_split = split == 'train' or os.path.lexists(
+        folder / f'{stem}_train.npz')
+    names = [named] if has_split else [named, unnamed]
   else:
     raise ValueError(f'{name} has no file {whole.name} or {of_split.name} in '
                      f'{folder}.')
   images, labels = image_formats.read_npz(path, names)
+  if images.dtype == np.uint8 and images.size and images.max() == 1:
+    raise ValueError(f'{path}: uint8 images are from 0 to 255, got 0 and 1 '
+                     'alone: give float32 for values from 0 to 1.')
   num_classes = _MAX_CLASSES
   if labels.dtype.kind in 'iuf' and labels.size and labels.max() < num_classes:
     num_classes = max(2, int(labels.max()) + 1)

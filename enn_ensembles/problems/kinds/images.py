@@ -158,6 +158,7 @@ def _make(config: image_classification.ImageProblemConfig,
 
 def make_families(values: Mapping[str, Any]) -> list[ImageFamily]:
   """A family per data set and size of its training set."""
+  _make.cache_clear()  # Files may have changed since another sweep.
   return [
       ImageFamily(image_classification.ImageProblemConfig(
           dataset, num_train=num_train or None,
@@ -203,15 +204,18 @@ def parse_problem_id(problem_id: str, settings: kinds.ProblemSettings,
       image_files.check_name('dataset', values['dataset'])
     except ValueError:
       return None
-  try:
-    config = image_classification.ImageProblemConfig(
-        **{name: tuple(value) if isinstance(value, list) else value
-           for name, value in values.items()}, seed=int(found['seed']))
-  except TypeError:
-    known = [field.name for field in dataclasses.fields(
-        image_classification.ImageProblemConfig) if field.name != 'seed']
+  known = [field.name for field in dataclasses.fields(
+      image_classification.ImageProblemConfig) if field.name != 'seed']
+  if not set(values) <= set(known):
     raise ValueError(f'settings of image problems are {", ".join(known)}; got '
-                     f'{", ".join(sorted(values))}.') from None
+                     f'{", ".join(sorted(values))}.')
+  config = image_classification.ImageProblemConfig(
+      **{name: tuple(value) if isinstance(value, list) else value
+         for name, value in values.items()}, seed=int(found['seed']))
+  if found['name'] not in (config.name, config.dataset):
+    raise ValueError(f'problem_id {problem_id!r} is of {found["name"]}, its '
+                     f'settings of {config.name}.')
+  _make.cache_clear()  # Files may have changed since they were read.
   made = _make(config, settings.data_dir or _data_dir()).problem_id
   if found[3] and made != problem_id:
     raise ValueError(

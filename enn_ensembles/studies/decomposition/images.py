@@ -18,6 +18,7 @@ from enn_ensembles import base
 from enn_ensembles.agents import mixture_of_experts
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_classification
+from enn_ensembles.problems import image_data
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import selection
@@ -91,6 +92,13 @@ class ImageSettings:
   epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)
   hidden_sizes: tuple[int, ...] = (50, 50)
 
+  def check(self, train: image_data.ImageData) -> None:
+    """ValueError where these are too few training images for all sizes."""
+    needed = max(size + _num_val(size) for size in self.sizes)
+    if len(train) < needed:
+      raise ValueError(f'{self.dataset} must have {needed} training images at '
+                       f'least for sizes {self.sizes}, got {len(train)}.')
+
   def agent_settings(self, agent: str,
                      settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of an agent in this study."""
@@ -98,6 +106,11 @@ class ImageSettings:
     counts = {sizes[agent]: self.num_members} if agent in sizes else {}
     return {'num_batches': self.num_batches, 'sampling': 'epochs',
             'hidden_sizes': self.hidden_sizes, **counts, **settings}
+
+
+def _num_val(size: int) -> int:
+  """Validation images beside so many training images."""
+  return min(size, 100)
 
 
 def make_problems(settings: ImageSettings, size: int,
@@ -109,7 +122,7 @@ def make_problems(settings: ImageSettings, size: int,
     plain = image_classification.make_image_problem(
         image_classification.ImageProblemConfig(
             settings.dataset, num_train=size, num_test=settings.num_test,
-            num_val=min(size, 100), seed=seed), data_dir)
+            num_val=_num_val(size), seed=seed), data_dir)
     found.append([fits.with_label_noise(plain, share) for share in shares])
   return found
 

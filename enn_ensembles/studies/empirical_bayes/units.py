@@ -156,6 +156,9 @@ def run(unit: Unit, data_dir: str | None = None
     ValueError: the unit's problem cannot be made.
   """
   problems = make_problems(unit.problem, unit.seed, data_dir)
+  if problems[0].validation is None:
+    raise ValueError(f'problem {problems[0].problem_id} has no validation '
+                     'data, which weights are learnt on.')
   usual = ensemble.make_agent(unit.config)
   assert isinstance(usual, network_agent.NetworkAgent)  # All ensembles are.
   agent = dataclasses.replace(
