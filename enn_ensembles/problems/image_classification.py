@@ -7,8 +7,6 @@ training set, or left as values from 0 to 1.
 """
 
 from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
@@ -25,6 +23,7 @@ from enn_ensembles.problems import corruptions
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
+from enn_ensembles.problems import image_splits
 from enn_ensembles.problems import shifted_sets
 from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import array_checks
@@ -36,10 +35,6 @@ from enn_ensembles.training import augmentation
 HELD_OUT = 'held_out'
 MADE_OOD_SETS = (HELD_OUT, 'permuted', 'quarter_turn')
 
-_VAL_SHARE = 10  # One image of so many is validation data by default.
-
-# All seeds are scored on the same images: of these draws there is one.
-_TEST_SEED = 0
 
 _NUM_PROBES = 20  # Images of each of our shifts whose bytes are in checksums.
 
@@ -330,91 +325,40 @@ def make_image_problem(config: ImageProblemConfig,
       raise ValueError(f'held_out must leave two of the {num_classes} classes '
                        f'of {config.dataset} at least, got {config.held_out}.')
     whole = {'training': train, 'test': test}
-    ood[HELD_OUT] = _keep_classes(whole, 'test', config.held_out)
-    train, test = (_keep_classes(whole, split, kept) for split in whole)
-  test = _some(test, config.num_test)
+    ood[HELD_OUT] = image_splits.keep_classes(whole, 'test', config.held_out)
+    train, test = (image_splits.keep_classes(whole, which, kept)
+                   for which in whole)
+  test = image_splits.take_some(test, config.num_test)
   for name in config.ood:
     if name == 'permuted':
-      ood[name] = image_data.permute_pixels(test, _TEST_SEED)
+      ood[name] = image_data.permute_pixels(test, image_splits.TEST_SEED)
     elif name == 'quarter_turn':
       ood[name] = image_data.quarter_turn(test)
     elif name != HELD_OUT:
       ood[name] = others[name]
-  ood = {name: _some(corruptions.recompress(ood[name], config.ood_jpeg),
-                     config.num_test) for name in config.ood}
+  ood = {name: image_splits.take_some(
+      corruptions.recompress(ood[name], config.ood_jpeg), config.num_test)
+      for name in config.ood}
   # What is made may depend on versions of Pillow and scipy: its bytes count
   # too, those of our shifts by their first images.
   few = test.take(slice(_NUM_PROBES))
-  probes = (corruptions.corrupt(few, *shift, _TEST_SEED)
+  probes = (corruptions.corrupt(few, *shift, image_splits.TEST_SEED)
             for shift in shifted_sets.our_shifts(config.shifts))
   sha256 = image_data.checksum(test, itertools.chain(
-      read, _of_same_classes(
+      read, image_splits.of_same_classes(
           shifted_sets.file_shifts(config.shifts, data_dir), config.dataset,
           num_classes), ood.values(), probes))
 
   def make_shifts() -> Iterator[image_data.ImageData]:
     for corruption, severity in shifted_sets.our_shifts(config.shifts):
-      yield shifted_sets.make_shifted(test, corruption, severity, _TEST_SEED)
+      yield shifted_sets.make_shifted(test, corruption, severity,
+                                      image_splits.TEST_SEED)
     for shifted in shifted_sets.file_shifts(config.shifts, data_dir):
       if config.held_out:
         shifted = shifted.keep_classes(kept, all_there=False)
-      yield _some(shifted, config.num_test)
+      yield image_splits.take_some(shifted, config.num_test)
 
-  return ImageClassificationProblem(
-      config, sha256, *_split(config, train), test, make_shifts, ood)
-
-
-def _keep_classes(splits: Mapping[str, image_data.ImageData], split: str,
-                  classes: Collection[int]) -> image_data.ImageData:
-  """`keep_classes` of one of the splits, which the error names."""
-  try:
-    return splits[split].keep_classes(classes)
-  except ValueError as error:
-    raise ValueError(f'{split} images: {error}') from error
-
-
-def _of_same_classes(sets: Iterable[image_data.ImageData], dataset: str,
-                     num_classes: int) -> Iterator[image_data.ImageData]:
-  """The sets, whose labels are compared with predictions for a data set.
-
-  Raises:
-    ValueError: a set has a class that the data set has not, or cannot have
-      all of its classes.
-  """
-  for one in sets:
-    largest = int(one.labels.max(initial=0))
-    if largest >= num_classes or num_classes > one.num_classes:
-      raise ValueError(f'{one.name} has labels up to {largest} of '
-                       f'{one.num_classes} classes, which are not the '
-                       f'{num_classes} of {dataset}.')
-    yield one
-
-
-def _split(config: ImageProblemConfig, images: image_data.ImageData
-           ) -> tuple[image_data.ImageData, image_data.ImageData | None]:
-  """Training and validation images, in a random order.
-
-  The order matters to whoever takes the last part for something else.
-  """
-  num_val = config.num_val
-  if num_val is None:
-    num_val = len(images) // _VAL_SHARE
-  left = len(images) - num_val
-  num_train = left if config.num_train is None else config.num_train
-  if not 0 < num_train <= left:
-    raise ValueError(
-        f'num_train + num_val must be at most the {len(images)} training '
-        f'images of {config.dataset}, with num_train >= 1, got '
-        f'{config.num_train} and {num_val}.')
-  order = draws.draw_permutation(config.seed, draws.VAL_SPLIT_KEY, len(images))
-  train = images.take(order[num_val:num_val + num_train])
-  return train, images.take(order[:num_val]) if num_val else None
-
-
-def _some(images: image_data.ImageData,
-          most: int | None) -> image_data.ImageData:
-  """At most so many, drawn evenly from all: files may be sorted by class."""
-  if most is None or len(images) <= most:
-    return images
-  order = draws.draw_permutation(_TEST_SEED, draws.TEST_SET_KEY, len(images))
-  return images.take(np.sort(order[:most]))
+  train, val = image_splits.draw_validation(train, config.num_train,
+                                            config.num_val, config.seed)
+  return ImageClassificationProblem(config, sha256, train, val, test,
+                                    make_shifts, ood)
