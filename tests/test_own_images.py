@@ -1,5 +1,7 @@
 """Images that a user brings: other files, few of them, odd settings."""
 
+import re
+
 import commands
 import numpy as np
 import pytest
@@ -156,3 +158,23 @@ def test_what_a_study_keeps_is_of_its_images(tmp_path):
     (code, _, error), = commands.run_commands('empirical_bayes', flags)
     assert code == 0, error
   assert len(list((tmp_path / 'out' / 'units').iterdir())) == 2
+
+
+@pytest.mark.parametrize('settings, message', [
+    ({'degrade': 0.5}, 'degrade needs problems with an exact posterior, got '
+                       'npz_own_n5'),
+    ({'selection': 'val_nll'}, "selection 'val_nll' of agent .* needs "
+                               'validation data, which npz_own_n5'),
+    ({'validate_every': 1, 'patience': 1}, 'early stopping of agent .* needs')])
+def test_what_cannot_work_is_known_before_work(tmp_path, settings, message):
+  write_split(tmp_path, num=5, num_classes=2)  # A tenth of five is none.
+  agent = {'agent': 'ensemble', 'num_batches': 2, 'num_ensemble': 2,
+           'prior_scale': 0., **settings}
+  (tmp_path / 'config.py').write_text(
+      "PROBLEMS = 'images'\nDATASET = ['npz:own']\nSEED = [0]\n"
+      f'AGENTS = [{agent}]\n')
+  (code, out, error), = commands.run_commands('run_sweep', [
+      f'--config={tmp_path / "config.py"}', f'--data_dir={tmp_path}',
+      f'--results_dir={tmp_path / "rows"}', '--num_workers=1'])
+  assert (code, out) == (2, '') and error.count('\n') == 1
+  assert re.search(message, error)

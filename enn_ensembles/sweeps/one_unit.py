@@ -28,6 +28,7 @@ from enn_ensembles.machine import preemption
 from enn_ensembles.machine import progress
 from enn_ensembles.problems import kinds
 from enn_ensembles.scoring import selection as selection_lib
+from enn_ensembles.scoring import table
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import unit_results
 from enn_ensembles.sweeps import work_units
@@ -42,14 +43,34 @@ def check_units(units: Sequence[work_units.WorkUnit],
   """Checks, before any work, that all units can be computed.
 
   Raises:
-    ValueError: a problem cannot be made, or an agent has no members to select
-      from.
+    ValueError: a problem cannot be made, an agent has no members to select
+      from, or it needs what the problems do not have.
   """
-  for family in {unit.family.name: unit.family for unit in units}.values():
+  families = {unit.family.name: unit.family for unit in units}
+  for family in families.values():
     family.check(options.problem_settings)
+  without_validation = {name for name, family in families.items()
+                        if family.facts().get('num_val') == 0}
   for unit in units:
     if unit.selections != ('none',):
       _check_selectable(unit, options)
+    if unit.agent_config.get('degrade') and unit.family.score_set != 'nngp':
+      raise ValueError('degrade needs problems with an exact posterior, got '
+                       f'{unit.family.name}.')
+    if unit.family.name in without_validation:
+      _check_without_validation(unit, options)
+
+
+def _check_without_validation(unit: work_units.WorkUnit,
+                              options: unit_results.RunOptions) -> None:
+  """ValueError where training or a selection reads validation labels."""
+  stops = getattr(make_agent(unit, options), 'early_stopping', None)
+  reading = [rule for rule in unit.selections
+             if rule in table.PRIVILEGED_SELECTIONS]
+  if stops is not None or reading:
+    what = f'selection {reading[0]!r}' if reading else 'early stopping'
+    raise ValueError(f'{what} of agent {unit.agent_label!r} needs validation '
+                     f'data, which {unit.family.name} does not have.')
 
 
 def _check_selectable(unit: work_units.WorkUnit,
