@@ -64,12 +64,12 @@ def test_gains_of_tuned_settings():
 
 
 def label_of(board, start):
-  """The label of a board that starts so, with a prior function; else None."""
+  """The label of a board that starts so, with a prior function."""
   found = [label for label in board.index if label.startswith(start)
            and (start != 'vnn' or label == 'vnn')
            and 'prior_scale=0' not in label]
-  assert len(found) <= 1
-  return found[0] if found else None
+  label, = found
+  return label
 
 
 def test_tuned_settings_where_nothing_was_tuned():
@@ -94,7 +94,6 @@ def test_tuned_settings_where_nothing_was_tuned():
   for row in rows:
     name = row['KL / prior_only']
     tuned = labels[name][0].split(',')[0] + ',learning_rate'  # At D_x = 1000.
-    is_wide = label_of(wide, tuned) is not None
     for start, of_wide, column in zip(
         labels[name], (labels[name][0], tuned), ("papers' setting", 'tuned')):
       label = label_of(board, start)
@@ -104,8 +103,7 @@ def test_tuned_settings_where_nothing_was_tuned():
               board.loc[label, 'kl_estimate_relative']),
              (name, row[f'λ = 100: {column}'], np.exp(np.log(ratios).mean())),
              (name, row[f'D_x = 1000: {column}'],
-              wide.loc[label_of(wide, of_wide), 'kl_estimate_relative']
-              if is_wide else np.nan)])
+              wide.loc[label_of(wide, of_wide), 'kl_estimate_relative'])])
 
 
 def test_gains_without_the_noise_of_labels():
