@@ -91,8 +91,8 @@ def test_more_combinations_than_can_be_listed_are_refused():
      'exact_posterior needs .* noise_std is a known number, got None'),
     ('exact_posterior', {'likelihood': base.Gaussian(np.ones_like)},
      'exact_posterior needs .* noise_std is a known number'),
-    ('mean_variance_ensemble', {'likelihood': base.Gaussian(np.ones_like)},
-     'noise_std must be 1 numbers')])
+    ('ensemble', {'likelihood': base.Gaussian(np.ones_like)},
+     'noise_scale .* noise_std is a known number')])
 def test_what_an_agent_must_know_is_named(name, known, missing):
   prior = base.PriorKnowledge(**{
       'input_shape': (2,), 'num_train': 5, 'likelihood': base.Gaussian(0.1),
