@@ -69,6 +69,14 @@ _SNAPSHOTS = (0, 10, 30, 100, 300, units.USUAL_STEPS)
 _FORMAT = 2
 
 
+@functools.cache
+def _checksums(dataset: str) -> tuple[str, ...]:
+  """Of its images: what is kept is not taken for others of the same name."""
+  return tuple(
+      image_files.read_images(dataset, split, _DATA_DIR.value).sha256
+      for split in image_data.SPLITS)
+
+
 def _make_units() -> list[kept_units.Unit]:
   snapshots = tuple(step for step in _SNAPSHOTS if step < _NUM_BATCHES.value)
   num_members = tuple(cli.numbers(
@@ -80,10 +88,7 @@ def _make_units() -> list[kept_units.Unit]:
   for problem, kind in itertools.product(
       cli.names(_PROBLEMS), cli.names(_KINDS, units.KINDS)):
     are_images = units.is_images(problem)
-    # What is kept is not taken for other images of the same name.
-    checksums = [image_files.read_images(problem, split,
-                                         _DATA_DIR.value).sha256
-                 for split in image_data.SPLITS if are_images]
+    checksums = _checksums(problem) if are_images else ()
     num_seeds = (_NUM_DIGITS_SEEDS if are_images else _NUM_SEEDS).value
     made += [_make_unit(units.Unit(
         problem, kind, seed, num_members, _NUM_BATCHES.value,

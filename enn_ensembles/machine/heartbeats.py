@@ -245,4 +245,4 @@ def _start_of(pid: int) -> str | None:
   Pids are used again; a pid and its start are not.
   """
   fields = process_table.fields_of(pid)
-  return None if fields is None or fields[0] == 'Z' else fields[19]
+  return None if fields is None else fields[19]

@@ -35,7 +35,6 @@ from enn_ensembles.training import augmentation
 HELD_OUT = 'held_out'
 MADE_OOD_SETS = (HELD_OUT, 'permuted', 'quarter_turn')
 
-
 _NUM_PROBES = 20  # Images of each of our shifts whose bytes are in checksums.
 
 
@@ -324,10 +323,9 @@ def make_image_problem(config: ImageProblemConfig,
     if unknown or len(kept) < 2:
       raise ValueError(f'held_out must leave two of the {num_classes} classes '
                        f'of {config.dataset} at least, got {config.held_out}.')
-    whole = {'training': train, 'test': test}
-    ood[HELD_OUT] = image_splits.keep_classes(whole, 'test', config.held_out)
-    train, test = (image_splits.keep_classes(whole, which, kept)
-                   for which in whole)
+    ood[HELD_OUT] = image_splits.keep_classes(test, config.held_out, 'test')
+    train = image_splits.keep_classes(train, kept, 'training')
+    test = image_splits.keep_classes(test, kept, 'test')
   test = image_splits.take_some(test, config.num_test)
   for name in config.ood:
     if name == 'permuted':

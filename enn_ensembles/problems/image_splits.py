@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,13 +13,13 @@ TEST_SEED = 0  # All seeds of problems are scored on the same images.
 _VAL_SHARE = 10  # One image of so many is validation data by default.
 
 
-def keep_classes(splits: Mapping[str, image_data.ImageData], which: str,
-                 classes: Collection[int]) -> image_data.ImageData:
-  """`ImageData.keep_classes` of one of the splits, which the error names."""
+def keep_classes(images: image_data.ImageData, classes: Collection[int],
+                 split: str) -> image_data.ImageData:
+  """`ImageData.keep_classes`, whose error names the split."""
   try:
-    return splits[which].keep_classes(classes)
+    return images.keep_classes(classes)
   except ValueError as error:
-    raise ValueError(f'{which} images: {error}') from error
+    raise ValueError(f'{split} images: {error}') from error
 
 
 def of_same_classes(sets: Iterable[image_data.ImageData], dataset: str,

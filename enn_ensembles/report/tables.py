@@ -128,17 +128,19 @@ def make_tables(rows: Sequence[Mapping[str, Any]] | columns_lib.Columns,
                      f'{by!r}.')
   return Tables(make_frame([line for part in parts for line in part.board]),
                 make_frame([line for part in parts for line in part.cells]),
-                make_frame([line for part in parts for line in part.seeds],
-                       ['ranking', 'label', 'score', 'seed', 'num_cells', *(
-                           f'{name}_{what}' for name in scores
-                           for what in ('mean', 'relative'))]),
-                make_frame(_make_errors(columns, order, agents),
-                       ['label', 'status', 'message', 'num_rows', 'example']),
+                make_frame(
+                    [line for part in parts for line in part.seeds],
+                    ['ranking', 'label', 'score', 'seed', 'num_cells', *(
+                        f'{name}_{what}' for name in scores
+                        for what in ('mean', 'relative'))]),
+                make_frame(
+                    _make_errors(columns, order, agents),
+                    ['label', 'status', 'message', 'num_rows', 'example']),
                 columns, grids)
 
 
 def make_frame(lines: Sequence[Mapping[str, Any]],
-           names: Sequence[str] = ()) -> pd.DataFrame:
+               names: Sequence[str] = ()) -> pd.DataFrame:
   """Lines as a table; None where a line lacks a column."""
   columns = dict.fromkeys([*names, *(name for line in lines for name in line)])
   return pd.DataFrame([[line.get(name) for name in columns] for line in lines],

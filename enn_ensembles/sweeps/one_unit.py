@@ -263,9 +263,10 @@ def _run_plain(agent: Any, unit: work_units.WorkUnit, problem: Any,
       found = sampler_predictions.predict(
           sampler, x, key, unit.num_enn_samples, unit.enumerate_indices,
           problem.prior.num_outputs)
-      enumerated = unit.enumerate_indices and (
-          getattr(sampler, 'members', None) is not None)
-      draws_used.append(found.num_samples is not None and not enumerated)
+      draws_used.append(
+          found.num_samples is not None
+          and not sampler_predictions.takes_members(sampler,
+                                                    unit.enumerate_indices))
       seconds.append(time.perf_counter() - before)
       num_points.append(len(x))
       return found

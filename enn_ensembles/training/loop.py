@@ -183,6 +183,7 @@ def train(agent: network_training.NetworkTraining, x: np.ndarray,
   def load(first: int) -> program.Inputs:
     """The chunk that starts at a seed, the last seed repeated to fill it."""
     seeds = np.minimum(np.arange(first, first + chunk_size), num_seeds - 1)
+
     def take(data: base.Data) -> base.Data:
       return base.Data(_take(data.x, seeds, dtype),
                        _take(data.y, seeds, label_dtype))

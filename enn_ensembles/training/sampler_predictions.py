@@ -40,7 +40,7 @@ def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
   """
   if getattr(sampler, 'analytic', False):
     return _exact_predictions(sampler, x)
-  if enumerate_indices and getattr(sampler, 'members', None) is not None:
+  if takes_members(sampler, enumerate_indices):
     return _member_predictions(sampler, x, num_outputs)
   keys = networks.fold_in_many(key, num_enn_samples)
   shape = (len(x), num_outputs)
@@ -64,6 +64,11 @@ def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
     progress.report('draw', len(found), num_enn_samples)
     found.append(_real('a sampler', sampler(x, key)))
   return base.Predictions(np.stack(found))
+
+
+def takes_members(sampler: Any, enumerate_indices: bool) -> bool:
+  """Whether all members of a sampler take the place of draws."""
+  return enumerate_indices and getattr(sampler, 'members', None) is not None
 
 
 def _exact_predictions(sampler: Any, x: base.Array) -> base.Predictions:

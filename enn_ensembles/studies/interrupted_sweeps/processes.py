@@ -54,12 +54,9 @@ class Launcher:
 
 
 def _session_of(pid: int | str) -> int | None:
-  """The session of a process, by /proc; None if it has ended.
-
-  A zombie has ended.
-  """
+  """The session of a process, by /proc; None if it has ended."""
   fields = process_table.fields_of(pid)
-  return None if fields is None or fields[0] == 'Z' else int(fields[3])
+  return None if fields is None else int(fields[3])
 
 
 def is_running(pid: int) -> bool:
