@@ -3,10 +3,10 @@
 Linux counts it from the start of the process, and anew where it is told to.
 """
 
-import contextlib
-import ctypes
 import pathlib
 import sys
+
+from enn_ensembles.machine import allocation
 
 try:
   import resource
@@ -25,8 +25,7 @@ def reset() -> bool:
   left in memory is in every later peak. What it has freed is not, where the C
   library is glibc, which gives it back to the system first.
   """
-  with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
+  allocation.return_freed()
   try:
     _CLEAR.write_text(_RESET_PEAK)
   except OSError:

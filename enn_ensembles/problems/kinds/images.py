@@ -140,8 +140,10 @@ class ImageFamily:
   def make(self, seed: int, settings: kinds.ProblemSettings
            ) -> Sequence[image_classification.ImageClassificationProblem]:
     """The problem of a seed."""
-    return [_make(dataclasses.replace(self.config, seed=seed),
-                  settings.data_dir)]
+    made = _make(dataclasses.replace(self.config, seed=seed), settings.data_dir)
+    # The float inputs that a problem keeps take four times its images: those of
+    # this copy go with the unit that asked for it.
+    return [dataclasses.replace(made)]
 
 
 def _data_dir() -> str | None:
