@@ -18,6 +18,7 @@ from absl import flags
 import jax
 import pandas as pd
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.problems import image_data
 from enn_ensembles.problems import image_files
@@ -45,11 +46,16 @@ _DATA_DIR = flags.DEFINE_string(
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1,
                                   upper_bound=_MOST)
 _NUM_BATCHES = flags.DEFINE_integer(
-    'num_batches', 1000, 'Steps of training; 500 of data sets other than '
-    'digits.', lower_bound=1, upper_bound=_MOST)
+    'num_batches', None, 'Steps of training. Default: 1000; 500 of data sets '
+    'other than digits.', lower_bound=1, upper_bound=_MOST)
 _NUM_MEMBERS = flags.DEFINE_integer(
-    'num_members', 10, 'Members of ensembles; 5 on data sets other than '
-    'digits.', lower_bound=2, upper_bound=_MOST)
+    'num_members', None, 'Members of ensembles. Default: 10; 5 on data sets '
+    'other than digits.', lower_bound=2, upper_bound=_MOST)
+_IMAGE_SIZES = flags.DEFINE_list(
+    'image_sizes', None, 'Numbers of training images. Default: 100,300,1000 of '
+    'digits, 500,5000 of other data sets.')
+_NUM_TEST = flags.DEFINE_integer(
+    'num_test', 1000, 'Test images at most.', lower_bound=1, upper_bound=_MOST)
 _DATA_RATIOS = flags.DEFINE_list(
     'data_ratios', ['10', '100'], 'Testbed cells of input dimension 10; the '
     'part response has the first.')
@@ -64,16 +70,22 @@ _ON_IMAGES = {'grid': images.run_grid, 'experts': images.run_experts,
               'robustness': images.run_robustness}
 _ON_TESTBED = {'split': regression.run_split,
                'response': regression.run_response}
-# Settings of data sets that are larger than digits.
+# What no flag sets; the second is of data sets that are larger than digits.
+_DEFAULTS = {'num_members': 10, 'num_batches': 1000}
 _LARGER = {'sizes': (500, 5000), 'num_members': 5, 'num_batches': 500,
            'agents': ('ensemble', 'bagging', 'dropout')}
 
 
 def _make_units() -> list[kept_units.Unit]:
   """Everything that is asked for."""
-  shared = {'seeds': tuple(range(_NUM_SEEDS.value)),
-            'num_batches': _NUM_BATCHES.value,
-            'num_members': _NUM_MEMBERS.value}
+  given: dict[str, Any] = {'seeds': tuple(range(_NUM_SEEDS.value))}
+  for flag in (_NUM_BATCHES, _NUM_MEMBERS):
+    if flag.value is not None:
+      given[flag.name] = flag.value
+  sizes = cli.numbers_if_given(_IMAGE_SIZES, int, checks.check_size)
+  on_images = {**given, 'num_test': _NUM_TEST.value}
+  if sizes is not None:
+    on_images['sizes'] = tuple(sorted(sizes))
   made = []
   for part in cli.names(_PARTS, (*_ON_TESTBED, *_ON_IMAGES)):
     if part in _ON_TESTBED:
@@ -84,14 +96,14 @@ def _make_units() -> list[kept_units.Unit]:
         ratios, levels = ratios[:1], (0.01, 0.1, 1.)
       for ratio in ratios:
         settings = regression.TestbedSettings(
-            data_ratio=ratio, noise_stds=levels, **shared)
+            data_ratio=ratio, noise_stds=levels, **{**_DEFAULTS, **given})
         made.append(_make_unit(
             part, f'T{settings.num_train}', settings,
             functools.partial(_ON_TESTBED[part], settings)))
     else:
       for dataset in cli.names(_DATASETS):
-        larger = {} if dataset == 'digits' else _LARGER
-        settings = images.ImageSettings(dataset, **{**shared, **larger})
+        settings = images.ImageSettings(dataset, **{
+            **(_DEFAULTS if dataset == 'digits' else _LARGER), **on_images})
         data = [image_files.read_images(dataset, split, _DATA_DIR.value)
                 for split in image_data.SPLITS]
         settings.check(data[0])

@@ -147,6 +147,8 @@ def test_studies_that_train(folder):
       ({'datasets': 'npz:mine', 'data_dir': '{}/empty'},
        'npz:mine has no file mine.npz'),
       ({'num_members': 10**20}, '--num_members=1'),
+      ({'image_sizes': '60,60'}, '--image_sizes must name every value once'),
+      ({'image_sizes': '9000'}, 'digits must have 9100 training images'),
       ({'data_dir': '{}/file'}, '--data_dir must be a folder, got'),
       ({'only_kept': True, 'parts': 'split'}, 'output_dir must hold units'),
       ({'data_ratios': '0'}, 'every value of --data_ratios must be a finite'),

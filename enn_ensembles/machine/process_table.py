@@ -11,7 +11,7 @@ def fields_of(pid: int | str) -> list[str] | None:
   them from 3). A zombie has ended, and where there is no /proc, all have.
   """
   try:
-    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text(errors='replace')
   except OSError:
     return None
   # The command stands in parentheses, and may hold anything, those as well.

@@ -45,13 +45,15 @@ AGENTS = [
 del SMALL
 '''
 
+# One size of problems: every start of the sweep reads, or compiles, its programs
+# anew, which is most of what a quick test takes.
 _QUICK_CONFIG = '''
 INPUT_DIM = [2]
-DATA_RATIO = [1, 2]
+DATA_RATIO = [1]
 NOISE_STD = [0.1]
 SEED = [0, 1]
 AGENTS = [{'agent': 'random_features', 'num_ensemble': 12, 'width': 16,
-           'replica': list(range(15))}]
+           'replica': list(range(30))}]
 '''
 
 # Units to be killed among: with fewer, kills hardly ever come between two.
