@@ -30,11 +30,11 @@ _MEMBERS = {**_NETWORK, 'prior_scale': 0.}
 
 AGENTS = [
     {'agent': 'map', **_NETWORK},
-    {'agent': 'ensemble', 'num_ensemble': 4, **_MEMBERS},
-    {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'sign',
+    {'agent': 'ensemble', 'num_ensemble': [2, 4, 8], **_MEMBERS},
+    {'agent': 'batch_ensemble', 'num_ensemble': [2, 4, 8], 'fast_init': 'sign',
      **_MEMBERS},
-    {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'normal',
-     'fast_std': [0.1, 0.5], **_MEMBERS},
+    {'agent': 'batch_ensemble', 'num_ensemble': [2, 4, 8],
+     'fast_init': 'normal', 'fast_std': [0.1, 0.5], **_MEMBERS},
     # As in the public code of the study.
     {'agent': 'batch_ensemble', 'num_ensemble': 4, 'fast_init': 'normal',
      'fast_std': 0.5, 'plain_member': True, 'train_shared_by_plain': True,
@@ -45,6 +45,8 @@ AGENTS = [
      'selection': ['none', 'val_nll'], **_MEMBERS},
     {'agent': 'deep_sub_ensemble', 'num_ensemble': 4, 'num_shared_layers': 2,
      **_MEMBERS},
+    {'agent': 'hypermodel', 'index_dim': 4, 'samples_per_dim': 1, **_SIZES,
+     **_TRAINING, 'body': 'mlp_dropout', 'l2': 1e-4, 'prior_scale': 0.},
     # It stays at its prior from means of 0, and learns from random ones.
     {'agent': 'bbb', 'num_index_samples': 1, **_SIZES, **_TRAINING},
     {'agent': 'bbb', 'num_index_samples': 1, 'initial_std': 0.05, **_SIZES,
