@@ -200,7 +200,7 @@ def test_figure_4():
                     for rule in ('oracle', 'val_nll'))
   six, deep = (best[f'{of}', 'oracle']
                for of in ('layer ensemble of 6', 'ensemble of 30'))
-  found = in_text('studies', r'best at P = (\d+) of .* or at (\d+) .* is (\d+) '
+  found = in_text('studies', r'KL at P = (\d+) of .* or at (\d+) .* is (\d+) '
                   r'% and (\d+) % larger.* \((\S+) and (\S+) beside (\S+)\).* '
                   r'\((\S+) at P = (\d+)\).*ranking \((\S+) with (\d+) of')
   check(zip('abcdefghijk', found, (
