@@ -56,7 +56,8 @@ def draw_reliability(table: pd.DataFrame) -> bytes:
   figure, panels = _panels(list(dict.fromkeys(table['setting'])), 2.6)
   colours = _set_colours(table['set'])
   for label, panel in panels.items():
-    plots.style_axes(panel, plots.wrap_label(label), 'confidence', 'accuracy')
+    plots.style_axes(panel, plots.wrap_label(label, num_lines=3),
+                     'confidence', 'accuracy')
     panel.plot([0., 1.], [0., 1.], color='#888888', linewidth=0.8,
                linestyle=':')
     for name, colour in colours.items():
@@ -78,7 +79,7 @@ def draw_information(table: pd.DataFrame) -> bytes:
   figure, panels = _panels(list(dict.fromkeys(table['setting'])), 2.3)
   colours = _set_colours(table['set'])
   for label, panel in panels.items():
-    plots.style_axes(panel, plots.wrap_label(label), 'MI, nats',
+    plots.style_axes(panel, plots.wrap_label(label, num_lines=3), 'MI, nats',
                      'share of points')
     for name, colour in colours.items():
       own = table[(table['setting'] == label) & (table['set'] == name)]

@@ -45,8 +45,8 @@ AGENTS = [
 del SMALL
 '''
 
-# One size of problems: every start of the sweep reads, or compiles, its programs
-# anew, which is most of what a quick test takes.
+# One size of problems: every start of the sweep reads its programs anew, which
+# is most of what a quick test takes.
 _QUICK_CONFIG = '''
 INPUT_DIM = [2]
 DATA_RATIO = [1]
