@@ -141,14 +141,14 @@ def train(agent: base.Agent, problem: base.Problem,
     The agent's sampler: (x [N, ...], key [2] uint32) -> a draw of f, [N, out].
 
   Raises:
-    ValueError: agent cannot be called with (data, prior, key), cannot serve the
-      problem, or stops early on one without validation data; or the seed is not
-      allowed.
+    ValueError: agent cannot be called with (data, prior, key), returns no
+      function, cannot serve the problem, or stops early on one without
+      validation data; or the seed is not allowed.
   """
   _check_problem(problem)
   if not conformance.takes(agent, 3):
     raise ValueError('agent must be a function of (data, prior, key), got '
-                     f'{agent!r}.')
+                     f'{checks.shown(agent)}.')
   seed = _seed_of(problem) if seed is None else seed
   held = float64.unwrap(agent)
   with float64_mode():
@@ -156,7 +156,11 @@ def train(agent: base.Agent, problem: base.Problem,
     if isinstance(held, network_agent.NetworkAgent):
       return float64.InFloat64Mode(held.for_problem(problem)(
           problem.data, problem.prior, key, problem.validation))
-    return agent(problem.data, problem.prior, key)
+    sampler = agent(problem.data, problem.prior, key)
+  if not callable(sampler):
+    raise ValueError('agent must return a sampler, a function of (x, key), got '
+                     f'{checks.shown(sampler)}.')
+  return sampler
 
 
 def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
@@ -194,7 +198,7 @@ def score(agent_or_sampler: base.Agent | base.EpistemicSampler,
     if not conformance.takes(agent_or_sampler, 3):
       raise ValueError(
           'agent_or_sampler must be a function of (data, prior, key) or of '
-          f'(x, key), got {agent_or_sampler!r}.')
+          f'(x, key), got {checks.shown(agent_or_sampler)}.')
     sampler = train(agent_or_sampler, problem)
   key = problems_lib.evaluation_key(_seed_of(problem))
   with float64_mode():

@@ -15,23 +15,30 @@ _LARGEST_COUNT = 2**32
 # So many networks have gigabytes of weights; two such layers, terabytes.
 _LARGEST_SIZE = 2**20
 
-_LONGEST_ERROR = 500
+_LONGEST_ERROR, _LONGEST_VALUE = 500, 200
+
+
+def shown(value: Any) -> str:
+  """A value in a message: in one line that is not too long, arrays too."""
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= _LONGEST_VALUE else f'{text[:_LONGEST_VALUE]}...'
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
   """`value` is an integer >= minimum, and at most 2**32."""
   if (not isinstance(value, numbers.Integral) or isinstance(value, bool)
       or value < minimum):
-    raise ValueError(f'{name} must be an integer >= {minimum}, got {value!r}.')
+    raise ValueError(f'{name} must be an integer >= {minimum}, got '
+                     f'{shown(value)}.')
   if value > _LARGEST_COUNT:
-    raise ValueError(f'{name} must be at most 2**32, got {value!r}.')
+    raise ValueError(f'{name} must be at most 2**32, got {shown(value)}.')
 
 
 def check_size(name: str, value: Any, minimum: int = 1) -> None:
   """A count of what is in the memory at once: units, members, draws."""
   check_count(name, value, minimum)
   if value > _LARGEST_SIZE:
-    raise ValueError(f'{name} must be at most 2**20, got {value!r}.')
+    raise ValueError(f'{name} must be at most 2**20, got {shown(value)}.')
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -45,21 +52,22 @@ def _is_finite_number(value: Any) -> bool:
 def check_scale(name: str, value: Any) -> None:
   """`value` is a finite number >= 0."""
   if not _is_finite_number(value) or value < 0:
-    raise ValueError(f'{name} must be a finite number >= 0, got {value!r}.')
+    raise ValueError(f'{name} must be a finite number >= 0, got '
+                     f'{shown(value)}.')
 
 
 def check_positive(name: str, value: Any, maximum: float = math.inf) -> None:
   """`value` is a finite number > 0, and at most `maximum`."""
   if not _is_finite_number(value) or value <= 0:
-    raise ValueError(f'{name} must be a finite number > 0, got {value!r}.')
+    raise ValueError(f'{name} must be a finite number > 0, got {shown(value)}.')
   if value > maximum:
-    raise ValueError(f'{name} must be at most {maximum:g}, got {value!r}.')
+    raise ValueError(f'{name} must be at most {maximum:g}, got {shown(value)}.')
 
 
 def check_rate(name: str, value: Any) -> None:
   """`value` is a number in [0, 1)."""
   if not _is_finite_number(value) or not 0 <= value < 1:
-    raise ValueError(f'{name} must be in [0, 1), got {value!r}.')
+    raise ValueError(f'{name} must be in [0, 1), got {shown(value)}.')
 
 
 def check_different(name: str, values: Sequence[Any]) -> None:
@@ -74,7 +82,7 @@ def check_different(name: str, values: Sequence[Any]) -> None:
       is_known = value in others
       others.append(value)
     if is_known:
-      raise ValueError(f'{name} must name every value once, got {value!r} '
+      raise ValueError(f'{name} must name every value once, got {shown(value)} '
                        'twice.')
 
 
@@ -92,21 +100,34 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     known = False
   if not known:
     allowed = ', '.join(repr(choice) for choice in choices)
-    raise ValueError(f'{name} must be one of {allowed}; got {value!r}.')
+    raise ValueError(f'{name} must be one of {allowed}; got {shown(value)}.')
 
 
 def check_flag(name: str, value: Any) -> None:
   """`value` is True or False."""
   if not isinstance(value, bool):
-    raise ValueError(f'{name} must be True or False, got {value!r}.')
+    raise ValueError(f'{name} must be True or False, got {shown(value)}.')
 
 
 def check_sizes(name: str, value: Any) -> None:
   """`value` is a tuple of integers from 1 to 2**20; it may be empty."""
   if not isinstance(value, tuple):
-    raise ValueError(f'{name} must be a tuple of integers >= 1, got {value!r}.')
+    raise ValueError(f'{name} must be a tuple of integers >= 1, got '
+                     f'{shown(value)}.')
   for size in value:
     check_size(f'every entry of {name}', size)
+
+
+def check_points(shape: Sequence[int], input_shape: Sequence[int]) -> None:
+  """Points that a sampler is asked at have the shape [N, *input_shape], N >= 1.
+
+  Raises:
+    ValueError: they have another one.
+  """
+  if tuple(shape[1:]) != tuple(input_shape) or not shape or not shape[0]:
+    sizes = ', '.join(map(str, input_shape))
+    raise ValueError(f'x must have shape [N, {sizes}] with N >= 1, got '
+                     f'{list(shape)}.')
 
 
 def error_text(error: BaseException) -> str:

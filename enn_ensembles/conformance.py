@@ -9,6 +9,7 @@ and what happened instead.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import inspect
 import pathlib
 from typing import Any
@@ -19,8 +20,11 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
+from enn_ensembles import networks
+from enn_ensembles.machine import devices
 from enn_ensembles.machine import float64
 from enn_ensembles.nngp import kernels
+from enn_ensembles.scoring import prediction_checks
 from enn_ensembles.training import network_agent
 from enn_ensembles.training import sampler_predictions
 
@@ -29,6 +33,7 @@ _NUM_POINTS = 7  # Points that samplers are asked at.
 # Keys whose draws are compared with a first one. Where a sampler has two
 # members, all draws are of the same one with probability 2^-16.
 _NUM_KEYS = 16
+_ROUNDING = 1e-3  # Share by which float32 may differ, computed in two ways.
 _NUM_STEPS = 2  # Steps that an agent with a network makes here.
 
 
@@ -56,6 +61,9 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
   if not isinstance(prior, base.PriorKnowledge):
     raise ValueError('prior must be a PriorKnowledge, such as problem.prior, '
                      f'got {_describe(prior)}.')
+  if not isinstance(prior.likelihood, base.Likelihood):
+    raise ValueError('prior.likelihood must be base.Gaussian or '
+                     f'base.Categorical, got {checks.shown(prior.likelihood)}.')
   most = _MOST_TRAINING_POINTS
   if isinstance(prior.likelihood, base.Categorical):
     most = max(most, prior.num_outputs)
@@ -69,8 +77,9 @@ def check_agent(agent: base.Agent, prior: base.PriorKnowledge | None = None,
     agent = dataclasses.replace(
         held, num_batches=_NUM_STEPS, early_stopping=None, snapshots=(),
         batch_size=min(held.batch_size, prior.num_train))
-  sampler = _train(agent, data, prior, rules)
-  _check_draws(sampler, x, prior, rules)
+  with devices.x64_mode(True):  # As sweeps, `train` and `score` call it.
+    sampler = _train(agent, data, prior, rules)
+    _check_draws(sampler, x, prior, rules)
 
 
 def takes(function: Any, num_arguments: int) -> bool:
@@ -124,6 +133,10 @@ class _Rules:
 
 def _where(agent: Any) -> str:
   """The file that an agent is defined in, else how Python writes it."""
+  while isinstance(agent, functools.partial):
+    agent = agent.func
+  if not callable(agent):
+    return checks.shown(agent)
   for part in (getattr(agent, 'make_network', None), agent, type(agent)):
     try:
       path = inspect.getsourcefile(inspect.unwrap(part))
@@ -131,7 +144,7 @@ def _where(agent: Any) -> str:
       continue
     if path:
       return pathlib.Path(path).name
-  return repr(agent)
+  return checks.shown(agent)
 
 
 def _describe(value: Any) -> str:
@@ -187,7 +200,14 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
   """Shape, type and finiteness of draws, and what they owe to their keys."""
   shape = (len(x), prior.num_outputs)
   if getattr(sampler, 'analytic', False):
+    if isinstance(prior.likelihood, base.Categorical) or prior.num_outputs > 1:
+      raise rules.broken('analytic = True is for one real output, got a '
+                         f'problem of likelihood {prior.likelihood}.')
     found = _predict(sampler, x, prior, True, rules)
+    try:
+      prediction_checks.check(found, len(x), 1)
+    except ValueError as error:
+      raise rules.broken(str(error)) from error
     for name, moment in (('the mean of moments(x)', found.mean),
                          ('the std of moments(x)', found.std),
                          ('joint_covariance(x)', found.covariances)):
@@ -200,8 +220,7 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
       _check_values('a draw', rules.run('the sampler', sampler, given, key),
                     shape, rules)
       for key in (_key(1), _key(1))]
-  if not np.array_equal(given, x):
-    raise rules.broken('the sampler changed x: it must change a copy.')
+  _check_x_unchanged(given, x, rules)
   # Sums of several threads may differ in their last digits.
   if not np.allclose(*draws, rtol=1e-5, atol=1e-8):
     raise rules.broken('the same key gives the same function, got draws that '
@@ -213,6 +232,8 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
     if found.observation_variances is not None:
       _check_finite('the variances of members_with_noise(x)',
                     found.observation_variances, rules)
+    _check_is_among('a draw is one of members(x)', draws[0], found.samples,
+                    rules)
     if len(found.samples) == 1:
       return  # One function, and it says so.
   others: Any = _predict(sampler, x, prior, False, rules).samples
@@ -223,20 +244,45 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
         f'different keys give different functions, got the same for {_NUM_KEYS}'
         f' keys by {what}: a sampler that ignores its key passes for certain. A'
         ' single function says so by members(x), of shape [1, N, out].')
+  if hasattr(sampler, 'draws'):
+    first_key = networks.fold_in_many(_key(2), _NUM_KEYS)[0]
+    again = _check_values('a draw', rules.run('the sampler', sampler, x.copy(),
+                                              first_key), shape, rules)
+    _check_is_among('draws(x, keys) has the draw of each key', again,
+                    others[:1], rules)
 
 
 def _predict(sampler: base.EpistemicSampler, x: np.ndarray,
              prior: base.PriorKnowledge, enumerate_indices: bool,
              rules: _Rules) -> base.Predictions:
   """What a sweep reads of the sampler, by whatever it offers."""
+  given = x.copy()
   try:
-    return sampler_predictions.predict(
-        sampler, x, _key(2), _NUM_KEYS, enumerate_indices, prior.num_outputs)
+    found = sampler_predictions.predict(
+        sampler, given, _key(2), _NUM_KEYS, enumerate_indices,
+        prior.num_outputs)
   except ValueError as error:
     raise rules.broken(str(error)) from error
   except Exception as error:  # Whatever somebody's sampler may raise.
     raise rules.broken('the sampler raised '
                        f'{checks.error_text(error)}') from error
+  _check_x_unchanged(given, x, rules)
+  return found
+
+
+def _check_x_unchanged(given: np.ndarray, x: np.ndarray,
+                       rules: _Rules) -> None:
+  if not np.array_equal(given, x):
+    raise rules.broken('the sampler changed x: it must change a copy.')
+
+
+def _check_is_among(rule: str, draw: np.ndarray, functions: np.ndarray,
+                    rules: _Rules) -> None:
+  """`draw` [N, out] is one of the functions [K, N, out], up to rounding."""
+  distances = np.abs(functions - draw).max(axis=(1, 2))
+  if distances.min() > _ROUNDING * max(1e-30, np.abs(functions).max()):
+    raise rules.broken(f'{rule}, got one that differs by '
+                       f'{distances.min():.3g} from the nearest.')
 
 
 def _check_values(what: str, values: Any, shape: tuple[int, ...],

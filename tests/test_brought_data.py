@@ -79,7 +79,11 @@ def test_brought_data_is_converted_and_copied():
     (dict(memory_budget_mb=1e-6), 'memory_budget_mb must be enough for T = 6 '
      'points of 2 .* got 1e-06: dense needs .* matrix_free needs'),
     (dict(solver='dense', memory_budget_mb=1e-6),
-     'got 1e-06: dense needs 0 MB'),
+     'got 1e-06: dense needs 0.001248 MB'),
+    (dict(y_train=np.ma.array(np.ones(6), mask=[1, 0, 0, 0, 0, 0])),
+     'y_train must be without masked values, got 1'),
+    (dict(x_train=np.full((6, 2), 1e160)), 'x_train must be from -1e.100 to '),
+    (dict(noise_std=np.full((6, 1), 0.1)), r'got array\(\[\[0.1\], \[0.1\]'),
     (dict(memory_budget_mb=0), '^memory_budget_mb must be .* > 0, got 0'),
     (dict(solver='sparse'), "solver must be one of .* got 'sparse'"),
 ])

@@ -119,6 +119,19 @@ def _wrong(arrays, **changes):
           if value is not None}
 
 
+def _moments(covariances):
+  return {'samples': None, 'mean': np.ones(1000), 'std': np.ones(1000),
+          'covariances': covariances}
+
+
+def test_floats_of_another_byte_order_are_floats(problem, tmp_path):
+  path = tmp_path / f'{PROBLEM_ID}.npz'
+  np.savez(path, samples=make_arrays(problem)['samples'].astype('>f8'))
+  found = brought_predictions.read_predictions(path, problem)(problem.x_test)
+  np.testing.assert_array_equal(found.samples[..., 0],
+                                make_arrays(problem)['samples'])
+
+
 @pytest.mark.parametrize('change, message', [
     (lambda a: {'samples': a['samples'].T}, r'shape \[S, 1000\].* transposed'),
     (lambda a: {'samples': np.where(np.arange(1000) == 3, np.nan,
@@ -135,6 +148,15 @@ def _wrong(arrays, **changes):
     (lambda a: {'sample': a['samples']}, "unknown array 'sample'"),
     (lambda a: {'x_test_sha256': 'abc'}, 'is not of problem'),
     (lambda a: {'samples': np.array(['a'] * 1000)}, 'got <U1'),
+    (lambda a: _moments(np.tile(2 * np.eye(10) - 1, (100, 1, 1))),
+     'covariances must be positive semidefinite'),
+    (lambda a: _moments(np.tile(np.eye(10) + np.triu(np.ones((10, 10)), 1),
+                                (100, 1, 1))), 'covariances must be symmetric'),
+    (lambda a: _moments(np.tile(9. * np.eye(10), (100, 1, 1))),
+     r'std\^2 on their diagonals, got 9 where std\^2 is 1'),
+    (lambda a: {**_moments(None), 'dyadic_samples': None,
+                'dyadic_mean': np.ones(300), 'dyadic_std': np.ones(300)},
+     'dyadic_covariances beside dyadic_mean'),
 ])
 def test_bad_files_get_one_line(problem, tmp_path, change, message):
   arrays = make_arrays(problem)

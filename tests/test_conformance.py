@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import haiku as hk
 import jax
@@ -148,7 +149,37 @@ def wrong_covariance(data, prior, key):
   return sampler
 
 
+def odd_covariance(data, prior, key):
+  sampler = Analytic(np.ones_like)
+  sampler.joint_covariance = lambda x: np.eye(len(x)) + np.triu(
+      np.ones((len(x), len(x))), 1)
+  return sampler
+
+
+def other_draws(data, prior, key):
+  def draws(x, keys):
+    return 100. + np.stack([draw(x, key) for key in keys])
+  sampler = lambda x, key: draw(x, key)
+  sampler.draws = draws
+  return sampler
+
+
+def other_members(data, prior, key):
+  return Members(members=lambda x: np.stack([3. * x[:, :1], x[:, 1:2]]))
+
+
+def members_change_x(data, prior, key):
+  def members(x):
+    x *= 2.
+    return np.stack([x[:, :1], -x[:, :1]])
+  return Members(members=members)
+
+
 BROKEN = {
+    odd_covariance: 'covariances must be symmetric, got entries that differ',
+    other_draws: 'draws(x, keys) has the draw of each key, got one that',
+    other_members: 'a draw is one of members(x), got one that differs by',
+    members_change_x: 'the sampler changed x: it must change a copy',
     draws_ignore_their_keys: 'got the same for 16 keys by draws(x, keys)',
     draws_of_one_key: 'draws must return shape (16, 7, 1) for 16 keys',
     negative_variances: 'must return variances >= 0, got -1',
@@ -190,6 +221,38 @@ def test_a_broken_agent_is_named_with_its_rule(agent):
   text = str(error.value)
   assert text.startswith('agent test_conformance.py: ')
   assert BROKEN[agent] in text and '\n' not in text
+
+
+def test_moments_are_of_one_real_output():
+  for likelihood in (base.Gaussian(0.1, 3), base.Categorical(4)):
+    with pytest.raises(ValueError, match='analytic = True is for one real'):
+      conformance.check_agent(lambda *_: Analytic(np.ones_like),
+                              base.PriorKnowledge((3,), 8, likelihood))
+
+
+def test_the_prior_has_a_likelihood():
+  with pytest.raises(ValueError, match="likelihood must be .* got 'gaussian'"):
+    conformance.check_agent(returns_none,
+                            base.PriorKnowledge((3,), 5, 'gaussian'))
+
+
+def test_a_partial_is_named_by_its_functions_file():
+  with pytest.raises(ValueError, match='^agent test_conformance.py: an agent'):
+    conformance.check_agent(functools.partial(returns_none))
+  with pytest.raises(ValueError, match=r'^agent array\(\[\[0') as error:
+    conformance.check_agent(np.zeros((2, 2)))
+  assert '\n' not in str(error.value)
+
+
+def test_samplers_are_called_in_64_bit_mode(restore_jax_flags):
+  jax.config.update('jax_enable_x64', False)
+  seen = []
+
+  def sampler(x, key):
+    seen.append(jnp.asarray(x).dtype)
+    return draw(x, key)
+  conformance.check_agent(lambda *_: sampler)
+  assert set(seen) == {jnp.dtype('float64')}
 
 
 def test_messages_differ():

@@ -102,6 +102,7 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
       variance = posterior.noise_variance(
           noise_std, kernels.nngp_diag(kernel, data.x), config.reference)
       process = posterior.GPPosterior.fit(kernel, data.x, data.y, variance)
-    return function_draws.ProcessSampler(process, config.analytic)
+    return function_draws.ProcessSampler(process, config.analytic,
+                                          prior.input_dim)
 
   return agent

@@ -42,7 +42,7 @@ def make_agent(config: PriorOnlyConfig) -> base.Agent:
     kernel = likelihoods.known_kernel(prior, 'prior_only')
     # Functions of the testbed are drawn with the same jitter.
     return function_draws.ProcessSampler(
-        function_draws.Prior(kernel), config.analytic,
+        function_draws.Prior(kernel), config.analytic, prior.input_dim,
         ridge=posterior.SAMPLE_JITTER)
 
   return agent

@@ -183,9 +183,11 @@ class RandomFeaturesSampler:
   Attributes:
     networks: their hidden layers.
     last_layers: w of each, [K, width].
+    input_dim: D.
   """
   networks: tuple[Network, ...]
   last_layers: np.ndarray
+  input_dim: int
 
   def members(self, x: np.ndarray) -> np.ndarray:
     """All functions at x [n, D], [K, n, 1] float64."""
@@ -197,7 +199,9 @@ class RandomFeaturesSampler:
         int(jax.random.randint(key, (), 0, len(self.networks))), x)
 
   def _member(self, k: int, x: np.ndarray) -> np.ndarray:
-    blocks = self.networks[k].features(np.asarray(x))
+    x = np.asarray(x)
+    checks.check_points(x.shape, (self.input_dim,))
+    blocks = self.networks[k].features(x)
     values = np.concatenate([phi @ self.last_layers[k] for phi in blocks])
     return values[:, None]
 
@@ -253,8 +257,8 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
   """Solves the last layers of all networks.
 
   Raises:
-    ValueError: by the agent, where a problem's kernel is unknown, or its
-      noise_std is no known number.
+    ValueError: by the agent, where a problem's kernel is unknown, its noise_std
+      is no known number, or x and y do not fit together.
   """
   kept = bounded_cache.BoundedCache(_MOST_BYTES)
 
@@ -263,6 +267,9 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
     kernel = likelihoods.known_kernel(prior, 'random_features')
     noise_std = likelihoods.known_noise_std(prior, 'random_features')
     x = np.ascontiguousarray(data.x)
+    if np.shape(data.y) != (len(x), 1):
+      raise ValueError(f'y must have shape {(len(x), 1)} for x of shape '
+                       f'{x.shape}, got {np.shape(data.y)}.')
     kept.use_for((kernel, x.shape, hashlib.sha256(x).digest(),
                   *map(int, jax.random.key_data(key))))
     networks, last_layers = [], []
@@ -272,6 +279,7 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
       networks.append(network)
       last_layers.append(fit_last_layer(network, data, float(noise_std), start,
                                         noise))
-    return RandomFeaturesSampler(tuple(networks), np.stack(last_layers))
+    return RandomFeaturesSampler(tuple(networks), np.stack(last_layers),
+                                 x.shape[1])
 
   return agent

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
+from enn_ensembles import checks
 from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import posterior
 
@@ -91,7 +92,6 @@ class FunctionDraws:
       ValueError: a covariance is not positive definite, or more than MAX_POINTS
         different points were asked for in all.
     """
-    x = np.ascontiguousarray(x, dtype=np.float64)
     self._add_unknown(x)
     places = np.array([self._places[point.tobytes()] for point in x])
     normals, values = [], {}
@@ -152,23 +152,31 @@ class ProcessSampler:
   Args:
     process: the process.
     analytic: whether it is scored on its exact moments, not on samples.
+    input_dim: D.
     ridge: see `FunctionDraws`; moments are without it.
   """
   mappable = True
 
-  def __init__(self, process: Process, analytic: bool, ridge: float = 0.):
+  def __init__(self, process: Process, analytic: bool, input_dim: int,
+               ridge: float = 0.):
     self.analytic = analytic
     self._process = process
+    self._input_dim = input_dim
     self._functions = FunctionDraws(process, ridge)
 
   def __call__(self, x: np.ndarray, key: chex.PRNGKey) -> jax.Array:
     """The function of the key at x [n, D], [n, 1] float64."""
-    return self._functions.sample(x, key)
+    return self._functions.sample(self._points(x), key)
 
   def moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean [n] and std [n] at x [n, D]."""
-    return self._process.moments(x)
+    return self._process.moments(self._points(x))
 
   def joint_covariance(self, x: np.ndarray) -> np.ndarray:
     """Exact covariance [n, n] at x [n, D]."""
-    return self._process.joint(x)[1]
+    return self._process.joint(self._points(x))[1]
+
+  def _points(self, x: np.ndarray) -> np.ndarray:
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    checks.check_points(x.shape, (self._input_dim,))
+    return x

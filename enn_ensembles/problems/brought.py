@@ -12,6 +12,8 @@ from enn_ensembles.problems import solvers
 
 _KERNEL = kernels.KernelConfig()  # The testbed's.
 
+_LARGEST = 1e100  # Squares of larger numbers may be infinite.
+
 
 def problem_from_data(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray,
@@ -49,14 +51,15 @@ def problem_from_data(
     None.
 
   Raises:
-    ValueError: a shape does not fit, a number is not finite, the problem does
-      not fit into the budget, or jax runs without x64.
+    ValueError: a shape does not fit, a number is masked, not finite or beyond
+      1e100, the problem does not fit into the budget, or jax runs without x64.
   """
   kernels.require_x64()
   nngp_regression.check_noise_std('noise_std', noise_std)
   checks.check_choice('reference', reference, posterior.REFERENCES)
   if not isinstance(kernel, kernels.KernelConfig):
-    raise ValueError(f'kernel must be a KernelConfig, got {kernel!r}.')
+    raise ValueError(f'kernel must be a KernelConfig, got '
+                     f'{checks.shown(kernel)}.')
   x_train = _check_points('x_train', x_train)
   y_train = _check_targets('y_train', y_train, x_train)
   x_test = _check_points('x_test', x_test, x_train.shape[1])
@@ -81,6 +84,9 @@ def problem_from_data(
 
 def _check_finite(name: str, values: Any) -> np.ndarray:
   """Brought numbers as a float64 array of their own."""
+  if np.ma.is_masked(values):
+    raise ValueError(f'{name} must be without masked values, got '
+                     f'{np.ma.count_masked(values)}.')
   try:
     values = np.asarray(values)
     if values.dtype.kind not in 'fiub':
@@ -93,6 +99,9 @@ def _check_finite(name: str, values: Any) -> np.ndarray:
   if bad:
     raise ValueError(f'{name} must be finite, got {bad} NaN or infinite of '
                      f'{values.size} values.')
+  if np.abs(values).max(initial=0.) > _LARGEST:
+    raise ValueError(f'{name} must be from -{_LARGEST:g} to {_LARGEST:g}, got '
+                     f'{values.flat[np.abs(values).argmax()]:g}.')
   return values
 
 

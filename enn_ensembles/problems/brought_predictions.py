@@ -27,6 +27,7 @@ from enn_ensembles import base
 from enn_ensembles.machine import foreign_files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import problem_export
+from enn_ensembles.scoring import prediction_checks
 
 _PARTS = ('samples', 'mean', 'std', 'covariances')
 _DYADIC = 'dyadic_'
@@ -139,13 +140,21 @@ def _predictions(path: pathlib.Path, arrays: Mapping[str, np.ndarray],
     raise ValueError(
         f'{path}: {start}covariances must have shape '
         f'[{num // tau}, {tau}, {tau}], got {list(covariances.shape)}.')
+  if covariances is None and start:
+    raise ValueError(f'{path} must have {start}covariances beside {start}mean: '
+                     'these points are for the joint score alone.')
+  if covariances is not None:
+    try:
+      prediction_checks.check_covariances(covariances, parts['std'])
+    except ValueError as error:
+      raise ValueError(f'{path}: {start}{error}') from error
   return base.Predictions(None, mean=parts['mean'][:, None],
                           std=parts['std'][:, None], covariances=covariances)
 
 
 def _real(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
   """The array as float64; ValueError for what is not finite floats."""
-  if array.dtype not in (np.float32, np.float64):
+  if array.dtype.newbyteorder('=') not in (np.float32, np.float64):
     raise ValueError(f'{path}: {name} must be float32 or float64, got '
                      f'{array.dtype}.')
   bad = array.size - np.count_nonzero(np.isfinite(array))

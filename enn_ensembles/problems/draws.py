@@ -10,6 +10,7 @@ for a second per shape.)
 """
 
 import hashlib
+import numbers
 from typing import Any
 from typing import NamedTuple
 
@@ -62,9 +63,9 @@ TEST_NOISE_KEY = Use(15, 2)
 
 def check_seed(name: str, value: Any) -> None:
   """`value` is a seed: an integer from 0 to 2**32 - 1."""
-  checks.check_count(name, value, minimum=0)
-  if value > _MAX_SEED:
+  if isinstance(value, numbers.Integral) and value > _MAX_SEED:
     raise ValueError(f'{name} must be at most 2**32 - 1, got {value}.')
+  checks.check_count(name, value, minimum=0)
 
 
 def agent_key(seed: int) -> chex.PRNGKey:

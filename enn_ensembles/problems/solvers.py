@@ -91,7 +91,9 @@ def choose_solver_by_sizes(solver: str, memory_budget_mb: float, num_train: int,
   for name in allowed:
     if needed[name] <= memory_budget_mb:
       return name
-  text = ', '.join(f'{name} needs {needed[name]:,.0f} MB' for name in allowed)
+  text = ', '.join(
+      f'{name} needs {needed[name]:,.{0 if needed[name] >= 1 else 6}f} MB'
+      for name in allowed)
   raise ValueError(
       f'{budget_name} must be enough for {num_train_name} = {num_train} points '
       f'of {input_dim} dimensions, got {memory_budget_mb:g}: {text}.')

@@ -97,8 +97,9 @@ class NetworkAgent(network_training.NetworkTraining):
                          validation=held_out)
     params, state = jax.tree.map(lambda a: a[0, 0],
                                  (trained.params, trained.state))
-    return network_sampler.NetworkSampler(self.make_network(prior), params,
-                                          state, trained.dtype)
+    return network_sampler.NetworkSampler(
+        self.make_network(prior), params, state, tuple(prior.input_shape),
+        trained.dtype)
 
 
 def _of_one_problem(data: base.Data, prior: base.PriorKnowledge,
@@ -106,6 +107,10 @@ def _of_one_problem(data: base.Data, prior: base.PriorKnowledge,
   """x [1, T, ...] and y [1, 1, T, ...], checked where the user's shapes are.
   """
   x, y = np.asarray(data.x), np.asarray(data.y)
+  if x.shape[1:] != tuple(prior.input_shape):
+    sizes = ', '.join(map(str, prior.input_shape))
+    raise ValueError(f'{name}x must have shape [T, {sizes}] as prior has it, '
+                     f'got {list(x.shape)}.')
   expected = (len(x),) if isinstance(prior.likelihood, base.Categorical) else (
       len(x), prior.num_outputs)
   if y.shape != expected:

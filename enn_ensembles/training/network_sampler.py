@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from enn_ensembles import base
+from enn_ensembles import checks
 from enn_ensembles.training import forward_blocks
 
 
@@ -71,20 +72,25 @@ class NetworkSampler:
     network: the network.
     params: its trained parameters.
     state: its state, an untrained prior function for instance.
+    input_shape: of one point.
     dtype: precision of the forward.
   """
   network: base.EpistemicNetwork
   params: base.Params
   state: base.State
+  input_shape: tuple[int, ...]
   dtype: Any = jnp.float32
 
   def __call__(self, x: base.Array, key: chex.PRNGKey) -> base.Array:
     """One draw at x [N, ...], [N, out]; traceable in both arguments."""
-    return self._draw(self.params, self.state, jnp.asarray(x, self.dtype), key)
+    x = jnp.asarray(x, self.dtype)
+    checks.check_points(x.shape, self.input_shape)
+    return self._draw(self.params, self.state, x, key)
 
   def draws(self, x: np.ndarray, keys: chex.PRNGKey) -> np.ndarray:
     """A draw per key [J] at x [N, ...], [J, N, out]."""
     x = np.asarray(x, self.dtype)
+    checks.check_points(x.shape, self.input_shape)
     return forward_blocks.in_blocks(
         lambda block, _: self._draws(self.params, self.state, block, keys),
         x, forward_blocks.points_per_block(self.network, x.shape, len(keys)))
@@ -101,6 +107,7 @@ class NetworkSampler:
   def _all_members(self, x: np.ndarray
                    ) -> tuple[np.ndarray, np.ndarray | None]:
     x = np.asarray(x, self.dtype)
+    checks.check_points(x.shape, self.input_shape)
     return forward_blocks.in_blocks(
         lambda block, _: self._members(self.params, self.state, block),
         x, forward_blocks.points_per_block(self.network, x.shape, None))

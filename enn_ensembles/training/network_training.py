@@ -34,16 +34,28 @@ class NetworkTraining:
   snapshots: tuple[int, ...] = ()
 
   def __post_init__(self):
+    for name in ('make_network', 'make_loss', 'augment'):
+      value = getattr(self, name)
+      if not callable(value) and (name != 'augment' or value is not None):
+        raise ValueError(f'{name} must be a function, got '
+                         f'{checks.shown(value)}.')
+    if not isinstance(self.early_stopping,
+                      (early_stopping_lib.EarlyStopping, type(None))):
+      raise ValueError('early_stopping must be an EarlyStopping or None, got '
+                       f'{checks.shown(self.early_stopping)}.')
     checks.check_count('num_batches', self.num_batches)
     checks.check_count('batch_size', self.batch_size)
     checks.check_choice('sampling', self.sampling, optimizers.SAMPLINGS)
     if not (isinstance(self.optimizer, optax.GradientTransformation)
             or callable(self.optimizer)):
       raise ValueError('optimizer must be an optax GradientTransformation or a '
-                       f'function of PriorKnowledge, got {self.optimizer!r}.')
+                       'function of PriorKnowledge, got '
+                       f'{checks.shown(self.optimizer)}.')
     if not isinstance(self.snapshots, (tuple, list)):
       raise ValueError('snapshots must be a tuple of steps, got '
                        f'{self.snapshots!r}.')
+    for step in self.snapshots:
+      checks.check_count('every entry of snapshots', step, minimum=0)
     if list(self.snapshots) != sorted(set(self.snapshots)) or any(
         not 0 <= step <= self.num_batches for step in self.snapshots):
       raise ValueError(

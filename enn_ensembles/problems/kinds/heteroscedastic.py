@@ -21,10 +21,21 @@ from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 from enn_ensembles.problems.kinds import nngp
 
+# Beyond it stds of the noise at some points are too small for a posterior.
+_LARGEST_CONTRAST = 5.
+
+
+def _check_contrast(name: str, value: Any) -> None:
+  checks.check_scale(name, value)
+  if value > _LARGEST_CONTRAST:
+    raise ValueError(f'{name} must be at most {_LARGEST_CONTRAST:g}, got '
+                     f'{value!r}.')
+
+
 CONFIG_NAMES: Mapping[str, kinds.ConfigName] = {
     **{name: nngp.CONFIG_NAMES[name]
        for name in ('INPUT_DIM', 'DATA_RATIO', 'NOISE_STD', 'KERNEL')},
-    'NOISE_CONTRAST': kinds.ConfigName(checks.check_scale, False, 1.),
+    'NOISE_CONTRAST': kinds.ConfigName(_check_contrast, False, 1.),
 }
 
 

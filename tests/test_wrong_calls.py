@@ -1,0 +1,70 @@
+"""Calls of the API with what does not fit: one line, and no wrong numbers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import enn_ensembles as ee
+from enn_ensembles import base
+from enn_ensembles.machine import float64
+
+
+@pytest.fixture(name='problem', scope='module')
+def _problem():
+  return ee.load_problem('D3_l2_e0.3_s1')
+
+
+@pytest.mark.parametrize('name', ['exact_posterior', 'prior_only', 'map',
+                                  'random_features', 'bbb'])
+def test_samplers_refuse_points_of_another_shape(problem, name):
+  # Random features of other columns were those of other functions.
+  settings = ({'num_ensemble': 2, 'width': 8} if name == 'random_features' else
+              {'num_batches': 1} if name in ('map', 'bbb') else {})
+  sampler = ee.train(ee.make_agent(name, **settings), problem)
+  key, x = ee.evaluation_key(0), problem.x_test[:4]
+  dim = x.shape[1]
+  calls = [lambda x: sampler(x, key)]
+  calls += [getattr(sampler, other) for other in ('members', 'moments')
+            if hasattr(sampler, other)]
+  for call in calls:
+    for wrong in (x[:, :1], x[0], x[:0], np.ones((4, dim + 1))):
+      with pytest.raises(ValueError, match=rf'x must have shape \[N, {dim}\] '
+                         'with N >= 1, got'):
+        call(wrong)
+
+
+def test_agents_refuse_data_of_another_shape(problem):
+  wide = np.ones((len(problem.x_train), problem.x_train.shape[1] + 1))
+  key = ee.agent_key(0)
+  with pytest.raises(ValueError, match='x must have shape .* as prior has it'):
+    ee.make_agent('map', num_batches=1)(
+        base.Data(wide, problem.y_train), problem.prior, key)
+  with pytest.raises(ValueError, match='y must have shape'):
+    ee.make_agent('random_features', width=4, num_ensemble=2)(
+        base.Data(problem.x_train, wide), problem.prior, key)
+
+
+def test_an_agent_that_returns_nothing_is_told_so(problem):
+  with pytest.raises(ValueError, match='agent must return a sampler.*got None'):
+    ee.score(lambda data, prior, key: None, problem)
+
+
+def test_the_largest_seed_is_said_as_it_is():
+  for seed in (2**32, 10**30):
+    with pytest.raises(ValueError, match=r'at most 2\*\*32 - 1'):
+      ee.load_problem(f'D2_l1_e1_s{seed}')
+
+
+def test_noise_of_too_much_contrast_is_named():
+  with pytest.raises(ValueError, match='noise_contrast must be at most 5'):
+    ee.load_problem('D5_l1_e1_c30_s0')
+
+
+@pytest.mark.parametrize('field, value', [
+    ('snapshots', ('a',)), ('snapshots', (1.5,)), ('augment', 3),
+    ('early_stopping', 3), ('make_network', None), ('make_loss', 5)])
+def test_fields_of_network_agents_are_checked(field, value):
+  agent = float64.unwrap(ee.make_agent('map', num_batches=4))
+  with pytest.raises(ValueError, match=f'{field} must be'):
+    dataclasses.replace(agent, **{field: value})
