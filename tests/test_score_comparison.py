@@ -3,6 +3,7 @@
 import commands
 import example_rows
 import numpy as np
+import pandas as pd
 import pytest
 
 from enn_ensembles import results
@@ -78,3 +79,36 @@ def test_command(tmp_path):
   text = (tmp_path / 'out' / 'score_relations.csv').read_text()
   assert text.startswith('score,beside,num_agents,num_pairs,')
   assert bad_code == 2 and "'kl_floor' is neither" in bad_error
+
+
+def test_another_ranking_stays_out():
+  # Other kernels, and images, whose scores would turn the order round.
+  rows = make_rows()
+  others = [example_rows.make_row(
+      10., agent, seed, noise_std=noise_std, kernel='erf3', wasserstein=1.,
+      joint_kl_dyadic_tau10=1. / LEVELS[agent], crps_excess=1.)
+            for agent in LEVELS for noise_std in (0.1, 1.) for seed in range(6)]
+  others += [example_rows.make_image_row(seed=seed) for seed in range(2)]
+  alone, among = (score_comparison.compare_scores(columns.collect(r), [],
+                                                  SCORES)
+                  for r in (rows, rows + others))
+  pd.testing.assert_frame_equal(alone.ranks, among.ranks)
+  pd.testing.assert_frame_equal(alone.relations, among.relations)
+
+
+def test_an_agent_of_two_precisions_is_two_settings():
+  rows = [{**row, 'dtype': dtype} for row in make_rows()
+          for dtype in ('float32', 'float64')]
+  for i, row in enumerate(rows):
+    row['row_id'] = f'{row["row_id"]}-{i}'
+  found = score_comparison.compare_scores(columns.collect(rows), [], SCORES)
+  assert len(found.ranks) == 2 * 7
+  assert found.relations['num_agents'].tolist() == [10, 10, 10]
+
+
+def test_images_have_scores_of_their_own():
+  rows = [example_rows.make_image_row(nll, agent, seed)
+          for agent, nll in (('a-1', 0.1), ('b-1', 0.2), ('c-1', 0.3))
+          for seed in range(3)]
+  found = score_comparison.compare_scores(columns.collect(rows), [], ['nll'])
+  assert found.ranks['nll_rank'].tolist() == [1, 2, 3]

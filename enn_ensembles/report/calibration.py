@@ -111,7 +111,14 @@ def measure(rows: columns_lib.Columns, expected: Sequence[Any],
   Raises:
     ValueError: no row has counts.
   """
-  ranking, inside = _first_ranking(rows, counts)
+  found = rankings_lib.first_with(
+      rows, np.array([row_id in counts for row_id in rows.row_ids], bool))
+  if found is None:
+    raise ValueError(
+        'results_dir has no row with counts of the probability integral '
+        'transform: rows of regression on drawn functions have them, but for '
+        'those of older programs.')
+  ranking, inside = found
   board = tables.make_tables(rows, expected).leaderboard
   board = board[board['ranking'] == ranking.label]
   cells = [rows.values('cell')[code] for code in np.unique(
@@ -138,26 +145,6 @@ def measure(rows: columns_lib.Columns, expected: Sequence[Any],
   _add_holm(tests)
   return Calibration(tables.make_frame(histograms, _BIN_COLUMNS),
                      tables.make_frame(tests, _TEST_COLUMNS))
-
-
-def _first_ranking(rows: columns_lib.Columns, counts: Mapping[str, Any]
-                   ) -> tuple[rankings_lib.Ranking, np.ndarray]:
-  """The first ranking with counts, and which rows are in it, bool [R]."""
-  keys = rankings_lib.keys_of(rows)
-  draws = np.array(rows.values('num_enn_samples'), object)[
-      rows.codes('num_enn_samples')]
-  has = np.array([row_id in counts for row_id in rows.row_ids], bool)
-  found = {(keys.values[k], d) for k, d in zip(keys.codes.tolist(), draws)}
-  for ranking in rankings_lib.make_rankings(found):
-    same = np.array([key == ranking.key for key in keys.values])[keys.codes]
-    inside = same & np.array([d in (None, ranking.num_enn_samples)
-                              for d in draws], bool)
-    if (inside & has).any():
-      return ranking, inside
-  raise ValueError(
-      'results_dir has no row with counts of the probability integral '
-      'transform: rows of regression on drawn functions have them, but for '
-      'those of older programs.')
 
 
 def _rows_of(rows: columns_lib.Columns, line: Mapping[str, Any],

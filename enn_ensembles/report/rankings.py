@@ -14,6 +14,8 @@ import json
 from typing import Any
 from typing import NamedTuple
 
+import numpy as np
+
 from enn_ensembles import results
 from enn_ensembles.report import columns as columns_lib
 
@@ -119,3 +121,27 @@ def make_rankings(found: Iterable[tuple[Key, int | None]]) -> list[Ranking]:
   return list(itertools.chain.from_iterable(
       [Ranking(key, num) for num in sorted(draws[key]) or [None]]
       for key in sorted(draws, key=order)))
+
+
+def first_with(columns: columns_lib.Columns, wanted: np.ndarray
+               ) -> tuple[Ranking, np.ndarray] | None:
+  """The first ranking that has some of the wanted rows, and all of its rows.
+
+  Args:
+    columns: of all rows.
+    wanted: bool [R].
+
+  Returns:
+    The ranking and which rows are in it, bool [R]; None where no row is wanted.
+  """
+  keys = keys_of(columns)
+  draws = np.array(columns.values('num_enn_samples'), object)[
+      columns.codes('num_enn_samples')]
+  found = {(keys.values[k], d) for k, d in zip(keys.codes.tolist(), draws)}
+  for ranking in make_rankings(found):
+    same = np.array([key == ranking.key for key in keys.values])[keys.codes]
+    inside = same & np.array([d in (None, ranking.num_enn_samples)
+                              for d in draws], bool)
+    if (inside & wanted).any():
+      return ranking, inside
+  return None

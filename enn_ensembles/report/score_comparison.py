@@ -21,12 +21,17 @@ import pandas as pd
 
 from enn_ensembles.report import cells as cells_lib
 from enn_ensembles.report import columns as columns_lib
+from enn_ensembles.report import rankings
 from enn_ensembles.report import ranks
 from enn_ensembles.report import statistics
 from enn_ensembles.report import tables
 from enn_ensembles.scoring import table
 
 _AUDIT = 'exact_posterior'
+
+# What makes two lines of a board two agent settings.
+_SETTING = ('agent_id', 'dtype', 'num_enn_samples')
+_Setting = tuple[Any, ...]
 
 
 class ScoreComparison(NamedTuple):
@@ -54,17 +59,22 @@ def compare_scores(rows: columns_lib.Columns, expected: Sequence[Any],
   Raises:
     ValueError: a score is unknown or has no direction, or no row has it.
   """
-  boards = {}
-  for score in scores:
-    board = tables.make_tables(rows, expected, score).leaderboard
-    first = board[board['ranking'] == board['ranking'].iloc[0]]
-    boards[score] = first.set_index('agent_id')
+  whole = {score: tables.make_tables(rows, expected, score).leaderboard
+           for score in scores}
+  found_ranking = rankings.first_with(rows, rows.score(scores[0])[1])
+  if found_ranking is None:
+    raise ValueError(f'results_dir has no row with score {scores[0]!r}.')
+  ranking, inside = found_ranking
+  boards: dict[str, dict[_Setting, Any]] = {
+      score: {tuple(line[name] for name in _SETTING): line for _, line in
+              board[board['ranking'] == ranking.label].iterrows()}
+      for score, board in whole.items()}
   main = boards[scores[0]]
   lines = []
-  for agent_id, line in main.iterrows():
+  for setting, line in main.items():
     found = {'ranking': line['ranking'], 'label': line['label']}
     for score, board in boards.items():
-      own = board.loc[agent_id] if agent_id in board.index else None
+      own = board.get(setting)
       for name, column in (('rank', 'rank'), ('rank_low', 'rank_low'),
                            ('rank_high', 'rank_high'),
                            ('mean', f'{score}_mean'),
@@ -74,10 +84,10 @@ def compare_scores(rows: columns_lib.Columns, expected: Sequence[Any],
   relations = []
   for score in scores[1:]:
     other = boards[score]
-    ids = [agent_id for agent_id, line in main.iterrows()
-           if line['agent'] != _AUDIT and agent_id in other.index
-           and None not in (line['rank'], other.loc[agent_id, 'rank'])]
-    base, values = (_values(rows, main, ids, name)
+    settings = [setting for setting, line in main.items()
+                if line['agent'] != _AUDIT and setting in other
+                and None not in (line['rank'], other[setting]['rank'])]
+    base, values = (_values(rows, inside, settings, name)
                     for name in (scores[0], score))
     relations.append({'score': score, 'beside': scores[0],
                       **_relate(base, values, scores[0], score)})
@@ -85,34 +95,23 @@ def compare_scores(rows: columns_lib.Columns, expected: Sequence[Any],
                          pd.DataFrame(relations, dtype=object))
 
 
-def _values(rows: columns_lib.Columns, board: pd.DataFrame,
-            ids: Sequence[str], score: str) -> np.ndarray:
-  """Scores of ranked agent settings, [A, C, S]."""
-  first = board.iloc[0]
-  kept = np.ones(len(rows), bool)
-  for name in ('kind', 'score_set', 'selection', 'enumerate_indices'):
-    kept &= _equals(rows, name, first[name])
-  reference = [dict(value).get('reference') == first['reference']
-               for value in rows.values('ranking')]
-  kept &= np.array(reference)[rows.codes('ranking')]
+def _values(rows: columns_lib.Columns, inside: np.ndarray,
+            settings: Sequence[_Setting], score: str) -> np.ndarray:
+  """Scores of ranked agent settings in the rows of a ranking, [A, C, S]."""
   values, present = rows.score(score)
   cell_codes = cells_lib.cell_codes(rows)
-  cells = np.unique(cell_codes[kept])
-  seeds = np.unique(rows.codes('seed')[kept])
-  found = np.full((len(ids), len(cells), len(seeds)), np.nan)
-  agents = np.array([{name: i for i, name in enumerate(ids)}.get(name, -1)
-                     for name in rows.values('agent_id')])
-  agents = agents[rows.codes('agent_id')]
-  kept &= present & (agents >= 0)
+  cells = np.unique(cell_codes[inside])
+  seeds = np.unique(rows.codes('seed')[inside])
+  found = np.full((len(settings), len(cells), len(seeds)), np.nan)
+  number = {setting: i for i, setting in enumerate(settings)}
+  named = zip(*([rows.values(name)[code] for code in rows.codes(name).tolist()]
+                for name in _SETTING))
+  agents = np.array([number.get(setting, -1) for setting in named], int)
+  kept = inside & present & (agents >= 0)
   places = (agents[kept], np.searchsorted(cells, cell_codes[kept]),
             np.searchsorted(seeds, rows.codes('seed')[kept]))
   found[places] = values[kept]
   return found
-
-
-def _equals(rows: columns_lib.Columns, name: str, value: Any) -> np.ndarray:
-  same = np.array([other == value for other in rows.values(name)])
-  return same[rows.codes(name)]
 
 
 def _relate(base: np.ndarray, values: np.ndarray, base_score: str,
