@@ -86,6 +86,13 @@ def get_support(indexer: Any) -> Index | None:
   return None
 
 
+def count_support(indexer: Any) -> int | None:
+  """How many indices a finite indexer has; None where they are infinitely many.
+  """
+  support = get_support(indexer)
+  return None if support is None else len(jax.tree.leaves(support)[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class EpistemicNetwork:
   """A network f(x, z), the distribution of its index, and how to start it.

@@ -107,8 +107,7 @@ def _make_units(num_workers: int) -> list[sweeps.WorkUnit]:
   quick = _QUICK.value
   agents = cli.names(_AGENTS) if _AGENTS.value is not None else (
       list(_QUICK_AGENTS) if quick else None)
-  if _NUM_SEEDS.value < 1:
-    raise ValueError(f'num_seeds must be >= 1, got {_NUM_SEEDS.value}.')
+  checks.check_count('--num_seeds', _NUM_SEEDS.value)
   input_dim = cli.numbers_if_given(_INPUT_DIM, int, checks.check_count)
   data_ratio = cli.numbers_if_given(_DATA_RATIO, float,
                                     nngp.CONFIG_NAMES['DATA_RATIO'].check)

@@ -31,6 +31,9 @@ from enn_ensembles.studies.decomposition import images
 from enn_ensembles.studies.decomposition import regression
 from enn_ensembles.studies.decomposition import verdicts
 from experiments import cli
+from experiments import data_flags
+
+flags.adopt_module_key_flags(data_flags)
 
 _MOST = 1_000_000
 
@@ -40,9 +43,6 @@ _PARTS = flags.DEFINE_list(
     'parts', ['split', 'response', 'grid', 'experts', 'robustness'],
     'What is measured.')
 _DATASETS = flags.DEFINE_list('datasets', ['digits'], 'Which images.')
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', None, 'Folder with files of real data. Default: the '
-    'environment variable ENN_ENSEMBLES_DATA.')
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds.', lower_bound=1,
                                   upper_bound=_MOST)
 _NUM_BATCHES = flags.DEFINE_integer(
@@ -82,6 +82,7 @@ def _make_units() -> list[kept_units.Unit]:
   for flag in (_NUM_BATCHES, _NUM_MEMBERS):
     if flag.value is not None:
       given[flag.name] = flag.value
+  data_dir = data_flags.data_dir()
   sizes = cli.numbers_if_given(_IMAGE_SIZES, int, checks.check_size)
   on_images = {**given, 'num_test': _NUM_TEST.value}
   if sizes is not None:
@@ -104,12 +105,12 @@ def _make_units() -> list[kept_units.Unit]:
       for dataset in cli.names(_DATASETS):
         settings = images.ImageSettings(dataset, **{
             **(_DEFAULTS if dataset == 'digits' else _LARGER), **on_images})
-        data = [image_files.read_images(dataset, split, _DATA_DIR.value)
+        data = [image_files.read_images(dataset, split, data_dir)
                 for split in image_data.SPLITS]
         settings.check(data[0])
         made.append(_make_unit(
             part, dataset.replace(':', '_'), settings,
-            functools.partial(_ON_IMAGES[part], settings, _DATA_DIR.value),
+            functools.partial(_ON_IMAGES[part], settings, data_dir),
             [one.sha256 for one in data]))
   return made
 
@@ -145,7 +146,6 @@ def _is_unit(found: Any) -> bool:
 
 
 def main(_) -> None:
-  cli.check_is_folder(_DATA_DIR)
   units = _make_units()
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   jax.config.update('jax_enable_x64', True)

@@ -31,6 +31,9 @@ from enn_ensembles.studies.empirical_bayes import drawing
 from enn_ensembles.studies.empirical_bayes import units
 from enn_ensembles.studies.empirical_bayes import verdicts
 from experiments import cli
+from experiments import data_flags
+
+flags.adopt_module_key_flags(data_flags)
 
 _MOST_SEEDS = 10_000
 
@@ -39,9 +42,6 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _PROBLEMS = flags.DEFINE_list(
     'problems', ['D10_l1', 'D10_l10', 'digits'], 'Testbed cells and data sets '
     'of images.')
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', None, 'Folder with files of real data. Default: the '
-    'environment variable ENN_ENSEMBLES_DATA.')
 _KINDS = flags.DEFINE_list(
     'kinds', list(units.KINDS), f'Members: {", ".join(units.KINDS)}.')
 _NUM_SEEDS = flags.DEFINE_integer(
@@ -73,7 +73,7 @@ _FORMAT = 2
 def _checksums(dataset: str) -> tuple[str, ...]:
   """Of its images: what is kept is not taken for others of the same name."""
   return tuple(
-      image_files.read_images(dataset, split, _DATA_DIR.value).sha256
+      image_files.read_images(dataset, split, data_flags.data_dir()).sha256
       for split in image_data.SPLITS)
 
 
@@ -106,7 +106,7 @@ def _make_unit(unit: units.Unit, checksums: Sequence[str]) -> kept_units.Unit:
 
   def run() -> kept_units.Tables:
     lines, costs = kept_units.run_counted(
-        name, lambda: units.run(unit, _DATA_DIR.value))
+        name, lambda: units.run(unit, data_flags.data_dir()))
     return {**dict(zip(_TABLES, lines, strict=True)), 'seconds': [{
         'problem': unit.problem, 'kind': unit.kind, 'seed': unit.seed,
         'cpu_seconds': round(costs['cpu_seconds'], 1),
@@ -160,9 +160,11 @@ def _diversity_contents(tables: kept_units.Tables) -> dict[str, bytes]:
 
 def main(_) -> None:
   if _DIVERSITY.value:
+    cli.refuse((_PROBLEMS, data_flags.DATA_DIR, _KINDS, _NUM_SEEDS,
+                _NUM_MEMBERS, _NUM_BATCHES),
+               '--diversity is of digits, with settings of its own')
     made, report = _make_diversity_units(), _diversity_contents
   else:
-    cli.check_is_folder(_DATA_DIR)
     made, report = _make_units(), _contents
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   # Diversity is measured in float32.

@@ -26,6 +26,9 @@ from enn_ensembles.studies.loss_landscape import study
 from enn_ensembles.studies.loss_landscape import testbed_curve
 from enn_ensembles.studies.loss_landscape import trajectories
 from experiments import cli
+from experiments import data_flags
+
+flags.adopt_module_key_flags(data_flags)
 
 _DEFAULTS = settings_lib.LandscapeSettings()
 _TRAINING = _DEFAULTS.training
@@ -37,9 +40,6 @@ _SNAPSHOTS_DIR = flags.DEFINE_string(
     'snapshots_dir', None, 'Where the runs are kept and found again. Default: '
     'the folder snapshots in output_dir.')
 _DATASET = flags.DEFINE_string('dataset', 'digits', 'Which images.')
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', None, 'Folder with files of real data. Default: the '
-    'environment variable ENN_ENSEMBLES_DATA.')
 _NUM_TRAIN = flags.DEFINE_integer('num_train', None, 'Training images; all if '
                                   'not given.')
 _NUM_TEST = flags.DEFINE_integer('num_test', None, 'Test images; all if not '
@@ -89,6 +89,14 @@ _TESTBED = flags.DEFINE_bool(
     'testbed', False, 'Only KL by ensemble size on the testbed: '
     'testbed_curve.csv and testbed_curve.png.')
 
+# What says nothing of the testbed.
+_OF_IMAGES = (
+    data_flags.DATA_DIR, _SNAPSHOTS_DIR, _DATASET, _NUM_TRAIN,
+    _NUM_TEST, _PAD, _BRIGHTNESS, _NORMALISE, _BODY, _HIDDEN_SIZES,
+    _NUM_EPOCHS, _BATCH_SIZE, _LEARNING_RATE, _DROPOUT, _SEED,
+    _NUM_INITS, _NUM_TRAJECTORIES, _NUM_SAMPLES, _NUM_PLANE_SAMPLES,
+    _NUM_GRID_POINTS, _NUM_SURFACE_IMAGES, _PCA_SCALE)
+
 
 def _report_testbed() -> None:
   """Trains on testbed cells; writes a table and a picture."""
@@ -104,6 +112,7 @@ def _report_testbed() -> None:
 
 def main(_) -> None:
   if _TESTBED.value:
+    cli.refuse(_OF_IMAGES, '--testbed has settings of its own')
     _report_testbed()
     return
   settings = settings_lib.LandscapeSettings(
@@ -122,13 +131,12 @@ def main(_) -> None:
                                                        'snapshots')
   files.check_folder(_OUTPUT_DIR.value, 'output_dir')
   files.check_folder(snapshots_dir, 'snapshots_dir')
-  cli.check_is_folder(_DATA_DIR)
   problem = image_classification.make_image_problem(
       image_classification.ImageProblemConfig(
           _DATASET.value, num_train=_NUM_TRAIN.value, num_test=_NUM_TEST.value,
           seed=_SEED.value, pad=_PAD.value, brightness=_BRIGHTNESS.value,
           normalise=_NORMALISE.value),
-      _DATA_DIR.value)
+      data_flags.data_dir())
   paths = study.run_study(settings, problem, _OUTPUT_DIR.value, snapshots_dir)
   print(pathlib.Path(paths['verdicts.md']).read_text(encoding='utf-8'), end='')
   for path in paths.values():

@@ -24,6 +24,7 @@ import time
 from absl import flags
 import jax
 
+from enn_ensembles import checks
 from enn_ensembles import problems
 from enn_ensembles import sweeps
 from enn_ensembles.machine import devices
@@ -156,8 +157,7 @@ def main(_) -> int:
     raise ValueError(
         f'config {config.name}: no problem has at most max_num_train '
         f'= {config.max_num_train} training points.')
-  if _NUM_ROWS.value < 1:
-    raise ValueError(f'num_rows must be >= 1, got {_NUM_ROWS.value}.')
+  checks.check_count('--num_rows', _NUM_ROWS.value)
   for unit in units:
     unit.family.check(problem_flags.problem_settings())
   task = grid_flags.task()

@@ -12,16 +12,15 @@ from enn_ensembles.problems import image_files
 from enn_ensembles.problems import kinds
 from enn_ensembles.problems import published
 from experiments import cli
+from experiments import data_flags
+
+flags.adopt_module_key_flags(data_flags)
 
 _AGENT_MODULE = flags.DEFINE_list(
     'agent_module', [],
     'Files of user-defined agents. An agent has the name of '
     'its file. Without --agents they run beside the agents of the config where '
     'it names one of them, else alone.')
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', None,
-    'Folder with files of real data. Default: the environment '
-    'variable ENN_ENSEMBLES_DATA.')
 _CACHE_DIR = flags.DEFINE_string(
     'cache_dir', None, 'Folder of the ground-truth cache; empty for none. '
     'Default: in the cache folder of the user.')
@@ -42,10 +41,9 @@ def use_data_dir() -> None:
   Raises:
     ValueError: a flag, or the variable of ground truth, names no folder.
   """
-  for flag in (_DATA_DIR, _GROUND_TRUTH_DIR):
-    cli.check_is_folder(flag)
-  if _DATA_DIR.value is not None:
-    os.environ[image_files.ENVIRONMENT_VARIABLE] = _DATA_DIR.value
+  cli.check_is_folder(_GROUND_TRUTH_DIR)
+  if data_flags.data_dir() is not None:
+    os.environ[image_files.ENVIRONMENT_VARIABLE] = data_flags.data_dir()
   if _GROUND_TRUTH_DIR.value is not None:
     os.environ[published.ENVIRONMENT_VARIABLE] = _GROUND_TRUTH_DIR.value
   published.folder()  # Where only the variable is set, it is checked here.
@@ -69,7 +67,7 @@ def problem_settings() -> kinds.ProblemSettings:
   """What making problems takes besides their names; makes no folder."""
   return kinds.ProblemSettings(
       _cache_path(_CACHE_DIR, 'problems'), solver_memory_mb(),
-      _DATA_DIR.value or os.environ.get(image_files.ENVIRONMENT_VARIABLE))
+      data_flags.data_dir() or os.environ.get(image_files.ENVIRONMENT_VARIABLE))
 
 
 def solver_memory_mb() -> float:

@@ -12,8 +12,6 @@ Exit codes: 0 every row is there and none failed; 3 rows are missing or running;
 1 none is, but some failed; 2 bad input.
 """
 
-import csv
-import io
 
 from absl import flags
 
@@ -21,7 +19,7 @@ from enn_ensembles import results
 from enn_ensembles import sweeps
 from enn_ensembles.machine import files
 from enn_ensembles.machine import heartbeats
-from enn_ensembles.machine import plain_text
+from enn_ensembles.report import csv_files
 from enn_ensembles.sweeps import status_text
 from enn_ensembles.sweeps import sweep_status
 from experiments import cli
@@ -33,8 +31,8 @@ flags.adopt_module_key_flags(grid_flags)
 _RESULTS_DIR = flags.DEFINE_list(
     'results_dir', None, 'Folders that the sweep writes to.', required=True)
 _CSV = flags.DEFINE_string(
-    'csv', None, 'Also write the counts of every agent setting on every cell '
-    'to this file.')
+    'csv', None, 'Also write the counts of every agent setting on every family '
+    'of problems to this file.')
 
 _NOT_DONE = 3
 
@@ -61,15 +59,13 @@ def _running_rows(workers: list[heartbeats.Worker]
 
 
 def _csv_text(status: sweep_status.Status) -> str:
-  stream = io.StringIO()
-  writer = csv.writer(stream, lineterminator='\n')
   names = ('expected', 'ok', 'diverged', 'failed', 'running', 'missing',
            'seconds_left')
-  writer.writerow(('agent_label', 'problems', *names))
-  for group, counts in status.groups.items():
-    writer.writerow(map(plain_text.csv_cell, (
-        *group, *(getattr(counts, name) for name in names))))
-  return stream.getvalue()
+  columns = ('agent_label', 'problems', *names)
+  return csv_files.dicts_text([dict(zip(columns, (
+      *group, *(getattr(counts, name) for name in names))))
+                               for group, counts in status.groups.items()],
+                              columns)
 
 
 def main(_) -> int:

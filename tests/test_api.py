@@ -324,7 +324,15 @@ def test_problems_with_noise_that_depends_on_x_are_found_by_their_id():
       nngp.NngpFamily(2, 3., (0.1,), kernel='erf1'), 0.5)
   problem_id = family.problem_id(family.cells[0], 4)
   assert kinds.find_problem(problem_id) == (family, 4)
-  assert ee.load_problem(problem_id).problem_id == problem_id
+  problem = ee.load_problem(problem_id)
+  assert problem.problem_id == problem_id
+
+  def agent(data, prior, key):
+    keys.append(np.asarray(key))
+    return lambda x, key: jax.random.normal(key, (len(x), 1))
+  keys = []
+  ee.train(agent, problem)  # With the seed of the problem, as in sweeps.
+  np.testing.assert_array_equal(keys[0], ee.agent_key(4))
 
 
 def test_problems_of_images_are_found_by_their_id():

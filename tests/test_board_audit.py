@@ -74,7 +74,9 @@ def test_shares_of_variance_are_those_that_made_the_scores(
   found = replicas.collect(
       make_rows(rng, num_agents=2, num_seeds=300, agent_std=agent_std,
                 problem_std=problem_std), 'kl_estimate')
-  for share in replicas.variance_shares(found).values():
+  shares = replicas.variance_shares(found)
+  assert len(shares) == 2
+  for share in shares.values():
     assert share == pytest.approx(expected, abs=0.12)
 
 

@@ -1,5 +1,7 @@
 """Floating-point operations counted in traced programs."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -41,6 +43,10 @@ def test_flops_of_a_training_step():
   inputs = 3 * 4 + 1 * 3
   expected = 2 * 3 * 5 * (forward + weights + inputs)
   assert flops.step_flops(agent, prior) == expected
+  # An epoch of eight points is one batch of eight, where draws are a hundred.
+  for sampling, size in (('epochs', 8), ('replacement', 100)):
+    large = dataclasses.replace(agent, batch_size=100, sampling=sampling)
+    assert flops.step_flops(large, prior) == expected * size / 5
 
 
 def test_flops_of_a_draw_are_those_of_its_forward_pass():

@@ -147,3 +147,18 @@ def test_numbers_of_indices_are_indices():
 def test_indices_that_cannot_be_drawn_are_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
     networks.GaussianIndexer(*arguments)
+
+
+def test_indices_of_any_form_are_counted():
+  class Pairs:
+    """Seven indices, each a dict of two."""
+
+    def __call__(self, key):
+      raise NotImplementedError
+
+    def support(self):
+      return {'a': np.arange(7), 'b': np.ones((7, 2))}
+
+  assert base.count_support(Pairs()) == 7
+  assert base.count_support(networks.EnsembleIndexer(5)) == 5
+  assert base.count_support(networks.GaussianIndexer(3)) is None

@@ -142,13 +142,14 @@ def train_limit(name, **settings):
     ('mc_dropout', (('dropout_rate', 0.), ('weight_decay_scale', 0.),
                     ('first_bias_std', 1.)))])
 def test_one_member_without_prior_or_noise_trains_to_map(name, settings):
-  for a, b in zip(train_limit(name, **dict(settings)), train_limit('map')):
+  for a, b in zip(train_limit(name, **dict(settings)), train_limit('map'),
+                  strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 def test_sub_ensemble_without_trunk_trains_to_the_deep_ensemble():
   for a, b in zip(train_limit('deep_sub_ensemble', num_shared_layers=0),
-                  train_limit('ensemble')):
+                  train_limit('ensemble'), strict=True):
     assert len(a) == 3
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -156,5 +157,6 @@ def test_sub_ensemble_without_trunk_trains_to_the_deep_ensemble():
 def test_layer_ensemble_of_one_option_trains_to_the_deep_ensemble_of_one():
   # With prior and target noise, from the same draws.
   for a, b in zip(train_limit('layer_ensemble', num_options=1),
-                  train_limit('ensemble', num_ensemble=1)):
+                  train_limit('ensemble', num_ensemble=1),
+                  strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)

@@ -14,6 +14,7 @@ import pytest
 from tiny_agents import KEY
 from tiny_agents import predict
 
+from enn_ensembles import networks
 from enn_ensembles.agents import mc_dropout
 
 
@@ -62,3 +63,10 @@ def test_dropout_switches_units_and_inputs_off():
     for value, count in zip(values, counts):
       p = expected[value]
       assert abs(count - 4000 * p) < 5 * np.sqrt(4000 * p * (1 - p)) + 1
+
+
+def test_a_body_of_ones_own_is_without_input_dropout_too():
+  body = networks.Body('own', (
+      networks.Dropout(of_input=True, rate=0.1), networks.Dense(4),
+      networks.Dropout(), networks.Dense(1)))
+  assert networks.without_input_dropout(body).layers == body.layers[1:]

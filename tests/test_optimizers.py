@@ -99,8 +99,17 @@ def test_early_stopping_is_a_setting():
 @pytest.mark.parametrize('settings, message', [
     ({'patience': -1}, 'patience must be an integer >= 0, got -1'),
     ({'validate_every': 0}, 'validate_every must be an integer >= 1'),
+    ({'patience': 1, 'num_batches': 20},
+     'validate_every must be at most num_batches 20 where patience is given'),
     ({'validate_by': 'luck'}, "validate_by must be one of 'nll', 'error'"),
 ])
 def test_bad_early_stopping_is_named(settings, message):
   with pytest.raises(ValueError, match=message):
     optimizers.TrainingConfig(**settings)
+
+
+def test_rounding_makes_no_setting_an_error():
+  config = optimizers.TrainingConfig(learning_rate=0.057,
+                                     final_learning_rate=0.057)
+  found = optimizers.at_learning_rate(config, 0.0036)
+  assert found.final_learning_rate == found.learning_rate == 0.0036

@@ -1,13 +1,18 @@
 """Calls of the API with what does not fit: one line, and no wrong numbers."""
 
+import copy
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
 import enn_ensembles as ee
+from enn_ensembles import agents
 from enn_ensembles import base
+from enn_ensembles import sweeps
 from enn_ensembles.machine import float64
+from enn_ensembles.problems import problem_export
 
 
 @pytest.fixture(name='problem', scope='module')
@@ -68,3 +73,32 @@ def test_fields_of_network_agents_are_checked(field, value):
   agent = float64.unwrap(ee.make_agent('map', num_batches=4))
   with pytest.raises(ValueError, match=f'{field} must be'):
     dataclasses.replace(agent, **{field: value})
+
+
+def test_samplers_can_be_copied(problem):
+  sampler = ee.train(ee.make_agent('map', num_batches=1), problem)
+  x = problem.x_test[:3]
+  for same in (copy.copy(sampler), copy.deepcopy(float64.unwrap(sampler))):
+    np.testing.assert_array_equal(same.members(x), sampler.members(x))
+
+
+def test_exported_problems_have_one_noise_level(tmp_path):
+  problem = ee.load_problem('D2_l2_e0.1_c1_s0')
+  with pytest.raises(ValueError, match='must have one noise_std, got one per'):
+    problem_export.export_problem(problem, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_in_a_config_is_no_mistake_of_the_config(tmp_path):
+  path = tmp_path / 'config.py'
+  path.write_text('raise KeyboardInterrupt')
+  with pytest.raises(KeyboardInterrupt):
+    sweeps.load_config(path)
+
+
+def test_a_file_that_cannot_be_imported_leaves_no_module(tmp_path):
+  path = tmp_path / 'half_made.py'
+  path.write_text('x = 1\nraise TypeError')
+  with pytest.raises(ValueError, match='cannot be imported: TypeError'):
+    agents.load_agent(str(path))
+  assert not [name for name in sys.modules if 'half_made' in name]

@@ -95,9 +95,10 @@ def _load_file(path: pathlib.Path) -> AgentModule:
     # Not by the loader, which takes an old compiled file for this one if it was
     # written within the same second.
     exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
-  except KeyboardInterrupt:  # Imports may take long.
-    raise
   except BaseException as error:  # Whatever a file may raise.
+    del sys.modules[module_name]
+    if isinstance(error, KeyboardInterrupt):  # Imports may take long.
+      raise
     raise ValueError(f'agent_module {str(path)!r} cannot be imported: '
                      f'{checks.error_text(error)}') from error
   return _inspect_module(path.stem, module)

@@ -101,9 +101,7 @@ def make_body(config: McDropoutConfig, input_shape: networks.Shape | None,
   body = networks.choose_body(config, input_shape, num_outputs)
   if config.dropout_input:
     return body
-  return dataclasses.replace(body, layers=tuple(
-      layer for layer in body.layers
-      if layer != networks.Dropout(of_input=True)))
+  return networks.without_input_dropout(body)
 
 
 def make_network(config: McDropoutConfig,

@@ -12,6 +12,8 @@ import numpy as np
 
 from enn_ensembles.machine import files
 
+_LONGEST = 500  # Characters of an error that somebody else wrote.
+
 
 @contextlib.contextmanager
 def open_npz(path: pathlib.Path) -> Iterator[Mapping[str, np.ndarray]]:
@@ -66,5 +68,8 @@ def unreadable(path: pathlib.Path, error: Exception) -> ValueError:
 
 def one_line(error: Exception) -> str:
   """What an exception says, in one line that ends with a full stop."""
-  text = ' '.join(str(error).split()) or type(error).__name__
-  return text.rstrip('.') + '.'
+  try:
+    text = ' '.join(str(error).split())[:_LONGEST]
+  except Exception:  # It is whatever a file may raise.
+    text = ''
+  return (text or type(error).__name__).rstrip('.') + '.'

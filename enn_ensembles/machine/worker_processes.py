@@ -63,15 +63,14 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
     # A Ctrl-C reaches the whole process group. Workers start with its signal
     # blocked: while they import, they would answer with a traceback.
     block = getattr(signal, 'pthread_sigmask', None)
-    if block:
-      block(signal.SIG_BLOCK, [signal.SIGINT])
+    before = block(signal.SIG_BLOCK, [signal.SIGINT]) if block else ()
     try:
       with _without_main():
         process.start()
     finally:
       if block:
-        block(signal.SIG_UNBLOCK, [signal.SIGINT])
-  theirs.close()
+        block(signal.SIG_SETMASK, before)
+      theirs.close()
   return Worker(process, ours)
 
 

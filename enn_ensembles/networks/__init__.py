@@ -9,8 +9,12 @@ from enn_ensembles.networks.bodies import forward
 from enn_ensembles.networks.bodies import make_body
 from enn_ensembles.networks.bodies import make_mlp
 from enn_ensembles.networks.bodies import make_resnet
+from enn_ensembles.networks.bodies import without_input_dropout
 from enn_ensembles.networks.bodies import without_norms
+from enn_ensembles.networks.images import AveragePool
 from enn_ensembles.networks.images import Conv2D
+from enn_ensembles.networks.images import GlobalAveragePool
+from enn_ensembles.networks.images import MaxPool
 from enn_ensembles.networks.indexers import EnsembleIndexer
 from enn_ensembles.networks.indexers import GaussianIndexer
 from enn_ensembles.networks.indexers import noise_indexer
@@ -53,6 +57,7 @@ from enn_ensembles.networks.random_draws import uniform_at
 from enn_ensembles.networks.variance_heads import with_variance_head
 
 __all__ = [
+    'AveragePool',
     'BODIES',
     'Body',
     'Conv2D',
@@ -61,8 +66,10 @@ __all__ = [
     'EnsembleIndexer',
     'ForwardPass',
     'GaussianIndexer',
+    'GlobalAveragePool',
     'LayerShape',
     'Layers',
+    'MaxPool',
     'Norm',
     'PrngIndexer',
     'Residual',
@@ -103,5 +110,6 @@ __all__ = [
     'with_additive_prior',
     'with_body_prior',
     'with_variance_head',
+    'without_input_dropout',
     'without_norms',
 ]

@@ -333,6 +333,13 @@ def without_statistics(body: Body) -> Body:
   return _change_norms(body, ('batch',), 'group')
 
 
+def without_input_dropout(body: Body) -> Body:
+  """The same body without dropout places of its input, whatever their rate."""
+  return dataclasses.replace(body, layers=tuple(
+      layer for layer in body.layers
+      if not (isinstance(layer, layers.Dropout) and layer.of_input)))
+
+
 def without_norms(body: Body) -> Body:
   """The body without its norms; their activations stay."""
   return _change_norms(body, ('batch', 'group'), 'none')

@@ -172,7 +172,7 @@ def number_indices(network: base.EpistemicNetwork) -> base.EpistemicNetwork:
   if support is None:
     raise ValueError(f'number_indices needs finitely many indices, got '
                      f'{network.indexer}.')
-  num = len(jax.tree.leaves(support)[0])
+  num = base.count_support(network.indexer)
 
   def pick(number):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[number], support)

@@ -110,8 +110,8 @@ def make_problems(configs: Sequence[nngp_regression.ProblemConfig],
     solved = solve(matrix, cross, variances, y_train[:, 0], stds[0],
                    block_priors)
     plain = nngp_regression.make_problem(
-        None, x_train, y_train, x_test, x_val, y_val, solved, config.noise_std,
-        config.reference, config.kernel, y_test=y_test,
+        config, x_train, y_train, x_test, x_val, y_val, solved,
+        config.noise_std, config.reference, config.kernel, y_test=y_test,
         f_test=functions[2][:, None])
     fields = {field.name: getattr(plain, field.name)
               for field in dataclasses.fields(plain)}

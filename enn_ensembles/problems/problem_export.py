@@ -63,8 +63,11 @@ def export_problem(problem: nngp_regression.Problem,
     The path of the .npz file; the .json file stands beside it.
 
   Raises:
-    ValueError: a file cannot be written.
+    ValueError: a file cannot be written, or the noise depends on the input.
   """
+  if np.ndim(problem.noise_std):
+    raise ValueError('a problem that is exported must have one noise_std, got '
+                     f'one per point of {problem.problem_id}.')
   arrays = {name: getattr(problem, name) for name in ARRAYS
             if getattr(problem, name) is not None}
   stream = io.BytesIO()

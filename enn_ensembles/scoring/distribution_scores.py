@@ -99,11 +99,11 @@ def log_score(label: np.ndarray, mean: np.ndarray,
 
   Args:
     label: y, [N].
-    mean: of the predictive distribution of the label, [N].
-    std: of the same [N], > 0: noise included.
+    mean: of the predictive distribution of the label, [N] or [K, N].
+    std: of the same, > 0: noise included; it may be one number.
 
   Returns:
-    [N].
+    Of the shape of mean.
   """
   return 0.5 * (np.log(2. * np.pi) + ((label - mean) / std)**2) + np.log(std)
 

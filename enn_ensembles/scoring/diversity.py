@@ -150,11 +150,28 @@ def cosine(vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
   Raises:
     ValueError: vectors is not [members, at least one].
   """
-  vectors = _as_matrix('vectors', vectors)
-  norms = np.sqrt(np.sum(vectors ** 2, axis=1, keepdims=True))
-  with np.errstate(invalid='ignore', divide='ignore'):
-    unit = vectors / norms
+  unit = _unit_vectors(vectors)
   return np.array([np.dot(unit[i], unit[j]) for i, j in pairs])
+
+
+def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
+  """`cosine` of all pairs, [K, K]; nan beside a vector that is 0.
+
+  Args:
+    vectors: [K, M].
+
+  Raises:
+    ValueError: vectors is not [members, at least one].
+  """
+  unit = _unit_vectors(vectors)
+  return unit @ unit.T
+
+
+def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
+  vectors = _as_matrix('vectors', vectors)
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    return vectors / norms
 
 
 def jensen_shannon(mean_p: np.ndarray, mean_q: np.ndarray,

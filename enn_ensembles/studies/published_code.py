@@ -14,14 +14,13 @@ import pathlib
 import re
 from typing import Any
 from typing import NamedTuple
-import zipfile
 
 import numpy as np
 import pandas as pd
 
 from enn_ensembles import agents
 from enn_ensembles import base
-from enn_ensembles.machine import files
+from enn_ensembles.machine import foreign_files
 from enn_ensembles.report import csv_files
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.studies import problem_grids
@@ -93,19 +92,12 @@ def read_problem(path: pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     ValueError: the file cannot be read, or lacks an array.
   """
-  try:
-    with files.open_regular(path) as stream, np.load(
-        stream, allow_pickle=False) as loaded:
-      return {name: loaded[name] for name in _ARRAYS}
-  except KeyError as error:
-    raise ValueError(f'{path} must hold the arrays {", ".join(_ARRAYS)}: '
-                     f'{error.args[0]}.') from error
-  except OSError as error:
-    raise ValueError(f'{path} cannot be read: {error.strerror}.') from error
-  except (ValueError, EOFError, TypeError, AttributeError,
-          zipfile.BadZipFile) as error:
-    raise ValueError(f'{path} is no npz file of plain arrays: '
-                     f'{error}.') from error
+  with foreign_files.open_npz(path) as loaded:
+    missing = [name for name in _ARRAYS if name not in loaded]
+    if missing:
+      raise ValueError(f'it must hold the arrays {", ".join(_ARRAYS)}, and '
+                       f'lacks {missing[0]}')
+    return {name: loaded[name] for name in _ARRAYS}
 
 
 class _Learnt(NamedTuple):

@@ -56,8 +56,9 @@ def compare_members(network: base.EpistemicNetwork, params: base.Params,
     return {}
   weights = np.asarray(member_weights(params, input_shape)[0], np.float64)
   weights = weights[:prediction_counts.MAX_MEMBERS]
-  norms = np.linalg.norm(weights, axis=1, keepdims=True)
-  if len(weights) < 2 or not np.isfinite(norms).all() or not norms.all():
+  if len(weights) < 2:
     return {}
-  unit = weights / norms
-  return {'weight_cosine': (unit @ unit.T).tolist()}
+  cosines = diversity.cosine_matrix(weights)
+  if not np.isfinite(cosines).all():  # Of weights that are not, or all 0.
+    return {}
+  return {'weight_cosine': cosines.tolist()}

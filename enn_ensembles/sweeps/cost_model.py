@@ -106,7 +106,8 @@ def _counted(unit: work_units.WorkUnit) -> Counted:
   of thousands of them is traced once.
   """
   key = (unit.agent, canonical.canonical_json(_kind(unit.agent_config)),
-         _prior(unit), unit.num_enn_samples, unit.enumerate_indices)
+         _prior(unit, _fewest_points(unit)), unit.num_enn_samples,
+         unit.enumerate_indices)
   if key not in _counts:
     _counts[key] = _count_by_name(unit)
   return _counts[key]
@@ -116,14 +117,26 @@ def _prior(unit: work_units.WorkUnit, num_train: int = 0
            ) -> base.PriorKnowledge:
   """What a unit's agent is told, but for the number of training points.
 
-  The operations of a step and of predictions do not depend on it, nor on a
-  noise level, which is 1 also where nobody is told one.
+  The operations of a step and of predictions do not depend on it, but for
+  `_fewest_points`, nor on a noise level, which is 1 also where nobody is told
+  one.
   """
   prior = dataclasses.replace(unit.family.prior(), num_train=num_train)
   if isinstance(prior.likelihood, base.Gaussian):
     prior = dataclasses.replace(
         prior, likelihood=base.Gaussian(1., prior.num_outputs))
   return prior
+
+
+def _fewest_points(unit: work_units.WorkUnit) -> int:
+  """T where it limits the batches of an agent that goes through epochs, or 0.
+  """
+  num_train = unit.family.prior().num_train
+  config = unit.agent_config
+  if (config.get('sampling') != 'epochs'
+      or num_train >= config.get('batch_size', math.inf)):
+    return 0
+  return num_train
 
 
 def _kind(value: Any) -> Any:
@@ -174,7 +187,7 @@ def _count(made: Any, unit: work_units.WorkUnit) -> Counted:
   """Operations of an agent on one problem; none of other agents."""
   if not isinstance(made, network_agent.NetworkAgent):
     return Counted()
-  prior = _prior(unit, 2 * made.batch_size)
+  prior = _prior(unit, _fewest_points(unit) or 2 * made.batch_size)
   network = made.make_network(prior)
   num_draws = prediction.num_index_draws(network, unit.num_enn_samples,
                                          unit.enumerate_indices)

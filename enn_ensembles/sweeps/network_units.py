@@ -120,7 +120,7 @@ def _train_and_score(
   network = agent.make_network(prior)
   num_members = None
   if num_draws is None:
-    num_members = len(jax.tree.leaves(base.get_support(network.indexer))[0])
+    num_members = base.count_support(network.indexer)
 
   def of_members(s: int, i: int) -> dict[str, Any]:
     params = jax.tree.map(lambda leaf: leaf[s, i], trained.params)

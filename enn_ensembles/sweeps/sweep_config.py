@@ -223,6 +223,8 @@ def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
   path = find_config(name_or_path)
   try:
     names = runpy.run_path(str(path))
+  except KeyboardInterrupt:  # Imports may take long.
+    raise
   except BaseException as error:  # Whatever a file may raise.
     raise ValueError(f'config {path} cannot be read: '
                      f'{checks.error_text(error)}') from error

@@ -222,6 +222,7 @@ def _run_in_workers(
           waiting.put_off(job)
         if waiting:
           if worker.process.exitcode is not None:  # It died on its unit.
+            worker.connection.close()
             worker = _start_worker(worker.cores, worker.environment, options,
                                    worker.takes_shortest)
           busy[worker.connection] = _give(worker, waiting)

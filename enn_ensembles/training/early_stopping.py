@@ -69,12 +69,11 @@ def score(settings: EarlyStopping, network: base.EpistemicNetwork,
   Raises:
     ValueError: 'nll' is asked of regression without a known noise level.
   """
-  support = base.get_support(network.indexer)
-  if support is None:
+  num_indices = base.count_support(network.indexer)
+  indices = None
+  if num_indices is None:
     indices = losses.sample_indices(network, key, settings.num_index_samples)
     num_indices = settings.num_index_samples
-  else:
-    indices, num_indices = None, jax.tree.leaves(support)[0].shape[0]
 
   def forward(x):
     out, _ = base.apply_indices(network, params, state, x, indices)

@@ -38,7 +38,7 @@ class Workload(NamedTuple):
 
 def step_flops(agent: Any, prior: base.PriorKnowledge,
                dtype: Any = jnp.float32) -> float:
-  """Operations of a training step of one problem on `batch_size` points.
+  """Operations of a training step of one problem.
 
   Args:
     agent: a `NetworkAgent`.
@@ -63,8 +63,10 @@ def step_flops(agent: Any, prior: base.PriorKnowledge,
 
   key = jax.eval_shape(lambda: jax.random.key(0))
   started = jax.eval_shape(start, base.Data(*shapes(prior.num_train)), key)
-  batch = base.Batch(*shapes(agent.batch_size),
-                     jax.ShapeDtypeStruct((agent.batch_size,), jnp.int32))
+  # An epoch of few points is one smaller batch.
+  size = (min(agent.batch_size, prior.num_train) if agent.sampling == 'epochs'
+          else agent.batch_size)
+  batch = base.Batch(*shapes(size), jax.ShapeDtypeStruct((size,), jnp.int32))
   return count_flops(jax.make_jaxpr(step)(*started, batch, key).jaxpr)
 
 

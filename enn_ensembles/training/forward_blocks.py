@@ -66,8 +66,9 @@ def points_per_block(network: base.EpistemicNetwork, shape: tuple[int, ...],
     num_draws: draws of the index, which `network_sampler.forward_draws` puts in
       blocks of its own; None for all members of a finite set, side by side.
   """
-  support = base.get_support(network.indexer)
-  num_members = len(support) if num_draws is None and support is not None else 1
+  num_members = 1
+  if num_draws is None:
+    num_members = base.count_support(network.indexer) or 1
   per_point = (min(num_draws or _INDEX_BLOCK, _INDEX_BLOCK)
                * max(_FEWEST_POINT_NUMBERS, int(np.prod(shape[1:]))))
   most = limit_images(max(1, _BLOCK_NUMBERS // per_point), len(shape),

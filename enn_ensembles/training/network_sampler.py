@@ -96,7 +96,9 @@ class NetworkSampler:
         x, forward_blocks.points_per_block(self.network, x.shape, len(keys)))
 
   def __getattr__(self, name: str) -> Any:
-    if base.get_support(self.network.indexer) is not None:
+    # Not made yet, when it is copied.
+    if ('network' in vars(self)
+        and base.get_support(self.network.indexer) is not None):
       if name == 'members':
         return lambda x: self._all_members(x)[0]
       if name == 'members_with_noise':

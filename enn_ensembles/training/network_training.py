@@ -51,6 +51,11 @@ class NetworkTraining:
       raise ValueError('optimizer must be an optax GradientTransformation or a '
                        'function of PriorKnowledge, got '
                        f'{checks.shown(self.optimizer)}.')
+    if (self.early_stopping is not None
+        and self.early_stopping.every > self.num_batches):
+      # Nothing would ever be scored, and the untrained network be the best.
+      raise ValueError('validate_every must be at most num_batches '
+                       f'{self.num_batches}, got {self.early_stopping.every}.')
     if not isinstance(self.snapshots, (tuple, list)):
       raise ValueError('snapshots must be a tuple of steps, got '
                        f'{self.snapshots!r}.')

@@ -44,7 +44,7 @@ def make_noise_loss(beta: float = 0., bootstrap: bool = False) -> losses.Loss:
     del params, state
     if not bootstrap:
       return None
-    num_members = len(base.get_support(network.indexer))
+    num_members = base.count_support(network.indexer)
     return losses.bootstrap_counts(key, len(data.x), num_members, data.x.dtype)
 
   def evaluate(network, params, state, context, batch, key):

@@ -89,6 +89,11 @@ class TrainingConfig:
     if any(b <= a for a, b in zip(self.decay_at, (*self.decay_at[1:], 1.))):
       raise ValueError('decay_at must be increasing and below 1, got '
                        f'{self.decay_at!r}.')
+    if self.patience and self.validate_every > self.num_batches:
+      # Nothing would ever be scored, and the untrained network be the best.
+      raise ValueError('validate_every must be at most num_batches '
+                       f'{self.num_batches} where patience is given, got '
+                       f'{self.validate_every}.')
     if self.final_learning_rate is not None:
       checks.check_scale('final_learning_rate', self.final_learning_rate)
       if self.final_learning_rate > self.learning_rate:
@@ -133,7 +138,8 @@ def at_learning_rate(config: TrainingConfig,
               for field in dataclasses.fields(TrainingConfig)}
   return TrainingConfig(**{
       **settings, 'learning_rate': learning_rate, 'final_learning_rate':
-          final and final * (learning_rate / config.learning_rate)})
+          final and min(learning_rate,  # Which rounding may exceed.
+                        final * (learning_rate / config.learning_rate))})
 
 
 @functools.cache

@@ -135,12 +135,13 @@ class ImageFamily:
 
   def check(self, settings: kinds.ProblemSettings) -> None:
     """ValueError where a file is missing, or sets do not fit together."""
-    _make(self.config, settings.data_dir)
+    _make(self.config, settings.data_dir or _data_dir())
 
   def make(self, seed: int, settings: kinds.ProblemSettings
            ) -> Sequence[image_classification.ImageClassificationProblem]:
     """The problem of a seed."""
-    made = _make(dataclasses.replace(self.config, seed=seed), settings.data_dir)
+    made = _make(dataclasses.replace(self.config, seed=seed),
+                 settings.data_dir or _data_dir())
     # The float inputs that a problem keeps take four times its images: those of
     # this copy go with the unit that asked for it.
     return [dataclasses.replace(made)]

@@ -67,11 +67,10 @@ def fit(name: str, settings: dict[str, Any], seeds: Sequence[int],
     raise ValueError(f'training of agent {name!r} with {settings} diverged.')
   network = agent.make_network(prior)
   num_draws = prediction.num_index_draws(network, NUM_DRAWS, True)
-  support = base.get_support(network.indexer)
   predictor = problem_grids.make_predictor(agent, trained, seeds, problems,
                                            num_draws)
   return Fitted(agent, trained, prior, predictor,
-                None if support is None else len(jax.tree.leaves(support)[0]))
+                base.count_support(network.indexer))
 
 
 def flip_labels(labels: np.ndarray, share: float, num_classes: int,

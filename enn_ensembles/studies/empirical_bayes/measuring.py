@@ -18,13 +18,6 @@ Score = Callable[[np.ndarray], Mapping[str, float]]
 _LOG_2_PI = float(np.log(2. * np.pi))
 
 
-def gaussian_log_densities(samples: np.ndarray, labels: np.ndarray,
-                           noise_std: float) -> np.ndarray:
-  """log N(y_n; f_m(x_n), noise_std^2), [K, N], of samples [K, N]."""
-  errors = (np.asarray(samples, np.float64) - labels) / noise_std
-  return -0.5 * (errors**2 + _LOG_2_PI) - np.log(noise_std)
-
-
 def gaussian_bound(num_labels: int, noise_std: float) -> float:
   """The log likelihood of functions through all labels: no other has more."""
   return -num_labels * (0.5 * _LOG_2_PI + float(np.log(noise_std)))

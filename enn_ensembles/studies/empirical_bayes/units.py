@@ -26,6 +26,7 @@ from enn_ensembles.problems import image_files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import solvers
 from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import distribution_scores
 from enn_ensembles.scoring import gaussian
 from enn_ensembles.scoring import weighting
 from enn_ensembles.studies import problem_grids
@@ -222,12 +223,12 @@ def _members(problem: Any, train: np.ndarray, held_out: np.ndarray,
   noise_std, num = problem.noise_std, len(problem.y_train)
 
   def densities(outputs, labels):
-    return measuring.gaussian_log_densities(outputs[..., 0], labels[:, 0],
-                                            noise_std)
+    return -distribution_scores.log_score(
+        labels[:, 0], outputs[..., 0].astype(np.float64), noise_std)
 
   label_std = np.hypot(problem.test_std, noise_std)
-  exact_nll = -np.mean(measuring.gaussian_log_densities(
-      problem.test_mean, problem.y_test[:, 0], label_std))
+  exact_nll = np.mean(distribution_scores.log_score(
+      problem.y_test[:, 0], problem.test_mean, label_std))
   test_densities = densities(test, problem.y_test)
 
   def score(first):

@@ -171,9 +171,9 @@ def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
   Returns:
     The ways of `ANALYSED`. `one_program` may need more memory than there is.
   """
-  paths = np.stack(np.unravel_index(
+  combinations = np.stack(np.unravel_index(
       np.arange(stack.num_samples), stack.num_options), 1).astype(np.int32)
-  num_half = -(-len(paths) // 2)
+  num_half = -(-len(combinations) // 2)
 
   single = layer_stack.LayerStack(stack.layers, (1,) * len(stack.num_options))
   # Arrays of their own: to pick one costs nothing.
@@ -185,25 +185,27 @@ def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
 
   def one_by_one(_):
     return [one([options[k] for options, k in zip(separate, z)], x)
-            for z in paths]
+            for z in combinations]
 
   mapped, mapped_seconds = _compile(
-      lambda weights, x, paths: jax.lax.map(
-          lambda z: layer_stack.forward_one(stack, weights, x, z), paths),
-      weights, x, paths)
-  all_paths, all_seconds = _compile(
+      lambda weights, x, combinations: jax.lax.map(
+          lambda z: layer_stack.forward_one(stack, weights, x, z),
+          combinations),
+      weights, x, combinations)
+  together, together_seconds = _compile(
       lambda weights, x: layer_stack.forward_all(stack, weights, x), weights, x)
   all_moments, moments_seconds = _compile(
       lambda weights, x: moments.forward_moments([(stack, weights, 1.)], x),
       weights, x)
   at_once, at_once_seconds = _compile(
-      lambda weights, x, paths: jax.vmap(
-          lambda z: layer_stack.forward_one(stack, weights, x, z))(paths),
-      weights, x, paths)
+      lambda weights, x, combinations: jax.vmap(
+          lambda z: layer_stack.forward_one(stack, weights, x, z))(
+              combinations),
+      weights, x, combinations)
 
   def choose_half(turn: int) -> np.ndarray:
     rng = np.random.default_rng([_SEED, turn])
-    return paths[rng.choice(len(paths), num_half, replace=False)]
+    return combinations[rng.choice(len(combinations), num_half, replace=False)]
 
   half, half_seconds = _compile(
     lambda weights, x, plan: prefix_plans.forward_set(stack, weights, x, plan),
@@ -213,15 +215,15 @@ def compile_ways(stack: layer_stack.LayerStack, weights: layer_stack.Weights,
   )
   return {
       'one_by_one': _Way(one_by_one, one, one_seconds),
-      'mapped': _Way(lambda _: mapped(weights, x, paths), mapped,
+      'mapped': _Way(lambda _: mapped(weights, x, combinations), mapped,
                      mapped_seconds),
-      'ole': _Way(lambda _: all_paths(weights, x), all_paths, all_seconds),
+      'ole': _Way(lambda _: together(weights, x), together, together_seconds),
       'half': _Way(
           lambda turn: half(weights, x, prefix_plans.plan_combinations(
               choose_half(turn), stack.num_options)), half, half_seconds),
       'moments': _Way(
           lambda _: all_moments(weights, x), all_moments, moments_seconds),
-      'one_program': _Way(lambda _: at_once(weights, x, paths), at_once,
+      'one_program': _Way(lambda _: at_once(weights, x, combinations), at_once,
                           at_once_seconds)}
 
 

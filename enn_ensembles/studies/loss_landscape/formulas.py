@@ -13,22 +13,6 @@ import numpy as np
 from scipy import stats
 
 
-def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
-  """Cosines of the angles between all pairs of vectors.
-
-  Args:
-    vectors: [K, M].
-
-  Returns:
-    [K, K]; nan beside a vector that is 0.
-  """
-  vectors = np.asarray(vectors, np.float64)
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  with np.errstate(invalid='ignore', divide='ignore'):
-    unit = vectors / norms
-  return unit @ unit.T
-
-
 def disagreement_matrix(labels: np.ndarray) -> np.ndarray:
   """Share of points that two networks give different labels, for all pairs.
 

@@ -11,6 +11,7 @@ from sklearn import manifold
 
 from enn_ensembles.problems import image_classification
 from enn_ensembles.scoring import categorical
+from enn_ensembles.scoring import diversity
 from enn_ensembles.studies.loss_landscape import formulas
 from enn_ensembles.studies.loss_landscape import settings as settings_lib
 from enn_ensembles.studies.loss_landscape import trajectories
@@ -37,8 +38,8 @@ def similarity(forward: trajectories.Forward, weights: np.ndarray,
                logits: np.ndarray) -> Similarity:
   """Of networks with weights [K, M] and logits [K, N, C]."""
   return Similarity(
-      formulas.cosine_matrix(weights[:, forward.kernel_entries]),
-      formulas.cosine_matrix(weights),
+      diversity.cosine_matrix(weights[:, forward.kernel_entries]),
+      diversity.cosine_matrix(weights),
       formulas.disagreement_matrix(logits.argmax(axis=-1)))
 
 

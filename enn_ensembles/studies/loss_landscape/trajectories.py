@@ -173,9 +173,7 @@ class Forward:
 def _make_network(body: networks.Body, dropout: float
                   ) -> base.EpistemicNetwork:
   """A network of one member that drops hidden units in training."""
-  body = dataclasses.replace(body, layers=tuple(
-      layer for layer in body.layers
-      if layer != layers.Dropout(of_input=True)))
+  body = networks.without_input_dropout(body)
   network = networks.make_member_network(body, 1)
   if not dropout:
     return network
