@@ -56,6 +56,8 @@ def _forget(label: str, options: Mapping[str, Any]) -> None:
   found = [forgetting.find(store, label) for store in stores]
   for store in stores:
     store.check_writable()
+    for name in ('units', 'manifests'):
+      files.check_folder(store.results_dir / name, 'results_dir')
   html_page.read_tables(_RESULTS_DIR.value, without=label, **options)
   for store, part in zip(stores, found):
     print(f'removing {part} from {store.results_dir}', flush=True)

@@ -79,6 +79,7 @@ def format_calibration(tests: pd.DataFrame) -> str:
 
 
 def main(_) -> None:
+  files.check_folder(_OUTPUT_DIR.value, 'output_dir')
   for score in cli.names(_SCORES):
     if table.check_score(score).direction == 'none':
       raise ValueError(f'scores must be lower or higher the better they are; '

@@ -65,13 +65,15 @@ def _of_agents(
 def main(_) -> None:
   if (_RESULTS_DIR.value is None) == (_SCORES_CSV.value is None):
     raise ValueError('give either --results_dir or --scores_csv.')
+  if _SCORES_CSV.value == '':
+    raise ValueError('--scores_csv must be a file, got an empty text.')
   entries: list[results.Row] = []
   if _SCORES_CSV.value is None:
     units, entries = _units_of_folder()
   else:
     units = _units_of_csv()
   if _AGENTS.value is not None:
-    units, entries = _of_agents(_AGENTS.value, list(units), entries)
+    units, entries = _of_agents(cli.names(_AGENTS), list(units), entries)
   new = results.open_store(_OUTPUT_DIR.value, create=True)
   if entries:
     new.write_manifest(entries)

@@ -272,6 +272,7 @@ def _run_share(sweep: Sequence[sweeps.WorkUnit],
     task: says which share that is.
     ending: closes the heartbeat where the process has to end.
   """
+  problem_flags.check_problem_cache()
   options = dataclasses.replace(
       options, compilation_cache_dir=problem_flags.cache_folder(
           _COMPILATION_CACHE_DIR, 'compiled', private=True))

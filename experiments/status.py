@@ -53,7 +53,7 @@ def _running_rows(workers: list[heartbeats.Worker]
         if isinstance(seconds, (int, float)):
           seconds_left[entry['row_ids'][0]] = max(
               0., seconds - worker.age_seconds)
-      except (KeyError, TypeError, IndexError):
+      except (KeyError, TypeError, IndexError, OverflowError):
         continue  # Of another version of this program.
   return row_ids, seconds_left
 

@@ -3,6 +3,9 @@
 import pytest
 
 from enn_ensembles import agents as agents_lib
+from enn_ensembles import sweeps
+from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import unit_results
 
 MY_AGENT = '''
 import dataclasses
@@ -71,3 +74,30 @@ def test_a_file_cannot_take_the_name_of_an_agent(tmp_path, name):
   (tmp_path / f'{name}.py').write_text(MY_AGENT)
   with pytest.raises(ValueError, match='has the name of an agent'):
     agents_lib.load_agent(str(tmp_path / f'{name}.py'))
+
+
+def test_a_file_that_changes_during_a_sweep_ends_it(tmp_path):
+  # Its rows would stand under the hash of the old file for ever.
+  path = tmp_path / 'my_agent.py'
+  text = ('import numpy as np\n'
+          'def make_agent():\n'
+          '  def agent(data, prior, key):\n'
+          '    {}\n'
+          '    return lambda x, key: np.full((len(x), 1), float(key[-1]))\n'
+          '  return agent\n')
+  path.write_text(text.format('pass'))
+  config = sweeps.SweepConfig(
+      'test', (0,), ({'agent': 'my_agent'},),
+      {'input_dim': (2,), 'data_ratio': (1.,), 'noise_std': (1.,)})
+  options = unit_results.RunOptions(str(tmp_path), (str(path),))
+  unit, = sweeps.expand(config, (str(path),))
+  rows, _ = one_unit.run_unit(unit, options)
+  assert rows[0]['status'] == 'ok', rows[0]['message']
+  path.write_text(text.format('x = 1'))
+  with pytest.raises(ValueError, match='must not change during a sweep'):
+    one_unit.run_unit(unit, options)
+  # And while it computes.
+  path.write_text(text.format(f'open({str(path)!r}, "a").write("#")'))
+  unit, = sweeps.expand(config, (str(path),))
+  with pytest.raises(ValueError, match='my_agent.py.* must not change'):
+    one_unit.run_unit(unit, options)

@@ -13,6 +13,7 @@ import pytest
 
 from enn_ensembles import results
 from enn_ensembles.machine import files
+from enn_ensembles.results import conversion
 from enn_ensembles.results import schema
 
 make_entry = example_rows.make_entry
@@ -184,3 +185,15 @@ def test_command_converts_the_rows_of_some_agents(old_folder, tmp_path):
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert "--agents must be one of 'ensemble'" in done.stderr
   assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda text: text[:-9], 'it ends within a line: it is truncated'),
+    (lambda text: text[:-9] + '\n', 'line 31: ValueError: it has more or'),
+    (lambda text: text[:-1] + ',,\n', 'line 31: ValueError: it has more or')])
+def test_a_damaged_csv_is_refused(tmp_path, damage, message):
+  path = pathlib.Path(__file__).parent / 'data/earlier_report/scores.csv'
+  (tmp_path / 'cut.csv').write_text(damage(path.read_text()))
+  with pytest.raises(files.FileError, match=message) as error:
+    conversion.rows_from_scores_csv(tmp_path / 'cut.csv')
+  assert '\n' not in str(error.value)

@@ -70,7 +70,6 @@ def test_config_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('raise KeyboardInterrupt', 'cannot be read: KeyboardInterrupt: '),
     ('raise GeneratorExit', 'cannot be read: GeneratorExit: '),
     ('raise type("E", (Exception,), {"__str__": lambda _: 1 / 0})',
      'cannot be read: E: it cannot say what is wrong'),
@@ -260,3 +259,19 @@ def test_bad_selections_are_named(tmp_path):
     tiny_sweeps.make_config(tmp_path,
                             AGENTS=[{**entry, 'selection': ['oracle']}],
                             ENUMERATE_INDICES=False)
+
+
+def test_numbers_of_numpy_become_those_of_python():
+  # Rows and manifests are JSON, and small types would wrap around.
+  config = sweeps.SweepConfig(
+      'test', tuple(np.arange(2)), (
+          {'agent': 'map', 'batch_size': np.int64(5),
+           'hidden_sizes': (np.int64(4),), 'learning_rate': np.float64(1e-3)},),
+      {'input_dim': (np.uint8(100),), 'data_ratio': (2.,), 'noise_std': (1.,)})
+  assert [type(seed) for seed in config.seed] == [int, int]
+  assert type(config.problem['input_dim'][0]) is int
+  entry, = config.agents
+  assert entry == {'agent': 'map', 'batch_size': 5, 'hidden_sizes': (4,),
+                   'learning_rate': 1e-3}
+  assert {type(entry['batch_size']), type(entry['hidden_sizes'][0])} == {int}
+  assert type(entry['learning_rate']) is float

@@ -379,9 +379,7 @@ def test_training_repeats():
       global_std_mode='none', loss_function='target_noise',
       final_learning_rate=None) for _ in range(2))
   check_learned(trained, jnp.float32)
-  for a, b in zip(*map(jax.tree.leaves, (trained.params, again.params)),
-                  strict=True):
-    np.testing.assert_array_equal(a, b)
+  jax.tree.map(np.testing.assert_array_equal, trained.params, again.params)
 
 
 @pytest.mark.parametrize('settings, message', [

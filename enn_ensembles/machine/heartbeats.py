@@ -27,6 +27,7 @@ from enn_ensembles.machine import files
 from enn_ensembles.machine import process_table
 from enn_ensembles.machine import strict_json
 
+_MOST_WORKERS = 1_000_000  # Of one process.
 _RENEW_SECONDS = 20.
 # Shared file systems may show a renewal to other hosts a minute late.
 _STALE_SECONDS = 150.
@@ -226,6 +227,8 @@ def _check_content(content: Mapping[str, Any]) -> None:
       raise ValueError(f'{name} is missing or of another type')
   if not all(isinstance(value, str) for value in content['job'].values()):
     raise ValueError('job must hold texts')
+  if not 0 <= content['num_workers'] <= _MOST_WORKERS:
+    raise ValueError(f'num_workers must be at most {_MOST_WORKERS}')
   if not all(isinstance(entry, dict) for entry in content['entries']):
     raise ValueError('entries must be objects')
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import contextlib
 import multiprocessing
 from multiprocessing import connection as connection_lib
+from multiprocessing import resource_tracker
 import signal
 import sys
 import traceback
@@ -55,6 +56,9 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
     environment: variables that it is born with besides this process's.
   """
   context = multiprocessing.get_context('spawn')
+  # A process that multiprocessing starts beside the first worker: started
+  # within `start`, it would leave SIGINT unblocked for that worker.
+  resource_tracker.ensure_running()
   ours, theirs = context.Pipe()
   process = context.Process(target=_run, args=(main, theirs, *arguments),
                             daemon=True)

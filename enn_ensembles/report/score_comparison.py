@@ -136,8 +136,10 @@ def _relate(base: np.ndarray, values: np.ndarray, base_score: str,
   signs = [np.sign(s[:, None] - s)[pairs] for s in summaries]
   opposite = decided & (signs[0] != signs[1])
   a, b = (residual.ravel() for residual in residuals)
-  r_squared = float((a @ b)**2 / ((a @ a) * (b @ b)))
+  both = float((a @ a) * (b @ b))  # 0: all agents score alike by one of them.
+  r_squared = float(a @ b)**2 / both if both else None
   return {**line, 'num_pairs': len(pairs[0]),
           'num_pairs_told_apart_by_both': int(decided.sum()),
           'num_pairs_in_opposite_order': int(opposite.sum()),
-          'share_of_variance_not_explained': 1. - r_squared}
+          'share_of_variance_not_explained':
+              None if r_squared is None else 1. - r_squared}

@@ -21,6 +21,7 @@ import math
 import pathlib
 from typing import Any
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
 from enn_ensembles.results import row_ids
 from enn_ensembles.results import schema
@@ -141,6 +142,8 @@ def rows_from_scores_csv(path: files.PathLike) -> list[schema.Row]:
   try:
     text = files.read_bytes(path).decode()
     lines = list(csv.DictReader(io.StringIO(text, newline='')))
+    if not text.endswith('\n'):
+      raise csv.Error('it ends within a line: it is truncated')
   except OSError as error:
     raise files.FileError(f'cannot read {path}: {error.strerror}.') from error
   except (UnicodeDecodeError, csv.Error) as error:
@@ -148,11 +151,14 @@ def rows_from_scores_csv(path: files.PathLike) -> list[schema.Row]:
   rows = []
   for i, line in enumerate(lines):
     try:
+      if None in line or None in line.values():
+        raise ValueError('it has more or fewer fields than the header')
       row = schema.check_row(convert_row(_row_of_csv(line)),
                              f'line {i + 2}')
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
       raise files.FileError(
-          f'{path} is no scores.csv of an earlier report: {error}') from error
+          f'{path} is no scores.csv of an earlier report, line {i + 2}: '
+          f'{checks.error_text(error)}') from error
     rows.append(row)
   if not rows:
     raise files.FileError(f'{path} holds no rows.')

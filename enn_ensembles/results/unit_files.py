@@ -90,7 +90,8 @@ def read_unit(path: pathlib.Path,
     if str(path) in str(error):
       raise
     raise DamagedError(path, error) from error
-  except (ValueError, TypeError, AttributeError, RecursionError) as error:
+  except (ValueError, TypeError, AttributeError, RecursionError,
+          OverflowError) as error:
     raise DamagedError(path, error) from error
   return Unit(path, document['run_id'], rows, digest_of(content))
 
@@ -134,7 +135,8 @@ def read_manifest(path: pathlib.Path) -> list[schema.Row]:
     if str(path) in str(error):
       raise
     reason = error
-  except (ValueError, KeyError, TypeError, RecursionError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError,
+          OverflowError) as error:
     reason = error
   raise files.FileError(
       f'{path} is damaged ({str(reason).rstrip(".")}). Delete it and run the '

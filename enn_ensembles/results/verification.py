@@ -10,6 +10,7 @@ import csv
 import io
 import pathlib
 
+from enn_ensembles.machine import file_locks
 from enn_ensembles.machine import files
 
 FILE_NAME = 'verification.csv'
@@ -32,14 +33,15 @@ def record(results_dir: files.PathLike, found: Mapping[str, str]) -> None:
   Raises:
     ValueError: the file cannot be read or written.
   """
-  merged = {**_read(results_dir), **found}
-  stream = io.StringIO()
-  writer = csv.writer(stream, lineterminator='\n')
-  writer.writerow(_FIELDS)
-  for row_id, difference in sorted(merged.items()):
-    writer.writerow([row_id, 'no' if difference else 'yes', difference])
-  files.write_atomically(pathlib.Path(results_dir) / FILE_NAME,
-                         stream.getvalue().encode())
+  folder = pathlib.Path(results_dir)
+  with file_locks.claim(folder / f'.{FILE_NAME}.lock'):
+    merged = {**_read(results_dir), **found}
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator='\n')
+    writer.writerow(_FIELDS)
+    for row_id, difference in sorted(merged.items()):
+      writer.writerow([row_id, 'no' if difference else 'yes', difference])
+    files.write_atomically(folder / FILE_NAME, stream.getvalue().encode())
 
 
 def _read(results_dir: files.PathLike) -> dict[str, str]:

@@ -102,16 +102,19 @@ def run_unit(unit: work_units.WorkUnit, options: unit_results.RunOptions,
     first that failed, empty if none did.
 
   Raises:
-    ValueError: a problem cannot be made.
+    ValueError: a problem cannot be made, or the agent's file was changed since
+      the sweep began.
     preemption.Preempted: the process was told to stop.
   """
   start = time.perf_counter()
+  work_units.check_source(unit, options.agent_modules)
   groups = _make_groups(unit, options)
   problem_seconds = (time.perf_counter() - start) / unit.num_problems
   # What making problems takes is no cost of the agent.
   is_counted = peak_memory.reset()
   found = _run_agent(unit, groups, options, checkpoint)
   peak_mb = peak_memory.read_mb() if is_counted else None
+  work_units.check_source(unit, options.agent_modules)
   shared = {
       'schema_version': results.SCHEMA_VERSION, 'run_id': unit.run_id,
       'problem_seconds': problem_seconds, 'versions': versions(),

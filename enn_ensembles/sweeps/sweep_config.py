@@ -108,6 +108,9 @@ class SweepConfig:
   max_num_train: int | None = None
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      object.__setattr__(self, field.name,
+                         _without_numpy(getattr(self, field.name)))
     with self.named_in_errors():
       self._check()
 
@@ -256,6 +259,18 @@ def load_config(name_or_path: str | pathlib.Path) -> SweepConfig:
   problem = {name.lower(): names.pop(name) for name in own if name in names}
   return SweepConfig(name=str(path), kind=kind, problem=problem, **{
       name.lower(): value for name, value in names.items()})
+
+
+def _without_numpy(value: Any) -> Any:
+  """The same value with numbers of Python: rows and names hold no others."""
+  if isinstance(value, np.generic):
+    return value.item()
+  if type(value) in (list, tuple):
+    return type(value)(map(_without_numpy, value))
+  if type(value) is dict:
+    return {_without_numpy(key): _without_numpy(part)
+            for key, part in value.items()}
+  return value
 
 
 def _check_plain(name: str, value: Any, depth: int = 0) -> None:

@@ -276,6 +276,26 @@ def source_of(agent_module: str) -> str:
   return f'sha256-{hashlib.sha256(source).hexdigest()[:10]}'
 
 
+def check_source(unit: WorkUnit, agent_modules: Sequence[str]) -> None:
+  """The file of a user-defined agent is the one that the unit names.
+
+  Raises:
+    ValueError: it was changed, or is gone: its rows would be those of another
+      agent.
+  """
+  expected = unit.agent_config.get(SOURCE_FILE)
+  if expected is None:
+    return
+  path = modules_by_name(agent_modules)[unit.agent]
+  try:
+    found = source_of(path)
+  except OSError:
+    found = None
+  if found != expected:
+    raise ValueError(f'agent_module {path!r} must not change during a sweep, '
+                     'got another file: the same command again computes that.')
+
+
 def all_settings(agent: agents_lib.AgentModule,
                  settings: Mapping[str, Any]) -> dict[str, Any]:
   """Every field of the agent's config, given or default.
