@@ -83,7 +83,7 @@ def test_a_file_that_changes_during_a_sweep_ends_it(tmp_path):
           'def make_agent():\n'
           '  def agent(data, prior, key):\n'
           '    {}\n'
-          '    return lambda x, key: np.full((len(x), 1), float(key[-1]))\n'
+          '    return lambda x, key: np.full((len(x), 1), int(key[-1]) % 7.)\n'
           '  return agent\n')
   path.write_text(text.format('pass'))
   config = sweeps.SweepConfig(
