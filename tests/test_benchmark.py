@@ -245,7 +245,7 @@ def test_bad_input_is_one_line(tmp_path):
         output], 'solver_memory_mb must'),
       (['--num_workers=0', output], 'num_workers must be an integer >= 1'),
       (['--num_workers=9999', output], 'num_workers must be at most'),
-      (['--num_seeds=0', output], 'num_seeds must be >= 1'),
+      (['--num_seeds=0', output], '--num_seeds must be an integer >= 1'),
       (['--repeats=0', output], 'repeats must be an integer >= 1'),
       (['--seconds_per_case=0', output], 'seconds_per_case must be'),
       ([f'--output_dir={tmp_path}/file'], 'not a folder that can be'),

@@ -120,7 +120,7 @@ def test_bad_input_is_one_line(tmp_path):
       'solver_memory_mb must be a finite number > 0': dict(solver_memory_mb=0),
       "--solver must be one of .* got 'quick'": dict(solver='quick'),
       'export_dir': dict(export_dir=tmp_path / 'file'),
-      'num_rows must be >= 1, got 0': dict(num_rows=0),
+      '--num_rows must be an integer >= 1, got 0': dict(num_rows=0),
       'config must be a Python file': dict(config='nowhere.py')}
   answers = commands.run_commands(
       'make_problems', *(make_flags(tmp_path, **changes)

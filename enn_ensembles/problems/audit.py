@@ -143,42 +143,50 @@ def _check_labels(problem: nngp_regression.Problem, name: str,
 
 def _check_dense(problem: nngp_regression.Problem,
                  variance: float) -> list[Check]:
-  """The posterior at x_test once more, by a solve with the whole matrix."""
+  """The posterior once more, by one solve with the whole matrix."""
+  points, num = problem.x_test, len(problem.x_test)
+  if problem.x_dyadic is not None:
+    points = np.concatenate([points, problem.x_dyadic])
   kernel = kernels.nngp(problem.kernel, problem.x_train)
-  cross = kernels.nngp(problem.kernel, problem.x_test, problem.x_train)
+  cross = kernels.nngp(problem.kernel, points, problem.x_train)
   solved = scipy.linalg.solve(
       kernel + variance * np.eye(len(kernel)),
       np.concatenate([problem.y_train, cross.T], axis=1), assume_a='sym')
-  mean = cross @ solved[:, 0]
+  means, solved = cross @ solved[:, 0], solved[:, 1:]
   std = np.sqrt(kernels.nngp_diag(problem.kernel, problem.x_test)
-                - np.einsum('nt,tn->n', cross, solved[:, 1:])
+                - np.einsum('nt,tn->n', cross[:num], solved[:, :num])
                 + posterior.KERNEL_RIDGE)
   checks = [
-      Check('dense mean', float(np.max(np.abs(mean - problem.test_mean) / std)),
+      Check('dense mean',
+            float(np.max(np.abs(means[:num] - problem.test_mean) / std)),
             MEAN_TOLERANCE),
       Check('dense std', float(np.max(np.abs(problem.test_std / std - 1.))),
             STD_TOLERANCE)]
   if problem.x_dyadic is not None:
-    checks.append(_check_joint(problem, kernel, variance))
+    checks.append(_check_joint(problem, means[num:], cross[num:],
+                               solved[:, num:]))
   return checks
 
 
-def _check_joint(problem: nngp_regression.Problem, kernel: np.ndarray,
-                 variance: float) -> Check:
-  """Means and covariances at dyadic points, in units of the largest std."""
+def _check_joint(problem: nngp_regression.Problem, means: np.ndarray,
+                 cross: np.ndarray, solved: np.ndarray) -> Check:
+  """Means and covariances at dyadic points, in units of the largest std.
+
+  Args:
+    problem: what is checked.
+    means: at x_dyadic, [n].
+    cross: k(x_dyadic, x_train), [n, T].
+    solved: (K + noise)^-1 of it, [T, n].
+  """
   assert problem.x_dyadic is not None and problem.dyadic_mean is not None
   assert problem.dyadic_covariances is not None
-  cross = kernels.nngp(problem.kernel, problem.x_dyadic, problem.x_train)
-  solved = scipy.linalg.solve(
-      kernel + variance * np.eye(len(kernel)),
-      np.concatenate([problem.y_train, cross.T], axis=1), assume_a='sym')
-  means = (cross @ solved[:, 0]).reshape(problem.dyadic_mean.shape)
+  means = means.reshape(problem.dyadic_mean.shape)
   num_blocks, tau = means.shape
   largest = 0.
   for i in range(num_blocks):
     own = slice(i * tau, (i + 1) * tau)
     covariance = (kernels.nngp(problem.kernel, problem.x_dyadic[own])
-                  - cross[own] @ solved[:, 1:][:, own]
+                  - cross[own] @ solved[:, own]
                   + posterior.KERNEL_RIDGE * np.eye(tau))
     variances = np.diag(covariance)
     largest = max(
