@@ -154,8 +154,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder):
       ({'results_dir': folder / 'foreign'}, 'is not empty and no results stor'),
       ({'results_dir': folder / 'old'}, 'has schema_version 99'),
       ({'results_dir': folder / 'damaged'}, 'a.json is damaged'),
-      ({'cache_dir': folder / 'config.py',
-        'results_dir': folder / 'old'}, 'schema_version 99'),
+      ({'cache_dir': folder / 'config.py'}, "config.py' is not a folder that "
+       'can be written to: Not a directory'),
   ]
   commands.check_refused('run_sweep', [
       (make_flags(folder, **{'cache_dir': folder / 'cache', **changes}),
