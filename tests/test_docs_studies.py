@@ -24,28 +24,29 @@ def test_random_features():
 
 @pytest.mark.parametrize('folder, header, size', [
     ('batch_ensemble_digits', 'K = 4 unless said', ' K=4'),
-    ('batch_ensemble_mnist', 'MNIST, K = 4', ''),
+    ('batch_ensemble_mnist', 'MNIST, K = 4 unless said', ' K=4'),
     ('batch_ensemble_cifar', 'cifar10-jpeg75, K = 4', '')])
 def test_batch_ensemble(folder, header, size):
   names = {'one network': 'map', 'deep ensemble': f'ensemble{size}',
-           'deep ensemble, K = 8': 'ensemble K=8',
            'BatchEnsemble, sign': f'batch_ensemble{size} sign',
-           'BatchEnsemble, sign, K = 8': 'batch_ensemble K=8 sign',
            'BatchEnsemble, normal 0.5, as in the public code':
                f'batch_ensemble{size} normal std=0.5 plain member trains W',
            'layer ensemble, ranked by val_nll': 'layer_ensemble, val_nll',
            'deep sub-ensemble': 'deep_sub_ensemble',
            'hypermodel, d = 4': 'hypermodel', 'Bayes by backprop': 'bbb',
            'Bayes by backprop, KL × 0.01': 'bbb kl_weight=0.01',
+           'Bayes by backprop, random means': 'bbb initial_std=0.05',
            'layer ensemble': 'layer_ensemble',
            'layer ensemble, 16 members': 'layer_ensemble',
            'MC dropout': 'mc_dropout'}
   scores = csv(f'{folder}/scores')
   means = scores[scores['set'].isna()].set_index(['setting', 'score'])['mean']
   for row in rows_of('study_batch_ensemble', header):
-    label = row[header]
+    label, _, members = row[header].partition(', K = ')
     setting = names.get(label, label.replace(
         'BatchEnsemble, normal ', f'batch_ensemble{size} normal std='))
+    if members:
+      setting = setting.replace(size, f' K={members}')
     printed = {'accuracy': 'accuracy', 'NLL': 'nll', 'ECE': 'ece',
                'NLL under shift': 'shift_nll',
                'OOD AUROC (MSP)': 'ood_auroc_msp',

@@ -1,5 +1,6 @@
 """The training program: cuts, minibatches, state, early stopping, classes."""
 
+import dataclasses
 import functools
 
 import compiled
@@ -391,6 +392,7 @@ def test_bad_agents_are_named(fields, message):
 
 def test_early_stopping_and_validation_data_go_together():
   with pytest.raises(ValueError, match='needs validation data, got none'):
-    train_probe(probe_network(), early_stopping=STOPPING)
+    train_probe(probe_network(), early_stopping=dataclasses.replace(
+        STOPPING, every=1))
   with pytest.raises(ValueError, match='without early_stopping'):
     train_probe(probe_network(), validation=base.Data(X[:1, :, :1], Y[:1, :1]))

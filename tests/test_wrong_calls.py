@@ -68,7 +68,7 @@ def test_noise_of_too_much_contrast_is_named():
 
 @pytest.mark.parametrize('field, value', [
     ('snapshots', ('a',)), ('snapshots', (1.5,)), ('augment', 3),
-    ('early_stopping', 3), ('make_network', None), ('make_loss', 5)])
+    ('early_stopping', 3), ('make_network', 'mlp'), ('make_loss', 5)])
 def test_fields_of_network_agents_are_checked(field, value):
   agent = float64.unwrap(ee.make_agent('map', num_batches=4))
   with pytest.raises(ValueError, match=f'{field} must be'):

@@ -36,7 +36,7 @@ class NetworkTraining:
   def __post_init__(self):
     for name in ('make_network', 'make_loss', 'augment'):
       value = getattr(self, name)
-      if not callable(value) and (name != 'augment' or value is not None):
+      if value is not None and not callable(value):
         raise ValueError(f'{name} must be a function, got '
                          f'{checks.shown(value)}.')
     if not isinstance(self.early_stopping,
