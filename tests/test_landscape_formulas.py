@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from enn_ensembles.scoring import diversity
 from enn_ensembles.studies.loss_landscape import formulas
 
 RNG = np.random.default_rng(0)
@@ -13,7 +14,7 @@ RNG = np.random.default_rng(0)
 def test_matrices_against_loops():
   vectors = RNG.standard_normal((4, 7))
   labels = RNG.integers(0, 3, (4, 11))
-  cosines = formulas.cosine_matrix(vectors)
+  cosines = diversity.cosine_matrix(vectors)
   disagreement = formulas.disagreement_matrix(labels)
   for i, j in itertools.product(range(4), repeat=2):
     expected = vectors[i] @ vectors[j] / np.sqrt(

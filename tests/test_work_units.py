@@ -266,7 +266,7 @@ def test_names_of_published_rows_are_those_of_the_code():
       row_id = results.make_row_id(
           {**row, 'agent_config': known[key]}, row['num_enn_samples'])
       assert row_id == row['row_id'], path
-  assert len(known) > 30 and len(kinds) == 11
+  assert len(known) > 30 and len(kinds) == 13
 
 
 def test_run_id_and_row_id_say_what_is_computed(tmp_path):

@@ -27,7 +27,7 @@ from enn_ensembles import base
 from enn_ensembles.machine import foreign_files
 from enn_ensembles.problems import nngp_regression
 from enn_ensembles.problems import problem_export
-from enn_ensembles.scoring import prediction_checks
+from enn_ensembles.training import covariance_checks
 
 _PARTS = ('samples', 'mean', 'std', 'covariances')
 _DYADIC = 'dyadic_'
@@ -145,7 +145,7 @@ def _predictions(path: pathlib.Path, arrays: Mapping[str, np.ndarray],
                      'these points are for the joint score alone.')
   if covariances is not None:
     try:
-      prediction_checks.check_covariances(covariances, parts['std'])
+      covariance_checks.check_covariances(covariances, parts['std'])
     except ValueError as error:
       raise ValueError(f'{path}: {start}{error}') from error
   return base.Predictions(None, mean=parts['mean'][:, None],

@@ -13,6 +13,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import networks
 from enn_ensembles.machine import progress
+from enn_ensembles.training import covariance_checks
 
 
 def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
@@ -36,7 +37,8 @@ def predict(sampler: base.EpistemicSampler, x: base.Array, key: chex.PRNGKey,
   Raises:
     ValueError: the sampler, or what it may offer besides, returns another
       shape, of single draws found at the first; or what is no real number; or
-      a negative std or variance; or it is analytic and has no `moments`.
+      a negative std or variance, or covariances that are none; or it is
+      analytic and has no `moments`.
   """
   if getattr(sampler, 'analytic', False):
     return _exact_predictions(sampler, x)
@@ -85,6 +87,7 @@ def _exact_predictions(sampler: Any, x: base.Array) -> base.Predictions:
       raise ValueError(f'joint_covariance must return shape {(len(x), len(x))} '
                        f'at {len(x)} points, got {covariances.shape}.')
     covariances = covariances[None]
+    covariance_checks.check_covariances(covariances, std)
   return base.Predictions(None, mean=mean[:, None], std=std[:, None],
                           covariances=covariances)
 
