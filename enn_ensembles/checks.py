@@ -20,8 +20,7 @@ _LONGEST_ERROR, _LONGEST_VALUE = 500, 200
 
 def shown(value: Any) -> str:
   """A value in a message: in one line that is not too long, arrays too."""
-  text = ' '.join(repr(value).split())
-  return text if len(text) <= _LONGEST_VALUE else f'{text[:_LONGEST_VALUE]}...'
+  return _cut(' '.join(repr(value).split()), _LONGEST_VALUE)
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
@@ -132,10 +131,20 @@ def check_points(shape: Sequence[int], input_shape: Sequence[int]) -> None:
 
 def error_text(error: BaseException) -> str:
   """What somebody else's error says, in one line that is not too long."""
+  return _cut(f'{type(error).__name__}: {_said(error)}', _LONGEST_ERROR)
+
+
+def error_reason(error: BaseException) -> str:
+  """The same without the error's type, but where it says nothing else."""
+  return _cut(_said(error) or type(error).__name__, _LONGEST_ERROR)
+
+
+def _said(error: BaseException) -> str:
   try:
-    said = ' '.join(str(error).split())
+    return ' '.join(str(error).split())
   except Exception:  # It is whatever a file may raise.
-    said = 'it cannot say what is wrong'
-  text = f'{type(error).__name__}: {said}'
-  return (text if len(text) <= _LONGEST_ERROR
-          else f'{text[:_LONGEST_ERROR]}...')
+    return 'it cannot say what is wrong'
+
+
+def _cut(text: str, longest: int) -> str:
+  return text if len(text) <= longest else f'{text[:longest]}...'

@@ -20,7 +20,6 @@ import numpy as np
 
 from enn_ensembles import base
 from enn_ensembles import checks
-from enn_ensembles import networks
 from enn_ensembles.machine import devices
 from enn_ensembles.machine import float64
 from enn_ensembles.nngp import kernels
@@ -240,11 +239,9 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
         f' keys by {what}: a sampler that ignores its key passes for certain. A'
         ' single function says so by members(x), of shape [1, N, out].')
   if hasattr(sampler, 'draws'):
-    first_key = networks.fold_in_many(_key(2), _NUM_KEYS)[0]
-    again = _check_values('a draw', rules.run('the sampler', sampler, x.copy(),
-                                              first_key), shape, rules)
-    _check_is_among('draws(x, keys) has the draw of each key', again,
-                    others[:1], rules)
+    again = rules.run('the sampler', sampler.draws, x.copy(), _key(1)[None])
+    _check_is_among('draws(x, keys) has the draw of each key', draws[0],
+                    _check_values(what, again, (1, *shape), rules), rules)
 
 
 def _predict(sampler: base.EpistemicSampler, x: np.ndarray,

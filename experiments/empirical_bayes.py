@@ -165,6 +165,7 @@ def main(_) -> None:
                '--diversity is of digits, with settings of its own')
     made, report = _make_diversity_units(), _diversity_contents
   else:
+    data_flags.data_dir()  # Checked whatever the problems are.
     made, report = _make_units(), _contents
   kept = kept_units.open_folder(_OUTPUT_DIR.value, _ONLY_KEPT.value)
   # Diversity is measured in float32.

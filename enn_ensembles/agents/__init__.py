@@ -96,7 +96,7 @@ def _load_file(path: pathlib.Path) -> AgentModule:
     # written within the same second.
     exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
   except BaseException as error:  # Whatever a file may raise.
-    del sys.modules[module_name]
+    sys.modules.pop(module_name, None)
     if isinstance(error, KeyboardInterrupt):  # Imports may take long.
       raise
     raise ValueError(f'agent_module {str(path)!r} cannot be imported: '

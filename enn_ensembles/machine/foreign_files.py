@@ -10,9 +10,8 @@ import pathlib
 
 import numpy as np
 
+from enn_ensembles import checks
 from enn_ensembles.machine import files
-
-_LONGEST = 500  # Characters of an error that somebody else wrote.
 
 
 @contextlib.contextmanager
@@ -68,8 +67,4 @@ def unreadable(path: pathlib.Path, error: Exception) -> ValueError:
 
 def one_line(error: Exception) -> str:
   """What an exception says, in one line that ends with a full stop."""
-  try:
-    text = ' '.join(str(error).split())[:_LONGEST]
-  except Exception:  # It is whatever a file may raise.
-    text = ''
-  return (text or type(error).__name__).rstrip('.') + '.'
+  return checks.error_reason(error).rstrip('.') + '.'

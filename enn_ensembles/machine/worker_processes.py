@@ -56,9 +56,6 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
     environment: variables that it is born with besides this process's.
   """
   context = multiprocessing.get_context('spawn')
-  # A process that multiprocessing starts beside the first worker: started
-  # within `start`, it would leave SIGINT unblocked for that worker.
-  resource_tracker.ensure_running()
   ours, theirs = context.Pipe()
   process = context.Process(target=_run, args=(main, theirs, *arguments),
                             daemon=True)
@@ -67,7 +64,12 @@ def start(main: Callable[..., None], arguments: Sequence[Any],
     # A Ctrl-C reaches the whole process group. Workers start with its signal
     # blocked: while they import, they would answer with a traceback.
     block = getattr(signal, 'pthread_sigmask', None)
-    before = block(signal.SIG_BLOCK, [signal.SIGINT]) if block else ()
+    before = ()
+    if block:
+      # A process that multiprocessing starts beside the first worker: started
+      # within `start`, it would leave SIGINT unblocked for that worker.
+      resource_tracker.ensure_running()
+      before = block(signal.SIG_BLOCK, [signal.SIGINT])
     try:
       with _without_main():
         process.start()
