@@ -231,15 +231,16 @@ def _check_draws(sampler: base.EpistemicSampler, x: np.ndarray,
     if len(found.samples) == 1:
       return  # One function, and it says so.
   others: Any = _predict(sampler, x, prior, False, rules).samples
-  what = 'draws(x, keys)' if hasattr(sampler, 'draws') else 'a draw'
+  many = getattr(sampler, 'draws', None)
+  what = 'a draw' if many is None else 'draws(x, keys)'
   _check_finite(what, others, rules)
   if all(np.array_equal(other, others[0]) for other in others):
     raise rules.broken(
         f'different keys give different functions, got the same for {_NUM_KEYS}'
         f' keys by {what}: a sampler that ignores its key passes for certain. A'
         ' single function says so by members(x), of shape [1, N, out].')
-  if hasattr(sampler, 'draws'):
-    again = rules.run('the sampler', sampler.draws, x.copy(), _key(1)[None])
+  if many is not None:
+    again = rules.run('the sampler', many, x.copy(), _key(1)[None])
     _check_is_among('draws(x, keys) has the draw of each key', draws[0],
                     _check_values(what, again, (1, *shape), rules), rules)
 

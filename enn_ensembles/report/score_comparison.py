@@ -12,6 +12,7 @@ Exact draws and exact moments of the posterior, whose scores are what the
 pipeline audits, are ranked and left out of both.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -81,36 +82,37 @@ def compare_scores(rows: columns_lib.Columns, expected: Sequence[Any],
                            ('relative', f'{score}_relative')):
         found[f'{score}_{name}'] = None if own is None else own[column]
     lines.append(found)
+  number = {setting: i for i, setting in enumerate(main)}
+  values = _values(rows, inside, number, scores)
   relations = []
   for score in scores[1:]:
     other = boards[score]
-    settings = [setting for setting, line in main.items()
-                if line['agent'] != _AUDIT and setting in other
-                and None not in (line['rank'], other[setting]['rank'])]
-    base, values = (_values(rows, inside, settings, name)
-                    for name in (scores[0], score))
-    relations.append({'score': score, 'beside': scores[0],
-                      **_relate(base, values, scores[0], score)})
+    ranked = [number[setting] for setting, line in main.items()
+              if line['agent'] != _AUDIT and setting in other
+              and None not in (line['rank'], other[setting]['rank'])]
+    relations.append({'score': score, 'beside': scores[0], **_relate(
+        values[scores[0]][ranked], values[score][ranked], scores[0], score)})
   return ScoreComparison(pd.DataFrame(lines, dtype=object),
                          pd.DataFrame(relations, dtype=object))
 
 
 def _values(rows: columns_lib.Columns, inside: np.ndarray,
-            settings: Sequence[_Setting], score: str) -> np.ndarray:
-  """Scores of ranked agent settings in the rows of a ranking, [A, C, S]."""
-  values, present = rows.score(score)
-  cell_codes = cells_lib.cell_codes(rows)
-  cells = np.unique(cell_codes[inside])
-  seeds = np.unique(rows.codes('seed')[inside])
-  found = np.full((len(settings), len(cells), len(seeds)), np.nan)
-  number = {setting: i for i, setting in enumerate(settings)}
+            number: Mapping[_Setting, int], scores: Sequence[str]
+            ) -> dict[str, np.ndarray]:
+  """Each score of agent settings in the rows of a ranking, [A, C, S]."""
+  cell_codes, seed_codes = cells_lib.cell_codes(rows), rows.codes('seed')
+  cells, seeds = np.unique(cell_codes[inside]), np.unique(seed_codes[inside])
   named = zip(*([rows.values(name)[code] for code in rows.codes(name).tolist()]
                 for name in _SETTING))
   agents = np.array([number.get(setting, -1) for setting in named], int)
-  kept = inside & present & (agents >= 0)
-  places = (agents[kept], np.searchsorted(cells, cell_codes[kept]),
-            np.searchsorted(seeds, rows.codes('seed')[kept]))
-  found[places] = values[kept]
+  found = {}
+  for score in scores:
+    values, present = rows.score(score)
+    kept = inside & present & (agents >= 0)
+    places = (agents[kept], np.searchsorted(cells, cell_codes[kept]),
+              np.searchsorted(seeds, seed_codes[kept]))
+    found[score] = np.full((len(number), len(cells), len(seeds)), np.nan)
+    found[score][places] = values[kept]
   return found
 
 
