@@ -45,8 +45,11 @@ AGENTS = [
      'selection': ['none', 'val_nll'], **_MEMBERS},
     {'agent': 'deep_sub_ensemble', 'num_ensemble': 4, 'num_shared_layers': 2,
      **_MEMBERS},
+    # It stays at chance from weights that do not shrink with a layer's inputs,
+    # and learns from those of a network.
     {'agent': 'hypermodel', 'index_dim': 4, 'samples_per_dim': 1, **_SIZES,
-     **_TRAINING, 'body': 'mlp_dropout', 'l2': 1e-4, 'prior_scale': 0.},
+     **_TRAINING, 'body': 'mlp_dropout', 'l2': 1e-4, 'prior_scale': 0.,
+     'start_at_network': [False, True]},
     # It stays at its prior from means of 0, and learns from random ones.
     {'agent': 'bbb', 'num_index_samples': 1, **_SIZES, **_TRAINING},
     {'agent': 'bbb', 'num_index_samples': 1, 'initial_std': 0.05, **_SIZES,

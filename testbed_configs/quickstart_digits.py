@@ -35,8 +35,7 @@ AGENTS = [
     {'agent': 'bbb', 'num_index_samples': 2, 'initial_std': 0.05,
      'kl_weight': 0.01, **_TRAINING},
     {'agent': 'vnn', 'num_index_samples': 2, **_TRAINING},
-    # Its validation score is worse before it is better.
     {'agent': 'hypermodel', 'index_dim': 4, 'samples_per_dim': 1,
-     'prior_scale': 0., **_TRAINING, 'num_batches': 5400, 'patience': 50},
+     'prior_scale': 0., 'start_at_network': True, **_TRAINING},
     {'agent': 'mixture_of_experts', 'num_experts': 4, 'l2': 1e-4, **_NETWORK},
 ]

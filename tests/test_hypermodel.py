@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from tiny_agents import KEY
 from tiny_agents import predict
 from tiny_agents import X
@@ -100,3 +101,31 @@ def test_hypermodel_prior_reads_a_part_of_the_index_per_layer():
   np.testing.assert_allclose(out.prior, 2. * haiku_mlp(layers), rtol=1e-6,
                              atol=1e-7)
   assert [list(p) for p in hypermodel.index_parts(2, 3)] == [[0, 1]] * 3
+
+
+def test_training_may_start_at_a_network():
+  """c is then drawn as an MLP's weights are, and A at their scale."""
+  config = hypermodel.HypermodelConfig(
+      index_dim=4, init_scale=0.5, prior_scale=0., hidden_sizes=(300, 200),
+      start_at_network=True)
+  x = jnp.zeros((1, 400))
+  drawn = stats.truncnorm(-2., 2.).std()  # As Haiku draws.
+
+  def start(config):
+    network = hypermodel.make_network(config)
+    params, _ = network.init(KEY, x, network.indexer(KEY))
+    return [np.asarray(w) for w in jax.tree.leaves(params)]
+
+  def stds(layer):  # Of A and of c, without biases.
+    return np.std(layer[:-1, :, :-1]), np.std(layer[-1, :, :-1])
+
+  for layer, published in zip(
+      start(config),
+      start(dataclasses.replace(config, start_at_network=False)), strict=True):
+    of_network = drawn * (layer.shape[2] - 1) ** -0.5
+    # The std of n draws has a relative error of about 1 / sqrt(2 n).
+    tolerance = 4 / np.sqrt(2 * layer[-1, :, :-1].size)
+    np.testing.assert_allclose(
+        stds(layer), [0.5 / 2 * of_network, of_network], rtol=tolerance)
+    np.testing.assert_allclose(stds(published), [drawn * 0.5 / 2, 0.],
+                               rtol=tolerance)

@@ -30,6 +30,7 @@ import numpy as np
 from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles import networks
+from enn_ensembles.machine import canonical
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import losses
 from enn_ensembles.training import network_agent
@@ -58,6 +59,12 @@ class HypermodelConfig(optimizers.TrainingConfig):
       'batch'.
     hidden_sizes: units of each hidden layer of the bodies 'mlp' and
       'mlp_dropout'.
+    start_at_network: whether training starts at a random network: c drawn like
+      a network's initial weights, A at their scale. Bodies that are no MLP
+      always do. False draws A of an MLP as the published testbed does, with a
+      std of init_scale / sqrt(d) whatever a layer's inputs, and c as 0. With
+      few index dimensions and several layers a classifier's logits then start
+      in the hundreds, and it may stay at chance.
   """
   index_dim: int = 20
   prior_scale: float = 5.
@@ -68,6 +75,7 @@ class HypermodelConfig(optimizers.TrainingConfig):
   body: str | networks.Body = 'mlp'
   norm: str = 'group'
   hidden_sizes: tuple[int, ...] = (50, 50)
+  start_at_network: bool = canonical.later_field(False)
 
   def __post_init__(self):
     checks.check_size('index_dim', self.index_dim)
@@ -75,6 +83,7 @@ class HypermodelConfig(optimizers.TrainingConfig):
     checks.check_scale('noise_scale', self.noise_scale)
     checks.check_size('samples_per_dim', self.samples_per_dim)
     checks.check_scale('init_scale', self.init_scale)
+    checks.check_flag('start_at_network', self.start_at_network)
     super().__post_init__()
     checks.check_scale('weight_decay', self.weight_decay)
     networks.check_body(self)
@@ -83,16 +92,15 @@ class HypermodelConfig(optimizers.TrainingConfig):
 class HyperWeights(hk.Module):
   """A and c of every layer: [d + 1, out, columns], c last, biases last.
 
-  Of an MLP A is drawn as in the published testbed, whatever a layer's inputs,
-  and c starts at 0. Of other bodies A has the scale of the layer's own initial
-  weights, and c is such weights.
+  They start as `HypermodelConfig.start_at_network` says.
   """
 
-  def __init__(self, body: networks.Body, index_dim: int, init_scale: float):
+  def __init__(self, body: networks.Body, config: HypermodelConfig):
     super().__init__(name=f'hyper_{body.name}')
     self._body = body
-    self._index_dim = index_dim
-    self._init_std = init_scale * index_dim ** -0.5
+    self._index_dim = config.index_dim
+    self._init_std = config.init_scale * config.index_dim ** -0.5
+    self._at_network = config.start_at_network or not body.is_mlp
 
   def __call__(self, input_shape: networks.Shape,
                dtype: jnp.dtype) -> networks.Layers:
@@ -104,7 +112,7 @@ class HyperWeights(hk.Module):
 
   def _initializer(self, shape: networks.LayerShape) -> Any:
     d = self._index_dim
-    if self._body.is_mlp:
+    if not self._at_network:
       return np.array([self._init_std] * d + [0.])[:, None, None]
     scales, means = networks.column_scales(shape), networks.column_means(shape)
     stds = np.array([self._init_std] * d + [1.])[:, None, None] * scales
@@ -231,8 +239,7 @@ def make_network(config: HypermodelConfig,
   indexer = networks.GaussianIndexer(config.index_dim,
                                      std=config.index_dim ** -0.5)
   hyper = hk.transform_with_state(
-      lambda x: HyperWeights(body, config.index_dim, config.init_scale)(
-          x.shape[1:], x.dtype))
+      lambda x: HyperWeights(body, config)(x.shape[1:], x.dtype))
   prior = hk.transform_with_state(
       lambda x: IndependentLayersPrior(prior_body, config.index_dim)(
           x.shape[1:], x.dtype))
