@@ -64,7 +64,7 @@ _ONLY_KEPT = flags.DEFINE_bool(
     'only_kept', False, 'Train nothing; report what OUT/units holds.')
 
 # What `OUT/units` holds changes with this.
-_FORMAT = 2
+_FORMAT = 3
 
 _ON_IMAGES = {'grid': images.run_grid, 'experts': images.run_experts,
               'robustness': images.run_robustness}

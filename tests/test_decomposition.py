@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special
 from scipy import stats
 
 from enn_ensembles.machine import devices
@@ -102,6 +103,20 @@ def test_entropy_of_flipped_labels_is_scipys():
   assert fits.noise_entropy(1., 5) == pytest.approx(np.log(4.))
 
 
+def test_nll_of_flipped_labels_is_the_mean_over_many_flips():
+  labels = RNG.integers(0, 4, 50).astype(np.int32)
+  log_probs = special.log_softmax(RNG.normal(size=(50, 4)), axis=1)
+  of_flips = [-np.mean(log_probs[np.arange(50), fits.flip_labels(
+      labels, 0.3, 4, seed)]) for seed in range(4000)]
+  error = np.std(of_flips) / np.sqrt(len(of_flips))
+  assert fits.flipped_nll(log_probs, labels, 0.3) == pytest.approx(
+      np.mean(of_flips), abs=4 * error)
+  certain = np.where(np.eye(4)[labels] > 0, 0., -np.inf)
+  assert fits.flipped_nll(certain, labels, 0.) == 0.
+  assert fits.flipped_nll(certain, labels, 0.3) == np.inf
+  assert fits.flipped_nll(certain[::-1], labels, 0.3) == np.inf
+
+
 # Rules. ----------------------------------------------------------------------
 
 
@@ -129,7 +144,8 @@ def make_grid(aleatoric, epistemic):
   """A table whose parts are functions of (size, share)."""
   return pd.DataFrame([
       {'dataset': 'd', 'agent': 'ensemble', 'aggregation': 'none', 'size': size,
-       'share': share, 'seed': seed, 'nll': 1., 'part_correlation': 0.3,
+       'share': share, 'seed': seed, 'nll': 1., 'flipped_nll': 1.,
+       'part_correlation': 0.3,
        'aleatoric_uncertainty': aleatoric(size, share) + 1e-3 * seed,
        'epistemic_uncertainty': epistemic(size, share) + 1e-3 * seed}
       for size in (10, 100) for share in (0., 0.2, 0.4) for seed in range(3)])
@@ -178,7 +194,9 @@ def test_all_parts_on_tiny_settings():
   assert len(tables['grid']) == 2 * 2 * len(images.AGGREGATIONS)
   lines = [line for part in ('grid', 'robustness', 'split', 'response')
            for line in getattr(verdicts, f'judge_{part}')(tables[part])]
-  assert {line.claim for line in lines} == {2, 3, 4, 5, 6, 7, 8, 11}
+  assert {line.claim for line in lines} == {2, 3, 4, 5, 6, 7, 8, 11, 12}
+  clean = tables['grid'].loc[tables['grid']['share'] == 0.]
+  np.testing.assert_allclose(clean['flipped_nll'], clean['nll'], rtol=1e-9)
   assert verdicts.text(lines).count('\n') > len(lines)
   assert len(verdict_tables.table(lines)) == len(lines)
   robust = tables['robustness'].set_index(['agent', 'seed', 'attack'])

@@ -143,32 +143,39 @@ def response(table: pd.DataFrame) -> bytes:
 
 
 def aggregation(table: pd.DataFrame) -> bytes:
-  """NLL of each aggregation less that of the mean, by share of flips."""
+  """NLL of each aggregation less that of the mean, by share of flips.
+
+  On clean test labels, and on labels that are flipped like those of training.
+  """
   kept = table.loc[table['agent'].isin(('ensemble', 'bagging'))]
   datasets = list(kept['dataset'].unique())
-  figure, axes = _canvas(len(datasets), 2, sharey='row')
+  figure, axes = _canvas(len(datasets), 4, sharey='row')
   for row, dataset in enumerate(datasets):
     of_data = kept.loc[kept['dataset'] == dataset]
     largest = of_data.loc[of_data['size'] == of_data['size'].max()]
-    for column, agent in enumerate(('ensemble', 'bagging')):
+    for column, (agent, score, labels) in enumerate((
+        ('ensemble', 'nll', 'clean labels'), ('bagging', 'nll', 'clean labels'),
+        ('ensemble', 'flipped_nll', 'flipped labels'),
+        ('bagging', 'flipped_nll', 'flipped labels'))):
       one = axes[row, column]
       group = largest.loc[largest['agent'] == agent]
       if group.empty:
         one.axis('off')
         continue
-      nll = {rule: part.pivot(index='seed', columns='share', values='nll')
+      nll = {rule: part.pivot(index='seed', columns='share', values=score)
              for rule, part in group.groupby('aggregation')}
       shares = nll['none'].columns
       for rule, colour in zip(images.AGGREGATIONS[1:], plots.WONG):
         _mean_and_range(one, shares, nll[rule] - nll['none'], colour, rule)
-      single = group.loc[group['aggregation'] == 'none'].pivot(
-          index='seed', columns='share', values='member_nll')
-      _mean_and_range(one, shares, single - nll['none'], 'black',
-                      'mean member', 'x:')
+      if score == 'nll':
+        single = group.loc[group['aggregation'] == 'none'].pivot(
+            index='seed', columns='share', values='member_nll')
+        _mean_and_range(one, shares, single - nll['none'], 'black',
+                        'mean member', 'x:')
       one.axhline(0., color='grey', linewidth=0.8)
       one.set_yscale('symlog', linthresh=0.1)
-      plots.style_axes(one, f'{dataset}: {agent}', 'share of flipped labels',
-                       "NLL less the mean's, nats")
+      plots.style_axes(one, f'{dataset}: {agent}, {labels}',
+                       'share of flipped labels', "NLL less the mean's, nats")
   return _end(figure, axes[0, 0], 3)
 
 

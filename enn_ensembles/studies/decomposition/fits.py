@@ -91,6 +91,24 @@ def flip_labels(labels: np.ndarray, share: float, num_classes: int,
   return np.where(flipped, others, labels).astype(labels.dtype)
 
 
+def flipped_nll(log_probs: np.ndarray, labels: np.ndarray,
+                share: float) -> float:
+  """Expected NLL of labels that are flipped with this probability, in nats.
+
+  Args:
+    log_probs: [N, C].
+    labels: int [N], none of them flipped.
+    share: as `flip_labels` takes it.
+  """
+  classes = np.arange(log_probs.shape[1])
+  chances = np.where(labels[:, None] == classes, 1. - share,
+                     share / (len(classes) - 1))
+  # A class that never occurs may have a probability of 0.
+  terms = np.multiply(chances, log_probs, where=chances > 0.,
+                      out=np.zeros_like(log_probs))
+  return float(-np.mean(terms.sum(axis=1)))
+
+
 def noise_entropy(share: float, num_classes: int) -> float:
   """Entropy in nats of a label that is flipped with this probability."""
   return float(special.entr(1. - share) + special.entr(share)

@@ -1,7 +1,8 @@
 """The parts of the study on images: grid, aggregation, experts, robustness.
 
 Each part gives lines of one table. Labels of the training and the validation
-set are flipped with a known probability; test labels never are.
+set are flipped with a known probability; test labels never are, but
+`flipped_nll` is the NLL that they would have on average.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from enn_ensembles.agents import mixture_of_experts
 from enn_ensembles.problems import draws
 from enn_ensembles.problems import image_classification
 from enn_ensembles.problems import image_data
+from enn_ensembles.scoring import aggregation
 from enn_ensembles.scoring import categorical
 from enn_ensembles.scoring import diversity
 from enn_ensembles.scoring import selection
@@ -154,12 +156,12 @@ def run_grid(settings: ImageSettings, data_dir: str | None) -> list[Line]:
                   'noise_entropy': fits.noise_entropy(
                       share, problem.train.num_classes)}
           lines += [{**cell, **scores} for scores in _aggregated(
-              problem, predict, fitted.num_members, seed)]
+              problem, predict, fitted.num_members, seed, share)]
   return lines
 
 
 def _aggregated(problem: Any, predict: base.Predict, num_members: int | None,
-                seed: int) -> list[Line]:
+                seed: int, share: float) -> list[Line]:
   """Scores of each aggregation of one ensemble on one problem."""
   rules = ('none',) if num_members is None else AGGREGATIONS
   lines = []
@@ -172,13 +174,23 @@ def _aggregated(problem: Any, predict: base.Predict, num_members: int | None,
           draws.evaluation_key(seed)).predict
     scores = problem.score(together)
     kept = _GRID_SCORES if rule == 'none' else _AGGREGATION_SCORES
-    line = {'aggregation': rule, **{name: scores[name] for name in kept}}
+    line = {'aggregation': rule, **{name: scores[name] for name in kept},
+            'flipped_nll': fits.flipped_nll(
+                _log_probs(together(problem.x_test)), problem.test.labels,
+                share)}
     if rule == 'none':
       line['member_accuracy'] = scores['member_accuracy']
       line['member_nll'] = scores['member_nll']
       line['part_correlation'] = _part_correlation(predict(problem.x_test))
     lines.append(line)
   return lines
+
+
+def _log_probs(predictions: base.Predictions) -> np.ndarray:
+  """What the members predict together, [N, C]."""
+  assert predictions.samples is not None
+  return aggregation.Aggregation.of(predictions).classes(
+      categorical.log_softmax(predictions.samples))
 
 
 def _part_correlation(predictions: base.Predictions) -> float | None:
