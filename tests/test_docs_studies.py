@@ -34,6 +34,8 @@ def test_batch_ensemble(folder, header, size):
            'layer ensemble, ranked by val_nll': 'layer_ensemble, val_nll',
            'deep sub-ensemble': 'deep_sub_ensemble',
            'hypermodel, d = 4': 'hypermodel', 'Bayes by backprop': 'bbb',
+           'hypermodel, d = 4, from a network':
+               'hypermodel start_at_network=True',
            'Bayes by backprop, KL × 0.01': 'bbb kl_weight=0.01',
            'Bayes by backprop, random means': 'bbb initial_std=0.05',
            'layer ensemble': 'layer_ensemble',
