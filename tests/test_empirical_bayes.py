@@ -269,7 +269,9 @@ def test_units_refuse(changes, name):
     units.Unit(**{'problem': 'D10_l1', 'kind': 'plain', 'seed': 0, **changes})
 
 
-@pytest.mark.parametrize('name', ['empirical_bayes', 'empirical_bayes_mnist'])
+@pytest.mark.parametrize('name', [
+    'empirical_bayes', 'empirical_bayes_mnist',
+    'empirical_bayes_mnist_converged'])
 def test_published_verdicts_follow_from_the_published_tables(name):
   folder = example_rows.ROOT / 'leaderboards' / name
   lines = verdicts.judge(*(pd.read_csv(folder / f'{name}.csv')

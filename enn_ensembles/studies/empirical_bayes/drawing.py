@@ -9,6 +9,7 @@ from enn_ensembles.report import plots
 from enn_ensembles.scoring import weighting
 from enn_ensembles.studies.empirical_bayes import units
 
+_ROW_INCHES = 3.1
 _LARGE = 100.  # From such values on an axis is logarithmic.
 
 _POWERS = {'uniform': 0., **{f'tempered_{power:g}': power
@@ -49,7 +50,7 @@ def _title(problem: str, noise_std: float) -> str:
 def _grid(num_panels: int) -> tuple[Any, list[Any]]:
   columns = min(3, num_panels)
   rows = -(-num_panels // columns)
-  figure = plots.make_canvas(4. * columns, 3.1 * rows + 0.5)
+  figure = plots.make_canvas(4. * columns, _ROW_INCHES * rows)
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for unused in axes[num_panels:]:
     unused.axis('off')
@@ -68,23 +69,30 @@ def _colours() -> dict[str, str]:
 
 def _end(figure: Any, axes: list[Any]) -> bytes:
   handles, labels = axes[0].get_legend_handles_labels()
-  # A panel is as wide as one label.
+  columns = min(3, len(axes))  # A panel is as wide as one label.
+  rows = -(-len(labels) // columns)
+  figure.set_figheight(figure.get_figheight() + 0.2 * rows + 0.2)
   figure.legend(handles, labels, loc='outside lower center', fontsize=8,
-                ncols=min(3, len(axes)), frameon=False)
+                ncols=columns, frameon=False)
   return plots.to_png(figure)
 
 
 def _tempering(weights: pd.DataFrame) -> bytes:
-  """Test NLL against the power, after the usual steps if measured there."""
+  """Test NLL against the power.
+
+  After the usual steps if measured there, and on images after all steps too.
+  """
   steps = weights['steps']
-  shown = (units.USUAL_STEPS if (steps == units.USUAL_STEPS).any()
+  usual = (units.USUAL_STEPS if (steps == units.USUAL_STEPS).any()
            else steps.max())
-  kept = weights[(steps == shown)
-                 & (weights['num_members'] == weights['num_members'].max())]
-  panels = _panels(kept)
+  kept = weights[weights['num_members'] == weights['num_members'].max()]
+  panels = [(panel, shown) for panel in _panels(kept)
+            for shown in ([usual, steps.max()] if np.isnan(panel[1])
+                          and steps.max() > usual else [usual])]
   figure, axes = _grid(len(panels))
-  for one, panel in zip(axes, panels):
-    for kind, group in _of_panel(kept, *panel).groupby('kind', sort=False):
+  for one, (panel, shown) in zip(axes, panels):
+    of_panel = _of_panel(kept[kept['steps'] == shown], *panel)
+    for kind, group in of_panel.groupby('kind', sort=False):
       colour = _colours()[kind]
       nll = group.groupby('rule')['nll'].agg('mean')
       one.plot(range(len(_POWERS)), [nll[rule] for rule in _POWERS], 'o-',
