@@ -77,6 +77,17 @@ def test_decomposition():
         'EU left over': 'epistemic_left_over',
         'correlation of AU and EU over cells': 'cell_correlation',
         'over test images': 'point_correlation'})
+  full = csv('decomposition_mnist/grid')
+  full = full[full.aggregation == 'none'].groupby(['agent', 'size', 'share'])[
+      ['aleatoric_uncertainty', 'epistemic_uncertainty']].mean()
+  for row in rows_of('study_decomposition', 'MNIST, full size'):
+    found = re.fullmatch(r'`(\w+)`, ([\d,]+) images', row['MNIST, full size'])
+    if found:
+      agent, size = found[1], int(found[2].replace(',', ''))
+      check((row, row[f'{part}: {share} %'],
+             full.loc[(agent, size, share / 100.), f'{name}_uncertainty'])
+            for part, name in (('AU', 'aleatoric'), ('EU', 'epistemic'))
+            for share in (0, 20, 40))
   split = csv('decomposition/split').groupby(
       ['num_train', 'noise_std', 'agent']).mean(numeric_only=True)
   for row in rows_of('study_decomposition', 'AU error', 'exact NLL'):
