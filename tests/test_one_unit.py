@@ -17,7 +17,9 @@ from enn_ensembles import results
 from enn_ensembles.problems import kinds
 from enn_ensembles.sweeps import network_units
 from enn_ensembles.sweeps import one_unit
+from enn_ensembles.sweeps import sweep_config
 from enn_ensembles.sweeps import unit_results
+from enn_ensembles.sweeps import work_units
 
 
 def test_rows_of_a_network(folder):
@@ -196,6 +198,17 @@ def test_check_units(folder):
         options, problem_settings=kinds.ProblemSettings(solver_memory_mb=1.)))
   with pytest.raises(ValueError, match='SEED must be at most'):
     make_units(folder, seed=(2**32,))
+
+
+@pytest.mark.parametrize('agent', ['exact_posterior', 'prior_only',
+                                   'random_features'])
+def test_what_an_agent_cannot_serve_is_said_before_any_work(agent):
+  images = sweep_config.SweepConfig('test', (0,), ({'agent': agent},),
+                                    {'dataset': ('digits',)}, 'images')
+  with pytest.raises(ValueError, match=(
+      f'digits_n1079_.*: {agent} needs a problem whose kernel is known')):
+    one_unit.check_units(work_units.expand(images),
+                         unit_results.RunOptions('nowhere'))
 
 
 def test_compiled_programs_are_kept(folder, monkeypatch):

@@ -9,6 +9,9 @@ say what it costs: `count_operations(config, workload)` gives the operations on
 the problems of a `training.flops.Workload` as a float64 product counts them,
 two per multiply-add. A float32 product counts half of that, since it takes half
 the time. `sweeps.cost_model` divides them by the speed of a core.
+
+A file of the package whose agent cannot serve every problem may say so before
+any work: `check_prior(prior)` raises a ValueError.
 """
 
 from collections.abc import Callable
@@ -41,11 +44,14 @@ class AgentModule(NamedTuple):
     make_agent: config -> Agent, or () -> Agent without a config_class.
     count_operations: (config, `training.flops.Workload`) -> operations; None
       where the file says nothing of them.
+    check_prior: raises a ValueError where the agent cannot serve a problem of
+      which this `PriorKnowledge` is had; None where the file has none.
   """
   name: str
   config_class: type | None
   make_agent: Callable[..., Any]
   count_operations: Callable[..., float] | None = None
+  check_prior: Callable[[Any], None] | None = None
 
 
 def agent_names() -> list[str]:
@@ -110,11 +116,12 @@ def _inspect_module(name: str, module: Any) -> AgentModule:
   if not callable(make_agent):
     raise ValueError(
         f'agent {name!r} must define make_agent(config), got none.')
-  count = getattr(module, 'count_operations', None)
+  says = [getattr(module, part, None)
+          for part in ('count_operations', 'check_prior')]
   try:
     first, *others = inspect.signature(make_agent).parameters.values()
   except ValueError:  # No parameters, or none that Python knows.
-    return AgentModule(name, None, make_agent, count)
+    return AgentModule(name, None, make_agent, *says)
   for other in others:
     if other.default is other.empty and other.kind not in (
         other.VAR_POSITIONAL, other.VAR_KEYWORD):
@@ -129,7 +136,7 @@ def _inspect_module(name: str, module: Any) -> AgentModule:
   if not dataclasses.is_dataclass(config_class):
     raise ValueError(f'make_agent of agent {name!r} must annotate its argument '
                      f'with a dataclass, got {config_class!r}.')
-  return AgentModule(name, config_class, make_agent, count)
+  return AgentModule(name, config_class, make_agent, *says)
 
 
 def make_config(agent: AgentModule, settings: Mapping[str, Any]) -> Any:

@@ -82,6 +82,12 @@ def count_operations(config: ExactPosteriorConfig,
   return num_levels * total
 
 
+def check_prior(prior: base.PriorKnowledge) -> None:
+  """ValueError where the kernel or the noise is unknown."""
+  likelihoods.known_kernel(prior, 'exact_posterior')
+  likelihoods.known_noise_std(prior, 'exact_posterior')
+
+
 def make_agent(config: ExactPosteriorConfig) -> base.Agent:
   """Conditions the kernel of `prior` on the data.
 

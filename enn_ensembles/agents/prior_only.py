@@ -29,6 +29,11 @@ class PriorOnlyConfig:
     checks.check_flag('analytic', self.analytic)
 
 
+def check_prior(prior: base.PriorKnowledge) -> None:
+  """ValueError where the kernel is unknown."""
+  likelihoods.known_kernel(prior, 'prior_only')
+
+
 def make_agent(config: PriorOnlyConfig) -> base.Agent:
   """Ignores the data.
 

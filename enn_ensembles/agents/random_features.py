@@ -253,6 +253,12 @@ def count_operations(config: RandomFeaturesConfig,
           + num_levels * num_asked * predict)
 
 
+def check_prior(prior: base.PriorKnowledge) -> None:
+  """ValueError where the kernel or the noise is unknown."""
+  likelihoods.known_kernel(prior, 'random_features')
+  likelihoods.known_noise_std(prior, 'random_features')
+
+
 def make_agent(config: RandomFeaturesConfig) -> base.Agent:
   """Solves the last layers of all networks.
 

@@ -43,8 +43,9 @@ def check_units(units: Sequence[work_units.WorkUnit],
   """Checks, before any work, that all units can be computed.
 
   Raises:
-    ValueError: a problem cannot be made, an agent has no members to select
-      from, or it needs what the problems do not have.
+    ValueError: a problem cannot be made, an agent of the package cannot serve
+      it or has no members to select from, or it needs what the problems do not
+      have.
   """
   families = {unit.family.name: unit.family for unit in units}
   for family in families.values():
@@ -52,6 +53,7 @@ def check_units(units: Sequence[work_units.WorkUnit],
   without_validation = {name for name, family in families.items()
                         if family.facts().get('num_val') == 0}
   for unit in units:
+    _check_prior(unit)
     if unit.selections != ('none',):
       _check_selectable(unit, options)
     if unit.agent_config.get('degrade') and unit.family.score_set != 'nngp':
@@ -59,6 +61,17 @@ def check_units(units: Sequence[work_units.WorkUnit],
                        f'{unit.family.name}.')
     if unit.family.name in without_validation:
       _check_without_validation(unit, options)
+
+
+def _check_prior(unit: work_units.WorkUnit) -> None:
+  """ValueError where an agent of the package says that it cannot serve."""
+  if unit.agent in agents_lib.agent_names():
+    check = agents_lib.load_agent(unit.agent).check_prior
+    if check is not None:
+      try:
+        check(unit.family.prior())
+      except ValueError as error:
+        raise ValueError(f'{unit.family.name}: {error}') from None
 
 
 def _check_without_validation(unit: work_units.WorkUnit,
