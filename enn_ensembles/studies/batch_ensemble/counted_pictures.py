@@ -12,6 +12,7 @@ from enn_ensembles.report import plots
 from enn_ensembles.scoring import prediction_counts
 
 _NUM_COLUMNS = 4
+_NUM_MATRICES = 8  # Beside each other.
 _FEW_MEMBERS = 4  # So many have their numbers written into a matrix.
 _SET_NAMES = {'test': 'test images', 'shift': 'under shift'}
 _MEASURES = {'disagreement': 'disagreement, share of test images',
@@ -93,16 +94,25 @@ def draw_information(table: pd.DataFrame) -> bytes:
 
 
 def draw_similarity(table: pd.DataFrame) -> bytes:
-  """Matrices of members: a row per measure, a column per setting."""
+  """Matrices of members: a column per setting, and a row per measure.
+
+  Many settings are shown in several blocks of such rows.
+  """
   labels = list(dict.fromkeys(table['setting']))
   measures = [name for name in _MEASURES if name in set(table['measure'])]
-  figure = plots.make_canvas(1.2 + 1.7 * len(labels), 0.6 + 2. * len(measures))
-  axes = figure.subplots(len(measures), len(labels), squeeze=False)
-  for row, measure in zip(axes, measures):
+  num_columns = min(_NUM_MATRICES, len(labels))
+  blocks = [labels[i:i + num_columns]
+            for i in range(0, len(labels), num_columns)]
+  rows = [(block, measure) for block in blocks for measure in measures]
+  figure = plots.make_canvas(1.2 + 1.7 * num_columns, 0.6 + 2. * len(rows))
+  axes = figure.subplots(len(rows), num_columns, squeeze=False)
+  for row, (block, measure) in zip(axes, rows):
     own = table[table['measure'] == measure]
     highest = 1. if measure == 'weight_cosine' else max(own['mean'])
     shown = None
-    for panel, label in zip(row, labels):
+    for panel in row[len(block):]:
+      panel.set_axis_off()
+    for panel, label in zip(row, block):
       values = own[own['setting'] == label]
       panel.set_xticks([])
       panel.set_yticks([])
@@ -116,7 +126,8 @@ def draw_similarity(table: pd.DataFrame) -> bytes:
       shown = panel.imshow(matrix, vmin=0., vmax=highest, cmap='viridis')
       if size <= _FEW_MEMBERS:
         for (i, j), value in np.ndenumerate(matrix):
-          panel.text(j, i, f'{value:.3f}'.lstrip('0') if value < 1 else '1',
+          text = f'{value:.3f}'.replace('0.', '.', 1)
+          panel.text(j, i, '1' if text == '1.000' else text,
                      ha='center', va='center', fontsize=6, color=(
                          'black' if value > 0.6 * highest else 'white'))
     if shown is not None:

@@ -17,6 +17,7 @@ _SETS = (('', 'test set'), ('shift_', 'under shift'),
 _VERDICT_COLOURS = {equivalence.REPRODUCED: '#009E73',
                     equivalence.NOT_REPRODUCED: '#D55E00',
                     equivalence.INCONCLUSIVE: '#9A9A9A'}
+_LARGE_RATIO = 5.  # From so many times the least on an axis is logarithmic.
 _WIDEST_SHARE = 3.  # Of the deep ensemble's gain; beyond it marks are arrows.
 
 
@@ -188,17 +189,21 @@ def _known_costs(cost: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def draw_cost(cost: pd.DataFrame) -> bytes:
-  """NLL and accuracy against each cost that rows know."""
+  """NLL and error rate against each cost that rows know."""
   colours = plots.family_colours(cost['agent'])
   shown = _known_costs(cost)
   figure = plots.make_canvas(4. + 4.5 * len(shown), 8.)
   panels = figure.subplots(2, len(shown), squeeze=False)
   numbers = {label: i + 1 for i, label in enumerate(dict.fromkeys(
       cost['setting']))}
-  for row, score in zip(panels, ('nll', 'accuracy')):
+  errors = pd.DataFrame({
+      f'error_{end}': 1. - cost[f'accuracy_{other}'] for end, other in (
+          ('mean', 'mean'), ('low', 'high'), ('high', 'low'))})
+  cost = cost.assign(**errors)
+  for row, (score, title, unit) in zip(panels, (
+      ('nll', 'NLL', 'nats'), ('error', 'error rate', '1 - accuracy'))):
     for panel, (name, label) in zip(row, shown):
-      entry = table.SCORES[score]
-      plots.style_axes(panel, f'{entry.label} at its cost', label, entry.unit)
+      plots.style_axes(panel, f'{title} at its cost', label, unit)
       for _, line in cost.iterrows():
         if not line[name]:
           continue
@@ -214,6 +219,11 @@ def draw_cost(cost: pd.DataFrame) -> bytes:
                        xytext=(4, 3), textcoords='offset points')
       panel.set_xscale('log')
       plots.set_log(panel.xaxis, sparse=True)
+      means = cost[f'{score}_mean']
+      # One that stays at chance would press all others together.
+      if 0. < _LARGE_RATIO * min(means) < max(means):
+        panel.set_yscale('log')
+        plots.set_log(panel.yaxis, sparse=True)
   agents = dict(zip(cost['setting'], cost['agent']))
   for label, number in numbers.items():
     panels[0, 0].plot([], [], 'o', color=colours[agents[label]],
