@@ -24,8 +24,8 @@ _PROBLEMS = flags.DEFINE_enum(
     'problems', 'nngp', ['nngp', 'digits'], 'Draws of a Gaussian process, or '
     "scikit-learn's handwritten digits.")
 _CONFIG = flags.DEFINE_string(
-    'config', None, 'The sweep, by its name or file. Default: the one of '
-    '--problems.')
+    'config', None, 'The sweep, by its name or file, whatever --problems is. '
+    'Default: the one of --problems.')
 _RESULTS_DIR = flags.DEFINE_string(
     'results_dir', None, 'Where rows go; made if missing. Default: a folder of '
     '--problems in results.')
@@ -74,18 +74,21 @@ MNIST, with its files in FOLDER (docs/images.md):
 '''}
 
 
-def make_ending(kind: str, page: str, config: str, results: str,
+def make_ending(kind: str | None, page: str, config: str, results: str,
                 output: str) -> str:
   """What the numbers mean, and where to go from here.
 
   Args:
-    kind: of problems, a value of --problems.
+    kind: of problems, a value of --problems; None for a sweep of the user's
+      own, of whose numbers nothing is said.
     page: address of the page.
     config: name or file of the sweep.
     results: folder of the rows.
     output: folder of the page.
   """
-  return (_MEANING[kind] + _ENDING + _NEXT[kind].lstrip('\n')).format(
+  text = (_ENDING if kind is None else
+          _MEANING[kind] + _ENDING + _NEXT[kind].lstrip('\n'))
+  return text.format(
       page=page, command='enn-ensembles', config=config, results=results,
       output=output)
 
@@ -124,7 +127,8 @@ def main(_) -> int:
   if failed:
     return failed
   page = (pathlib.Path(output) / 'leaderboard.html').resolve()
-  print(make_ending(kind, page.as_uri(), config, results, output))
+  print(make_ending(kind if _CONFIG.value is None else None, page.as_uri(),
+                    config, results, output))
   return code
 
 

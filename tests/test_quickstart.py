@@ -86,11 +86,13 @@ def test_its_config_has_every_method_that_classifies():
                                    'random_features', 'mean_variance_ensemble'}
 
 
-@pytest.mark.parametrize('kind', ['nngp', 'digits'])
+@pytest.mark.parametrize('kind', ['nngp', 'digits', None])
 def test_what_it_says_at_its_end(kind):
   ending = quickstart.make_ending(kind, 'file:///page', 'CONFIG', 'R', 'O')
   assert 'file:///page' in ending and '--results_dir=R' in ending
   assert ('AUROC' in ending) == (kind == 'digits')
+  # Of numbers of somebody's own sweep it knows nothing.
+  assert ('the numbers mean' in ending) == (kind is not None)
   assert ending.isascii()  # Terminals of clusters know no more.
 
 
