@@ -39,15 +39,19 @@ def test_samplers_refuse_points_of_another_shape(problem, name):
         call(wrong)
 
 
-def test_agents_refuse_data_of_another_shape(problem):
-  wide = np.ones((len(problem.x_train), problem.x_train.shape[1] + 1))
-  key = ee.agent_key(0)
-  with pytest.raises(ValueError, match='x must have shape .* as prior has it'):
-    ee.make_agent('map', num_batches=1)(
-        base.Data(wide, problem.y_train), problem.prior, key)
-  with pytest.raises(ValueError, match='y must have shape'):
-    ee.make_agent('random_features', width=4, num_ensemble=2)(
-        base.Data(problem.x_train, wide), problem.prior, key)
+@pytest.mark.parametrize('name, settings', [
+    ('map', {'num_batches': 1}), ('exact_posterior', {}),
+    ('random_features', {'width': 4, 'num_ensemble': 2})])
+def test_agents_refuse_data_of_another_shape(problem, name, settings):
+  x, y = problem.x_train, problem.y_train
+  wide, key = np.ones((len(x), x.shape[1] + 1)), ee.agent_key(0)
+  agent = ee.make_agent(name, **settings)
+  for data, message in ((base.Data(wide, y), 'x must have shape .* as prior'),
+                        (base.Data(x, wide), 'y must have shape'),
+                        (base.Data(x, y[:, 0]), 'y must have shape'),
+                        (base.Data(x, y[1:]), 'y must have shape')):
+    with pytest.raises(ValueError, match=message):
+      agent(data, problem.prior, key)
 
 
 def test_an_agent_that_returns_nothing_is_told_so(problem):

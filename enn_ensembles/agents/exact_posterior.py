@@ -29,6 +29,7 @@ from enn_ensembles.nngp import kernels
 from enn_ensembles.nngp import matrix_free_posterior
 from enn_ensembles.nngp import posterior
 from enn_ensembles.nngp import solver_memory
+from enn_ensembles.training import data_checks
 from enn_ensembles.training import flops
 from enn_ensembles.training import likelihoods
 
@@ -92,8 +93,8 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
   """Conditions the kernel of `prior` on the data.
 
   Raises:
-    ValueError: by the agent, where a problem's kernel is unknown, or its
-      noise_std is no known number.
+    ValueError: by the agent, where a problem's kernel is unknown, its noise_std
+      is no known number, or data have other shapes than `prior` says.
   """
 
   def agent(data: base.Data, prior: base.PriorKnowledge,
@@ -101,6 +102,7 @@ def make_agent(config: ExactPosteriorConfig) -> base.Agent:
     del key  # Nothing is random before sampling.
     kernel = likelihoods.known_kernel(prior, 'exact_posterior')
     noise_std = likelihoods.known_noise_std(prior, 'exact_posterior')
+    data_checks.check_data(data, prior)
     if not _is_dense(len(data.x)):
       process = matrix_free_posterior.MatrixFreePosterior(
           kernel, data.x, data.y, noise_std, config.reference)

@@ -40,6 +40,7 @@ from enn_ensembles import base
 from enn_ensembles import checks
 from enn_ensembles.machine import bounded_cache
 from enn_ensembles.nngp import kernels
+from enn_ensembles.training import data_checks
 from enn_ensembles.training import flops
 from enn_ensembles.training import likelihoods
 
@@ -264,7 +265,7 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
 
   Raises:
     ValueError: by the agent, where a problem's kernel is unknown, its noise_std
-      is no known number, or x and y do not fit together.
+      is no known number, or data have other shapes than `prior` says.
   """
   kept = bounded_cache.BoundedCache(_MOST_BYTES)
 
@@ -272,10 +273,8 @@ def make_agent(config: RandomFeaturesConfig) -> base.Agent:
             key: chex.PRNGKey) -> base.EpistemicSampler:
     kernel = likelihoods.known_kernel(prior, 'random_features')
     noise_std = likelihoods.known_noise_std(prior, 'random_features')
+    data_checks.check_data(data, prior)
     x = np.ascontiguousarray(data.x)
-    if np.shape(data.y) != (len(x), 1):
-      raise ValueError(f'y must have shape {(len(x), 1)} for x of shape '
-                       f'{x.shape}, got {np.shape(data.y)}.')
     kept.use_for((kernel, x.shape, hashlib.sha256(x).digest(),
                   *map(int, jax.random.key_data(key))))
     networks, last_layers = [], []

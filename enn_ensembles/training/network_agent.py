@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from enn_ensembles import base
+from enn_ensembles.training import data_checks
 from enn_ensembles.training import likelihoods
 from enn_ensembles.training import loop
 from enn_ensembles.training import losses
@@ -106,17 +107,8 @@ def _of_one_problem(data: base.Data, prior: base.PriorKnowledge,
                     name: str = '') -> base.Data:
   """x [1, T, ...] and y [1, 1, T, ...], checked where the user's shapes are.
   """
-  x, y = np.asarray(data.x), np.asarray(data.y)
-  if x.shape[1:] != tuple(prior.input_shape):
-    sizes = ', '.join(map(str, prior.input_shape))
-    raise ValueError(f'{name}x must have shape [T, {sizes}] as prior has it, '
-                     f'got {list(x.shape)}.')
-  expected = (len(x),) if isinstance(prior.likelihood, base.Categorical) else (
-      len(x), prior.num_outputs)
-  if y.shape != expected:
-    raise ValueError(f'{name}y must have shape {expected} for x of shape '
-                     f'{x.shape}, got {y.shape}.')
-  return base.Data(x[None], y[None, None])
+  data_checks.check_data(data, prior, name)
+  return base.Data(np.asarray(data.x)[None], np.asarray(data.y)[None, None])
 
 
 def make_network_agent(
