@@ -53,6 +53,7 @@ BAD_VALUES = {
     'decay_at': [0.5, (0.5, 0.2), (0., 0.5), (0.5, 1.), ('0.5',)],
     'weight_decay': [-1., float('nan'), None], 'bootstrap': [1, None],
     'decay_from_start': [1, None, True],  # True beside a prior network.
+    'start_at_network': [1, None],
 }
 
 
